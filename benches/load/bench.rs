@@ -1,0 +1,155 @@
+//! What the load runs share: a private Postgres with fsync on, servers, and a lean HTTP client.
+
+use std::{
+    path::PathBuf,
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use http_body_util::{BodyDataStream, BodyExt, Full};
+use hyper::{
+    Request,
+    body::Incoming,
+    client::conn::http1::{SendRequest, handshake},
+};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
+use taskwatch::{
+    app::{App, Options},
+    config::Settings,
+    store::embedded::Embedded,
+};
+use tokio::{net::TcpStream, runtime::Runtime};
+
+/// The database of one run, removed afterwards.
+pub(crate) struct Bench {
+    pub(crate) servers: Runtime,
+    embedded: Option<Embedded>,
+    folder: PathBuf,
+}
+
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+impl Bench {
+    pub(crate) fn start() -> Self {
+        let folder = std::env::temp_dir().join(format!("taskwatch-bench-{}", std::process::id()));
+        let embedded = Embedded::start(&folder, &["max_connections=200"]).expect("the benchmark needs PostgreSQL");
+        let servers = Runtime::new().expect("a runtime can be made");
+        Self { servers, embedded: Some(embedded), folder }
+    }
+
+    /// Servers on a fresh database, each with its own writer; their addresses.
+    pub(crate) fn serve(&self, count: usize, max_batch: usize) -> Vec<String> {
+        let options = self.embedded.as_ref().expect("it runs until it is dropped").options();
+        self.servers.block_on(async {
+            let name = format!("bench_{}", NEXT.fetch_add(1, Ordering::Relaxed));
+            execute(&options, &format!("CREATE DATABASE {name}")).await;
+            let mut addresses = Vec::new();
+            for _ in 0..count {
+                let mut settings = Settings::default();
+                settings.listen.set_port(0);
+                let options = Options { max_batch, ..Options::new(options.clone().database(&name)) };
+                let app = App::start(settings, options).await.expect("the server starts");
+                addresses.push(app.address().to_string());
+                tokio::spawn(app.run());
+            }
+            addresses
+        })
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        if let Some(embedded) = self.embedded.take() {
+            embedded.stop();
+        }
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+async fn execute(options: &PgConnectOptions, statement: &str) {
+    let mut conn = PgConnection::connect_with(options).await.expect("the database answers");
+    let statement = sqlx::AssertSqlSafe(statement.to_owned());
+    sqlx::raw_sql(statement).execute(&mut conn).await.expect("the statement works");
+}
+
+/// One keep-alive connection.
+pub(crate) struct Client {
+    address: String,
+    sender: SendRequest<Full<Bytes>>,
+}
+
+impl Client {
+    pub(crate) async fn connect(address: &str) -> Self {
+        let stream = TcpStream::connect(address).await.expect("the server listens");
+        stream.set_nodelay(true).expect("a socket option");
+        let (sender, connection) = handshake(TokioIo::new(stream)).await.expect("HTTP begins");
+        tokio::spawn(connection);
+        Self { address: address.to_owned(), sender }
+    }
+
+    /// Sends JSON, expects success, returns JSON.
+    pub(crate) async fn post(&mut self, path: &str, body: String) -> Value {
+        let request = Request::post(path)
+            .header("host", &self.address)
+            .header("content-type", "application/json")
+            .body(Full::new(Bytes::from(body)))
+            .expect("a request");
+        let response = self.sender.send_request(request).await.expect("an answer");
+        let status = response.status();
+        let body = response.into_body().collect().await.expect("a body").to_bytes();
+        assert!(status.is_success(), "{path}: {status} {}", String::from_utf8_lossy(&body));
+        serde_json::from_slice(&body).unwrap_or(Value::Null)
+    }
+
+    /// Registers a worker; its id.
+    pub(crate) async fn worker(&mut self) -> String {
+        let worker = self.post("/api/v1/workers", r#"{"name":"bench","machine_id":"bench"}"#.to_owned()).await;
+        worker["worker"]["id"].as_str().expect("an id").to_owned()
+    }
+
+    /// Opens a stream.
+    pub(crate) async fn stream(mut self, path: &str) -> BodyDataStream<Incoming> {
+        let request = Request::get(path).header("host", &self.address).body(Full::default()).expect("a request");
+        let response = self.sender.send_request(request).await.expect("an answer");
+        assert!(response.status().is_success());
+        // The connection lives as long as its sender.
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(3_600)).await;
+            drop(self);
+        });
+        BodyDataStream::new(response.into_body())
+    }
+}
+
+/// Reads frames; hands each `data:` line on until it says stop.
+pub(crate) async fn each_event(mut stream: BodyDataStream<Incoming>, mut take: impl FnMut(&str) -> bool) {
+    let mut buffer = Vec::new();
+    while let Some(Ok(bytes)) = stream.next().await {
+        buffer.extend_from_slice(&bytes);
+        let mut done = 0;
+        while let Some(end) = buffer[done..].windows(2).position(|two| two == b"\n\n") {
+            let frame = std::str::from_utf8(&buffer[done..done + end]).expect("frames are UTF-8");
+            let data = frame.lines().find_map(|line| line.strip_prefix("data: ")).unwrap_or_default();
+            if !take(data) {
+                return;
+            }
+            done += end + 2;
+        }
+        buffer.drain(..done);
+    }
+}
+
+/// The value at a percentile of sorted values.
+pub(crate) fn percentile(sorted: &[f64], percent: f64) -> f64 {
+    let index = (sorted.len() as f64 * percent / 100.0) as usize;
+    sorted.get(index.min(sorted.len().saturating_sub(1))).copied().unwrap_or_default()
+}
+
+/// Seconds of one measurement.
+pub(crate) fn seconds(default: u64) -> u64 {
+    std::env::var("BENCH_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}

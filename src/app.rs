@@ -1,0 +1,260 @@
+//! The composition root: the only file that knows all folders. It starts the named tasks; when one ends, all end.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::{Context, bail};
+use sqlx::postgres::PgConnectOptions;
+use tokio::{
+    net::TcpListener,
+    sync::mpsc,
+    task::{JoinError, JoinSet},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    board::{self, Board},
+    clock::Clock,
+    config::Settings,
+    demo,
+    feed::{
+        Callbacks, Tailer,
+        tailer::{self, Wake},
+        waiters::Waiters,
+    },
+    http::{
+        self,
+        api::snapshot::Snapshots,
+        site::{self, Site},
+    },
+    metrics::Metrics,
+    page::Fragments,
+    store::{Store, Writer, checkpoints, log, writer::MAX_BATCH},
+    upkeep::{NEVER, Upkeep},
+};
+
+/// Batches that may wait for the tailer; more are read from the log.
+const COMMITTED: usize = 64;
+/// Batches of ephemeral events that may wait.
+const EPHEMERAL: usize = 16;
+/// How long the writer may take to finish what it was given when the server stops.
+const FINISH: Duration = Duration::from_secs(10);
+
+/// What a server is made of, beside its settings.
+#[derive(Debug)]
+pub struct Options {
+    /// The database.
+    pub database: PgConnectOptions,
+    /// The time.
+    pub clock: Clock,
+    /// Code that sees each event.
+    pub callbacks: Callbacks,
+    /// Commands in one transaction: [`MAX_BATCH`], but in the benchmark that compares.
+    pub max_batch: usize,
+}
+
+impl Options {
+    /// A server on a database, as usual otherwise.
+    #[must_use]
+    pub fn new(database: PgConnectOptions) -> Self {
+        Self { database, clock: Clock::default(), callbacks: Callbacks::default(), max_batch: MAX_BATCH }
+    }
+}
+
+/// A server that is up: migrated, its board up to date, its socket open.
+#[derive(Debug)]
+pub struct App {
+    address: SocketAddr,
+    stop: CancellationToken,
+    stopping: CancellationToken,
+    site: Site,
+    tasks: JoinSet<Ended>,
+    demo: Option<(CancellationToken, tokio::task::JoinHandle<()>)>,
+}
+
+/// How long the demo's workers may take to leave.
+const DEMO: Duration = Duration::from_secs(4);
+
+/// How a named task ended.
+type Ended = (&'static str, anyhow::Result<()>);
+
+impl App {
+    /// Starts everything.
+    ///
+    /// # Errors
+    /// With one sentence that says what is wrong and what to do.
+    pub async fn start(settings: Settings, options: Options) -> anyhow::Result<Self> {
+        let Options { database, clock, callbacks, max_batch } = options;
+        let listener =
+            TcpListener::bind(settings.listen).await.map_err(|error| cannot_listen(settings.listen, &error))?;
+        let address = listener.local_addr()?;
+        let store = Store::open(database).await?;
+        let epoch = log::epoch(store.pool()).await?;
+        let head = log::ends(store.pool()).await?.head;
+        log::ensure_partitions(store.pool(), head).await.context("cannot make room in the event log")?;
+        let board = checkpoint(&store).await?;
+        let saved_position = board.position;
+
+        let (committed_sender, committed) = mpsc::channel(COMMITTED);
+        let (ephemeral_sender, ephemeral) = mpsc::channel(EPHEMERAL);
+        let waiters = Waiters::default();
+        let wake = {
+            let waiters = waiters.clone();
+            Wake(Arc::new(move |event| waiters.wake(event)))
+        };
+        let parts = tailer::Parts {
+            store: store.clone(),
+            epoch,
+            board,
+            ring_bytes: settings.ring_mib as usize * 1024 * 1024,
+            callbacks: callbacks.clone(),
+            wakes: vec![wake],
+            committed,
+            ephemeral,
+        };
+        let (tailer, board, subscriptions) = Tailer::start(parts).await.context("cannot read the event log")?;
+        let (writer, writer_loop) =
+            Writer::new(store.clone(), clock.clone(), settings.rules(), epoch, max_batch, committed_sender);
+        let stopping = CancellationToken::new();
+        let upkeep = Upkeep {
+            store: store.clone(),
+            writer: writer.clone(),
+            clock: clock.clone(),
+            board: board.clone(),
+            worker_ttl: settings.rules().worker_ttl,
+            stalled_policy: settings.stalled_policy,
+            ephemeral: ephemeral_sender,
+            subscriptions: subscriptions.clone(),
+            reachable_since: clock.now(),
+            swept_at: std::time::SystemTime::now(),
+            pulses_until: NEVER,
+            saved_position,
+        };
+        let demo = settings.demo.then(|| demo::Demo::new(format!("http://{address}")));
+        let site = Site(Arc::new(site::Parts {
+            settings,
+            url: format!("http://{address}"),
+            store,
+            writer,
+            board,
+            subscriptions,
+            waiters,
+            clock,
+            snapshots: Snapshots::default(),
+            fragments: Fragments::default(),
+            metrics: Metrics::new(callbacks),
+            stopping: stopping.clone(),
+            streams: Arc::default(),
+        }));
+
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move { ("writer", writer_loop.run().await.map_err(anyhow::Error::from)) });
+        tasks.spawn(async move { ("tailer", tailer.run().await.map_err(anyhow::Error::from)) });
+        tasks.spawn(until(stopping.clone(), "upkeep", upkeep.run()));
+        let demo = demo.map(|demo| {
+            let over = CancellationToken::new();
+            (over.clone(), tokio::spawn(demo.run(over)))
+        });
+        let serving = http::server::serve(listener, http::router(site.clone()), stopping.clone());
+        tasks.spawn(async move {
+            serving.await;
+            ("http", Ok(()))
+        });
+        Ok(Self { address, stop: CancellationToken::new(), stopping, site, tasks, demo })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What its handlers work with.
+    #[must_use]
+    pub const fn site(&self) -> &Site {
+        &self.site
+    }
+
+    /// Cancelled, it stops.
+    #[must_use]
+    pub fn stop(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
+    /// Runs until it is stopped or one of its tasks fails, then ends all in order: requests, writer, tailer, pool.
+    ///
+    /// # Errors
+    /// When a task ended by itself.
+    pub async fn run(mut self) -> anyhow::Result<()> {
+        let first = tokio::select! {
+            ended = self.tasks.join_next() => ended,
+            () = self.stop.cancelled() => None,
+        };
+        if let Some((over, demo)) = self.demo.take() {
+            // Its workers leave in order, over the API, so they go first.
+            over.cancel();
+            let _ = tokio::time::timeout(DEMO, demo).await;
+        }
+        self.stopping.cancel();
+        let mut failed = first.map_or(Ok(()), |ended| ended_by_itself(ended, "before it was told to"));
+        let store = self.site.store.clone();
+        // The last way to the writer goes with the site and the requests; then the writer ends, and the tailer with it.
+        drop(self.site);
+        let rest = async {
+            while let Some(ended) = self.tasks.join_next().await {
+                if let Err(error) = ended.map(|(_, result)| result).unwrap_or_else(|error| Err(error.into())) {
+                    failed = Err(error);
+                }
+            }
+        };
+        if tokio::time::timeout(FINISH, rest).await.is_err() {
+            tracing::warn!("not everything ended in time");
+        }
+        store.close().await;
+        failed
+    }
+}
+
+fn ended_by_itself(ended: Result<Ended, JoinError>, when: &str) -> anyhow::Result<()> {
+    match ended {
+        Ok((name, Ok(()))) => bail!("the {name} ended {when}"),
+        Ok((name, Err(error))) => Err(error.context(format!("the {name} failed"))),
+        Err(error) => Err(anyhow::Error::from(error).context("a task panicked")),
+    }
+}
+
+async fn until(stopping: CancellationToken, name: &'static str, work: impl Future<Output = ()>) -> Ended {
+    tokio::select! {
+        () = work => {}
+        () = stopping.cancelled() => {}
+    }
+    (name, Ok(()))
+}
+
+async fn checkpoint(store: &Store) -> anyhow::Result<Board> {
+    let Some(checkpoint) = checkpoints::newest(store.pool(), board::VERSION).await? else {
+        return Ok(Board::default());
+    };
+    match serde_json::from_str(&checkpoint.body) {
+        Ok(board) => Ok(board),
+        Err(error) => {
+            tracing::warn!(%error, position = checkpoint.position, "a checkpoint cannot be read; the board is folded from the log");
+            Ok(Board::default())
+        }
+    }
+}
+
+fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> anyhow::Error {
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            anyhow::anyhow!(
+                "port {} is taken; stop the other program or choose another with --listen {}:0",
+                address.port(),
+                address.ip()
+            )
+        }
+        std::io::ErrorKind::PermissionDenied => {
+            anyhow::anyhow!("no permission to listen on {address}; choose a port above 1023 with --listen")
+        }
+        _ => anyhow::anyhow!("cannot listen on {address}: {error}; choose another address with --listen"),
+    }
+}

@@ -1,0 +1,197 @@
+//! Parent tasks in progress: their children counted per phase.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{moved, name_or_dash};
+use crate::{
+    clock::Time,
+    event::{Event, Kind},
+    model::{Name, Status, phase::Counts},
+};
+
+/// Ended parents that are still shown.
+const KEEP_ENDED: usize = 20;
+/// Finish times kept for the rate and the estimate.
+const KEEP_FINISHES: usize = 32;
+/// Fewer finishes than this say nothing about the future.
+const LEAST_FINISHES: usize = 5;
+/// Children that name no phase.
+const NO_PHASE: &str = "-";
+
+/// Parents in progress, and the last that ended.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Parents {
+    /// By task id.
+    pub open: BTreeMap<Uuid, Parent>,
+    /// The last that ended, newest first.
+    pub ended: VecDeque<(Uuid, Parent)>,
+}
+
+/// One parent task.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Parent {
+    /// The tenant.
+    pub project_id: Name,
+    /// What kind of work it is.
+    pub task_type: Name,
+    /// Its queue.
+    pub queue: Name,
+    /// One line for people.
+    pub title: Option<String>,
+    /// Its own state.
+    pub status: Status,
+    /// When it became known.
+    pub created_at: Time,
+    /// When it ended.
+    pub finished_at: Option<Time>,
+    /// Its phases in order: those declared first, others as they appear.
+    pub phases: Vec<Phase>,
+    /// When its last children finished, oldest first.
+    pub finishes: VecDeque<Time>,
+}
+
+/// One phase of a parent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Phase {
+    /// Its name.
+    pub name: Name,
+    /// Its children by state.
+    pub counts: Counts,
+}
+
+/// How long a parent still takes, if it goes on as lately.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Eta {
+    /// At least, seconds.
+    pub low_seconds: u64,
+    /// At most, seconds.
+    pub high_seconds: u64,
+}
+
+impl Parents {
+    pub(super) fn apply(&mut self, event: &Event) {
+        let Some(id) = event.task_id else { return };
+        self.apply_own(id, event);
+        let Some(parent_id) = event.parent_task_id else { return };
+        let Some((from, to)) = moved(event) else { return };
+        if let Some(parent) = self.open.get_mut(&parent_id) {
+            parent.count(event, from, to);
+        } else if let Some((_, parent)) = self.ended.iter_mut().find(|(id, _)| *id == parent_id) {
+            parent.count(event, from, to);
+        }
+    }
+
+    /// The event is about a task that is, or becomes, a parent itself: with its first child, or when it starts and has
+    /// declared phases. A parent that only waits is not held, so that a backlog of them costs nothing.
+    fn apply_own(&mut self, id: Uuid, event: &Event) {
+        let starts = event.event_type == Kind::TaskStarted && event.data.phases.is_some();
+        let becomes = event.data.changes.as_ref().is_some_and(|changes| changes.contains_key("is_parent"));
+        let ended = self.ended.iter().position(|(ended, _)| *ended == id);
+        let again = event.status.is_some_and(|status| !status.is_finished()) && event.event_type != Kind::TaskDeleted;
+        if let Some((_, mut parent)) = ended.filter(|_| again).and_then(|index| self.ended.remove(index)) {
+            parent.finished_at = None;
+            self.open.insert(id, parent);
+        }
+        if (starts || becomes) && !self.open.contains_key(&id) {
+            self.open.insert(id, Parent::new(event));
+        }
+        let Some(parent) = self.open.get_mut(&id) else { return };
+        parent.status = event.status.unwrap_or(parent.status);
+        if event.event_type == Kind::TaskDeleted {
+            self.open.remove(&id);
+        } else if parent.status.is_finished() {
+            parent.finished_at = Some(event.ts);
+            if let Some(parent) = self.open.remove(&id) {
+                self.ended.push_front((id, parent));
+                self.ended.truncate(KEEP_ENDED);
+            }
+        }
+    }
+
+    /// A parent in progress, or one of the last that ended.
+    #[must_use]
+    pub fn get(&self, id: Uuid) -> Option<&Parent> {
+        self.open.get(&id).or_else(|| self.ended.iter().find(|(ended, _)| *ended == id).map(|(_, parent)| parent))
+    }
+}
+
+impl Parent {
+    fn new(event: &Event) -> Self {
+        let phase = |name: &Name| Phase { name: name.clone(), counts: Counts::default() };
+        Self {
+            project_id: name_or_dash(event.project_id.as_ref()),
+            task_type: name_or_dash(event.task_type.as_ref()),
+            queue: name_or_dash(event.queue.as_ref()),
+            title: event.data.title.clone(),
+            status: event.status.unwrap_or(Status::Pending),
+            created_at: event.ts,
+            finished_at: None,
+            phases: event.data.phases.iter().flatten().map(phase).collect(),
+            finishes: VecDeque::new(),
+        }
+    }
+
+    fn count(&mut self, event: &Event, from: Option<Status>, to: Option<Status>) {
+        let name = event.phase.clone().unwrap_or_else(|| Name::literal(NO_PHASE));
+        let counts = &mut self.phase(&name).counts;
+        if let Some(from) = from {
+            counts.remove(from);
+        }
+        if let Some(to) = to {
+            counts.add(to);
+        }
+        if to.is_some_and(Status::is_finished) {
+            if self.finishes.len() == KEEP_FINISHES {
+                self.finishes.pop_front();
+            }
+            self.finishes.push_back(event.ts);
+        }
+    }
+
+    fn phase(&mut self, name: &Name) -> &mut Phase {
+        let index = self.phases.iter().position(|phase| phase.name == *name).unwrap_or_else(|| {
+            self.phases.push(Phase { name: name.clone(), counts: Counts::default() });
+            self.phases.len() - 1
+        });
+        &mut self.phases[index]
+    }
+
+    /// All children.
+    #[must_use]
+    pub fn total(&self) -> Counts {
+        let mut total = Counts::default();
+        for Phase { counts, .. } in &self.phases {
+            total.pending += counts.pending;
+            total.running += counts.running;
+            total.completed += counts.completed;
+            total.failed += counts.failed;
+            total.cancelled += counts.cancelled;
+        }
+        total
+    }
+
+    /// Children finished per second lately; nothing while there are too few finishes to tell.
+    #[must_use]
+    pub fn rate(&self, now: Time) -> Option<f64> {
+        let first = self.finishes.front().filter(|_| self.finishes.len() >= LEAST_FINISHES)?;
+        let seconds = (now - *first).num_milliseconds().max(1) as f64 / 1_000.0;
+        Some((self.finishes.len() - 1) as f64 / seconds)
+    }
+
+    /// How long the children known so far still take; nothing while that cannot be told.
+    #[must_use]
+    pub fn eta(&self, now: Time) -> Option<Eta> {
+        let total = self.total();
+        let left = total.total() - total.finished();
+        let rate = self.rate(now).filter(|rate| left > 0 && *rate > 0.0)?;
+        let seconds = left as f64 / rate;
+        // The spread of a count of n finishes is about its square root.
+        let spread = 1.0 / (self.finishes.len() as f64).sqrt();
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive; saturates")]
+        let whole = |seconds: f64| seconds.ceil() as u64;
+        Some(Eta { low_seconds: whole(seconds * (1.0 - spread)), high_seconds: whole(seconds * (1.0 + spread)) })
+    }
+}

@@ -1,0 +1,118 @@
+//! What happened when: counts in slots of five seconds over the last hour.
+
+use std::collections::VecDeque;
+
+use chrono::TimeDelta;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    clock::Time,
+    event::{Event, Kind},
+};
+
+/// Length of a slot, seconds.
+const SLOT_SECONDS: i64 = 5;
+/// Slots kept: one hour.
+const SLOTS: usize = 720;
+
+/// Counts over time, oldest slot first.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Rates {
+    slots: VecDeque<Slot>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+struct Slot {
+    /// Number of the slot since 1970.
+    number: i64,
+    tally: Tally,
+}
+
+/// How often what happened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally {
+    /// Tasks created.
+    pub created: u64,
+    /// Attempts started.
+    pub started: u64,
+    /// Tasks completed.
+    pub completed: u64,
+    /// Tasks given up.
+    pub failed: u64,
+    /// Attempts that failed and were followed by another.
+    pub retried: u64,
+}
+
+impl Tally {
+    /// Attempts that failed of attempts that ended, 0–100.
+    #[must_use]
+    pub fn error_percent(&self) -> f64 {
+        let bad = self.failed + self.retried;
+        match bad + self.completed {
+            0 => 0.0,
+            ended => bad as f64 * 100.0 / ended as f64,
+        }
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.created += other.created;
+        self.started += other.started;
+        self.completed += other.completed;
+        self.failed += other.failed;
+        self.retried += other.retried;
+    }
+}
+
+impl Rates {
+    pub(super) fn apply(&mut self, event: &Event) {
+        let counter: fn(&mut Tally) -> &mut u64 = match event.event_type {
+            Kind::TaskCreated => |tally| &mut tally.created,
+            Kind::TaskStarted => |tally| &mut tally.started,
+            Kind::TaskCompleted => |tally| &mut tally.completed,
+            Kind::TaskFailed => |tally| &mut tally.failed,
+            Kind::TaskRetry => |tally| &mut tally.retried,
+            _ => return,
+        };
+        let number = slot_of(event.ts);
+        // Clocks of several servers may differ a little: what comes late counts for the newest slot.
+        if self.slots.back().is_none_or(|slot| slot.number < number) {
+            self.slots.push_back(Slot { number, tally: Tally::default() });
+        }
+        if let Some(slot) = self.slots.back_mut() {
+            *counter(&mut slot.tally) += 1;
+        }
+        let oldest = number - SLOTS as i64;
+        while self.slots.front().is_some_and(|slot| slot.number < oldest) {
+            self.slots.pop_front();
+        }
+    }
+
+    /// What happened in the last so many seconds.
+    #[must_use]
+    pub fn over(&self, now: Time, seconds: i64) -> Tally {
+        let since = slot_of(now - TimeDelta::seconds(seconds));
+        let mut sum = Tally::default();
+        for slot in self.slots.iter().rev().take_while(|slot| slot.number > since) {
+            sum.add(&slot.tally);
+        }
+        sum
+    }
+
+    /// The last hour in `points` equal parts, oldest first.
+    #[must_use]
+    pub fn hour(&self, now: Time, points: usize) -> Vec<Tally> {
+        let mut sums = vec![Tally::default(); points];
+        let last = slot_of(now);
+        for slot in &self.slots {
+            let age = usize::try_from(last - slot.number).unwrap_or(0);
+            if age < SLOTS {
+                sums[points - 1 - age * points / SLOTS].add(&slot.tally);
+            }
+        }
+        sums
+    }
+}
+
+fn slot_of(ts: Time) -> i64 {
+    ts.timestamp().div_euclid(SLOT_SECONDS)
+}

@@ -1,0 +1,132 @@
+//! Workers on their machines, with their connectors.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::name_or_dash;
+use crate::{
+    clock::Time,
+    event::{Event, Kind},
+    model::{
+        Name,
+        worker::{Connector, ConnectorStatus, WorkerStatus},
+    },
+};
+
+/// Workers that have gone and are still shown.
+const KEEP_GONE: usize = 20;
+
+/// Every worker that is online, and the last that have gone.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Workers(pub BTreeMap<Uuid, Seen>);
+
+/// One worker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Seen {
+    /// Its name.
+    pub name: Name,
+    /// Its machine.
+    pub machine_id: Name,
+    /// Queues it serves.
+    pub queues: Vec<Name>,
+    /// Version of its program.
+    pub version: Option<String>,
+    /// What it does.
+    pub status: WorkerStatus,
+    /// Since when.
+    pub since: Time,
+    /// When it registered.
+    pub started_at: Time,
+    /// Tasks it finished.
+    pub completed: u64,
+    /// Attempts that failed on it.
+    pub failed: u64,
+    /// Its connectors.
+    pub connectors: BTreeMap<Name, Connector>,
+    /// Its last sign of life; measured, not folded.
+    #[serde(skip)]
+    pub last_seen_at: Option<Time>,
+}
+
+impl Workers {
+    pub(super) fn apply(&mut self, event: &Event) {
+        let Some(id) = event.worker_id else { return };
+        match event.event_type {
+            Kind::WorkerStarted => {
+                self.0.insert(id, Seen::new(event));
+            }
+            Kind::WorkerStatusChanged | Kind::WorkerStopped => {
+                let status = event.data.status.as_ref().and_then(|status| status.as_str().parse().ok());
+                let worker = self.0.entry(id).or_insert_with(|| Seen::new(event));
+                worker.status = status.unwrap_or(worker.status);
+                worker.since = event.ts;
+                self.forget_long_gone();
+            }
+            Kind::ConnectorStatusChanged => {
+                let status = event.data.status.as_ref().and_then(|status| status.as_str().parse().ok());
+                if let (Some(worker), Some(connector_id)) = (self.0.get_mut(&id), &event.connector_id) {
+                    let status = status.unwrap_or(ConnectorStatus::Unknown);
+                    let connector = Connector { status, error: event.error.clone(), since: event.ts };
+                    worker.connectors.insert(connector_id.clone(), connector);
+                }
+            }
+            Kind::WorkerHeartbeat => {
+                if let Some(worker) = self.0.get_mut(&id) {
+                    worker.last_seen_at = Some(event.ts);
+                }
+            }
+            Kind::TaskCompleted => {
+                if let Some(worker) = self.0.get_mut(&id) {
+                    worker.completed += 1;
+                }
+            }
+            Kind::TaskFailed | Kind::TaskRetry => {
+                if let Some(worker) = self.0.get_mut(&id) {
+                    worker.failed += 1;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// How many are expected to report.
+    #[must_use]
+    pub fn online(&self) -> usize {
+        self.0.values().filter(|worker| worker.status.is_online()).count()
+    }
+
+    fn forget_long_gone(&mut self) {
+        let mut gone: Vec<_> = self
+            .0
+            .iter()
+            .filter(|(_, worker)| !worker.status.is_online())
+            .map(|(id, worker)| (worker.since, *id))
+            .collect();
+        gone.sort_unstable();
+        for (_, id) in gone.iter().take(gone.len().saturating_sub(KEEP_GONE)) {
+            self.0.remove(id);
+        }
+    }
+}
+
+impl Seen {
+    fn new(event: &Event) -> Self {
+        let data = &event.data;
+        Self {
+            name: name_or_dash(data.name.as_ref()),
+            machine_id: name_or_dash(event.machine_id.as_ref()),
+            queues: data.queues.clone().unwrap_or_default(),
+            version: data.version.clone(),
+            status: data.status.as_ref().and_then(|status| status.as_str().parse().ok()).unwrap_or(WorkerStatus::Idle),
+            since: event.ts,
+            started_at: event.ts,
+            completed: 0,
+            failed: 0,
+            connectors: BTreeMap::new(),
+            last_seen_at: None,
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Settings: each is a flag and an environment variable `TASKWATCH_…`. The README's table is checked against this.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use chrono::TimeDelta;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::{model::lease::StalledPolicy, store::writer::Rules};
+
+/// Watches work being done: tasks in Postgres, every change on an ordered event stream, pages that go live.
+#[derive(Debug, Parser)]
+#[command(name = "taskwatch", version, about, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    /// What to do; without one: serve.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Settings of `serve`, given without the word.
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+/// What the program can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve the API, the stream and the pages (the default).
+    Serve(Settings),
+    /// Run fake workers against a taskwatch, over its public API only.
+    Demo(DemoSettings),
+    /// Check the event log against the tables; exit code 1 on any difference.
+    Verify(DatabaseSettings),
+    /// Print the OpenAPI document.
+    Openapi,
+}
+
+/// Where the data is.
+#[derive(Debug, Clone, Args)]
+pub struct DatabaseSettings {
+    /// PostgreSQL 14 or newer, as postgres://user:password@host:5432/database; without it a private one in the data folder.
+    #[arg(long, env = "TASKWATCH_DATABASE_URL", hide_env_values = true)]
+    pub database_url: Option<String>,
+    /// Folder of the private database and its log.
+    #[arg(long, env = "TASKWATCH_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+}
+
+impl DatabaseSettings {
+    /// The URL given by flag, by `TASKWATCH_DATABASE_URL`, or by plain `DATABASE_URL`.
+    #[must_use]
+    pub fn url(&self) -> Option<String> {
+        let plain = || std::env::var("DATABASE_URL").ok();
+        self.database_url.clone().or_else(plain).filter(|url| !url.is_empty())
+    }
+
+    /// The data folder: as given, for root `/var/lib/taskwatch`, else `$XDG_DATA_HOME/taskwatch` or
+    /// `~/.local/share/taskwatch`.
+    #[must_use]
+    pub fn folder(&self) -> PathBuf {
+        if let Some(folder) = &self.data_dir {
+            return folder.clone();
+        }
+        if rustix::process::geteuid().is_root() {
+            return "/var/lib/taskwatch".into();
+        }
+        let xdg = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+        let home = || {
+            std::env::var_os("HOME").map_or_else(|| PathBuf::from("."), |home| PathBuf::from(home).join(".local/share"))
+        };
+        xdg.unwrap_or_else(home).join("taskwatch")
+    }
+}
+
+/// Live mode of the pages.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Live {
+    /// Pages only poll.
+    Off,
+    /// Pages poll; a switch on the page makes them live.
+    #[default]
+    Allowed,
+    /// Pages are live; a switch makes them poll.
+    Default,
+}
+
+/// Settings of the server.
+#[derive(Debug, Clone, Args)]
+pub struct Settings {
+    /// Address to listen on; a public one is refused, because there is no authentication yet.
+    #[arg(long, env = "TASKWATCH_LISTEN", default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+    /// Further names under which browsers may reach it, separated by commas; loopback names always work.
+    #[arg(long, env = "TASKWATCH_ALLOWED_HOSTS", value_delimiter = ',')]
+    pub allowed_hosts: Vec<String>,
+    /// Where the data is.
+    #[command(flatten)]
+    pub database: DatabaseSettings,
+    /// Live pages.
+    #[arg(long, env = "TASKWATCH_LIVE", value_enum, default_value_t = Live::Allowed)]
+    pub live: Live,
+    /// Seconds between refreshes of a polling page, 2 to 3600.
+    #[arg(long, env = "TASKWATCH_POLL_SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(2..=3600))]
+    pub poll_seconds: u32,
+    /// Seconds between heartbeats, asked of workers.
+    #[arg(long, env = "TASKWATCH_HEARTBEAT_SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub heartbeat_seconds: u32,
+    /// Seconds of silence after which a worker is lost.
+    #[arg(long, env = "TASKWATCH_WORKER_TTL_SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=86400))]
+    pub worker_ttl_seconds: u32,
+    /// Seconds that a claim holds without a sign of life.
+    #[arg(long, env = "TASKWATCH_LEASE_SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=86400))]
+    pub lease_seconds: u32,
+    /// What happens to a task whose lease, worker or time is lost.
+    #[arg(long, env = "TASKWATCH_STALLED_POLICY", value_enum, default_value_t = StalledPolicy::Retry)]
+    pub stalled_policy: StalledPolicy,
+    /// Seconds between heartbeats on a stream (each varies by 10 %).
+    #[arg(long, env = "TASKWATCH_STREAM_HEARTBEAT_SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u32).range(5..=60))]
+    pub stream_heartbeat_seconds: u32,
+    /// Streams open at once, in all.
+    #[arg(long, env = "TASKWATCH_STREAM_MAX_CLIENTS", default_value_t = 10_000)]
+    pub stream_max_clients: u32,
+    /// Memory for recent frames, MiB.
+    #[arg(long, env = "TASKWATCH_RING_MIB", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub ring_mib: u32,
+    /// Largest stored event, bytes; larger ones lose their largest fields.
+    #[arg(long, env = "TASKWATCH_MAX_EVENT_BYTES", default_value_t = 8192, value_parser = clap::value_parser!(u32).range(8192..=50000))]
+    pub max_event_bytes: u32,
+    /// Start fake workers inside the process, over the public API.
+    #[arg(long, env = "TASKWATCH_DEMO")]
+    pub demo: bool,
+    /// Log filter, such as info or taskwatch=debug; text on a terminal, JSON elsewhere.
+    #[arg(long, env = "TASKWATCH_LOG", default_value = "info")]
+    pub log: String,
+}
+
+/// Settings of the demo.
+#[derive(Debug, Clone, Args)]
+pub struct DemoSettings {
+    /// The taskwatch to work for.
+    #[arg(long, env = "TASKWATCH_URL", default_value = "http://127.0.0.1:8080")]
+    pub url: String,
+    /// Tasks per second.
+    #[arg(long, default_value_t = 5.0)]
+    pub rate: f64,
+    /// Workers.
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub workers: u32,
+    /// Stop after so many seconds; 0: never.
+    #[arg(long, default_value_t = 0)]
+    pub seconds: u64,
+}
+
+impl Settings {
+    /// The settings that the writer's decisions depend on.
+    #[must_use]
+    pub fn rules(&self) -> Rules {
+        Rules {
+            lease: TimeDelta::seconds(self.lease_seconds.into()),
+            worker_ttl: TimeDelta::seconds(self.worker_ttl_seconds.into()),
+            stalled_policy: self.stalled_policy,
+            max_event_bytes: self.max_event_bytes as usize,
+        }
+    }
+
+    /// What is wrong with them, in a sentence.
+    ///
+    /// # Errors
+    /// When they contradict each other or are unsafe.
+    pub fn check(&self) -> Result<(), String> {
+        if !self.listen.ip().is_loopback() {
+            return Err(format!(
+                "refusing to listen on {}: it can be reached from outside and there is no authentication yet; use --listen 127.0.0.1:{}",
+                self.listen,
+                self.listen.port()
+            ));
+        }
+        if self.worker_ttl_seconds <= self.heartbeat_seconds {
+            return Err("--worker-ttl-seconds must be larger than --heartbeat-seconds, or every worker would be lost between two heartbeats".to_owned());
+        }
+        if self.lease_seconds <= self.heartbeat_seconds {
+            return Err("--lease-seconds must be larger than --heartbeat-seconds, or every lease would expire between two heartbeats".to_owned());
+        }
+        Ok(())
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Cli::parse_from(["taskwatch"]).settings
+    }
+}

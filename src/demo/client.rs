@@ -1,0 +1,43 @@
+//! The demo's HTTP client: JSON there and back.
+
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use serde_json::Value;
+
+/// Longer than the longest long poll.
+const PATIENCE: Duration = Duration::from_secs(45);
+
+#[derive(Debug, Clone)]
+pub(super) struct Client {
+    url: String,
+    http: reqwest::Client,
+}
+
+impl Client {
+    pub(super) fn new(url: String) -> Self {
+        Self { url, http: reqwest::Client::new() }
+    }
+
+    pub(super) async fn get(&self, path: &str) -> anyhow::Result<Value> {
+        self.send(self.http.get(format!("{}{path}", self.url)), path).await
+    }
+
+    pub(super) async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        self.send(self.http.post(format!("{}{path}", self.url)).json(body), path).await
+    }
+
+    pub(super) async fn delete(&self, path: &str) -> anyhow::Result<Value> {
+        self.send(self.http.delete(format!("{}{path}", self.url)), path).await
+    }
+
+    async fn send(&self, request: reqwest::RequestBuilder, path: &str) -> anyhow::Result<Value> {
+        let response = request.timeout(PATIENCE).send().await.with_context(|| format!("{path} cannot be reached"))?;
+        let status = response.status();
+        let body = response.bytes().await?;
+        if !status.is_success() {
+            bail!("{path} answered {status}: {}", String::from_utf8_lossy(&body));
+        }
+        Ok(serde_json::from_slice(&body).unwrap_or(Value::Null))
+    }
+}

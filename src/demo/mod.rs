@@ -1,0 +1,126 @@
+//! Fake work over the public API only: producers, workers on a few machines, parents with phases, failures of several
+//! kinds, a worker that dies now and then. With a high rate it is the load generator.
+
+mod client;
+mod pipeline;
+mod work;
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use serde_json::json;
+use tokio::{task::JoinSet, time::MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::DemoSettings;
+use client::Client;
+
+/// Kinds of work: type, queue, a title for people.
+const KINDS: [(&str, &str, &str); 6] = [
+    ("render-preview", "media", "Render preview"),
+    ("transcode", "media", "Transcode clip"),
+    ("send-mail", "mail", "Send confirmation"),
+    ("index-document", "default", "Index document"),
+    ("sync-inventory", "default", "Sync inventory"),
+    ("score-lead", "default", "Score lead"),
+];
+/// Projects that the tasks belong to.
+const PROJECTS: [&str; 3] = ["atlas", "borealis", "cobalt"];
+/// Producers start at most this many requests a second, each with several tasks when the rate is higher.
+const REQUESTS_PER_SECOND: f64 = 50.0;
+
+/// The demo.
+#[derive(Debug)]
+pub struct Demo {
+    client: Client,
+    rate: f64,
+    workers: u32,
+}
+
+impl Demo {
+    /// Five tasks a second and twelve workers.
+    #[must_use]
+    pub fn new(url: String) -> Self {
+        Self { client: Client::new(url), rate: 5.0, workers: 12 }
+    }
+
+    /// As the command line says.
+    ///
+    /// # Errors
+    /// When the rate makes no sense.
+    pub fn of(settings: &DemoSettings) -> anyhow::Result<Self> {
+        let sane = settings.rate.is_finite() && settings.rate > 0.0 && settings.rate <= 100_000.0;
+        ensure!(sane, "--rate must be more than 0 and at most 100000 tasks per second");
+        let url = settings.url.trim_end_matches('/').to_owned();
+        Ok(Self { client: Client::new(url), rate: settings.rate, workers: settings.workers })
+    }
+
+    /// Works until it is stopped; workers leave in order then.
+    pub async fn run(self, stopping: CancellationToken) {
+        if let Err(error) = self.wait_for_server(&stopping).await {
+            tracing::error!(error = format!("{error:#}"), "the demo cannot start");
+            return;
+        }
+        let pace = work::Pace::new(self.rate, self.workers);
+        let mut parts = JoinSet::new();
+        for number in 0..self.workers {
+            parts.spawn(work::keep_working(self.client.clone(), number, pace, stopping.clone()));
+        }
+        parts.spawn(pipeline::orchestrate(self.client.clone(), self.rate, stopping.clone()));
+        parts.spawn(produce(self.client.clone(), self.rate, stopping.clone()));
+        tracing::info!(rate = self.rate, workers = self.workers, "demo: fake workers are at work");
+        while parts.join_next().await.is_some() {}
+    }
+
+    async fn wait_for_server(&self, stopping: &CancellationToken) -> anyhow::Result<()> {
+        for _ in 0..40 {
+            if stopping.is_cancelled() || self.client.get("/readyz").await.is_ok() {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(250)).await;
+        }
+        self.client.get("/readyz").await.map(|_| ()).context("is taskwatch running there?")
+    }
+}
+
+/// Creates tasks at a rate. What a slow server did not take in time is not made up for.
+async fn produce(client: Client, rate: f64, stopping: CancellationToken) {
+    let requests = rate.min(REQUESTS_PER_SECOND);
+    let mut tick = tokio::time::interval(Duration::from_secs_f64(1.0 / requests));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut owed = 0.0;
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {}
+            () = stopping.cancelled() => return,
+        }
+        owed += rate / requests;
+        let mut tasks = Vec::new();
+        while owed >= 1.0 && tasks.len() < 1_000 {
+            owed -= 1.0;
+            tasks.push(task());
+        }
+        if !tasks.is_empty()
+            && let Err(error) = client.post("/api/v1/tasks", &json!(tasks)).await
+        {
+            tracing::warn!(error = format!("{error:#}"), "demo: tasks were not created");
+        }
+    }
+}
+
+fn task() -> serde_json::Value {
+    let (kind, queue, title) = KINDS[fastrand::usize(..KINDS.len())];
+    let number = fastrand::u32(1_000..10_000);
+    // Most are normal, a few urgent or idle.
+    let priority = [5, 5, 5, 5, 4, 6, 8, 9, 2, 0][fastrand::usize(..10)];
+    let tier = if fastrand::bool() { "gold" } else { "silver" };
+    json!({
+        "task_type": kind,
+        "queue": queue,
+        "project_id": PROJECTS[fastrand::usize(..PROJECTS.len())],
+        "title": format!("{title} {number}"),
+        "priority": priority,
+        "payload": { "number": number, "source": format!("s3://bucket/{number}.bin") },
+        "labels": { "tier": tier },
+    })
+}

@@ -1,0 +1,165 @@
+//! Events before they have a place in the log, made from what the model says happened.
+
+use super::{Event, Kind};
+use crate::{
+    clock::Time,
+    model::{
+        Name,
+        transition::{Step, TaskEvent},
+        worker::{Worker, WorkerEvent},
+    },
+};
+
+/// An event without position, and its JSON so far. The place is put in front when the log gives one.
+#[derive(Debug, Clone)]
+pub struct Draft {
+    /// The event.
+    pub event: Event,
+    /// Its JSON object, without `event_id` and `position`.
+    pub json: String,
+}
+
+impl Draft {
+    /// Encodes an event that fits `max_bytes`; a larger one loses its largest fields first.
+    #[must_use]
+    pub fn new(event: Event, max_bytes: usize) -> Self {
+        let (event, json) = super::truncate::fit(event, max_bytes);
+        Self { event, json }
+    }
+
+    /// The event and its JSON at a place in the log.
+    #[must_use]
+    pub fn at(self, id: super::EventId) -> (Event, String) {
+        let mut event = self.event;
+        event.event_id = Some(id.to_string());
+        event.position = Some(id.position);
+        let json = format!("{{\"event_id\":\"{id}\",\"position\":{},{}", id.position, &self.json[1..]);
+        (event, json)
+    }
+}
+
+/// One step of a task.
+#[must_use]
+pub fn task_event(step: &Step, actor: Option<&str>, now: Time) -> Event {
+    let task = &step.after;
+    let mut event = Event::new(task_kind(&step.event), now);
+    event.project_id = Some(task.project_id.clone());
+    event.parent_task_id = task.parent_task_id;
+    event.task_id = Some(task.id);
+    event.task_type = Some(task.task_type.clone());
+    event.phase = task.phase.clone();
+    event.queue = Some(task.queue.clone());
+    event.priority = Some(task.priority);
+    event.worker_id = task.worker_id;
+    event.machine_id = task.machine_id.clone();
+    event.attempt = (task.attempt > 0).then_some(task.attempt);
+    event.retry_count = (task.retry_count > 0).then_some(task.retry_count);
+    event.old_status = step.old_status;
+    event.status = Some(task.status);
+    event.labels = (!task.labels.is_empty()).then(|| task.labels.clone());
+    event.actor = actor.map(str::to_owned);
+    let title = || task.title.clone();
+    let phases = || (!task.phases.is_empty()).then(|| task.phases.clone());
+    match &step.event {
+        TaskEvent::Created => {
+            event.data.title = title();
+            event.data.phases = phases();
+            event.data.max_attempts = Some(task.max_attempts);
+        }
+        TaskEvent::Enqueued { reason } => event.data.reason = reason.map(str::to_owned),
+        TaskEvent::Started => {
+            event.data.title = title();
+            event.data.phases = phases();
+        }
+        TaskEvent::Progressed(progress) => {
+            event.message.clone_from(&progress.message);
+            event.counts = progress.counts;
+            event.data.percent = progress.percent;
+        }
+        TaskEvent::Completed { duration_ms, result } => {
+            event.duration_ms = Some(*duration_ms);
+            event.data.result.clone_from(result);
+            event.data.title = title();
+        }
+        TaskEvent::Retried { duration_ms, error, next_run_at } => {
+            event.duration_ms = Some(*duration_ms);
+            event.error = Some(error.clone());
+            event.data.next_run_at = Some(*next_run_at);
+            event.data.title = title();
+        }
+        TaskEvent::Failed { duration_ms, error } => {
+            event.duration_ms = Some(*duration_ms);
+            event.error = Some(error.clone());
+            event.data.title = title();
+        }
+        TaskEvent::Stalled(reason) => {
+            event.message = Some(reason.sentence().to_owned());
+            event.data.reason = Some(reason.as_str().to_owned());
+        }
+        TaskEvent::Cancelled { reason } => event.data.reason.clone_from(reason),
+        TaskEvent::Deleted => {}
+        TaskEvent::BecameParent => {
+            event.data.title = title();
+            event.data.phases = phases();
+            event.data.changes = Some([("is_parent".to_owned(), [false.into(), true.into()])].into());
+        }
+    }
+    event
+}
+
+const fn task_kind(event: &TaskEvent) -> Kind {
+    match event {
+        TaskEvent::Created => Kind::TaskCreated,
+        TaskEvent::Enqueued { .. } => Kind::TaskEnqueued,
+        TaskEvent::Started => Kind::TaskStarted,
+        TaskEvent::Progressed(_) => Kind::TaskProgress,
+        TaskEvent::Completed { .. } => Kind::TaskCompleted,
+        TaskEvent::Retried { .. } => Kind::TaskRetry,
+        TaskEvent::Failed { .. } => Kind::TaskFailed,
+        TaskEvent::Stalled(_) => Kind::TaskStalled,
+        TaskEvent::Cancelled { .. } => Kind::TaskCancelled,
+        TaskEvent::Deleted => Kind::TaskDeleted,
+        TaskEvent::BecameParent => Kind::TaskUpdated,
+    }
+}
+
+/// One thing that happened to a worker.
+#[must_use]
+pub fn worker_event(worker: &Worker, what: &WorkerEvent, now: Time) -> Event {
+    let kind = match what {
+        WorkerEvent::Started => Kind::WorkerStarted,
+        WorkerEvent::StatusChanged { .. } => Kind::WorkerStatusChanged,
+        WorkerEvent::Stopped { .. } => Kind::WorkerStopped,
+        WorkerEvent::ConnectorChanged { .. } => Kind::ConnectorStatusChanged,
+    };
+    let mut event = Event::new(kind, now);
+    event.worker_id = Some(worker.id);
+    event.machine_id = Some(worker.machine_id.clone());
+    let data = &mut event.data;
+    match what {
+        WorkerEvent::Started => {
+            data.name = Some(worker.name.clone());
+            data.queues = Some(worker.queues.clone());
+            data.version.clone_from(&worker.version);
+            data.status = Some(Name::literal(worker.status.as_str()));
+        }
+        WorkerEvent::StatusChanged { old_status } => {
+            data.name = Some(worker.name.clone());
+            data.old_status = Some(Name::literal(old_status.as_str()));
+            data.status = Some(Name::literal(worker.status.as_str()));
+        }
+        WorkerEvent::Stopped { reason, old_status } => {
+            data.name = Some(worker.name.clone());
+            data.old_status = Some(Name::literal(old_status.as_str()));
+            data.status = Some(Name::literal(worker.status.as_str()));
+            data.reason = Some(reason.as_str().to_owned());
+        }
+        WorkerEvent::ConnectorChanged { connector_id, old_status, connector } => {
+            data.old_status = old_status.map(|status| Name::literal(status.as_str()));
+            data.status = Some(Name::literal(connector.status.as_str()));
+            event.connector_id = Some(connector_id.clone());
+            event.error.clone_from(&connector.error);
+        }
+    }
+    event
+}

@@ -1,0 +1,259 @@
+//! The filters of the stream, the API and the pages: ONE table.
+//!
+//! To add a filter, add its row. [`Filter::matches`] decides; SQL may only narrow, so history and live cannot disagree.
+
+use std::{collections::BTreeSet, ops::RangeInclusive};
+
+use uuid::Uuid;
+
+use super::{Event, Kind, kind::Topic};
+use crate::model::{Name, Priority, Status};
+
+/// One row of the table.
+#[derive(Debug)]
+pub struct Row {
+    /// The query parameter.
+    pub name: &'static str,
+    /// What it takes, for people.
+    pub help: &'static str,
+    parse: fn(&str) -> Result<Clause, String>,
+}
+
+/// The words of `topics`.
+pub const TOPICS: [(&str, &[Topic]); 9] = [
+    ("tasks", &[Topic::TasksStatus, Topic::TasksProgress, Topic::TasksEdits]),
+    ("tasks:status", &[Topic::TasksStatus]),
+    ("tasks:progress", &[Topic::TasksProgress]),
+    ("tasks:edits", &[Topic::TasksEdits]),
+    ("workers", &[Topic::Workers]),
+    ("connectors", &[Topic::Connectors]),
+    ("queues", &[Topic::Queues]),
+    ("stats", &[Topic::Stats]),
+    (
+        "all",
+        &[
+            Topic::TasksStatus,
+            Topic::TasksProgress,
+            Topic::TasksEdits,
+            Topic::Workers,
+            Topic::Connectors,
+            Topic::Queues,
+            Topic::Stats,
+        ],
+    ),
+];
+
+/// Every filter but `label.<key>`.
+pub const ROWS: [Row; 14] = [
+    Row {
+        name: "topics",
+        help: "groups of event types: tasks, tasks:status, tasks:progress, tasks:edits, workers, connectors, queues, stats, all",
+        parse: topics,
+    },
+    Row { name: "types", help: "event types; * stands for any ending, as in task_*", parse: types },
+    Row { name: "project_id", help: "projects", parse: |text| names(text, |e| e.project_id.as_ref()) },
+    Row { name: "parent_task_id", help: "parent tasks (UUID)", parse: |text| ids(text, |e| e.parent_task_id) },
+    Row { name: "task_id", help: "tasks (UUID)", parse: |text| ids(text, |e| e.task_id) },
+    Row { name: "task_type", help: "kinds of work", parse: |text| names(text, |e| e.task_type.as_ref()) },
+    Row { name: "phase", help: "phases of parent tasks", parse: |text| names(text, |e| e.phase.as_ref()) },
+    Row { name: "queue", help: "queues", parse: |text| names(text, |e| e.queue.as_ref()) },
+    Row { name: "worker_id", help: "workers (UUID)", parse: |text| ids(text, |e| e.worker_id) },
+    Row { name: "machine_id", help: "machines", parse: |text| names(text, |e| e.machine_id.as_ref()) },
+    Row { name: "connector_id", help: "connectors", parse: |text| names(text, |e| e.connector_id.as_ref()) },
+    Row {
+        name: "status",
+        help: "states after the event: scheduled, blocked, pending, running, retrying, completed, failed, cancelled",
+        parse: statuses,
+    },
+    Row { name: "priority", help: "a priority 0-9 or a range, as in 3..7", parse: priorities },
+    Row { name: "stats_only", help: "true: only the figures, no single events", parse: stats_only },
+];
+
+/// Prefix of the label filters: `label.<key>=value`.
+pub const LABEL_PREFIX: &str = "label.";
+/// Most values in one field.
+const MAX_VALUES: usize = 100;
+
+#[derive(Debug, Clone)]
+enum Clause {
+    Kinds(BTreeSet<Kind>),
+    Names(BTreeSet<Name>, fn(&Event) -> Option<&Name>),
+    Ids(BTreeSet<Uuid>, fn(&Event) -> Option<Uuid>),
+    Statuses(BTreeSet<Status>),
+    Priorities(RangeInclusive<u8>),
+    Label(Name, BTreeSet<String>),
+    Everything,
+}
+
+/// A conjunction of clauses; empty lets everything through.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    clauses: Vec<Clause>,
+    pairs: Vec<(String, String)>,
+}
+
+/// A filter that cannot be understood.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {detail}")]
+pub struct BadFilter {
+    /// The query parameter.
+    pub field: String,
+    /// What is wrong and what would be right.
+    pub detail: String,
+}
+
+impl Filter {
+    /// Adds one query parameter; an empty value says nothing. `Ok(false)` when the name is no filter.
+    ///
+    /// # Errors
+    /// [`BadFilter`] naming the parameter when its value is not understood or it was given before.
+    pub fn add(&mut self, field: &str, value: &str) -> Result<bool, BadFilter> {
+        let bad = |detail: String| BadFilter { field: field.to_owned(), detail };
+        let parsed = if let Some(key) = field.strip_prefix(LABEL_PREFIX) {
+            label(key, value)
+        } else if let Some(row) = ROWS.iter().find(|row| row.name == field) {
+            if value.is_empty() {
+                return Ok(true);
+            }
+            (row.parse)(value)
+        } else {
+            return Ok(false);
+        };
+        let clause = parsed.map_err(bad)?;
+        if self.pairs.iter().any(|(name, _)| name == field) {
+            return Err(bad("is given twice; separate several values by commas".to_owned()));
+        }
+        self.pairs.push((field.to_owned(), value.to_owned()));
+        if !matches!(clause, Clause::Everything) {
+            self.clauses.push(clause);
+        }
+        Ok(true)
+    }
+
+    /// Reads all parameters of a query; `others` are names that mean something else there.
+    ///
+    /// # Errors
+    /// [`BadFilter`] for an unknown name or a bad value.
+    pub fn from_query(pairs: &[(String, String)], others: &[&str]) -> Result<Self, BadFilter> {
+        let mut filter = Self::default();
+        for (field, value) in pairs {
+            if others.contains(&field.as_str()) || filter.add(field, value)? {
+                continue;
+            }
+            let valid: Vec<_> =
+                ROWS.iter().map(|row| row.name).chain(["label.<key>"]).chain(others.iter().copied()).collect();
+            return Err(BadFilter {
+                field: field.clone(),
+                detail: format!("is not known here; use one of {}", valid.join(", ")),
+            });
+        }
+        Ok(filter)
+    }
+
+    /// True when the event passes every clause.
+    #[must_use]
+    pub fn matches(&self, event: &Event) -> bool {
+        self.clauses.iter().all(|clause| match clause {
+            Clause::Kinds(kinds) => kinds.contains(&event.event_type),
+            Clause::Names(names, field) => field(event).is_some_and(|name| names.contains(name)),
+            Clause::Ids(ids, field) => field(event).is_some_and(|id| ids.contains(&id)),
+            Clause::Statuses(statuses) => event.status.is_some_and(|status| statuses.contains(&status)),
+            Clause::Priorities(range) => event.priority.is_some_and(|priority| range.contains(&priority.get())),
+            Clause::Label(key, values) => {
+                event.labels.as_ref().and_then(|labels| labels.get(key)).is_some_and(|value| values.contains(value))
+            }
+            Clause::Everything => true,
+        })
+    }
+
+    /// True when everything passes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.clauses.is_empty()
+    }
+
+    /// The parameters as given: equal pairs are equal filters.
+    #[must_use]
+    pub fn pairs(&self) -> &[(String, String)] {
+        &self.pairs
+    }
+
+    /// The value given for a parameter, for forms; empty when it was not given.
+    #[must_use]
+    pub fn value(&self, field: &str) -> &str {
+        self.pairs.iter().find(|(name, _)| name == field).map_or("", |(_, value)| value)
+    }
+}
+
+fn split<T: Ord>(text: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<BTreeSet<T>, String> {
+    let parts: Vec<_> = text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
+    if parts.is_empty() {
+        return Err("has no value".to_owned());
+    }
+    if parts.len() > MAX_VALUES {
+        return Err(format!("has more than {MAX_VALUES} values"));
+    }
+    parts.into_iter().map(parse).collect()
+}
+
+fn topics(text: &str) -> Result<Clause, String> {
+    let chosen = split(text, |word| {
+        let found = TOPICS.iter().position(|(name, _)| *name == word);
+        found.ok_or_else(|| {
+            let valid: Vec<_> = TOPICS.iter().map(|(name, _)| *name).collect();
+            format!("'{word}' is not a topic; use one of {}", valid.join(", "))
+        })
+    })?;
+    let topics: Vec<_> = chosen.into_iter().flat_map(|index| TOPICS[index].1).collect();
+    Ok(Clause::Kinds(Kind::ALL.iter().copied().filter(|kind| topics.contains(&&kind.row().topic)).collect()))
+}
+
+fn types(text: &str) -> Result<Clause, String> {
+    let sets = split(text, |word| {
+        let matching: BTreeSet<_> = match word.strip_suffix('*') {
+            Some(prefix) => Kind::ALL.iter().copied().filter(|kind| kind.name().starts_with(prefix)).collect(),
+            None => word.parse().into_iter().collect(),
+        };
+        if matching.is_empty() {
+            let valid: Vec<_> = Kind::ALL.iter().map(|kind| kind.name()).collect();
+            return Err(format!("'{word}' is not an event type; use one of {}", valid.join(", ")));
+        }
+        Ok(matching)
+    })?;
+    Ok(Clause::Kinds(sets.into_iter().flatten().collect()))
+}
+
+fn names(text: &str, field: fn(&Event) -> Option<&Name>) -> Result<Clause, String> {
+    split(text, |word| Name::new(word).map_err(|e| e.to_string())).map(|names| Clause::Names(names, field))
+}
+
+fn ids(text: &str, field: fn(&Event) -> Option<Uuid>) -> Result<Clause, String> {
+    let parse = |word: &str| Uuid::parse_str(word).map_err(|_| format!("'{word}' is not a UUID"));
+    split(text, parse).map(|ids| Clause::Ids(ids, field))
+}
+
+fn statuses(text: &str) -> Result<Clause, String> {
+    split(text, |word| word.parse::<Status>().map_err(|e| e.to_string())).map(Clause::Statuses)
+}
+
+fn priorities(text: &str) -> Result<Clause, String> {
+    let (low, high) = text.split_once("..").unwrap_or((text, text));
+    let one = |word: &str| word.trim().parse().ok().and_then(Priority::new).map(Priority::get);
+    match (one(low), one(high)) {
+        (Some(low), Some(high)) if low <= high => Ok(Clause::Priorities(low..=high)),
+        _ => Err(format!("'{text}' is not a priority 0-9 or a range such as 3..7")),
+    }
+}
+
+fn label(key: &str, value: &str) -> Result<Clause, String> {
+    let key = Name::new(key).map_err(|e| e.to_string())?;
+    split(value, |word| Ok(word.to_owned())).map(|values| Clause::Label(key, values))
+}
+
+fn stats_only(text: &str) -> Result<Clause, String> {
+    match text {
+        "true" | "1" => Ok(Clause::Kinds([Kind::StatsSnapshot].into())),
+        "false" | "0" => Ok(Clause::Everything),
+        other => Err(format!("'{other}' is not true or false")),
+    }
+}

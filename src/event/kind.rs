@@ -1,0 +1,181 @@
+//! The kinds of event: ONE table. Documents, filters, OpenAPI, pages and tests read it.
+//!
+//! To add a kind, add its row here and emit it where it happens.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// What a subscriber asks for when it does not want to name kinds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Topic {
+    /// A task changed its state.
+    TasksStatus,
+    /// A running task moved on.
+    TasksProgress,
+    /// Someone edited a task.
+    TasksEdits,
+    /// Workers came, went or changed.
+    Workers,
+    /// Connectors changed.
+    Connectors,
+    /// Queues changed.
+    Queues,
+    /// Figures.
+    Stats,
+}
+
+impl Topic {
+    /// The word used in URLs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::TasksStatus => "tasks:status",
+            Self::TasksProgress => "tasks:progress",
+            Self::TasksEdits => "tasks:edits",
+            Self::Workers => "workers",
+            Self::Connectors => "connectors",
+            Self::Queues => "queues",
+            Self::Stats => "stats",
+        }
+    }
+}
+
+/// How a page colours a kind, always beside a word and a sign.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tone {
+    /// Nothing to see.
+    Quiet,
+    /// Work goes on.
+    Busy,
+    /// Something ended well.
+    Good,
+    /// Look at it.
+    Warn,
+    /// Something ended badly.
+    Bad,
+}
+
+/// One row of the table.
+#[derive(Debug)]
+pub struct Row {
+    /// `event_type` in JSON and `event:` in a frame.
+    pub name: &'static str,
+    /// The topic it belongs to.
+    pub topic: Topic,
+    /// Stored with a position, or ephemeral: not stored, no position, can be computed again.
+    pub durable: bool,
+    /// How it looks.
+    pub tone: Tone,
+    /// What it tells people.
+    pub sentence: &'static str,
+    /// The fields of `data` it may carry.
+    pub data: &'static [&'static str],
+}
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $kind:ident = $name:literal, $topic:ident, $durable:ident, $tone:ident, $sentence:literal, [$($data:literal),*];)+) => {
+        /// The kind of an event.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Kind { $(#[doc = $sentence] $kind),+ }
+
+        impl Kind {
+            /// Every kind, in the order of the table.
+            pub const ALL: &'static [Self] = &[$(Self::$kind),+];
+
+            /// Its row.
+            #[must_use]
+            pub const fn row(self) -> &'static Row {
+                match self {
+                    $(Self::$kind => &Row {
+                        name: $name,
+                        topic: Topic::$topic,
+                        durable: kinds!(@$durable),
+                        tone: Tone::$tone,
+                        sentence: $sentence,
+                        data: &[$($data),*],
+                    }),+
+                }
+            }
+        }
+    };
+    (@durable) => { true };
+    (@ephemeral) => { false };
+}
+
+kinds! {
+    TaskCreated = "task_created", TasksStatus, durable, Quiet, "A task was created.",
+        ["title", "phases", "max_attempts"];
+    TaskEnqueued = "task_enqueued", TasksStatus, durable, Quiet, "A task may be claimed.",
+        ["reason"];
+    TaskStarted = "task_started", TasksStatus, durable, Busy, "A worker began an attempt.",
+        ["phases", "title"];
+    TaskProgress = "task_progress", TasksProgress, durable, Busy, "A worker told how far it is.",
+        ["percent"];
+    TaskCompleted = "task_completed", TasksStatus, durable, Good, "A task is done.",
+        ["result", "title"];
+    TaskRetry = "task_retry", TasksStatus, durable, Warn, "An attempt failed; another follows.",
+        ["next_run_at", "title"];
+    TaskFailed = "task_failed", TasksStatus, durable, Bad, "A task was given up.",
+        ["title"];
+    TaskStalled = "task_stalled", TasksStatus, durable, Warn, "An attempt was lost with its lease, its worker or its time.",
+        ["reason"];
+    TaskCancelled = "task_cancelled", TasksStatus, durable, Warn, "Someone stopped a task.",
+        ["reason"];
+    TaskDeleted = "task_deleted", TasksStatus, durable, Quiet, "Someone removed a task.",
+        [];
+    TaskUpdated = "task_updated", TasksEdits, durable, Quiet, "A task's own facts changed.",
+        ["changes", "phases", "title"];
+    WorkerStarted = "worker_started", Workers, durable, Good, "A worker registered.",
+        ["name", "queues", "status", "version"];
+    WorkerHeartbeat = "worker_heartbeat", Workers, ephemeral, Quiet, "A worker is alive.",
+        [];
+    WorkerStatusChanged = "worker_status_changed", Workers, durable, Quiet, "A worker does something else now.",
+        ["name", "old_status", "status"];
+    WorkerStopped = "worker_stopped", Workers, durable, Warn, "A worker left or was lost.",
+        ["name", "old_status", "reason", "status"];
+    ConnectorStatusChanged = "connector_status_changed", Connectors, durable, Quiet, "A connector does something else now.",
+        ["old_status", "status"];
+    QueueDepthUpdate = "queue_depth_update", Queues, ephemeral, Quiet, "How long a queue is, and since when its oldest task waits.",
+        ["depth", "oldest_enqueued_at"];
+    StatsSnapshot = "stats_snapshot", Stats, ephemeral, Quiet, "The figures of the overview.",
+        ["stats"];
+}
+
+impl Kind {
+    /// `event_type` in JSON and `event:` in a frame.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        self.row().name
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Kind {
+    type Err = String;
+    fn from_str(name: &str) -> Result<Self, String> {
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|kind| kind.name() == name)
+            .ok_or_else(|| format!("'{name}' is not an event type"))
+    }
+}
+
+impl Serialize for Kind {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+impl<'de> Deserialize<'de> for Kind {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        name.parse().map_err(de::Error::custom)
+    }
+}

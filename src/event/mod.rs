@@ -1,0 +1,13 @@
+//! Events: the envelope, the kinds, the filters, and the bytes of a frame. Pure.
+
+pub mod draft;
+pub mod envelope;
+pub mod filter;
+pub mod frame;
+pub mod kind;
+pub mod truncate;
+
+pub use draft::Draft;
+pub use envelope::{Event, EventId};
+pub use filter::Filter;
+pub use kind::Kind;

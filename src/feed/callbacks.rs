@@ -1,0 +1,118 @@
+//! Lifecycle callbacks: code that wants to see each event. Each hook has a queue and a task of its own, so an error, a
+//! panic or a hang is counted and logged, and delays nothing.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::sync::mpsc;
+
+use crate::event::Event;
+
+/// Events that may wait for one hook; more are counted as skipped.
+const QUEUE: usize = 16_384;
+
+/// What a hook gives back.
+pub type HookResult<'a> = Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send + 'a>>;
+
+/// Code called with each event, in order.
+pub trait Hook: Send + Sync + 'static {
+    /// Its name in logs and metrics.
+    fn name(&self) -> &'static str;
+
+    /// Takes one event. It must not block its thread; it may take up to [`Hook::time_limit`].
+    fn on_event(&self, event: Arc<Event>) -> HookResult<'_>;
+
+    /// The longest that one event may take.
+    fn time_limit(&self) -> Duration {
+        Duration::from_secs(5)
+    }
+}
+
+/// How a hook fares.
+#[derive(Debug, Default)]
+pub struct HookCounters {
+    /// Events taken.
+    pub done: AtomicU64,
+    /// Events on which it returned an error.
+    pub errors: AtomicU64,
+    /// Events on which it panicked.
+    pub panics: AtomicU64,
+    /// Events on which it took too long.
+    pub timeouts: AtomicU64,
+    /// Events it never saw because too many waited.
+    pub skipped: AtomicU64,
+}
+
+/// The registered hooks.
+#[derive(Debug, Default, Clone)]
+pub struct Callbacks {
+    hooks: Vec<Registered>,
+}
+
+#[derive(Debug, Clone)]
+struct Registered {
+    name: &'static str,
+    queue: mpsc::Sender<Arc<Event>>,
+    counters: Arc<HookCounters>,
+}
+
+impl Callbacks {
+    /// Registers a hook and starts its task.
+    pub fn register(&mut self, hook: impl Hook) {
+        let (queue, events) = mpsc::channel(QUEUE);
+        let counters = Arc::new(HookCounters::default());
+        let hook = Arc::new(hook);
+        self.hooks.push(Registered { name: hook.name(), queue, counters: counters.clone() });
+        tokio::spawn(serve(hook, events, counters));
+    }
+
+    /// Hands an event to every hook without waiting.
+    pub fn fire(&self, event: &Arc<Event>) {
+        for hook in &self.hooks {
+            if hook.queue.try_send(event.clone()).is_err() {
+                hook.counters.skipped.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Names and counters, for metrics.
+    pub fn counters(&self) -> impl Iterator<Item = (&'static str, &HookCounters)> {
+        self.hooks.iter().map(|hook| (hook.name, &*hook.counters))
+    }
+}
+
+async fn serve<H: Hook>(hook: Arc<H>, mut events: mpsc::Receiver<Arc<Event>>, counters: Arc<HookCounters>) {
+    while let Some(event) = events.recv().await {
+        let kind = event.event_type;
+        let call = {
+            let hook = hook.clone();
+            // A task of its own, so that a panic ends there.
+            tokio::spawn(async move { hook.on_event(event).await })
+        };
+        let abort = call.abort_handle();
+        let counter = match tokio::time::timeout(hook.time_limit(), call).await {
+            Ok(Ok(Ok(()))) => &counters.done,
+            Ok(Ok(Err(error))) => {
+                tracing::warn!(hook = hook.name(), event_type = %kind, %error, "a callback failed");
+                &counters.errors
+            }
+            Ok(Err(_)) => {
+                tracing::error!(hook = hook.name(), event_type = %kind, "a callback panicked");
+                &counters.panics
+            }
+            Err(_) => {
+                abort.abort();
+                tracing::error!(hook = hook.name(), event_type = %kind, "a callback took too long");
+                &counters.timeouts
+            }
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,86 @@
+//! Taking tasks, with a long poll.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use axum::{Json as Out, extract::State, http::StatusCode};
+use serde::Deserialize;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::{
+    records::{ManyTasks, TaskRecord},
+    tasks::unexpected,
+};
+use crate::{
+    http::{caller::Caller, input::Json, problem::Problem, site::Site},
+    model::Name,
+    store::{Answer, Command},
+};
+
+/// A waiting claim looks again by itself this often: what another server's clients enqueue arrives through the feed,
+/// and this is the net below that.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// What a worker asks for.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ClaimInput {
+    /// For whom.
+    worker_id: Uuid,
+    /// From which queues; the highest priority first, then what waits longest.
+    #[schema(value_type = Vec<String>, min_items = 1, max_items = 64)]
+    queues: Vec<Name>,
+    /// At most so many, 1 to 100.
+    #[serde(default = "one")]
+    #[schema(minimum = 1, maximum = 100, default = 1)]
+    limit: u32,
+    /// How long to wait when there is nothing, 0 to 30.
+    #[serde(default)]
+    #[schema(minimum = 0, maximum = 30, default = 0)]
+    wait_seconds: u32,
+}
+
+const fn one() -> u32 {
+    1
+}
+
+/// Take tasks. The answer is empty when nothing came within the wait.
+#[utoipa::path(post, path = "/api/v1/claims", tag = "workers", request_body = ClaimInput,
+    responses((status = 200, description = "As asked", body = ManyTasks), (status = 404, description = "Not found", body = Problem), (status = 422, description = "A field is wrong", body = Problem)))]
+pub(super) async fn claim(
+    State(site): State<Site>,
+    _: Caller,
+    Json(input): Json<ClaimInput>,
+) -> Result<Out<ManyTasks>, Problem> {
+    let bad =
+        |field, detail: &str| Err(Problem::field(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", field, detail));
+    if input.queues.is_empty() || input.queues.len() > 64 {
+        return bad("queues", "must name 1 to 64 queues");
+    }
+    if !(1..=100).contains(&input.limit) {
+        return bad("limit", "must be a whole number from 1 to 100");
+    }
+    if input.wait_seconds > 30 {
+        return bad("wait_seconds", "must be a whole number from 0 to 30");
+    }
+    let queues: Vec<_> = input.queues.into_iter().collect::<BTreeSet<_>>().into_iter().collect();
+    let deadline = Instant::now() + Duration::from_secs(input.wait_seconds.into());
+    loop {
+        let mut place = site.waiters.place(&queues);
+        let command = Command::Claim { worker_id: input.worker_id, queues: queues.clone(), limit: input.limit };
+        let tasks = match site.writer.write(command).await? {
+            Answer::Tasks(tasks) => tasks,
+            other => return Err(unexpected(&other)),
+        };
+        let left = deadline.saturating_duration_since(Instant::now());
+        if !tasks.is_empty() || left.is_zero() || site.stopping.is_cancelled() {
+            let tasks = tasks.into_iter().map(|(task, _)| TaskRecord::from(task)).collect();
+            return Ok(Out(ManyTasks { tasks, next_cursor: None }));
+        }
+        tokio::select! {
+            () = place.woken() => {}
+            () = tokio::time::sleep(left.min(LOOK_AGAIN)) => {}
+            () = site.stopping.cancelled() => {}
+        }
+    }
+}

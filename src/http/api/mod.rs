@@ -1,0 +1,61 @@
+//! `/api/v1`: JSON in and out, problems as problem+json. The OpenAPI document comes from these handlers.
+
+mod claims;
+mod overview;
+mod records;
+mod reports;
+pub mod snapshot;
+mod tasks;
+mod workers;
+
+use utoipa::OpenApi;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::site::Site;
+pub(super) use tasks::change;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "taskwatch",
+        description = "Tasks in Postgres, every change on an ordered event stream. Errors are RFC 9457 problem details with a stable `code`."
+    ),
+    tags(
+        (name = "tasks", description = "Create, read and steer tasks."),
+        (name = "workers", description = "What workers call."),
+        (name = "watching", description = "The board, the figures and the stream."),
+    )
+)]
+struct Document;
+
+/// The routes and their description.
+pub fn router() -> OpenApiRouter<Site> {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(tasks::create, tasks::list))
+        .routes(routes!(tasks::read, tasks::delete))
+        .routes(routes!(tasks::cancel))
+        .routes(routes!(tasks::retry))
+        .routes(routes!(tasks::events))
+        .routes(routes!(workers::register, workers::list))
+        .routes(routes!(workers::heartbeat))
+        .routes(routes!(workers::leave))
+        .routes(routes!(claims::claim))
+        .routes(routes!(reports::progress))
+        .routes(routes!(reports::complete))
+        .routes(routes!(reports::fail))
+        .routes(routes!(reports::release))
+        .routes(routes!(reports::many))
+        .routes(routes!(overview::event))
+        .routes(routes!(overview::snapshot))
+        .routes(routes!(overview::queues))
+        .routes(routes!(overview::stats))
+        .routes(routes!(super::stream::events))
+        .routes(routes!(super::health::healthz))
+        .routes(routes!(super::health::readyz))
+}
+
+/// The OpenAPI document.
+#[must_use]
+pub fn document() -> utoipa::openapi::OpenApi {
+    router().split_for_parts().1
+}

@@ -1,0 +1,111 @@
+//! The board in JSON: queues, figures, the snapshot; and single events.
+
+use std::collections::BTreeMap;
+
+use axum::{
+    Json as Out,
+    body::Body,
+    extract::{Path, State},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+
+use super::snapshot;
+use crate::{
+    clock::Time,
+    event::{EventId, envelope::Stats},
+    feed,
+    http::{problem::Problem, site::Site},
+    model::{Name, Status, queue::Band},
+    store::log,
+};
+
+/// One queue.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct QueueRecord {
+    #[schema(value_type = String)]
+    name: Name,
+    /// Its tasks by state.
+    #[schema(value_type = BTreeMap<String, u64>)]
+    tasks: BTreeMap<Status, u64>,
+    /// What may be claimed, by band of priority.
+    depth: Depth,
+    /// Since when the oldest claimable task waits; measured every 5 s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    oldest_enqueued_at: Option<Time>,
+}
+
+/// Claimable tasks by band of priority.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct Depth {
+    /// Priorities 7 to 9.
+    high: u64,
+    /// Priorities 4 to 6.
+    normal: u64,
+    /// Priorities 0 to 3.
+    low: u64,
+}
+
+/// All queues.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct ManyQueues {
+    /// Position of the log that this shows.
+    position: i64,
+    queues: Vec<QueueRecord>,
+}
+
+/// List the queues.
+#[utoipa::path(get, path = "/api/v1/queues", tag = "watching", responses((status = 200, description = "As asked", body = ManyQueues)))]
+pub(super) async fn queues(State(site): State<Site>) -> Out<ManyQueues> {
+    let board = feed::read(&site.board);
+    let record = |(name, queue): (&Name, &crate::board::queues::Queue)| QueueRecord {
+        name: name.clone(),
+        tasks: queue.tasks.clone(),
+        depth: Depth {
+            high: queue.depth_of(Band::High),
+            normal: queue.depth_of(Band::Normal),
+            low: queue.depth_of(Band::Low),
+        },
+        oldest_enqueued_at: queue.oldest_enqueued_at,
+    };
+    Out(ManyQueues { position: board.position, queues: board.queues.0.iter().map(record).collect() })
+}
+
+/// The figures of the overview.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct Figures {
+    /// Position of the log that this shows.
+    position: i64,
+    #[serde(flatten)]
+    stats: Stats,
+}
+
+/// The figures of the overview.
+#[utoipa::path(get, path = "/api/v1/stats", tag = "watching", responses((status = 200, description = "As asked", body = Figures)))]
+pub(super) async fn stats(State(site): State<Site>) -> Out<Figures> {
+    let now = site.clock.now();
+    let board = feed::read(&site.board);
+    Out(Figures { position: board.position, stats: board.stats(now) })
+}
+
+/// Everything the board shows, with the position it stands for: read `/events?after=<event_id>` from there.
+#[utoipa::path(get, path = "/api/v1/snapshot", tag = "watching", responses((status = 200, description = "As asked", body = Object)))]
+pub(super) async fn snapshot(State(site): State<Site>) -> Result<Response, Problem> {
+    let body = snapshot::json(&site.board, site.subscriptions.epoch());
+    Ok(([(header::CONTENT_TYPE, "application/json")], Body::from(body)).into_response())
+}
+
+/// One whole event, as it was stored and sent.
+#[utoipa::path(get, path = "/api/v1/events/{event_id}", tag = "watching", params(("event_id" = String, Path)),
+    responses((status = 200, description = "As asked", body = Object), (status = 400, description = "A parameter is wrong", body = Problem), (status = 404, description = "Not found", body = Problem)))]
+pub(super) async fn event(State(site): State<Site>, Path(text): Path<String>) -> Result<Response, Problem> {
+    let id: EventId = text.parse().map_err(|e: crate::event::envelope::BadEventId| {
+        Problem::field(StatusCode::BAD_REQUEST, "invalid_id", "event_id", e.to_string())
+    })?;
+    let epoch = site.subscriptions.epoch();
+    let found = if id.epoch == epoch { log::at(site.store.pool(), epoch, id.position).await? } else { None };
+    let recorded = found.ok_or_else(|| Problem::not_found(format!("there is no event {id} in the log")))?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], Body::from(recorded.json)).into_response())
+}

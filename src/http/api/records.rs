@@ -1,0 +1,199 @@
+//! Tasks and workers as the API shows them.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::{
+    clock::Time,
+    model::{
+        Name, Status, Task,
+        report::{Json, Progress, WorkCounts},
+        worker::{Connector, Worker, WorkerStatus},
+    },
+};
+
+/// A task.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct TaskRecord {
+    id: Uuid,
+    #[schema(value_type = String)]
+    project_id: Name,
+    #[schema(value_type = String)]
+    task_type: Name,
+    #[schema(value_type = String)]
+    queue: Name,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent_task_id: Option<Uuid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    phase: Option<Name>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    title: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    description: Option<String>,
+    /// 0 (lowest) to 9 (highest).
+    #[schema(value_type = u8, minimum = 0, maximum = 9)]
+    priority: u8,
+    status: Status,
+    /// Input for the worker, as it was given. Left out of lists and of answers to reports.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    payload: Option<Json>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(value_type = BTreeMap<String, String>)]
+    labels: BTreeMap<Name, String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    phases: Vec<Name>,
+    max_attempts: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timeout_seconds: Option<u32>,
+    /// Number of the latest attempt; 0 before the first. Reports name it.
+    attempt: u32,
+    retry_count: u32,
+    /// Not to start before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    run_at: Option<Time>,
+    /// Worker of the latest attempt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    worker_id: Option<Uuid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    machine_id: Option<Name>,
+    #[schema(value_type = String, format = DateTime)]
+    created_at: Time,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    enqueued_at: Option<Time>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    started_at: Option<Time>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    finished_at: Option<Time>,
+    /// Output of the worker, as it was given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    result: Option<Json>,
+    /// The latest error.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    /// When the worker's hold ends unless it reports.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    lease_expires_at: Option<Time>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    progress: Option<ProgressRecord>,
+}
+
+/// How far a running task is.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct ProgressRecord {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    percent: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    counts: Option<WorkCounts>,
+}
+
+impl From<Progress> for ProgressRecord {
+    fn from(progress: Progress) -> Self {
+        Self { percent: progress.percent, message: progress.message, counts: progress.counts }
+    }
+}
+
+impl From<Task> for TaskRecord {
+    fn from(task: Task) -> Self {
+        let (lease_expires_at, progress) = match task.lease {
+            Some(lease) => (Some(lease.expires_at), lease.progress.map(ProgressRecord::from)),
+            None => (None, None),
+        };
+        Self {
+            id: task.id,
+            project_id: task.project_id,
+            task_type: task.task_type,
+            queue: task.queue,
+            parent_task_id: task.parent_task_id,
+            phase: task.phase,
+            title: task.title,
+            description: task.description,
+            priority: task.priority.get(),
+            status: task.status,
+            payload: task.payload,
+            labels: task.labels,
+            phases: task.phases,
+            max_attempts: task.max_attempts,
+            timeout_seconds: task.timeout_seconds,
+            attempt: task.attempt,
+            retry_count: task.retry_count,
+            run_at: task.run_at,
+            worker_id: task.worker_id,
+            machine_id: task.machine_id,
+            created_at: task.created_at,
+            enqueued_at: task.enqueued_at,
+            started_at: task.started_at,
+            finished_at: task.finished_at,
+            result: task.result,
+            error: task.error,
+            lease_expires_at,
+            progress,
+        }
+    }
+}
+
+/// One task.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct OneTask {
+    pub(super) task: TaskRecord,
+}
+
+/// Several tasks.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct ManyTasks {
+    pub(super) tasks: Vec<TaskRecord>,
+    /// Give it as `cursor` for the next page; absent on the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) next_cursor: Option<String>,
+}
+
+/// A worker.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct WorkerRecord {
+    pub(super) id: Uuid,
+    #[schema(value_type = String)]
+    pub(super) name: Name,
+    #[schema(value_type = String)]
+    pub(super) machine_id: Name,
+    #[schema(value_type = Vec<String>)]
+    pub(super) queues: Vec<Name>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) version: Option<String>,
+    pub(super) status: WorkerStatus,
+    #[schema(value_type = BTreeMap<String, Connector>)]
+    pub(super) connectors: BTreeMap<Name, Connector>,
+    #[schema(value_type = String, format = DateTime)]
+    pub(super) started_at: Time,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub(super) last_seen_at: Option<Time>,
+}
+
+impl From<Worker> for WorkerRecord {
+    fn from(worker: Worker) -> Self {
+        Self {
+            id: worker.id,
+            name: worker.name,
+            machine_id: worker.machine_id,
+            queues: worker.queues,
+            version: worker.version,
+            status: worker.status,
+            connectors: worker.connectors,
+            started_at: worker.started_at,
+            last_seen_at: Some(worker.last_seen_at),
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! What workers report of their tasks: one by one, or many in one call.
+
+use axum::{Json as Out, extract::State, http::StatusCode};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{
+    records::{OneTask, TaskRecord},
+    tasks::unexpected,
+};
+use crate::{
+    http::{
+        caller::Caller,
+        input::{Free, Id, Json, OneOrMany, Text},
+        problem::Problem,
+        site::Site,
+    },
+    model::{
+        Task,
+        report::{Fence, Progress, WorkCounts},
+        transition,
+    },
+    store::{Answer, Command, WriteError},
+};
+
+/// How far an attempt is.
+#[derive(Debug, Clone, Default, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ProgressFields {
+    /// 0 to 100.
+    #[schema(minimum = 0, maximum = 100)]
+    percent: Option<f64>,
+    /// One line for people.
+    #[schema(value_type = Option<String>, max_length = 2000)]
+    message: Option<Text<2000>>,
+    /// Work in units.
+    counts: Option<WorkCounts>,
+}
+
+impl ProgressFields {
+    pub(super) fn check(self) -> Result<Progress, Problem> {
+        if self.percent.is_some_and(|percent| !(0.0..=100.0).contains(&percent)) {
+            return Err(invalid("percent", "must be a number from 0 to 100"));
+        }
+        Ok(Progress { percent: self.percent, message: self.message.map(|text| text.0), counts: self.counts })
+    }
+}
+
+/// Every report names its worker and the attempt that its claim named.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ProgressInput {
+    worker_id: Uuid,
+    attempt: u32,
+    /// 0 to 100.
+    #[schema(minimum = 0, maximum = 100)]
+    percent: Option<f64>,
+    /// One line for people.
+    #[schema(value_type = Option<String>, max_length = 2000)]
+    message: Option<Text<2000>>,
+    /// Work in units.
+    counts: Option<WorkCounts>,
+}
+
+/// The work is done.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CompleteInput {
+    worker_id: Uuid,
+    attempt: u32,
+    /// What came out: any JSON, kept as it is.
+    #[schema(value_type = Option<Object>)]
+    result: Option<Free>,
+}
+
+/// The attempt failed.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FailInput {
+    worker_id: Uuid,
+    attempt: u32,
+    /// Why.
+    #[schema(value_type = String, max_length = 16384)]
+    error: Text<16384>,
+    /// Another attempt may help.
+    #[serde(default = "yes")]
+    #[schema(default = true)]
+    retryable: bool,
+}
+
+const fn yes() -> bool {
+    true
+}
+
+/// The task goes back untouched.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ReleaseInput {
+    worker_id: Uuid,
+    attempt: u32,
+}
+
+/// One line of a bulk report.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Report {
+    task_id: Uuid,
+    worker_id: Uuid,
+    attempt: u32,
+    /// What is reported.
+    report: ReportKind,
+    /// With `progress`: 0 to 100.
+    percent: Option<f64>,
+    /// With `progress`: one line for people.
+    #[schema(value_type = Option<String>, max_length = 2000)]
+    message: Option<Text<2000>>,
+    /// With `progress`: work in units.
+    counts: Option<WorkCounts>,
+    /// With `complete`: what came out.
+    #[schema(value_type = Option<Object>)]
+    result: Option<Free>,
+    /// With `fail`: why.
+    #[schema(value_type = Option<String>, max_length = 16384)]
+    error: Option<Text<16384>>,
+    /// With `fail`: another attempt may help.
+    retryable: Option<bool>,
+}
+
+/// What is reported.
+#[derive(Debug, Clone, Copy, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum ReportKind {
+    /// As `POST /tasks/{id}/progress`.
+    Progress,
+    /// As `POST /tasks/{id}/complete`.
+    Complete,
+    /// As `POST /tasks/{id}/fail`.
+    Fail,
+    /// As `POST /tasks/{id}/release`.
+    Release,
+}
+
+/// What became of one line.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct Outcome {
+    task_id: Uuid,
+    /// 200, or the status that the single call would have had.
+    status: u16,
+    /// The kind of error.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'static str>,
+    /// What is wrong and what to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
+}
+
+/// One outcome per line, in order.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct Outcomes {
+    outcomes: Vec<Outcome>,
+}
+
+fn invalid(field: &str, detail: &str) -> Problem {
+    Problem::field(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", field, detail)
+}
+
+async fn report(site: &Site, id: Uuid, command: transition::Command) -> Result<Out<OneTask>, Problem> {
+    let outcomes = write(site, vec![(id, command)]).await?;
+    let task = outcomes.into_iter().next().ok_or(WriteError::Unavailable)??;
+    Ok(Out(OneTask { task: TaskRecord::from(task) }))
+}
+
+async fn write(
+    site: &Site,
+    changes: Vec<(Uuid, transition::Command)>,
+) -> Result<Vec<Result<Task, WriteError>>, Problem> {
+    match site.writer.write(Command::Tasks { changes, actor: None }).await? {
+        Answer::Outcomes(outcomes) => Ok(outcomes),
+        other => Err(unexpected(&other)),
+    }
+}
+
+impl Site {
+    fn lease_until(&self) -> crate::clock::Time {
+        self.clock.now() + self.settings.rules().lease
+    }
+}
+
+/// Tell how far a task is; extends its lease.
+#[utoipa::path(post, path = "/api/v1/tasks/{id}/progress", tag = "workers", params(("id" = Uuid, Path)), request_body = ProgressInput,
+    responses((status = 200, description = "As asked", body = OneTask), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Not possible in its state", body = Problem)))]
+pub(super) async fn progress(
+    State(site): State<Site>,
+    _: Caller,
+    Id(id): Id,
+    Json(input): Json<ProgressInput>,
+) -> Result<Out<OneTask>, Problem> {
+    let fence = Fence { worker_id: input.worker_id, attempt: input.attempt };
+    let fields = ProgressFields { percent: input.percent, message: input.message, counts: input.counts };
+    let command = transition::Command::Progress { fence, progress: fields.check()?, lease_until: site.lease_until() };
+    report(&site, id, command).await
+}
+
+/// The task is done.
+#[utoipa::path(post, path = "/api/v1/tasks/{id}/complete", tag = "workers", params(("id" = Uuid, Path)), request_body = CompleteInput,
+    responses((status = 200, description = "As asked", body = OneTask), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Not possible in its state", body = Problem)))]
+pub(super) async fn complete(
+    State(site): State<Site>,
+    _: Caller,
+    Id(id): Id,
+    Json(input): Json<CompleteInput>,
+) -> Result<Out<OneTask>, Problem> {
+    let fence = Fence { worker_id: input.worker_id, attempt: input.attempt };
+    report(&site, id, transition::Command::Complete { fence, result: input.result.map(|json| json.0) }).await
+}
+
+/// The attempt failed; the task is retried while attempts are left.
+#[utoipa::path(post, path = "/api/v1/tasks/{id}/fail", tag = "workers", params(("id" = Uuid, Path)), request_body = FailInput,
+    responses((status = 200, description = "As asked", body = OneTask), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Not possible in its state", body = Problem)))]
+pub(super) async fn fail(
+    State(site): State<Site>,
+    _: Caller,
+    Id(id): Id,
+    Json(input): Json<FailInput>,
+) -> Result<Out<OneTask>, Problem> {
+    let fence = Fence { worker_id: input.worker_id, attempt: input.attempt };
+    let FailInput { error, retryable, .. } = input;
+    let command = transition::Command::Fail { fence, error: error.0, retryable, jitter: fastrand::f64() };
+    report(&site, id, command).await
+}
+
+/// Give a task back untouched; the attempt does not count against `max_attempts`.
+#[utoipa::path(post, path = "/api/v1/tasks/{id}/release", tag = "workers", params(("id" = Uuid, Path)), request_body = ReleaseInput,
+    responses((status = 200, description = "As asked", body = OneTask), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Not possible in its state", body = Problem)))]
+pub(super) async fn release(
+    State(site): State<Site>,
+    _: Caller,
+    Id(id): Id,
+    Json(input): Json<ReleaseInput>,
+) -> Result<Out<OneTask>, Problem> {
+    let fence = Fence { worker_id: input.worker_id, attempt: input.attempt };
+    report(&site, id, transition::Command::Release { fence }).await
+}
+
+/// Report on many tasks in one call (array or NDJSON); each line has its own outcome.
+#[utoipa::path(post, path = "/api/v1/reports", tag = "workers", request_body = Vec<Report>,
+    responses((status = 200, description = "As asked", body = Outcomes), (status = 422, description = "A field is wrong", body = Problem)))]
+pub(super) async fn many(
+    State(site): State<Site>,
+    _: Caller,
+    OneOrMany { items, .. }: OneOrMany<Report>,
+) -> Result<Out<Outcomes>, Problem> {
+    let ids: Vec<_> = items.iter().map(|report| report.task_id).collect();
+    let numbered = items.into_iter().enumerate();
+    let changes = numbered.map(|(index, report)| report.command(&site, index)).collect::<Result<Vec<_>, _>>()?;
+    let outcomes = write(&site, changes).await?.into_iter().zip(ids).map(|(outcome, task_id)| match outcome {
+        Ok(_) => Outcome { task_id, status: 200, code: None, detail: None },
+        Err(error) => {
+            let problem = Problem::from(error);
+            Outcome {
+                task_id,
+                status: problem.status().as_u16(),
+                code: Some(problem.code),
+                detail: Some(problem.detail),
+            }
+        }
+    });
+    Ok(Out(Outcomes { outcomes: outcomes.collect() }))
+}
+
+impl Report {
+    fn command(self, site: &Site, index: usize) -> Result<(Uuid, transition::Command), Problem> {
+        let fence = Fence { worker_id: self.worker_id, attempt: self.attempt };
+        let at = |field: &str| format!("[{index}].{field}");
+        let command = match self.report {
+            ReportKind::Progress => {
+                let fields = ProgressFields { percent: self.percent, message: self.message, counts: self.counts };
+                let progress = fields.check().map_err(|problem| match problem.errors.first() {
+                    Some(error) => invalid(&at(&error.field), &error.detail),
+                    None => problem,
+                })?;
+                transition::Command::Progress { fence, progress, lease_until: site.lease_until() }
+            }
+            ReportKind::Complete => transition::Command::Complete { fence, result: self.result.map(|json| json.0) },
+            ReportKind::Fail => {
+                let error = self.error.ok_or_else(|| invalid(&at("error"), "is needed with report \"fail\""))?.0;
+                let retryable = self.retryable.unwrap_or(true);
+                transition::Command::Fail { fence, error, retryable, jitter: fastrand::f64() }
+            }
+            ReportKind::Release => transition::Command::Release { fence },
+        };
+        Ok((self.task_id, command))
+    }
+}

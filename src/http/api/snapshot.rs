@@ -1,0 +1,114 @@
+//! The board as JSON: whole for `GET /api/v1/snapshot`, in frames at the start of a stream.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::{
+    board::Board,
+    event::{
+        EventId,
+        envelope::{Epoch, rfc3339},
+        frame,
+    },
+    feed::{self, SharedBoard},
+};
+
+/// Largest frame of a snapshot, bytes of JSON.
+const MAX_CHUNK: usize = 48 * 1024;
+
+/// The board as one JSON object.
+#[must_use]
+pub fn json(board: &SharedBoard, epoch: Epoch) -> String {
+    let board = feed::read(board).clone();
+    let mut whole = serde_json::Map::new();
+    whole.insert("event_id".to_owned(), EventId { epoch, position: board.position }.to_string().into());
+    whole.insert("position".to_owned(), board.position.into());
+    whole.insert("ts".to_owned(), board.ts.map(rfc3339).into());
+    whole.insert("counts".to_owned(), value(&board.tasks));
+    for (part, items) in parts(&board) {
+        whole.insert(part.to_owned(), Value::Array(items));
+    }
+    Value::Object(whole).to_string()
+}
+
+/// The frames of the last snapshot, shared by all readers that begin at the same position.
+#[derive(Debug, Default)]
+pub struct Snapshots(Mutex<Option<Frames>>);
+
+/// A snapshot as frames. Only the last has an id: whoever is cut off before has seen no snapshot and starts again.
+#[derive(Debug, Clone)]
+pub struct Frames {
+    /// The position it shows.
+    pub position: i64,
+    /// The bytes.
+    pub frames: Arc<[Bytes]>,
+}
+
+impl Snapshots {
+    /// The snapshot as of now.
+    pub fn frames(&self, board: &SharedBoard, epoch: Epoch) -> Frames {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let position = feed::read(board).position;
+        if let Some(frames) = last.as_ref().filter(|frames| frames.position == position) {
+            return frames.clone();
+        }
+        // A copy, so that the tailer does not wait for the encoding.
+        let board = feed::read(board).clone();
+        let frames = Frames { position: board.position, frames: encode(&board, epoch).into() };
+        *last = Some(frames.clone());
+        frames
+    }
+}
+
+fn encode(board: &Board, epoch: Epoch) -> Vec<Bytes> {
+    let id = EventId { epoch, position: board.position };
+    let mut frames = vec![chunk("counts", &[value(&board.tasks)])];
+    for (part, items) in parts(board) {
+        let mut rest = items.as_slice();
+        while !rest.is_empty() {
+            let mut size = 0;
+            let fits = rest.iter().take_while(|item| {
+                let first = size == 0;
+                size += item.to_string().len() + 1;
+                first || size <= MAX_CHUNK
+            });
+            let (now, later) = rest.split_at(fits.count());
+            frames.push(chunk(part, now));
+            rest = later;
+        }
+    }
+    let end = json!({ "position": id.position, "ts": board.ts.map(rfc3339) }).to_string();
+    frames.push(frame::named("snapshot_end", &end, Some(id), None));
+    frames
+}
+
+fn chunk(part: &str, items: &[Value]) -> Bytes {
+    frame::named("snapshot", &json!({ "part": part, "items": items }).to_string(), None, None)
+}
+
+/// The parts of a snapshot: what it is called, and its items.
+fn parts(board: &Board) -> [(&'static str, Vec<Value>); 6] {
+    [
+        ("workers", board.workers.0.iter().map(|(id, worker)| with("worker_id", id, worker)).collect()),
+        ("queues", board.queues.0.iter().map(|(name, queue)| with("queue", name, queue)).collect()),
+        ("running", board.running.0.iter().map(|(id, task)| with("task_id", id, task)).collect()),
+        ("parents", board.parents.open.iter().map(|(id, parent)| with("task_id", id, parent)).collect()),
+        ("completed", board.recent.completed.iter().map(|event| value(&**event)).collect()),
+        ("failed", board.recent.failed.iter().map(|event| value(&**event)).collect()),
+    ]
+}
+
+fn with(key: &str, id: impl Serialize, item: impl Serialize) -> Value {
+    let mut item = value(&item);
+    if let Value::Object(fields) = &mut item {
+        fields.insert(key.to_owned(), value(&id));
+    }
+    item
+}
+
+fn value(item: impl Serialize) -> Value {
+    serde_json::to_value(item).expect("the board has text keys only and no failing serializer")
+}

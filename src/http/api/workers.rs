@@ -1,0 +1,255 @@
+//! Register, list, heartbeat, leave.
+
+use std::collections::BTreeSet;
+
+use axum::{Json as Out, extract::State, http::StatusCode};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{records::WorkerRecord, reports::ProgressFields, tasks::unexpected};
+use crate::{
+    feed,
+    http::{
+        caller::Caller,
+        input::{Id, Json, Text},
+        problem::Problem,
+        site::Site,
+    },
+    model::{
+        Name,
+        worker::{Connector, ConnectorReport, ConnectorStatus, Worker, WorkerStatus},
+    },
+    store::{Answer, Command},
+};
+
+/// Most queues, capabilities or connectors of a worker.
+const MAX_LIST: usize = 64;
+
+/// A worker that comes.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RegisterWorker {
+    /// Its name for people.
+    #[schema(value_type = String, max_length = 128)]
+    name: Name,
+    /// Where it lives.
+    #[schema(value_type = String, max_length = 128)]
+    machine_id: Name,
+    /// Queues it serves.
+    #[serde(default)]
+    #[schema(value_type = Vec<String>, max_items = 64)]
+    queues: Vec<Name>,
+    /// Services it talks to.
+    #[serde(default)]
+    #[schema(max_items = 64)]
+    connectors: Vec<ConnectorInput>,
+    /// What it can do, in words of its own.
+    #[serde(default)]
+    #[schema(value_type = Vec<String>, max_items = 64)]
+    capabilities: Vec<Name>,
+    /// Version of its program.
+    #[schema(value_type = Option<String>, max_length = 128)]
+    version: Option<Text<128>>,
+}
+
+/// A connector as its worker sees it.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ConnectorInput {
+    #[schema(value_type = String, max_length = 128)]
+    connector_id: Name,
+    #[serde(default = "idle")]
+    status: ConnectorStatus,
+    /// What is wrong, with status `error`.
+    #[schema(value_type = Option<String>, max_length = 2000)]
+    error: Option<Text<2000>>,
+}
+
+const fn idle() -> ConnectorStatus {
+    ConnectorStatus::Idle
+}
+
+/// What a worker needs to know.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct Registered {
+    worker: WorkerRecord,
+    /// Send a heartbeat this often.
+    heartbeat_seconds: u32,
+    /// A claim holds this long after each report or heartbeat.
+    lease_seconds: u32,
+}
+
+/// Make a worker known. It gets an id for everything that follows.
+#[utoipa::path(post, path = "/api/v1/workers", tag = "workers", request_body = RegisterWorker,
+    responses((status = 201, description = "Created", body = Registered), (status = 422, description = "A field is wrong", body = Problem)))]
+pub(super) async fn register(
+    State(site): State<Site>,
+    _: Caller,
+    Json(input): Json<RegisterWorker>,
+) -> Result<(StatusCode, Out<Registered>), Problem> {
+    let connectors = reports(input.connectors)?;
+    bounded("queues", input.queues.len())?;
+    bounded("capabilities", input.capabilities.len())?;
+    let now = site.clock.now();
+    let with_status = |report: ConnectorReport| {
+        (report.connector_id, Connector { status: report.status, error: report.error, since: now })
+    };
+    let worker = Worker {
+        id: Uuid::now_v7(),
+        name: input.name,
+        machine_id: input.machine_id,
+        queues: input.queues,
+        capabilities: input.capabilities,
+        version: input.version.map(|text| text.0),
+        status: WorkerStatus::Idle,
+        connectors: connectors.into_iter().map(with_status).collect(),
+        started_at: now,
+        last_seen_at: now,
+        stopped_at: None,
+    };
+    match site.writer.write(Command::Register(worker)).await? {
+        Answer::Worker(worker) => {
+            let registered = Registered {
+                worker: worker.into(),
+                heartbeat_seconds: site.settings.heartbeat_seconds,
+                lease_seconds: site.settings.lease_seconds,
+            };
+            Ok((StatusCode::CREATED, Out(registered)))
+        }
+        other => Err(unexpected(&other)),
+    }
+}
+
+fn bounded(field: &str, count: usize) -> Result<(), Problem> {
+    if count <= MAX_LIST {
+        return Ok(());
+    }
+    Err(Problem::field(
+        StatusCode::UNPROCESSABLE_ENTITY,
+        "invalid_field",
+        field,
+        format!("must hold at most {MAX_LIST}"),
+    ))
+}
+
+fn reports(connectors: Vec<ConnectorInput>) -> Result<Vec<ConnectorReport>, Problem> {
+    bounded("connectors", connectors.len())?;
+    let ids: BTreeSet<_> = connectors.iter().map(|connector| connector.connector_id.clone()).collect();
+    if ids.len() < connectors.len() {
+        return Err(Problem::field(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "invalid_field",
+            "connectors",
+            "names a connector twice",
+        ));
+    }
+    let report = |input: ConnectorInput| ConnectorReport {
+        connector_id: input.connector_id,
+        status: input.status,
+        error: input.error.map(|text| text.0),
+    };
+    Ok(connectors.into_iter().map(report).collect())
+}
+
+/// All workers on the board.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct ManyWorkers {
+    workers: Vec<WorkerRecord>,
+}
+
+/// List the workers that are online, and the last that have gone.
+#[utoipa::path(get, path = "/api/v1/workers", operation_id = "list_workers", tag = "workers", responses((status = 200, description = "As asked", body = ManyWorkers)))]
+pub(super) async fn list(State(site): State<Site>) -> Out<ManyWorkers> {
+    let board = feed::read(&site.board);
+    let record = |(id, seen): (&Uuid, &crate::board::workers::Seen)| WorkerRecord {
+        id: *id,
+        name: seen.name.clone(),
+        machine_id: seen.machine_id.clone(),
+        queues: seen.queues.clone(),
+        version: seen.version.clone(),
+        status: seen.status,
+        connectors: seen.connectors.clone(),
+        started_at: seen.started_at,
+        last_seen_at: seen.last_seen_at,
+    };
+    Out(ManyWorkers { workers: board.workers.0.iter().map(record).collect() })
+}
+
+/// A sign of life.
+#[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct HeartbeatInput {
+    /// What it does; `stopped` and `lost` cannot be reported (leave with DELETE).
+    status: Option<WorkerStatus>,
+    /// Connectors that changed, or all of them.
+    #[serde(default)]
+    #[schema(max_items = 64)]
+    connectors: Vec<ConnectorInput>,
+    /// The tasks it works on; the answer tells which of them to stop. Left out: all it holds, and a cancellation is told
+    /// by the next report only. The leases of tasks that are not listed end.
+    #[schema(max_items = 1000)]
+    tasks: Option<Vec<HeldTask>>,
+}
+
+/// A task that a worker works on.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct HeldTask {
+    task_id: Uuid,
+    attempt: u32,
+    progress: Option<ProgressFields>,
+}
+
+/// What a worker learns from its heartbeat.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct Beat {
+    /// Tasks to stop working on: cancelled, or no longer its own.
+    cancelled: Vec<Uuid>,
+}
+
+/// Tell that a worker lives and what it works on; extends its leases.
+#[utoipa::path(post, path = "/api/v1/workers/{id}/heartbeat", tag = "workers", params(("id" = Uuid, Path)), request_body = HeartbeatInput,
+    responses((status = 200, description = "As asked", body = Beat), (status = 404, description = "Not found", body = Problem)))]
+pub(super) async fn heartbeat(
+    State(site): State<Site>,
+    _: Caller,
+    Id(worker_id): Id,
+    body: crate::http::input::Optional<HeartbeatInput>,
+) -> Result<Out<Beat>, Problem> {
+    let input = body.0;
+    if input.status.is_some_and(|status| !status.is_online()) {
+        return Err(Problem::field(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "invalid_field",
+            "status",
+            "cannot be reported; leave with DELETE /api/v1/workers/{id}",
+        ));
+    }
+    if input.tasks.as_ref().is_some_and(|tasks| tasks.len() > crate::http::input::MAX_ITEMS) {
+        return Err(Problem::field(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "invalid_field",
+            "tasks",
+            "must hold at most 1000",
+        ));
+    }
+    let connectors = reports(input.connectors)?;
+    let held = |task: HeldTask| {
+        let progress = task.progress.map(ProgressFields::check).transpose()?;
+        Ok::<_, Problem>((task.task_id, task.attempt, progress))
+    };
+    let tasks = input.tasks.map(|tasks| tasks.into_iter().map(held).collect::<Result<_, _>>()).transpose()?;
+    let command = Command::Heartbeat { worker_id, status: input.status, connectors, tasks };
+    match site.writer.write(command).await? {
+        Answer::Beat { cancelled, .. } => Ok(Out(Beat { cancelled })),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// The worker leaves. What it still holds goes back to its queues.
+#[utoipa::path(delete, path = "/api/v1/workers/{id}", tag = "workers", params(("id" = Uuid, Path)),
+    responses((status = 204, description = "Done"), (status = 404, description = "Not found", body = Problem)))]
+pub(super) async fn leave(State(site): State<Site>, _: Caller, Id(worker_id): Id) -> Result<StatusCode, Problem> {
+    site.writer.write(Command::Leave(worker_id)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

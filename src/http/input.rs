@@ -1,0 +1,280 @@
+//! Request bodies: JSON or NDJSON, checked, with the path of the field at fault.
+
+use std::time::Duration;
+
+use axum::{
+    extract::{FromRequest, FromRequestParts, Path, Request},
+    http::{HeaderMap, StatusCode, header, request::Parts},
+};
+use bytes::{Bytes, BytesMut};
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, Error},
+};
+use serde_json::value::RawValue;
+use tokio_stream::StreamExt;
+use uuid::Uuid;
+
+use super::problem::Problem;
+use crate::model::report::Json as KeptJson;
+
+/// Most things in one request.
+pub const MAX_ITEMS: usize = 1_000;
+/// Largest request body.
+const MAX_BODY: usize = 1024 * 1024;
+/// A larger one is read to its end as long as it is not larger than this.
+const MAX_DRAINED: usize = 16 * 1024 * 1024;
+/// How long a body may take to arrive.
+const BODY: Duration = Duration::from_secs(30);
+/// Deepest nesting of free JSON.
+const MAX_DEPTH: usize = 64;
+
+/// One JSON object.
+#[derive(Debug)]
+pub struct Json<T>(pub T);
+
+/// One JSON object, an array of them, or NDJSON.
+#[derive(Debug)]
+pub struct OneOrMany<T> {
+    /// The things.
+    pub items: Vec<T>,
+    /// The body was a single object.
+    pub single: bool,
+}
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        let lines = is_lines(request.headers())?;
+        let body = body(request).await?;
+        if lines {
+            return Err(Problem::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "unsupported_media_type",
+                "send one object as application/json",
+            ));
+        }
+        parse(&body, "").map(Self)
+    }
+}
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for OneOrMany<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        let lines = is_lines(request.headers())?;
+        let body = body(request).await?;
+        let parsed = if lines {
+            let filled = body.split(|b| *b == b'\n').enumerate().filter(|(_, line)| !line.trim_ascii().is_empty());
+            let items =
+                filled.map(|(index, line)| parse(line, &format!("[{index}]"))).collect::<Result<Vec<_>, _>>()?;
+            Self { items, single: false }
+        } else if body.trim_ascii_start().starts_with(b"[") {
+            Self { items: parse(&body, "")?, single: false }
+        } else {
+            Self { items: vec![parse(&body, "")?], single: true }
+        };
+        match parsed.items.len() {
+            0 => Err(Problem::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "invalid_body",
+                "the body holds nothing; send at least one object",
+            )),
+            count if count > MAX_ITEMS => Err(Problem::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "invalid_body",
+                format!("the body holds {count} objects; send at most {MAX_ITEMS} in one request"),
+            )),
+            _ => Ok(parsed),
+        }
+    }
+}
+
+/// One JSON object, or an empty body for its defaults.
+#[derive(Debug)]
+pub struct Optional<T>(pub T);
+
+impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for Optional<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        let lines = is_lines(request.headers());
+        let body = body(request).await?;
+        if body.is_empty() {
+            return Ok(Self(T::default()));
+        }
+        lines?;
+        parse(&body, "").map(Self)
+    }
+}
+
+fn is_lines(headers: &HeaderMap) -> Result<bool, Problem> {
+    if headers.contains_key(header::CONTENT_ENCODING) {
+        return Err(Problem::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported_encoding",
+            "send the body without Content-Encoding",
+        ));
+    }
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    match value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
+        "application/json" => Ok(false),
+        "application/x-ndjson" | "application/ndjson" | "application/jsonl" => Ok(true),
+        _ => Err(Problem::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported_media_type",
+            "send Content-Type: application/json (curl --json does) or application/x-ndjson",
+        )),
+    }
+}
+
+async fn body(request: Request) -> Result<Bytes, Problem> {
+    match tokio::time::timeout(BODY, read_body(request)).await {
+        Ok(read) => read,
+        Err(_) => {
+            Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "slow_body", "the body did not arrive within 30 seconds"))
+        }
+    }
+}
+
+/// Reads a body to its end, also one that is too large: who is still sending does not see an answer.
+async fn read_body(request: Request) -> Result<Bytes, Problem> {
+    let mut chunks = request.into_body().into_data_stream();
+    let (mut read, mut total) = (BytesMut::new(), 0);
+    while total <= MAX_DRAINED
+        && let Some(chunk) = chunks.next().await
+    {
+        let incomplete =
+            |_| Problem::new(StatusCode::BAD_REQUEST, "incomplete_body", "the body could not be read to its end");
+        let chunk = chunk.map_err(incomplete)?;
+        total += chunk.len();
+        if total <= MAX_BODY {
+            read.extend_from_slice(&chunk);
+        }
+    }
+    if total > MAX_BODY {
+        let detail = "the body is larger than 1 MiB; send less in one request";
+        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail));
+    }
+    Ok(read.freeze())
+}
+
+/// Parses JSON; an error names the field by its path below `prefix`.
+fn parse<T: DeserializeOwned>(text: &[u8], prefix: &str) -> Result<T, Problem> {
+    let mut deserializer = serde_json::Deserializer::from_slice(text);
+    let parsed = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+        let path = match error.path().to_string() {
+            path if path == "." => String::new(),
+            path => path,
+        };
+        let field = match (prefix.is_empty(), path.is_empty()) {
+            (true, _) => path,
+            (false, true) => prefix.to_owned(),
+            (false, false) => format!("{prefix}.{path}"),
+        };
+        refuse(field, error.inner())
+    })?;
+    deserializer.end().map_err(|error| refuse(prefix.to_owned(), &error))?;
+    Ok(parsed)
+}
+
+fn refuse(field: String, error: &serde_json::Error) -> Problem {
+    let text = error.to_string();
+    if error.is_data() {
+        let detail = text.split(" at line ").next().unwrap_or_default();
+        // serde names an unknown or missing field in its message only.
+        let named = detail
+            .split('`')
+            .nth(1)
+            .filter(|_| detail.starts_with("unknown field") || detail.starts_with("missing field"));
+        let field = match (named, field.as_str()) {
+            (Some(named), "") => named.to_owned(),
+            (Some(named), path) if !path.ends_with(named) => format!("{path}.{named}"),
+            _ if field.is_empty() => "body".to_owned(),
+            _ => field,
+        };
+        Problem::field(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", field, detail)
+    } else {
+        let field = if field.is_empty() { "body".to_owned() } else { field };
+        Problem::field(StatusCode::BAD_REQUEST, "invalid_json", field, text)
+    }
+}
+
+/// The UUID in a path.
+#[derive(Debug, Clone, Copy)]
+pub struct Id(pub Uuid);
+
+impl<S: Send + Sync> FromRequestParts<S> for Id {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let text = Path::<String>::from_request_parts(parts, state).await.map(|Path(text)| text).unwrap_or_default();
+        Uuid::parse_str(&text).map(Self).map_err(|_| {
+            Problem::field(StatusCode::BAD_REQUEST, "invalid_id", "id", "the id in the path is not a UUID")
+        })
+    }
+}
+
+/// A text of at most `MAX` bytes without NUL (which Postgres cannot store).
+#[derive(Debug, Clone)]
+pub struct Text<const MAX: usize>(pub String);
+
+impl<'de, const MAX: usize> Deserialize<'de> for Text<MAX> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if text.contains('\0') {
+            return Err(D::Error::custom("must not contain NUL"));
+        }
+        if text.len() > MAX {
+            return Err(D::Error::custom(format!("must be at most {MAX} bytes long")));
+        }
+        Ok(Self(text))
+    }
+}
+
+/// Free JSON, kept as it came.
+#[derive(Debug, Clone)]
+pub struct Free(pub KeptJson);
+
+impl<'de> Deserialize<'de> for Free {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = Box::<RawValue>::deserialize(deserializer)?;
+        check_free(raw.get()).map_err(D::Error::custom)?;
+        Ok(Self(KeptJson::new(raw)))
+    }
+}
+
+/// Bounds the depth and refuses NUL, escaped or not, in text known to be valid JSON.
+fn check_free(json: &str) -> Result<(), String> {
+    let (mut depth, mut in_text, mut escaped) = (0_usize, false, false);
+    for (index, byte) in json.bytes().enumerate() {
+        match (in_text, escaped, byte) {
+            (true, true, b'u') if json[index..].starts_with("u0000") => return Err("must not contain NUL".to_owned()),
+            (true, true, _) => escaped = false,
+            (true, false, b'\\') => escaped = true,
+            (_, false, b'"') => in_text = !in_text,
+            (false, _, b'{' | b'[') => depth += 1,
+            (false, _, b'}' | b']') => depth -= 1,
+            _ => {}
+        }
+        if depth > MAX_DEPTH {
+            return Err(format!("must not be nested deeper than {MAX_DEPTH}"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escaped_nul_is_found_and_its_look_alike_is_not() {
+        assert!(check_free(r#"{"a":"\u0000"}"#).is_err());
+        assert!(check_free(r#"{"a":"\\u0000"}"#).is_ok());
+        assert!(check_free(r#"{"a":"\\\u0000"}"#).is_err());
+        assert!(check_free(&"[".repeat(65)).is_err());
+        assert!(check_free(r#"{"a":"[[[[\"[["}"#).is_ok());
+    }
+}

@@ -1,0 +1,105 @@
+//! HTTP: the accept loop, the API, the stream, the pages and their files.
+
+pub mod api;
+pub mod assets;
+pub mod caller;
+pub mod health;
+pub mod input;
+pub mod live;
+pub mod pages;
+pub mod problem;
+pub mod query;
+pub mod server;
+pub mod site;
+pub mod socket;
+pub mod stream;
+
+use axum::{
+    Json, Router,
+    extract::{Request, State},
+    http::{HeaderName, HeaderValue, StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use tower_http::{catch_panic::CatchPanicLayer, compression::CompressionLayer, csrf::CsrfLayer};
+
+use problem::Problem;
+use site::Site;
+
+/// The whole site.
+pub fn router(site: Site) -> Router {
+    let (api, document) = api::router().split_for_parts();
+    api.route("/openapi.json", get(move || std::future::ready(Json(document.clone()))))
+        .route("/metrics", get(health::metrics))
+        .route("/live", get(live::live))
+        .route("/static/{*path}", get(assets::serve))
+        .route("/robots.txt", get(|| std::future::ready("User-agent: *\nDisallow: /\n")))
+        .merge(pages::router())
+        .fallback(pages::not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(CsrfLayer::new())
+        .layer(CompressionLayer::new())
+        .layer(middleware::from_fn_with_state(site.clone(), known_host))
+        .layer(middleware::from_fn(headers))
+        .layer(CatchPanicLayer::custom(panicked))
+        .with_state(site)
+}
+
+async fn method_not_allowed() -> Problem {
+    Problem::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method_not_allowed",
+        "this address does not take that method; see /openapi.json",
+    )
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the layer hands it over like this")]
+fn panicked(cause: Box<dyn std::any::Any + Send>) -> Response {
+    let text = cause.downcast_ref::<String>().map(String::as_str).or_else(|| cause.downcast_ref::<&str>().copied());
+    tracing::error!(cause = text.unwrap_or("unknown"), "a request handler panicked");
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the server made a mistake; its log says more")
+        .into_response()
+}
+
+/// Refuses names that are not ours: a foreign page whose own name was pointed at this machine (DNS rebinding) would
+/// otherwise count as the same origin.
+async fn known_host(State(site): State<Site>, request: Request, next: Next) -> Response {
+    let host = request.headers().get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let name = host
+        .rsplit_once(':')
+        .filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()))
+        .map_or(host, |(name, _)| name);
+    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+    let ours = name.eq_ignore_ascii_case("localhost")
+        || address.is_ok_and(|address| address.is_loopback())
+        || site.settings.allowed_hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(name));
+    if ours {
+        return next.run(request).await;
+    }
+    let detail = "this server is not known under that host name; use its address, or start it with --allowed-hosts";
+    Problem::field(StatusCode::MISDIRECTED_REQUEST, "unknown_host", "Host", detail).into_response()
+}
+
+/// Headers of every response: nothing may be framed, sniffed, or loaded from elsewhere.
+async fn headers(request: Request, next: Next) -> Response {
+    const FIXED: [(HeaderName, &str); 5] = [
+        (
+            header::CONTENT_SECURITY_POLICY,
+            "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+        ),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "same-origin"),
+        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    ];
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    for (name, value) in FIXED {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    if !headers.contains_key(header::CACHE_CONTROL) {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    response
+}

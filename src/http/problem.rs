@@ -1,0 +1,121 @@
+//! Errors as RFC 9457 problem details, with a stable `code` and the fields at fault.
+
+use axum::{
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+
+use crate::{event::filter::BadFilter, model::transition::Refusal, store::WriteError};
+
+/// What went wrong, for programs and people.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+pub struct Problem {
+    /// Always `about:blank`: `code` tells the kind.
+    #[serde(rename = "type")]
+    kind: &'static str,
+    /// The status in words.
+    title: &'static str,
+    /// The HTTP status.
+    status: u16,
+    /// The kind of error; does not change between versions.
+    pub code: &'static str,
+    /// What is wrong and what to do.
+    pub detail: String,
+    /// The fields at fault.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<FieldError>,
+}
+
+/// One field at fault.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+pub struct FieldError {
+    /// Its path, as in `[3].priority`.
+    pub field: String,
+    /// What is wrong with it.
+    pub detail: String,
+}
+
+impl Problem {
+    /// A problem without fields.
+    pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+        let title = status.canonical_reason().unwrap_or("Error");
+        Self { kind: "about:blank", title, status: status.as_u16(), code, detail: detail.into(), errors: Vec::new() }
+    }
+
+    /// A problem with one field.
+    pub fn field(status: StatusCode, code: &'static str, field: impl Into<String>, detail: impl Into<String>) -> Self {
+        let (field, detail) = (field.into(), detail.into());
+        let mut problem = Self::new(status, code, format!("{field}: {detail}"));
+        problem.errors.push(FieldError { field, detail });
+        problem
+    }
+
+    /// Nothing is there.
+    pub fn not_found(what: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", what)
+    }
+
+    /// The status.
+    pub fn status(&self) -> StatusCode {
+        StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let body = serde_json::to_vec(&self).unwrap_or_default();
+        let mut response = (self.status(), body).into_response();
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if matches!(self.status(), StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+impl From<BadFilter> for Problem {
+    fn from(bad: BadFilter) -> Self {
+        Self::field(StatusCode::BAD_REQUEST, "invalid_filter", bad.field, bad.detail)
+    }
+}
+
+impl From<WriteError> for Problem {
+    fn from(error: WriteError) -> Self {
+        let (status, code) = match &error {
+            WriteError::NoTask(_) => (StatusCode::NOT_FOUND, "task_not_found"),
+            WriteError::NoWorker(_) => (StatusCode::NOT_FOUND, "worker_not_found"),
+            WriteError::WorkerStopped(_) => (StatusCode::CONFLICT, "worker_stopped"),
+            WriteError::NoParent(_) => {
+                return Self::field(
+                    StatusCode::UNPROCESSABLE_ENTITY,
+                    "invalid_field",
+                    "parent_task_id",
+                    error.to_string(),
+                );
+            }
+            WriteError::Refused(Refusal::Illegal { .. }) => (StatusCode::CONFLICT, "illegal_transition"),
+            WriteError::Refused(Refusal::Fenced { .. }) => (StatusCode::CONFLICT, "lease_lost"),
+            WriteError::Refused(Refusal::Cancelled) => (StatusCode::CONFLICT, "task_cancelled"),
+            WriteError::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
+            WriteError::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "database_unavailable"),
+            WriteError::Database(_) => {
+                // The text may name tables; it is in the log.
+                let detail = "the database refused to store this; the server's log says why";
+                return Self::new(StatusCode::INTERNAL_SERVER_ERROR, "not_stored", detail);
+            }
+        };
+        Self::new(status, code, error.to_string())
+    }
+}
+
+impl From<sqlx::Error> for Problem {
+    fn from(error: sqlx::Error) -> Self {
+        tracing::warn!(%error, "a read failed");
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "database_unavailable",
+            "the database did not answer in time; try again in a second",
+        )
+    }
+}

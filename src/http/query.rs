@@ -1,0 +1,78 @@
+//! Query strings of lists.
+
+use axum::http::StatusCode;
+use uuid::Uuid;
+
+use super::problem::Problem;
+use crate::{clock::Time, event::Filter, model::Name, store::search::TaskQuery};
+
+/// Parameters of a list of tasks that are filters.
+pub const TASK_FILTERS: [&str; 8] =
+    ["status", "project_id", "queue", "task_type", "phase", "parent_task_id", "worker_id", "priority"];
+/// Other parameters of a list of tasks.
+pub const LIST: [&str; 3] = ["q", "limit", "cursor"];
+/// Longest search text, characters.
+const MAX_SEARCH: usize = 200;
+
+fn bad(field: &str, detail: impl Into<String>) -> Problem {
+    Problem::field(StatusCode::BAD_REQUEST, "invalid_filter", field, detail)
+}
+
+/// What a list of tasks is narrowed to.
+///
+/// # Errors
+/// A 400 that names the parameter.
+pub fn tasks(pairs: &[(String, String)]) -> Result<TaskQuery, Problem> {
+    let known = |name: &str| TASK_FILTERS.contains(&name) || LIST.contains(&name);
+    if let Some((name, _)) = pairs.iter().find(|(name, _)| !known(name)) {
+        let valid: Vec<_> = TASK_FILTERS.iter().chain(&LIST).copied().collect();
+        return Err(bad(name, format!("is not known here; use one of {}", valid.join(", "))));
+    }
+    // The filter table decides what is well formed; here its values become a statement's.
+    let filter = Filter::from_query(pairs, &LIST)?;
+    let values = |name: &str| {
+        let text = filter.value(name).to_owned();
+        text.split(',').map(str::trim).filter(|value| !value.is_empty()).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let names = |name: &str| values(name).iter().filter_map(|value| Name::new(value).ok()).collect();
+    let ids = |name: &str| values(name).iter().filter_map(|value| Uuid::parse_str(value).ok()).collect();
+    let (low, high) =
+        filter.value("priority").split_once("..").unwrap_or((filter.value("priority"), filter.value("priority")));
+    let value = |name: &str| {
+        pairs.iter().find(|(key, value)| key == name && !value.is_empty()).map(|(_, value)| value.as_str())
+    };
+    Ok(TaskQuery {
+        statuses: values("status").iter().filter_map(|value| value.parse().ok()).collect(),
+        projects: names("project_id"),
+        queues: names("queue"),
+        task_types: names("task_type"),
+        phases: names("phase"),
+        parents: ids("parent_task_id"),
+        workers: ids("worker_id"),
+        priority_min: low.trim().parse().ok(),
+        priority_max: high.trim().parse().ok(),
+        text: value("q").map(search_text).transpose()?,
+        before: value("cursor").map(read_cursor).transpose()?,
+        limit: value("limit").map_or(Ok(50), limit)?,
+    })
+}
+
+fn search_text(text: &str) -> Result<String, Problem> {
+    if text.chars().count() > MAX_SEARCH || text.contains('\0') {
+        return Err(bad("q", format!("must be at most {MAX_SEARCH} characters without NUL")));
+    }
+    Ok(text.to_owned())
+}
+
+fn limit(text: &str) -> Result<i64, Problem> {
+    let parsed = text.parse().ok().filter(|limit| (1..=200).contains(limit));
+    parsed.ok_or_else(|| bad("limit", "must be a whole number from 1 to 200"))
+}
+
+fn read_cursor(text: &str) -> Result<(Time, Uuid), Problem> {
+    let parsed = text.split_once('-').and_then(|(micros, id)| {
+        let at = Time::from_timestamp_micros(i64::from_str_radix(micros, 16).ok()?)?;
+        Some((at, Uuid::parse_str(id).ok()?))
+    });
+    parsed.ok_or_else(|| bad("cursor", "is not a cursor of this server; start from the first page"))
+}

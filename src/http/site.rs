@@ -1,0 +1,80 @@
+//! What handlers work with. They reach the feed through subscriptions only, never the hub.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use tokio_util::sync::CancellationToken;
+
+use super::api::snapshot::Snapshots;
+use crate::{
+    clock::Clock,
+    config::Settings,
+    feed::{SharedBoard, Subscriptions, waiters::Waiters},
+    metrics::Metrics,
+    page::Fragments,
+    store::{Store, Writer},
+};
+
+/// Shared by all requests. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Site(pub Arc<Parts>);
+
+/// The parts of a [`Site`].
+#[derive(Debug)]
+pub struct Parts {
+    /// Settings.
+    pub settings: Settings,
+    /// Where it listens, as in `http://127.0.0.1:8080`.
+    pub url: String,
+    /// To read.
+    pub store: Store,
+    /// To change.
+    pub writer: Writer,
+    /// The board.
+    pub board: SharedBoard,
+    /// The feed.
+    pub subscriptions: Subscriptions,
+    /// Claims that wait.
+    pub waiters: Waiters,
+    /// The time.
+    pub clock: Clock,
+    /// The last snapshot.
+    pub snapshots: Snapshots,
+    /// Rendered pages.
+    pub fragments: Fragments,
+    /// Figures about the program itself.
+    pub metrics: Metrics,
+    /// Set when the server stops.
+    pub stopping: CancellationToken,
+    /// Streams that are open.
+    pub streams: Arc<AtomicUsize>,
+}
+
+impl std::ops::Deref for Site {
+    type Target = Parts;
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+/// Counts an open stream for as long as it lives.
+#[derive(Debug)]
+pub struct OpenStream(Arc<AtomicUsize>);
+
+impl Site {
+    /// A place for one more stream; `None` when there are too many.
+    #[must_use]
+    pub fn open_stream(&self) -> Option<OpenStream> {
+        let place = OpenStream(self.streams.clone());
+        let before = self.streams.fetch_add(1, Ordering::Relaxed);
+        (before < self.settings.stream_max_clients as usize).then_some(place)
+    }
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

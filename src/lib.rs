@@ -1,0 +1,55 @@
+//! taskwatch watches work being done: tasks in Postgres, every change an event in one ordered log, a stream and pages
+//! that show it.
+//!
+//! # One direction, one writer, one publisher
+//!
+//! ```text
+//! HTTP report ─► http/api ─► store::writer ─► Postgres (rows + events, ONE transaction) ─► feed::tailer
+//!  (parse, check)             (group commit)   positions 1, 2, 3 … dense, in commit order      │ in order, once
+//!                                                                                              ▼
+//!      pages, snapshot ◄── board (fold of events) ◄── callbacks, wake-ups ◄──────────── each event
+//!                                                                                              │
+//!      SSE clients ◄── http/stream ◄── feed::subscription ◄── feed::hub (ring of frames + broadcast)
+//! ```
+//!
+//! # Laws
+//!
+//! Each has a test in `tests/it/laws.rs` or `tests/it/viewers.rs`.
+//!
+//! 1. Only [`store::writer`] changes tasks or appends events, always both in one transaction.
+//! 2. Positions are dense, in commit order, never reused: the log's lock is taken last, and the head read after that.
+//! 3. Only [`feed::tailer`] reads the log forward and hands events on, once per process.
+//! 4. An event never changes once it has a position: what is stored is what is sent, byte for byte.
+//! 5. Everything shown is a fold of the log: [`board::Board::apply`].
+//! 6. Viewers cost the database nothing: a fragment is rendered once and shared.
+//! 7. A slow or dead reader costs a cursor, never a queue.
+//! 8. [`model`], [`event`] and [`board`] do no I/O, read no clock and draw no randomness.
+//!
+//! # Folders
+//!
+//! [`model`] → [`event`] → [`board`] → [`store`] → [`feed`] → [`page`], [`upkeep`] → [`http`]; a folder reaches only what
+//! lies before it. [`app`] sees all. Handlers cannot reach the hub. [`demo`] knows the public API only.
+//!
+//! | to add | edit |
+//! | --- | --- |
+//! | an event kind | its row in [`event::kind`], the place that emits it |
+//! | a filter | its row in [`event::filter`] |
+//! | a page | `src/page/x.rs`, `templates/x.html`, its row in [`page::PAGES`] |
+//! | a periodic job | its row in [`upkeep::JOBS`] |
+//! | a metric | its row in [`metrics`] |
+//! | a setting | its field in [`config::Settings`] |
+
+pub mod app;
+pub mod board;
+pub mod clock;
+pub mod config;
+pub mod demo;
+pub mod event;
+pub mod feed;
+pub mod http;
+pub mod metrics;
+pub mod model;
+pub mod page;
+pub mod store;
+pub mod telemetry;
+pub mod upkeep;

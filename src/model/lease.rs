@@ -1,0 +1,105 @@
+//! A worker's hold on a task, and how long to wait between attempts.
+
+use chrono::TimeDelta;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{Name, report::Progress};
+use crate::clock::Time;
+
+/// A worker's hold on one attempt of one task.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Lease {
+    /// When it ends unless extended.
+    pub expires_at: Time,
+    /// The last progress reported.
+    pub progress: Option<Progress>,
+    /// The stall was reported already (policy `report`).
+    pub stalled: bool,
+}
+
+/// Who claims.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claimant {
+    /// The worker.
+    pub worker_id: Uuid,
+    /// Its machine.
+    pub machine_id: Name,
+}
+
+/// Why a running task is considered stalled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StallReason {
+    /// Nobody extended the lease.
+    LeaseExpired,
+    /// The worker has gone.
+    WorkerLost,
+    /// The attempt took longer than `timeout_seconds`.
+    TimeLimit,
+}
+
+impl StallReason {
+    /// The word used in JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::LeaseExpired => "lease_expired",
+            Self::WorkerLost => "worker_lost",
+            Self::TimeLimit => "time_limit",
+        }
+    }
+
+    /// The sentence for people.
+    #[must_use]
+    pub const fn sentence(self) -> &'static str {
+        match self {
+            Self::LeaseExpired => "the lease expired without a report",
+            Self::WorkerLost => "the worker was lost",
+            Self::TimeLimit => "the attempt passed its time limit",
+        }
+    }
+}
+
+/// What happens to a stalled task (`--stalled-policy`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum StalledPolicy {
+    /// Back to its queue while attempts are left, else failed.
+    #[default]
+    Retry,
+    /// Failed at once.
+    Fail,
+    /// Only reported; it stays running.
+    Report,
+}
+
+/// Wait before the first retry.
+const BACKOFF_BASE: TimeDelta = TimeDelta::seconds(1);
+/// Longest wait between attempts.
+const BACKOFF_CAP: TimeDelta = TimeDelta::seconds(3_600);
+
+/// Exponential backoff: 1 s doubled per retry up to an hour, of which the second half is random
+/// ("equal jitter", so that a burst of failures does not come back as a burst).
+/// `jitter` is 0.0–1.0; `retry` is 1 for the first retry.
+#[must_use]
+pub fn backoff(retry: u32, jitter: f64) -> TimeDelta {
+    let doubled = BACKOFF_BASE * 2_i32.pow(retry.saturating_sub(1).min(12));
+    let full = doubled.min(BACKOFF_CAP);
+    #[expect(clippy::cast_possible_truncation, reason = "at most an hour in milliseconds")]
+    let random = (full.num_milliseconds() as f64 / 2.0 * jitter.clamp(0.0, 1.0)) as i64;
+    full / 2 + TimeDelta::milliseconds(random)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backoff_doubles_and_is_capped() {
+        assert_eq!(backoff(1, 0.0), TimeDelta::milliseconds(500));
+        assert_eq!(backoff(1, 1.0), TimeDelta::seconds(1));
+        assert_eq!(backoff(4, 1.0), TimeDelta::seconds(8));
+        assert_eq!(backoff(40, 1.0), TimeDelta::seconds(3_600));
+        assert_eq!(backoff(u32::MAX, 7.0), TimeDelta::seconds(3_600));
+    }
+}

@@ -1,0 +1,16 @@
+//! What tasks and workers are and may do. Pure: no I/O, no clock, no randomness; they come in as parameters.
+
+pub mod lease;
+pub mod name;
+pub mod phase;
+pub mod queue;
+pub mod report;
+pub mod status;
+pub mod task;
+pub mod transition;
+pub mod worker;
+
+pub use name::Name;
+pub use queue::Priority;
+pub use status::Status;
+pub use task::Task;

@@ -1,0 +1,65 @@
+//! Children of a parent task, counted per phase.
+
+use serde::{Deserialize, Serialize};
+
+use super::Status;
+
+/// How many children stand where. Waiting is everything not yet started: scheduled, blocked, pending, retrying.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Counts {
+    /// Not started or waiting for another attempt.
+    pub pending: u64,
+    /// A worker has them.
+    pub running: u64,
+    /// Done.
+    pub completed: u64,
+    /// Given up.
+    pub failed: u64,
+    /// Stopped by someone.
+    pub cancelled: u64,
+}
+
+impl Counts {
+    /// All of them.
+    #[must_use]
+    pub const fn total(&self) -> u64 {
+        self.pending + self.running + self.completed + self.failed + self.cancelled
+    }
+
+    /// Those that will not run again by themselves.
+    #[must_use]
+    pub const fn finished(&self) -> u64 {
+        self.completed + self.failed + self.cancelled
+    }
+
+    /// Finished of all, 0–100, rounded down so that 100 means all.
+    #[must_use]
+    pub const fn percent(&self) -> u64 {
+        match self.total() {
+            0 => 0,
+            total => self.finished() * 100 / total,
+        }
+    }
+
+    /// Adds one child in a state.
+    pub const fn add(&mut self, status: Status) {
+        let slot = self.slot(status);
+        *slot += 1;
+    }
+
+    /// Takes one child out of a state.
+    pub const fn remove(&mut self, status: Status) {
+        let slot = self.slot(status);
+        *slot = slot.saturating_sub(1);
+    }
+
+    const fn slot(&mut self, status: Status) -> &mut u64 {
+        match status {
+            Status::Scheduled | Status::Blocked | Status::Pending | Status::Retrying => &mut self.pending,
+            Status::Running => &mut self.running,
+            Status::Completed => &mut self.completed,
+            Status::Failed => &mut self.failed,
+            Status::Cancelled => &mut self.cancelled,
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! How pages write things.
+
+use askama::filters::urlencode_strict;
+
+use crate::{
+    clock::Time,
+    event::{envelope::rfc3339, kind::Tone},
+    model::{
+        Status,
+        worker::{ConnectorStatus, WorkerStatus},
+    },
+};
+
+/// A query string.
+#[must_use]
+pub fn query(pairs: &[(String, String)]) -> String {
+    let encode = |text: &str| urlencode_strict(text).map_or_else(|_| String::new(), |encoded| encoded.to_string());
+    pairs.iter().map(|(name, value)| format!("{}={}", encode(name), encode(value))).collect::<Vec<_>>().join("&")
+}
+
+/// The machine-readable form of a time, for `<time datetime>`.
+#[must_use]
+pub fn datetime(time: &Time) -> String {
+    rfc3339(*time)
+}
+
+/// The absolute form of a time for people: UTC to the second.
+#[must_use]
+pub fn absolute(time: &Time) -> String {
+    time.format("%Y-%m-%d %H:%M:%S UTC").to_string()
+}
+
+/// A time of day, UTC, with milliseconds.
+#[must_use]
+pub fn clock(time: &Time) -> String {
+    time.format("%H:%M:%S%.3f").to_string()
+}
+
+/// A duration in milliseconds, for people: 812 ms, 4.2 s, 3 min 20 s, 2 h 5 min.
+#[must_use]
+pub fn duration(ms: &u64) -> String {
+    let ms = *ms;
+    match ms {
+        0..1_000 => format!("{ms} ms"),
+        1_000..60_000 => format!("{}.{} s", ms / 1_000, ms % 1_000 / 100),
+        60_000..3_600_000 => format!("{} min {} s", ms / 60_000, ms % 60_000 / 1_000),
+        _ => format!("{} h {} min", ms / 3_600_000, ms % 3_600_000 / 60_000),
+    }
+}
+
+/// A duration in whole seconds, for people: 40 s, 4 min, 2 h 5 min.
+#[must_use]
+pub fn seconds(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds / 60),
+        _ => format!("{} h {} min", seconds / 3_600, seconds % 3_600 / 60),
+    }
+}
+
+/// A count with thin spaces between thousands.
+#[must_use]
+pub fn count(number: &u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3 * 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push('\u{202f}');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// One decimal.
+#[must_use]
+pub fn decimal(number: &f64) -> String {
+    format!("{number:.1}")
+}
+
+/// The class and sign of a task's state; always beside the word.
+#[must_use]
+pub const fn status(status: &Status) -> (&'static str, &'static str) {
+    match status {
+        Status::Scheduled => ("quiet", "◷"),
+        Status::Blocked => ("quiet", "⊘"),
+        Status::Pending => ("quiet", "○"),
+        Status::Running => ("busy", "▶"),
+        Status::Retrying => ("warn", "↻"),
+        Status::Completed => ("good", "✓"),
+        Status::Failed => ("bad", "✕"),
+        Status::Cancelled => ("quiet", "■"),
+    }
+}
+
+/// The class and sign of a worker's state.
+#[must_use]
+pub const fn worker(status: &WorkerStatus) -> (&'static str, &'static str) {
+    match status {
+        WorkerStatus::Starting => ("quiet", "◌"),
+        WorkerStatus::Idle => ("quiet", "○"),
+        WorkerStatus::Active => ("busy", "▶"),
+        WorkerStatus::Draining => ("warn", "◐"),
+        WorkerStatus::Stopped => ("quiet", "■"),
+        WorkerStatus::Lost => ("bad", "✕"),
+    }
+}
+
+/// The class and sign of a connector's state.
+#[must_use]
+pub const fn connector(status: &ConnectorStatus) -> (&'static str, &'static str) {
+    match status {
+        ConnectorStatus::Starting => ("quiet", "◌"),
+        ConnectorStatus::Idle => ("quiet", "○"),
+        ConnectorStatus::Active => ("busy", "▶"),
+        ConnectorStatus::Error => ("bad", "✕"),
+        ConnectorStatus::Unknown => ("warn", "?"),
+    }
+}
+
+/// The class and sign of a kind of event.
+#[must_use]
+pub const fn tone(tone: &Tone) -> (&'static str, &'static str) {
+    match tone {
+        Tone::Quiet => ("quiet", "○"),
+        Tone::Busy => ("busy", "▶"),
+        Tone::Good => ("good", "✓"),
+        Tone::Warn => ("warn", "!"),
+        Tone::Bad => ("bad", "✕"),
+    }
+}
+
+/// The first part of an id, enough to tell tasks of one day apart: the random end, not the time in front.
+#[must_use]
+pub fn short(id: &uuid::Uuid) -> String {
+    let text = id.simple().to_string();
+    text[text.len() - 8..].to_owned()
+}
+
+/// Text without control characters and without characters that turn the direction of writing: they are shown as
+/// code points.
+#[must_use]
+pub fn visible(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' | '\t' => shown.push(c),
+            '\u{0}'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+                shown.push_str(&format!("\\u{{{:x}}}", u32::from(c)));
+            }
+            _ => shown.push(c),
+        }
+    }
+    shown
+}
+
+/// At most so many characters, with a mark when there were more.
+#[must_use]
+pub fn clip(text: &str, limit: usize) -> String {
+    match text.char_indices().nth(limit) {
+        Some((end, _)) => format!("{}…", visible(&text[..end])),
+        None => visible(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_well() {
+        assert_eq!(duration(&812), "812 ms");
+        assert_eq!(duration(&4_250), "4.2 s");
+        assert_eq!(duration(&200_000), "3 min 20 s");
+        assert_eq!(count(&1_234_567), "1\u{202f}234\u{202f}567");
+        assert_eq!(count(&12), "12");
+    }
+
+    #[test]
+    fn hidden_characters_are_shown() {
+        assert_eq!(visible("a\u{1b}[31m\u{202e}b"), "a\\u{1b}[31m\\u{202e}b");
+        assert_eq!(clip("abcdef", 3), "abc…");
+    }
+}

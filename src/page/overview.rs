@@ -1,0 +1,162 @@
+//! The overview: figures, queues, parents in progress, failures.
+
+use askama::Template;
+
+use super::{Content, PageError, Params, View, format};
+use crate::{
+    board::{Board, parents::Parent},
+    clock::Time,
+    event::envelope::Stats,
+    feed,
+    model::{Name, phase::Counts, queue::Band},
+};
+
+/// Points of a sparkline: one a minute.
+const POINTS: usize = 60;
+/// Parents, failures and queues shown.
+const SHOWN: usize = 8;
+
+#[derive(Template)]
+#[template(path = "overview.html")]
+struct Overview {
+    url: String,
+    is_empty: bool,
+    stats: Stats,
+    offline: usize,
+    throughput: Sparkline,
+    errors: Sparkline,
+    queues: Vec<QueueRow>,
+    parents: Vec<ParentCard>,
+    more_parents: usize,
+    failures: Vec<FailureRow>,
+}
+
+struct QueueRow {
+    name: Name,
+    high: u64,
+    normal: u64,
+    low: u64,
+    waiting: u64,
+    running: u64,
+    oldest: Option<Time>,
+}
+
+/// A parent task as a card.
+pub(super) struct ParentCard {
+    pub(super) id: uuid::Uuid,
+    pub(super) title: String,
+    pub(super) total: Counts,
+    pub(super) phases: Vec<(Name, Counts)>,
+    pub(super) rate: Option<f64>,
+    pub(super) eta: String,
+}
+
+struct FailureRow {
+    task_id: Option<uuid::Uuid>,
+    task_type: String,
+    error: String,
+    at: Time,
+}
+
+/// A line over the last hour.
+pub(super) struct Sparkline {
+    points: String,
+    sentence: String,
+}
+
+impl Sparkline {
+    /// A line through values, oldest first, in a box of 120 × 32.
+    fn new(values: &[u64], what: &str) -> Self {
+        let top = values.iter().copied().max().unwrap_or(0).max(1);
+        let step = 120.0 / (values.len() - 1).max(1) as f64;
+        let point = |(index, value): (usize, &u64)| {
+            format!("{:.1},{:.1}", index as f64 * step, 31.0 - *value as f64 * 30.0 / top as f64)
+        };
+        let points: Vec<_> = values.iter().enumerate().map(point).collect();
+        let sum: u64 = values.iter().sum();
+        Self { points: points.join(" "), sentence: format!("{sum} {what} in the last hour, at most {top} a minute") }
+    }
+}
+
+impl ParentCard {
+    pub(super) fn new(id: uuid::Uuid, parent: &Parent, now: Time) -> Self {
+        let total = parent.total();
+        Self {
+            id,
+            title: format::clip(parent.title.as_deref().unwrap_or(parent.task_type.as_str()), 80),
+            total,
+            phases: parent.phases.iter().map(|phase| (phase.name.clone(), phase.counts)).collect(),
+            rate: parent.rate(now),
+            eta: eta(parent, now),
+        }
+    }
+}
+
+fn eta(parent: &Parent, now: Time) -> String {
+    let total = parent.total();
+    if total.total() > 0 && total.finished() == total.total() {
+        return "all known children are done".to_owned();
+    }
+    match parent.eta(now) {
+        Some(eta) if eta.low_seconds == eta.high_seconds => format!("about {} left", format::seconds(eta.low_seconds)),
+        Some(eta) => format!("{} to {} left", format::seconds(eta.low_seconds), format::seconds(eta.high_seconds)),
+        None => "time left unknown".to_owned(),
+    }
+}
+
+pub(super) fn render(view: &View, _: &Params) -> Result<Content, PageError> {
+    let now = view.clock.now();
+    let page = {
+        let board = feed::read(&view.board);
+        Overview::of(&board, now, view.url.clone())
+    };
+    let title = match page.stats.failed {
+        0 => "Overview".to_owned(),
+        failed => format!("({failed} failed) Overview"),
+    };
+    Ok(Content { title, html: page.render()? })
+}
+
+impl Overview {
+    fn of(board: &Board, now: Time, url: String) -> Self {
+        let hour = board.rates.hour(now, POINTS);
+        let completed: Vec<_> = hour.iter().map(|tally| tally.completed).collect();
+        let bad: Vec<_> = hour.iter().map(|tally| tally.failed + tally.retried).collect();
+        let mut queues: Vec<_> = board.queues.0.iter().map(QueueRow::from).collect();
+        queues.sort_by(|a, b| b.waiting.cmp(&a.waiting).then_with(|| a.name.cmp(&b.name)));
+        let mut parents: Vec<_> = board.parents.open.iter().collect();
+        parents.sort_by_key(|(id, parent)| (std::cmp::Reverse(parent.created_at), **id));
+        let failures = board.recent.failed.iter().take(SHOWN).map(|event| FailureRow {
+            task_id: event.task_id,
+            task_type: event.task_type.as_ref().map(ToString::to_string).unwrap_or_default(),
+            error: format::clip(event.error.as_deref().unwrap_or("no error given"), 160),
+            at: event.ts,
+        });
+        Self {
+            url,
+            is_empty: board.position == 0,
+            stats: board.stats(now),
+            offline: board.workers.0.len() - board.workers.online(),
+            throughput: Sparkline::new(&completed, "tasks completed"),
+            errors: Sparkline::new(&bad, "attempts failed"),
+            queues,
+            more_parents: parents.len().saturating_sub(SHOWN),
+            parents: parents.into_iter().take(SHOWN).map(|(id, parent)| ParentCard::new(*id, parent, now)).collect(),
+            failures: failures.collect(),
+        }
+    }
+}
+
+impl From<(&Name, &crate::board::queues::Queue)> for QueueRow {
+    fn from((name, queue): (&Name, &crate::board::queues::Queue)) -> Self {
+        Self {
+            name: name.clone(),
+            high: queue.depth_of(Band::High),
+            normal: queue.depth_of(Band::Normal),
+            low: queue.depth_of(Band::Low),
+            waiting: queue.waiting(),
+            running: queue.count(crate::model::Status::Running),
+            oldest: queue.oldest_enqueued_at.filter(|_| queue.waiting() > 0),
+        }
+    }
+}

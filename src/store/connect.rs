@@ -1,0 +1,109 @@
+//! Connections, the schema and its migrations.
+
+use std::{str::FromStr, time::Duration};
+
+use anyhow::{Context, bail, ensure};
+use sqlx::{
+    Connection, PgConnection,
+    postgres::{PgConnectOptions, PgPool, PgPoolOptions},
+};
+
+/// The oldest Postgres that has what we use.
+const OLDEST_SERVER: i32 = 140_000;
+
+static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!();
+
+/// A database that taskwatch may use: how to reach it, and a pool for reading.
+#[derive(Debug, Clone)]
+pub struct Store {
+    options: PgConnectOptions,
+    pool: PgPool,
+}
+
+impl Store {
+    /// Connects, checks the server's version and brings the schema up to date.
+    ///
+    /// # Errors
+    /// When the server cannot be reached, is too old, or the schema cannot be made; the message says what to do.
+    pub async fn open(options: PgConnectOptions) -> anyhow::Result<Self> {
+        let options = options.application_name("taskwatch").options([("search_path", "taskwatch")]);
+        let host = options.get_host().to_owned();
+        let mut conn = PgConnection::connect_with(&options)
+            .await
+            .with_context(|| format!("cannot reach the database at {host}:{}", options.get_port()))?;
+        prepare(&mut conn).await?;
+        conn.close().await?;
+        let pool = PgPoolOptions::new()
+            .max_connections(8)
+            // A round trip for each acquire costs a fifth of the throughput; a dead connection shows itself anyway.
+            .test_before_acquire(false)
+            .acquire_timeout(Duration::from_secs(5))
+            .after_connect(|conn, _| {
+                Box::pin(async move {
+                    // A page or a list that takes longer than this is not worth waiting for. Lists have optional
+                    // filters; only a plan made for the values at hand uses the right index.
+                    sqlx::query!(
+                        "SELECT set_config('statement_timeout', '5s', false) AS timeout,
+                                set_config('plan_cache_mode', 'force_custom_plan', false) AS plans"
+                    )
+                    .fetch_one(conn)
+                    .await?;
+                    Ok(())
+                })
+            })
+            .connect_lazy_with(options.clone());
+        Ok(Self { options, pool })
+    }
+
+    /// Connection options from a URL such as `postgres://user:password@host:5432/database`.
+    ///
+    /// # Errors
+    /// When it is not a Postgres URL.
+    pub fn options(url: &str) -> anyhow::Result<PgConnectOptions> {
+        const FORM: &str = "DATABASE_URL is not of the form postgres://user:password@host:5432/database";
+        ensure!(url.starts_with("postgres://") || url.starts_with("postgresql://"), FORM);
+        PgConnectOptions::from_str(url).context(FORM)
+    }
+
+    /// The pool for reading.
+    #[must_use]
+    pub const fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    /// A connection of its own, for one who keeps it.
+    pub(super) async fn connect(&self) -> sqlx::Result<PgConnection> {
+        PgConnection::connect_with(&self.options).await
+    }
+
+    /// Closes the pool; bounded, so that a stuck connection does not hold up the end.
+    pub async fn close(&self) {
+        let _ = tokio::time::timeout(Duration::from_secs(3), self.pool.close()).await;
+    }
+}
+
+async fn prepare(conn: &mut PgConnection) -> anyhow::Result<()> {
+    let version = sqlx::query_scalar!(r#"SELECT current_setting('server_version_num')::int AS "version!""#)
+        .fetch_one(&mut *conn)
+        .await?;
+    if version < OLDEST_SERVER {
+        bail!(
+            "the database is PostgreSQL {}; taskwatch needs 14 or newer, so upgrade the server or unset DATABASE_URL",
+            version / 10_000
+        );
+    }
+    // Two servers may start at once; the session lock of the migrator does not cover the schema itself.
+    sqlx::query!("SELECT pg_advisory_lock(hashtextextended('taskwatch.schema', 0))").fetch_one(&mut *conn).await?;
+    let made = sqlx::raw_sql("CREATE SCHEMA IF NOT EXISTS taskwatch").execute(&mut *conn).await;
+    made.context("cannot create the schema 'taskwatch'; grant CREATE on the database to this user")?;
+    MIGRATOR.run(&mut *conn).await.context("cannot bring the schema up to date")?;
+    super::log::settle_epoch(&mut *conn).await.context("cannot read the log's epoch")?;
+    sqlx::query!("SELECT pg_advisory_unlock(hashtextextended('taskwatch.schema', 0))").fetch_one(&mut *conn).await?;
+    Ok(())
+}
+
+/// Bounds what the other end may never answer. The connection is dropped then.
+pub(super) async fn limited<T>(limit: Duration, work: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
+    let late = |_| sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, "the database does not answer"));
+    tokio::time::timeout(limit, work).await.map_err(late)?
+}

@@ -1,0 +1,259 @@
+//! The event log: its epoch, appending to it, reading it forward.
+
+use std::{sync::Arc, time::Duration};
+
+use sqlx::{Connection, PgConnection, PgExecutor, PgPool};
+use uuid::Uuid;
+
+use super::{Store, connect::limited};
+use crate::event::{Draft, Event, EventId, envelope::Epoch};
+
+/// Most events in one read. Positions are dense, so the bound on the position is a bound on the rows.
+pub const PAGE: i64 = 1_000;
+
+/// Longest time of one read.
+const READ: Duration = Duration::from_secs(10);
+
+/// An event at its place, with the bytes that are stored and sent.
+#[derive(Debug, Clone)]
+pub struct Recorded {
+    /// Its id.
+    pub id: EventId,
+    /// What happened.
+    pub event: Arc<Event>,
+    /// The encoded JSON object.
+    pub json: String,
+}
+
+/// The two ends of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ends {
+    /// Oldest position kept.
+    pub oldest: i64,
+    /// Newest position; `oldest - 1` when the log is empty.
+    pub head: i64,
+}
+
+/// The log's lock is held by the transaction in hand.
+#[derive(Debug)]
+pub(super) struct Locked {
+    /// Newest position.
+    pub(super) head: i64,
+    /// The transaction's id, to ask later what became of it.
+    pub(super) xid: String,
+}
+
+/// Makes the log's row, and a new epoch when the server is not the one that wrote last (restored, promoted).
+pub(super) async fn settle_epoch(conn: &mut PgConnection) -> sqlx::Result<()> {
+    let mut tx = conn.begin().await?;
+    // Some hosted servers forbid these functions; then a restore cannot be told and the epoch stays.
+    let origin = sqlx::query_scalar!(
+        r#"SELECT system_identifier || '/' || timeline_id AS "origin!"
+           FROM pg_control_system(), pg_control_checkpoint()"#
+    );
+    let mut savepoint = tx.begin().await?;
+    let origin = match origin.fetch_one(&mut *savepoint).await {
+        Ok(origin) => {
+            savepoint.commit().await?;
+            origin
+        }
+        Err(_) => {
+            savepoint.rollback().await?;
+            String::new()
+        }
+    };
+    let fresh = Epoch(fastrand::u32(..)).to_string();
+    sqlx::query!(
+        "INSERT INTO taskwatch.log (epoch, origin) VALUES ($1, $2)
+         ON CONFLICT (only_row) DO UPDATE SET epoch = excluded.epoch, origin = excluded.origin
+         WHERE log.origin <> excluded.origin AND excluded.origin <> ''",
+        fresh,
+        origin
+    )
+    .execute(&mut *tx)
+    .await?;
+    tx.commit().await
+}
+
+/// The log's epoch.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn epoch(db: impl PgExecutor<'_>) -> sqlx::Result<Epoch> {
+    let text = sqlx::query_scalar!("SELECT epoch FROM taskwatch.log").fetch_one(db).await?;
+    text.parse().map_err(|e| sqlx::Error::Decode(Box::new(e)))
+}
+
+/// Where the log begins and ends.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn ends(db: impl PgExecutor<'_>) -> sqlx::Result<Ends> {
+    sqlx::query_as!(
+        Ends,
+        r#"SELECT oldest, coalesce((SELECT position FROM taskwatch.events ORDER BY position DESC LIMIT 1), oldest - 1) AS "head!"
+           FROM taskwatch.log"#
+    )
+    .fetch_one(db)
+    .await
+}
+
+/// Up to [`PAGE`] events after a position, in order.
+///
+/// # Errors
+/// When the database does not answer, or a stored event cannot be read.
+pub async fn page(db: impl PgExecutor<'_>, epoch: Epoch, after: i64) -> sqlx::Result<Vec<Recorded>> {
+    let rows = sqlx::query!(
+        "SELECT position, body FROM taskwatch.events WHERE position > $1 AND position <= $2 ORDER BY position",
+        after,
+        after + PAGE
+    )
+    .fetch_all(db)
+    .await?;
+    rows.into_iter().map(|row| recorded(epoch, row.position, row.body)).collect()
+}
+
+/// Reads the log forward over a connection of its own: the one of who reads all the time. Every read is bounded, so that
+/// a connection whose other end is gone is left behind.
+#[derive(Debug)]
+pub struct Reader {
+    store: Store,
+    conn: Option<PgConnection>,
+}
+
+impl Reader {
+    /// A reader that connects when it is first used.
+    #[must_use]
+    pub const fn new(store: Store) -> Self {
+        Self { store, conn: None }
+    }
+
+    /// As [`page`].
+    ///
+    /// # Errors
+    /// When the database does not answer in time; the next call connects anew.
+    pub async fn page(&mut self, epoch: Epoch, after: i64) -> sqlx::Result<Vec<Recorded>> {
+        let kept = self.conn.take();
+        let (conn, read) = limited(READ, async {
+            let mut conn = match kept {
+                Some(conn) => conn,
+                None => self.store.connect().await?,
+            };
+            let read = page(&mut conn, epoch, after).await?;
+            Ok((conn, read))
+        })
+        .await?;
+        self.conn = Some(conn);
+        Ok(read)
+    }
+}
+
+/// The newest events of one task, oldest first.
+///
+/// # Errors
+/// When the database does not answer, or a stored event cannot be read.
+pub async fn of_task(pool: &PgPool, epoch: Epoch, task_id: Uuid, limit: i64) -> sqlx::Result<Vec<Recorded>> {
+    let rows = sqlx::query!(
+        "SELECT position, body FROM taskwatch.events WHERE task_id = $1 ORDER BY position DESC LIMIT $2",
+        task_id,
+        limit
+    )
+    .fetch_all(pool)
+    .await?;
+    rows.into_iter().rev().map(|row| recorded(epoch, row.position, row.body)).collect()
+}
+
+/// One event; `None` when the log does not hold it.
+///
+/// # Errors
+/// When the database does not answer, or the stored event cannot be read.
+pub async fn at(pool: &PgPool, epoch: Epoch, position: i64) -> sqlx::Result<Option<Recorded>> {
+    let body = sqlx::query_scalar!("SELECT body FROM taskwatch.events WHERE position = $1", position)
+        .fetch_optional(pool)
+        .await?;
+    body.map(|body| recorded(epoch, position, body)).transpose()
+}
+
+fn recorded(epoch: Epoch, position: i64, json: String) -> sqlx::Result<Recorded> {
+    let event = serde_json::from_str(&json).map_err(|e| sqlx::Error::Decode(Box::new(e)))?;
+    Ok(Recorded { id: EventId { epoch, position }, event: Arc::new(event), json })
+}
+
+/// Takes the log's lock until the end of the transaction and reads the head after that (law 2).
+pub(super) async fn lock(conn: &mut PgConnection, known: i64) -> sqlx::Result<Locked> {
+    let row = sqlx::query!(r#"SELECT head AS "head!", xid AS "xid!" FROM taskwatch.lock_log($1)"#, known)
+        .fetch_one(conn)
+        .await?;
+    Ok(Locked { head: row.head, xid: row.xid })
+}
+
+/// Appends drafts behind the head. The caller holds the lock and commits next.
+pub(super) async fn append(
+    conn: &mut PgConnection,
+    epoch: Epoch,
+    head: i64,
+    drafts: Vec<Draft>,
+) -> sqlx::Result<Vec<Recorded>> {
+    let recorded: Vec<_> = (head + 1..)
+        .zip(drafts)
+        .map(|(position, draft)| {
+            let id = EventId { epoch, position };
+            let (event, json) = draft.at(id);
+            Recorded { id, event: Arc::new(event), json }
+        })
+        .collect();
+    let positions: Vec<_> = recorded.iter().map(|r| r.id.position).collect();
+    let ats: Vec<_> = recorded.iter().map(|r| r.event.ts).collect();
+    let types: Vec<_> = recorded.iter().map(|r| r.event.event_type.name()).collect();
+    let projects: Vec<_> = recorded.iter().map(|r| r.event.project_id.as_ref().map(|n| n.as_str())).collect();
+    let parents: Vec<_> = recorded.iter().map(|r| r.event.parent_task_id).collect();
+    let tasks: Vec<_> = recorded.iter().map(|r| r.event.task_id).collect();
+    let queues: Vec<_> = recorded.iter().map(|r| r.event.queue.as_ref().map(|n| n.as_str())).collect();
+    let workers: Vec<_> = recorded.iter().map(|r| r.event.worker_id).collect();
+    let bodies: Vec<_> = recorded.iter().map(|r| r.json.as_str()).collect();
+    sqlx::query!(
+        "INSERT INTO taskwatch.events
+             (position, at, event_type, project_id, parent_task_id, task_id, queue, worker_id, body)
+         SELECT * FROM UNNEST($1::bigint[], $2::timestamptz[], $3::text[], $4::text[], $5::uuid[], $6::uuid[],
+             $7::text[], $8::uuid[], $9::text[])",
+        &positions,
+        &ats,
+        &types as &[&str],
+        &projects as &[Option<&str>],
+        &parents as &[Option<Uuid>],
+        &tasks as &[Option<Uuid>],
+        &queues as &[Option<&str>],
+        &workers as &[Option<Uuid>],
+        &bodies as &[&str]
+    )
+    .execute(conn)
+    .await?;
+    Ok(recorded)
+}
+
+/// Whether a transaction whose commit was not answered took place: `None` while that is not settled.
+pub(super) async fn settled(conn: &mut PgConnection, xid: &str, first: &Recorded) -> sqlx::Result<Option<bool>> {
+    let asked = sqlx::query_scalar!("SELECT pg_xact_status($1::text::xid8)", xid).fetch_one(&mut *conn).await;
+    let status = match asked {
+        Ok(status) => status,
+        // 22023, "in the future": after a crash that id was never used, as far as the server knows.
+        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("22023") => None,
+        Err(error) => return Err(error),
+    };
+    if status.as_deref() == Some("in progress") {
+        return Ok(None);
+    }
+    // After a crash the id may have been given to another transaction, so the log itself has the last word.
+    let stored = sqlx::query_scalar!("SELECT body FROM taskwatch.events WHERE position = $1", first.id.position)
+        .fetch_optional(conn)
+        .await?;
+    Ok(Some(stored.as_deref() == Some(first.json.as_str())))
+}
+
+/// Makes partitions ahead of a head; how many were made.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn ensure_partitions(pool: &PgPool, head: i64) -> sqlx::Result<i32> {
+    sqlx::query_scalar!(r#"SELECT taskwatch.ensure_partitions($1) AS "made!""#, head).fetch_one(pool).await
+}

@@ -1,0 +1,113 @@
+//! Claims: taking the first tasks of some queues, without waiting for anyone.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+/// How long a transaction that inserts into `ready` may take at the most: the writer's own time limits.
+const LONGEST_INSERT: Duration = Duration::from_secs(60);
+/// How often the floor is measured.
+const FLOOR_EVERY: Duration = Duration::from_secs(5);
+
+/// The lowest ticket that may still be ready. Claims start there instead of walking over the dead index entries of
+/// everything ever claimed, which cannot be removed while some old snapshot is open.
+///
+/// A ticket is handed out before its row can be seen, so a measured floor counts only for tickets that are older
+/// than [`LONGEST_INSERT`].
+#[derive(Debug, Default)]
+pub(super) struct Floor {
+    floor: i64,
+    measured: VecDeque<(Instant, i64)>,
+}
+
+impl Floor {
+    /// Takes the first `limit` tasks of the queues: highest priority first, then longest waiting.
+    pub(super) async fn take(
+        &mut self,
+        conn: &mut PgConnection,
+        queues: &[&str],
+        limit: i64,
+    ) -> sqlx::Result<Vec<Uuid>> {
+        self.measure(conn).await?;
+        let rows = sqlx::query!(
+            r#"
+            -- The heads of the lines, highest priority first, twice as many as wanted: another server may have its
+            -- hands on the first. Nothing is locked yet.
+            WITH candidates AS MATERIALIZED (
+                SELECT line.task_id, p.priority, line.ticket
+                FROM generate_series(9, 0, -1) AS p (priority)
+                CROSS JOIN LATERAL (
+                    SELECT head.task_id, head.ticket
+                    FROM unnest($1::text[]) AS q (queue)
+                    CROSS JOIN LATERAL (
+                        SELECT r.task_id, r.ticket FROM taskwatch.ready r
+                        WHERE r.queue = q.queue AND r.priority = p.priority AND r.ticket >= $3
+                        ORDER BY r.ticket LIMIT 2 * $2::bigint
+                    ) head
+                    ORDER BY head.ticket LIMIT 2 * $2::bigint
+                ) line
+                LIMIT 2 * $2::bigint
+            ), chosen AS MATERIALIZED (
+                SELECT r.task_id
+                FROM candidates c
+                JOIN taskwatch.ready r ON r.task_id = c.task_id
+                JOIN taskwatch.tasks t ON t.id = c.task_id
+                ORDER BY c.priority DESC, c.ticket
+                LIMIT $2::bigint
+                -- What another transaction holds is about to go, or comes back later: never wait for it.
+                FOR NO KEY UPDATE OF r, t SKIP LOCKED
+            )
+            DELETE FROM taskwatch.ready USING chosen WHERE ready.task_id = chosen.task_id
+            RETURNING ready.task_id, ready.priority, ready.ticket
+            "#,
+            queues as &[&str],
+            limit,
+            self.floor
+        )
+        .fetch_all(conn)
+        .await?;
+        let mut rows: Vec<_> = rows.into_iter().map(|row| (-row.priority, row.ticket, row.task_id)).collect();
+        rows.sort_unstable();
+        Ok(rows.into_iter().map(|(.., id)| id).collect())
+    }
+
+    async fn measure(&mut self, conn: &mut PgConnection) -> sqlx::Result<()> {
+        let now = Instant::now();
+        if self.measured.back().is_some_and(|(at, _)| now - *at < FLOOR_EVERY) {
+            return Ok(());
+        }
+        let row = sqlx::query!(
+            r#"
+            -- The first ticket of each line, jumping from line to line along the index.
+            WITH RECURSIVE line AS (
+                (SELECT queue, priority, ticket FROM taskwatch.ready ORDER BY queue, priority, ticket LIMIT 1)
+                UNION ALL
+                SELECT next.* FROM line CROSS JOIN LATERAL (
+                    SELECT r.queue, r.priority, r.ticket FROM taskwatch.ready r
+                    WHERE (r.queue, r.priority) > (line.queue, line.priority)
+                    ORDER BY r.queue, r.priority, r.ticket LIMIT 1
+                ) next
+            )
+            SELECT min(ticket) AS lowest,
+                   coalesce(pg_sequence_last_value('taskwatch.ready_ticket_seq'), 0) AS "last!"
+            FROM line
+            "#
+        )
+        .fetch_one(conn)
+        .await?;
+        self.measured.push_back((now, row.last));
+        while self.measured.get(1).is_some_and(|(at, _)| now - *at >= LONGEST_INSERT) {
+            self.measured.pop_front();
+        }
+        if let Some((at, last)) = self.measured.front()
+            && now - *at >= LONGEST_INSERT
+        {
+            self.floor = row.lowest.unwrap_or(i64::MAX).min(last + 1);
+        }
+        Ok(())
+    }
+}

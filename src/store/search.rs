@@ -1,0 +1,97 @@
+//! Lists of tasks and one task's record. Lists are paged by key and never counted.
+
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use super::tasks::{TaskRow, select_tasks};
+use crate::{
+    clock::Time,
+    model::{Name, Status, Task},
+};
+
+/// What a list is narrowed to; everything is optional, an empty list says nothing.
+#[derive(Debug, Clone, Default)]
+pub struct TaskQuery {
+    /// States.
+    pub statuses: Vec<Status>,
+    /// Projects.
+    pub projects: Vec<Name>,
+    /// Queues.
+    pub queues: Vec<Name>,
+    /// Kinds of work.
+    pub task_types: Vec<Name>,
+    /// Phases.
+    pub phases: Vec<Name>,
+    /// Parents.
+    pub parents: Vec<Uuid>,
+    /// Workers of the latest attempt.
+    pub workers: Vec<Uuid>,
+    /// Lowest priority.
+    pub priority_min: Option<u8>,
+    /// Highest priority.
+    pub priority_max: Option<u8>,
+    /// A piece of the title, the type or the error; `%` and `_` stand for themselves.
+    pub text: Option<String>,
+    /// Only tasks older than this one (the last of the page before).
+    pub before: Option<(Time, Uuid)>,
+    /// At most so many.
+    pub limit: i64,
+}
+
+/// A page of tasks, newest first, without their payloads.
+///
+/// # Errors
+/// When the database does not answer, or not within the time for pages.
+pub async fn tasks(pool: &PgPool, query: &TaskQuery) -> sqlx::Result<Vec<Task>> {
+    let statuses: Vec<_> = query.statuses.iter().map(|status| status.as_str()).collect();
+    let names = |list: &[Name]| list.iter().map(|name| name.as_str().to_owned()).collect::<Vec<_>>();
+    let pattern = query
+        .text
+        .as_ref()
+        .map(|text| format!("%{}%", text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_")));
+    let rows = select_tasks!(
+        "NULL::json",
+        "WHERE (cardinality($1::text[]) = 0 OR t.status = ANY($1))
+           AND (cardinality($2::text[]) = 0 OR t.project_id = ANY($2))
+           AND (cardinality($3::text[]) = 0 OR t.queue = ANY($3))
+           AND (cardinality($4::text[]) = 0 OR t.task_type = ANY($4))
+           AND (cardinality($5::text[]) = 0 OR t.phase = ANY($5))
+           AND (cardinality($6::uuid[]) = 0 OR t.parent_task_id = ANY($6))
+           AND (cardinality($7::uuid[]) = 0 OR t.worker_id = ANY($7))
+           AND t.priority BETWEEN $8 AND $9
+           AND ($10::text IS NULL OR t.title ILIKE $10 OR t.task_type ILIKE $10 OR t.error ILIKE $10)
+           AND ($11::timestamptz IS NULL OR (t.created_at, t.id) < ($11, $12))
+         ORDER BY t.created_at DESC, t.id DESC LIMIT $13",
+        &statuses as &[&str],
+        &names(&query.projects),
+        &names(&query.queues),
+        &names(&query.task_types),
+        &names(&query.phases),
+        &query.parents,
+        &query.workers,
+        i16::from(query.priority_min.unwrap_or(0)),
+        i16::from(query.priority_max.unwrap_or(9)),
+        pattern,
+        query.before.map(|(at, _)| at),
+        query.before.map(|(_, id)| id),
+        query.limit,
+    )
+    .fetch_all(pool)
+    .await?;
+    rows.into_iter().map(Task::try_from).collect()
+}
+
+/// One task with everything; `None` when there is none.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn task(pool: &PgPool, id: Uuid) -> sqlx::Result<Option<Task>> {
+    let row: Option<TaskRow> = select_tasks!("t.payload", "WHERE t.id = $1", id).fetch_optional(pool).await?;
+    row.map(Task::try_from).transpose()
+}
+
+/// The text that stands for a task in [`TaskQuery::before`].
+#[must_use]
+pub fn cursor(task: &Task) -> String {
+    format!("{:x}-{}", task.created_at.timestamp_micros(), task.id.simple())
+}

@@ -1,0 +1,112 @@
+//! What upkeep looks for: due tasks, stalled tasks, silent workers, gauges. Reads only; the writer decides.
+
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use crate::{clock::Time, model::lease::StallReason};
+
+/// Most tasks or workers found in one sweep.
+const LIMIT: i64 = 500;
+
+/// Tasks whose time has come.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn due(pool: &PgPool, now: Time) -> sqlx::Result<Vec<Uuid>> {
+    sqlx::query_scalar!(
+        "SELECT id FROM taskwatch.tasks WHERE status IN ('scheduled', 'retrying') AND run_at <= $1 ORDER BY run_at LIMIT $2",
+        now,
+        LIMIT
+    )
+    .fetch_all(pool)
+    .await
+}
+
+/// Running tasks whose lease or time limit has passed.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn stalled(pool: &PgPool, now: Time) -> sqlx::Result<Vec<(Uuid, StallReason)>> {
+    let rows = sqlx::query!(
+        r#"SELECT task_id, coalesce(deadline <= $1, false) AS "late!" FROM taskwatch.leases
+           WHERE NOT stalled AND (expires_at <= $1 OR deadline <= $1) LIMIT $2"#,
+        now,
+        LIMIT
+    )
+    .fetch_all(pool)
+    .await?;
+    let reason = |late| if late { StallReason::TimeLimit } else { StallReason::LeaseExpired };
+    Ok(rows.into_iter().map(|row| (row.task_id, reason(row.late))).collect())
+}
+
+/// Workers silent since before a moment.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn silent_workers(pool: &PgPool, since: Time) -> sqlx::Result<Vec<Uuid>> {
+    sqlx::query_scalar!(
+        "SELECT id FROM taskwatch.workers WHERE status NOT IN ('stopped', 'lost') AND last_seen_at <= $1 LIMIT $2",
+        since,
+        LIMIT
+    )
+    .fetch_all(pool)
+    .await
+}
+
+/// A worker's last sign of life.
+#[derive(Debug, Clone, Copy)]
+pub struct Pulse {
+    /// Which worker.
+    pub worker_id: Uuid,
+    /// When.
+    pub last_seen_at: Time,
+}
+
+/// Workers that gave a sign of life after a moment.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn pulses(pool: &PgPool, since: Time) -> sqlx::Result<Vec<Pulse>> {
+    sqlx::query_as!(
+        Pulse,
+        "SELECT id AS worker_id, last_seen_at FROM taskwatch.workers
+         WHERE status NOT IN ('stopped', 'lost') AND last_seen_at > $1",
+        since
+    )
+    .fetch_all(pool)
+    .await
+}
+
+/// Since when the oldest claimable task of a queue waits.
+#[derive(Debug, Clone)]
+pub struct Oldest {
+    /// The queue.
+    pub queue: String,
+    /// Since when.
+    pub enqueued_at: Time,
+}
+
+/// The oldest claimable task of each queue that has one; one index lookup per queue and priority.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn oldest(pool: &PgPool) -> sqlx::Result<Vec<Oldest>> {
+    sqlx::query_as!(
+        Oldest,
+        r#"
+        -- The first of each line (queue and priority), jumping from line to line along the index.
+        WITH RECURSIVE line AS (
+            (SELECT queue, priority, ticket, enqueued_at FROM taskwatch.ready ORDER BY queue, priority, ticket LIMIT 1)
+            UNION ALL
+            SELECT next.* FROM line CROSS JOIN LATERAL (
+                SELECT r.queue, r.priority, r.ticket, r.enqueued_at FROM taskwatch.ready r
+                WHERE (r.queue, r.priority) > (line.queue, line.priority)
+                ORDER BY r.queue, r.priority, r.ticket LIMIT 1
+            ) next
+        )
+        SELECT queue AS "queue!", min(enqueued_at) AS "enqueued_at!" FROM line GROUP BY queue
+        "#
+    )
+    .fetch_all(pool)
+    .await
+}

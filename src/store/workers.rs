@@ -1,0 +1,112 @@
+//! Rows of workers, in and out.
+
+use std::collections::BTreeMap;
+
+use sqlx::{PgConnection, PgExecutor, types::Json as Sql};
+use uuid::Uuid;
+
+use super::tasks::{decode, name};
+use crate::{
+    clock::Time,
+    model::{
+        Name,
+        worker::{Connector, Worker},
+    },
+};
+
+struct WorkerRow {
+    id: Uuid,
+    name: String,
+    machine_id: String,
+    queues: Vec<String>,
+    capabilities: Vec<String>,
+    version: Option<String>,
+    status: String,
+    connectors: Sql<BTreeMap<Name, Connector>>,
+    started_at: Time,
+    last_seen_at: Time,
+    stopped_at: Option<Time>,
+}
+
+impl TryFrom<WorkerRow> for Worker {
+    type Error = sqlx::Error;
+
+    fn try_from(row: WorkerRow) -> sqlx::Result<Self> {
+        Ok(Self {
+            id: row.id,
+            name: name(&row.name)?,
+            machine_id: name(&row.machine_id)?,
+            queues: row.queues.iter().map(|text| name(text)).collect::<sqlx::Result<_>>()?,
+            capabilities: row.capabilities.iter().map(|text| name(text)).collect::<sqlx::Result<_>>()?,
+            version: row.version,
+            status: row.status.parse().map_err(|e: String| decode(&e))?,
+            connectors: row.connectors.0,
+            started_at: row.started_at,
+            last_seen_at: row.last_seen_at,
+            stopped_at: row.stopped_at,
+        })
+    }
+}
+
+pub(super) async fn load(db: impl PgExecutor<'_>, ids: &[Uuid]) -> sqlx::Result<Vec<Worker>> {
+    let rows = sqlx::query_as!(
+        WorkerRow,
+        r#"SELECT id, name, machine_id, queues, capabilities, version, status, connectors AS "connectors: _", started_at,
+               last_seen_at, stopped_at
+           FROM taskwatch.workers WHERE id = ANY($1)"#,
+        ids
+    )
+    .fetch_all(db)
+    .await?;
+    rows.into_iter().map(Worker::try_from).collect()
+}
+
+/// Locks workers in the order of their ids; always after tasks.
+pub(super) async fn lock(conn: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<()> {
+    sqlx::query_scalar!("SELECT id FROM taskwatch.workers WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE", ids)
+        .fetch_all(conn)
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn save(conn: &mut PgConnection, workers: &[&Worker]) -> sqlx::Result<()> {
+    for chunk in workers.chunks(200) {
+        let names = |list: &[Name]| Sql(list.to_vec());
+        sqlx::query!(
+            "INSERT INTO taskwatch.workers (id, name, machine_id, queues, capabilities, version, status, connectors,
+                 started_at, last_seen_at, stopped_at)
+             SELECT id, name, machine_id, ARRAY(SELECT json_array_elements_text(queues)),
+                 ARRAY(SELECT json_array_elements_text(capabilities)), version, status, connectors, started_at,
+                 last_seen_at, stopped_at
+             FROM UNNEST($1::uuid[], $2::text[], $3::text[], $4::json[], $5::json[], $6::text[], $7::text[], $8::json[],
+                 $9::timestamptz[], $10::timestamptz[], $11::timestamptz[])
+                 AS new (id, name, machine_id, queues, capabilities, version, status, connectors, started_at,
+                 last_seen_at, stopped_at)
+             ON CONFLICT (id) DO UPDATE
+             SET status = excluded.status, connectors = excluded.connectors, last_seen_at = excluded.last_seen_at,
+                 stopped_at = excluded.stopped_at",
+            &chunk.iter().map(|w| w.id).collect::<Vec<_>>(),
+            &chunk.iter().map(|w| w.name.as_str()).collect::<Vec<_>>() as &[&str],
+            &chunk.iter().map(|w| w.machine_id.as_str()).collect::<Vec<_>>() as &[&str],
+            &chunk.iter().map(|w| names(&w.queues)).collect::<Vec<_>>() as &[Sql<Vec<Name>>],
+            &chunk.iter().map(|w| names(&w.capabilities)).collect::<Vec<_>>() as &[Sql<Vec<Name>>],
+            &chunk.iter().map(|w| w.version.as_deref()).collect::<Vec<_>>() as &[Option<&str>],
+            &chunk.iter().map(|w| w.status.as_str()).collect::<Vec<_>>() as &[&str],
+            &chunk.iter().map(|w| Sql(&w.connectors)).collect::<Vec<_>>() as &[Sql<&BTreeMap<Name, Connector>>],
+            &chunk.iter().map(|w| w.started_at).collect::<Vec<_>>(),
+            &chunk.iter().map(|w| w.last_seen_at).collect::<Vec<_>>(),
+            &chunk.iter().map(|w| w.stopped_at).collect::<Vec<_>>() as &[Option<Time>],
+        )
+        .execute(&mut *conn)
+        .await?;
+    }
+    Ok(())
+}
+
+/// The leases that workers hold now.
+pub(super) async fn held(conn: &mut PgConnection, worker_ids: &[Uuid]) -> sqlx::Result<Vec<(Uuid, Uuid)>> {
+    let rows = sqlx::query!("SELECT worker_id, task_id FROM taskwatch.leases WHERE worker_id = ANY($1)", worker_ids)
+        .fetch_all(conn)
+        .await?;
+    Ok(rows.into_iter().map(|row| (row.worker_id, row.task_id)).collect())
+}

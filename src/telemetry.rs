@@ -1,0 +1,21 @@
+//! Logs: text on a terminal, one JSON object per line elsewhere. ESC and other control bytes are escaped by the formatters.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::{EnvFilter, fmt};
+
+/// Starts logging to standard error.
+///
+/// # Errors
+/// When the filter is not understood.
+pub fn start(filter: &str) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(filter)
+        .map_err(|e| anyhow::anyhow!("--log {filter}: {e}; use a level such as info, or target=level pairs"))?;
+    let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let started = if std::io::stderr().is_terminal() {
+        builder.with_target(false).try_init()
+    } else {
+        builder.json().with_ansi(false).flatten_event(true).try_init()
+    };
+    started.map_err(|e| anyhow::anyhow!("cannot start logging: {e}"))
+}

@@ -1,0 +1,219 @@
+//! Periodic work: ONE table. Each row looks for something and asks the writer (or tells the feed); it changes nothing by itself.
+//!
+//! To add a job, add its row.
+
+use std::{collections::HashMap, future::Future, pin::Pin, time::Duration};
+
+use chrono::{DateTime, TimeDelta};
+use tokio::sync::mpsc;
+
+use crate::{
+    board,
+    clock::{Clock, Time},
+    event::{Event, Kind},
+    feed::{self, SharedBoard, Subscriptions},
+    model::{lease::StalledPolicy, transition},
+    store::{Command, Store, Writer, checkpoints, log, sweep},
+};
+
+/// What jobs work with.
+#[derive(Debug)]
+pub struct Upkeep {
+    /// To read.
+    pub store: Store,
+    /// To ask for changes.
+    pub writer: Writer,
+    /// The time.
+    pub clock: Clock,
+    /// The feed, which knows the ends of the log.
+    pub subscriptions: Subscriptions,
+    /// The board to save.
+    pub board: SharedBoard,
+    /// How long a worker may be silent.
+    pub worker_ttl: TimeDelta,
+    /// What happens to stalled tasks.
+    pub stalled_policy: StalledPolicy,
+    /// Where ephemeral events go.
+    pub ephemeral: mpsc::Sender<Vec<Event>>,
+    /// Since when workers could report: the start, or the end of an outage or a sleep. Leases and workers are not judged
+    /// before they had time to do so.
+    pub reachable_since: Time,
+    /// When a sweep last went through, by the machine's own clock.
+    pub swept_at: std::time::SystemTime,
+    /// Workers' signs of life told so far.
+    pub pulses_until: Time,
+    /// Position of the last checkpoint.
+    pub saved_position: i64,
+}
+
+/// A gap between sweeps that tells of a sleep or an outage.
+const LONGEST_GAP: Duration = Duration::from_secs(12);
+/// Longest time of one job.
+const JOB: Duration = Duration::from_secs(30);
+
+type Done<'a> = Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send + 'a>>;
+
+/// One row.
+pub struct Job {
+    /// Its name in logs.
+    pub name: &'static str,
+    /// How often it runs.
+    pub every: Duration,
+    run: for<'a> fn(&'a mut Upkeep) -> Done<'a>,
+}
+
+/// The table.
+pub const JOBS: [Job; 7] = [
+    // Retries and, later, scheduled tasks whose time has come.
+    Job { name: "due", every: Duration::from_millis(250), run: |upkeep| Box::pin(upkeep.due()) },
+    // Running tasks whose lease or time limit has passed.
+    Job { name: "stalled", every: Duration::from_secs(1), run: |upkeep| Box::pin(upkeep.stalled()) },
+    // Workers silent for longer than their time to live.
+    Job { name: "liveness", every: Duration::from_secs(1), run: |upkeep| Box::pin(upkeep.liveness()) },
+    // Workers' signs of life, as ephemeral events, on every server alike.
+    Job { name: "heartbeats", every: Duration::from_secs(2), run: |upkeep| Box::pin(upkeep.heartbeats()) },
+    // The oldest claimable task of each queue, and the figures, as ephemeral events.
+    Job { name: "gauges", every: Duration::from_secs(5), run: |upkeep| Box::pin(upkeep.gauges()) },
+    // The board, so that the next start is quick.
+    Job { name: "checkpoint", every: Duration::from_secs(30), run: |upkeep| Box::pin(upkeep.checkpoint()) },
+    // Room for the log to grow.
+    Job { name: "partitions", every: Duration::from_secs(5), run: |upkeep| Box::pin(upkeep.partitions()) },
+];
+
+impl Upkeep {
+    /// Runs every job in its rhythm, for ever. Jobs run one after the other; a failing one is logged and tried again.
+    pub async fn run(mut self) {
+        let mut due: Vec<_> = JOBS.iter().map(|job| tokio::time::Instant::now() + job.every).collect();
+        loop {
+            let Some((index, at)) = due.iter().copied().enumerate().min_by_key(|(_, at)| *at) else { return };
+            tokio::time::sleep_until(at).await;
+            let job = &JOBS[index];
+            let done = tokio::time::timeout(JOB, (job.run)(&mut self)).await;
+            if let Err(error) = done.unwrap_or_else(|_| Err(anyhow::anyhow!("it took longer than {JOB:?}"))) {
+                tracing::warn!(job = job.name, error = format!("{error:#}"), "periodic work failed; it is tried again");
+            }
+            due[index] = tokio::time::Instant::now() + job.every;
+        }
+    }
+
+    async fn due(&mut self) -> anyhow::Result<()> {
+        let due = sweep::due(self.store.pool(), self.clock.now()).await?;
+        self.change(due.into_iter().map(|id| (id, transition::Command::Due)).collect()).await
+    }
+
+    async fn stalled(&mut self) -> anyhow::Result<()> {
+        if self.within_grace() {
+            return Ok(());
+        }
+        let stalled = sweep::stalled(self.store.pool(), self.clock.now()).await?;
+        let policy = self.stalled_policy;
+        let stall = |(id, reason)| (id, transition::Command::Stall { reason, policy });
+        self.change(stalled.into_iter().map(stall).collect()).await
+    }
+
+    async fn liveness(&mut self) -> anyhow::Result<()> {
+        if self.within_grace() {
+            // The database must be there for the time to count.
+            sweep::silent_workers(self.store.pool(), NEVER).await?;
+            self.swept_at = std::time::SystemTime::now();
+            return Ok(());
+        }
+        let silent = sweep::silent_workers(self.store.pool(), self.clock.now() - self.worker_ttl).await?;
+        self.swept_at = std::time::SystemTime::now();
+        for id in silent {
+            self.writer.write(Command::Lose(id)).await?;
+        }
+        Ok(())
+    }
+
+    /// While taskwatch or its database was away nobody could report; everyone gets one time to live from then.
+    fn within_grace(&mut self) -> bool {
+        let asleep = self.swept_at.elapsed().is_ok_and(|elapsed| elapsed > LONGEST_GAP);
+        if asleep {
+            self.reachable_since = self.clock.now();
+            self.swept_at = std::time::SystemTime::now();
+        }
+        self.clock.now() < self.reachable_since + self.worker_ttl
+    }
+
+    async fn change(&self, changes: Vec<(uuid::Uuid, transition::Command)>) -> anyhow::Result<()> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        // Another server may have been faster: then the state machine refuses, which is as it should be.
+        self.writer.write(Command::Tasks { changes, actor: None }).await?;
+        Ok(())
+    }
+
+    async fn heartbeats(&mut self) -> anyhow::Result<()> {
+        let pulses = sweep::pulses(self.store.pool(), self.pulses_until).await?;
+        let mut events = Vec::with_capacity(pulses.len());
+        for pulse in pulses {
+            self.pulses_until = self.pulses_until.max(pulse.last_seen_at);
+            let mut event = Event::new(Kind::WorkerHeartbeat, pulse.last_seen_at);
+            event.worker_id = Some(pulse.worker_id);
+            event.machine_id =
+                feed::read(&self.board).workers.0.get(&pulse.worker_id).map(|worker| worker.machine_id.clone());
+            events.push(event);
+        }
+        self.tell(events);
+        Ok(())
+    }
+
+    async fn gauges(&mut self) -> anyhow::Result<()> {
+        let oldest: HashMap<_, _> = sweep::oldest(self.store.pool())
+            .await?
+            .into_iter()
+            .map(|oldest| (oldest.queue, oldest.enqueued_at))
+            .collect();
+        let now = self.clock.now();
+        let mut events = Vec::new();
+        {
+            let board = feed::read(&self.board);
+            for (name, queue) in &board.queues.0 {
+                let mut event = Event::new(Kind::QueueDepthUpdate, now);
+                event.queue = Some(name.clone());
+                event.data.depth = Some(queue.waiting());
+                event.data.oldest_enqueued_at = oldest.get(name.as_str()).copied();
+                events.push(event);
+            }
+            let mut event = Event::new(Kind::StatsSnapshot, now);
+            event.data.stats = Some(board.stats(now));
+            events.push(event);
+        }
+        self.tell(events);
+        Ok(())
+    }
+
+    /// Ephemeral events can be computed again, so a full channel only means that someone is told a little later.
+    fn tell(&self, events: Vec<Event>) {
+        if !events.is_empty() {
+            let _ = self.ephemeral.try_send(events);
+        }
+    }
+
+    async fn checkpoint(&mut self) -> anyhow::Result<()> {
+        if feed::read(&self.board).position == self.saved_position {
+            return Ok(());
+        }
+        // A copy, so that nobody waits for the encoding.
+        let board = feed::read(&self.board).clone();
+        let checkpoint = checkpoints::Checkpoint { position: board.position, body: serde_json::to_string(&board)? };
+        checkpoints::save(self.store.pool(), &checkpoint, board::VERSION, self.clock.now()).await?;
+        self.saved_position = checkpoint.position;
+        Ok(())
+    }
+
+    async fn partitions(&mut self) -> anyhow::Result<()> {
+        let ends = log::ends(self.store.pool()).await?;
+        self.subscriptions.set_oldest(ends.oldest);
+        let made = log::ensure_partitions(self.store.pool(), ends.head).await?;
+        if made > 0 {
+            tracing::info!(made, "made room in the event log");
+        }
+        Ok(())
+    }
+}
+
+/// Before anyone gave a sign of life.
+pub const NEVER: Time = DateTime::UNIX_EPOCH;

@@ -1,0 +1,86 @@
+//! Pages in a real browser.
+
+use serde_json::json;
+
+use crate::harness::{TestApp, app::settings, browser::Browser};
+
+async fn quick() -> TestApp {
+    let mut settings = settings();
+    settings.poll_seconds = 2;
+    TestApp::with(settings, taskwatch::feed::Callbacks::default()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_polls_and_shows_what_is_new() {
+    let app = quick().await;
+    let browser = Browser::open().await;
+    browser.goes_to(&app.url).await;
+    browser.shows("#page", "No tasks yet").await;
+    browser.shows("#link-state", "Polling every 2 s").await;
+    app.creates_many(41, "t").await;
+    browser.shows("#page .figures", "41").await;
+    assert_eq!(browser.complaints().await, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_live_page_follows_and_falls_back_to_polling() {
+    let app = quick().await;
+    let browser = Browser::open().await;
+    browser.goes_to(&format!("{}/?live=1", app.url)).await;
+    browser.shows("#link-state", "Live").await;
+    app.creates_many(7, "t").await;
+    browser.shows("#page .figures", "7").await;
+    browser.runs("document.getElementById('live').remove(); document.dispatchEvent(new Event('htmx:sse:close'))").await;
+    browser.shows("#link-state", "polling meanwhile").await;
+    app.creates_many(16, "t").await;
+    browser.shows("#page .figures", "23").await;
+    assert_eq!(browser.complaints().await, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reading_is_not_disturbed_by_a_swap() {
+    let app = quick().await;
+    let worker = app.worker("w1").await;
+    let id = app.creates_as(json!({ "task_type": "t", "payload": { "a": 1 } })).await;
+    let browser = Browser::open().await;
+    browser.goes_to(&format!("{}/tasks/{id}", app.url)).await;
+    browser
+        .runs("document.querySelector('#payload').open = true; document.querySelector('#payload summary').focus()")
+        .await;
+    let task = worker.claims("default").await;
+    for percent in [20, 40, 60] {
+        task.progresses(percent).await;
+    }
+    browser.shows("#page", "60.0 %").await;
+    let kept = browser
+        .runs("return [document.querySelector('#payload').open, document.activeElement === document.querySelector('#payload summary')]")
+        .await;
+    assert_eq!(kept, json!([true, true]));
+    // A half-typed search survives as well.
+    browser.goes_to(&format!("{}/tasks", app.url)).await;
+    browser.runs("document.querySelector('#q').focus(); document.querySelector('#q').value = 'half'").await;
+    task.completes().await;
+    browser.shows("#page table", "completed").await;
+    let kept = browser.runs("return [document.activeElement.id, document.querySelector('#q').value]").await;
+    assert_eq!(kept, json!(["q", "half"]));
+    assert_eq!(browser.complaints().await, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_runs_a_failed_task_again() {
+    let app = quick().await;
+    let worker = app.worker("w1").await;
+    app.creates_as(json!({ "task_type": "t", "title": "Import <b>", "max_attempts": 1 })).await;
+    worker.claims("default").await.fails("disk full").await;
+    app.settles().await;
+    let browser = Browser::open().await;
+    browser.goes_to(&format!("{}/tasks?status=failed", app.url)).await;
+    browser.shows("#page table", "disk full").await;
+    browser.page.find(fantoccini::Locator::LinkText("Import <b>")).await.unwrap().click().await.unwrap();
+    browser.shows("h1", "Import <b>").await;
+    let button = fantoccini::Locator::XPath("//button[text()='Run again']");
+    browser.page.find(button).await.unwrap().click().await.unwrap();
+    browser.shows("#page", "pending").await;
+    browser.shows("#page .timeline", "by local").await;
+    assert_eq!(browser.complaints().await, Vec::<String>::new());
+}

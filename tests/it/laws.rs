@@ -1,0 +1,313 @@
+//! The laws of the architecture, one test each.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use serde_json::json;
+
+use crate::harness::{TestApp, cluster, eventually};
+
+/// Every source file with its text, tests inside it cut off.
+fn sources() -> Vec<(String, String)> {
+    fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(dir).unwrap().flatten() {
+            match entry.path() {
+                path if path.is_dir() => walk(&path, found),
+                path => found.push(path),
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = Vec::new();
+    walk(&root, &mut found);
+    let read = |path: &PathBuf| {
+        let text = std::fs::read_to_string(path).unwrap();
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default().to_owned();
+        (path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned(), code)
+    };
+    found.iter().map(read).collect()
+}
+
+/// Lines of code, without comments.
+fn code(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().filter(|line| !line.trim_start().starts_with("//"))
+}
+
+/// `use crate::{a, b::{c, d}}` and `crate::a::b` in a file: the folders it reaches.
+fn reaches(text: &str) -> Vec<String> {
+    let code: String = code(text).collect::<Vec<_>>().join("\n");
+    let mut folders = Vec::new();
+    for (index, _) in code.match_indices("crate::") {
+        let rest = &code[index + "crate::".len()..];
+        if let Some(group) = rest.strip_prefix('{') {
+            let mut depth = 1;
+            let mut word = String::new();
+            for c in group.chars() {
+                match c {
+                    '{' => depth += 1,
+                    '}' => depth -= 1,
+                    c if depth == 1 && (c.is_alphanumeric() || c == '_') => word.push(c),
+                    _ if depth == 1 && !word.is_empty() => {
+                        folders.push(std::mem::take(&mut word));
+                        // What follows on this path belongs to the folder just named.
+                        if c == ':' {
+                            word.push('#');
+                        }
+                    }
+                    _ => {}
+                }
+                if word.starts_with('#') && (c == ',' || depth == 0) {
+                    word.clear();
+                }
+                if depth == 0 {
+                    break;
+                }
+            }
+            folders.extend((!word.is_empty() && !word.starts_with('#')).then_some(word));
+        } else {
+            folders.push(rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect());
+        }
+    }
+    folders.retain(|folder| !folder.starts_with('#') && !folder.is_empty());
+    folders
+}
+
+#[test]
+fn folders_reach_only_what_lies_before_them() {
+    let free = ["clock", "config", "metrics", "telemetry"];
+    let allowed: BTreeMap<&str, &[&str]> = BTreeMap::from([
+        ("model", &["clock"][..]),
+        ("event", &["clock", "model"]),
+        ("board", &["clock", "model", "event"]),
+        ("store", &["clock", "model", "event", "board"]),
+        ("feed", &["clock", "model", "event", "board", "store"]),
+        ("page", &["clock", "model", "event", "board", "store", "feed"]),
+        ("upkeep", &["clock", "model", "event", "board", "store", "feed"]),
+        ("http", &["clock", "config", "metrics", "model", "event", "board", "store", "feed", "page"]),
+        ("demo", &["config"]),
+    ]);
+    let mut looked_at = 0;
+    for (path, text) in sources() {
+        let folder = path.split('/').next().unwrap();
+        let Some(allowed) = allowed.get(folder) else {
+            assert!(
+                path.ends_with(".rs")
+                    && !path.contains('/')
+                    && (free.contains(&path.trim_end_matches(".rs"))
+                        || ["app.rs", "lib.rs", "main.rs"].contains(&folder)),
+                "{path} has no place in the map of folders"
+            );
+            continue;
+        };
+        for reached in reaches(&text) {
+            assert!(reached == folder || allowed.contains(&reached.as_str()), "{path} reaches {reached}");
+            looked_at += 1;
+        }
+    }
+    assert!(looked_at > 100, "the test must see the arrows it checks, saw {looked_at}");
+}
+
+#[test]
+fn handlers_cannot_reach_the_hub() {
+    for (path, text) in sources() {
+        assert!(path.starts_with("feed/") || !text.contains("hub::"), "{path} names the hub");
+    }
+}
+
+#[test]
+fn only_the_writer_changes_tasks_or_appends_events() {
+    let writers = ["store/tasks.rs", "store/workers.rs", "store/log.rs", "store/ready.rs"];
+    let changes = ["INSERT INTO", "UPDATE taskwatch.", "DELETE FROM", "TRUNCATE"];
+    for (path, text) in sources() {
+        for line in code(&text).filter(|line| changes.iter().any(|change| line.contains(change))) {
+            let checkpoint = path == "store/checkpoints.rs" && line.contains("taskwatch.checkpoints");
+            assert!(writers.contains(&path.as_str()) || checkpoint, "{path} writes: {line}");
+        }
+        assert!(path == "store/log.rs" || !text.contains("INSERT INTO taskwatch.events"), "{path} appends to the log");
+        // Of these files only reading is public.
+        if writers.contains(&path.as_str()) {
+            for (index, _) in text.match_indices("pub async fn ") {
+                let body: String = text[index..].lines().take_while(|line| *line != "}").collect::<Vec<_>>().join("\n");
+                let writes = changes.iter().any(|change| body.contains(change));
+                assert!(!writes, "{path} has a public way to write: {}", body.lines().next().unwrap());
+            }
+        }
+    }
+}
+
+#[test]
+fn the_core_is_pure() {
+    let impure = [
+        "sqlx",
+        "tokio",
+        "Utc::now",
+        "Instant::now",
+        "SystemTime",
+        "fastrand",
+        "std::fs",
+        "std::net",
+        "std::env",
+        "tracing",
+    ];
+    let mut looked_at = 0;
+    for (path, text) in sources() {
+        if ["model/", "event/", "board/"].iter().any(|folder| path.starts_with(folder)) {
+            looked_at += 1;
+            for word in impure {
+                assert!(!code(&text).any(|line| line.contains(word)), "{path} uses {word}");
+            }
+        }
+    }
+    assert!(looked_at > 15);
+}
+
+#[test]
+fn no_request_counts_rows() {
+    for (path, text) in sources() {
+        assert!(path == "store/verify.rs" || !text.contains("count(*)"), "{path} counts rows");
+        assert!(!text.contains("NOTIFY"), "{path} notifies inside a transaction");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn positions_are_dense_and_in_commit_order() {
+    let app = TestApp::start().await;
+    let worker = app.worker("w1").await;
+    let mut clients = tokio::task::JoinSet::new();
+    for client in 0..32 {
+        let (http, url, worker) = (app.http().clone(), app.url.clone(), worker.clone());
+        clients.spawn(async move {
+            for round in 0..10 {
+                let body = json!({ "task_type": format!("t{client}-{round}") });
+                let created = http.post(format!("{url}/api/v1/tasks")).json(&body).send().await.unwrap();
+                assert_eq!(created.status(), 201);
+                // Half are refused: a refusal leaves no hole.
+                let body = json!({ "worker_id": worker.id, "attempt": 99 });
+                let id = uuid::Uuid::now_v7();
+                let refused = http.post(format!("{url}/api/v1/tasks/{id}/complete")).json(&body).send().await.unwrap();
+                assert_eq!(refused.status(), 404);
+            }
+        });
+    }
+    clients.join_all().await;
+    let (first, last, count) = (
+        cluster::number(&app.database, "SELECT min(position) FROM taskwatch.events").await,
+        cluster::number(&app.database, "SELECT max(position) FROM taskwatch.events").await,
+        cluster::number(&app.database, "SELECT count(*) FROM taskwatch.events").await,
+    );
+    assert_eq!((first, last), (1, count));
+    // One transaction's events lie together, and later positions are not from earlier transactions' times.
+    let backwards = "SELECT count(*) FROM (SELECT at, lag(at) OVER (ORDER BY position) AS before FROM taskwatch.events) e WHERE at < before";
+    assert_eq!(cluster::number(&app.database, backwards).await, 0);
+    app.is_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replayed_bytes_equal_live_bytes() {
+    let app = TestApp::start().await;
+    let mut live = app.events("?after=now").await;
+    let worker = app.worker("w1").await;
+    app.creates_as(json!({ "task_type": "a", "title": "größer\n\u{2028}<b>", "labels": { "k": "id: 7\u{2028}" } }))
+        .await;
+    worker.claims("default").await.fails("line one\r\nid: 7\n\nevent: x").await;
+    let head = app.settles().await;
+    let sent: Vec<_> = live.events_to(head).await.into_iter().map(|frame| frame.raw).collect();
+    let mut again = app.events("?after=earliest").await;
+    let replayed: Vec<_> = again.events_to(head).await.into_iter().map(|frame| frame.raw).collect();
+    assert_eq!(sent, replayed);
+    // And after a restart they come from the table.
+    let app = app.restarted().await;
+    let mut again = app.events("?after=earliest").await;
+    let replayed: Vec<_> = again.events_to(head).await.into_iter().map(|frame| frame.raw).collect();
+    assert_eq!(sent, replayed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_servers_publish_the_same_log_in_the_same_order() {
+    let one = TestApp::start().await;
+    let two = one.twin().await;
+    let (mut first, mut second) = (one.events("?after=now").await, two.events("?after=now").await);
+    let (worker_one, worker_two) = (one.worker("w1").await, two.worker("w2").await);
+    let work = |app: &TestApp, worker: &crate::harness::TestWorker| {
+        let (url, http, worker) = (app.url.clone(), app.http().clone(), worker.clone());
+        async move {
+            for round in 0..40 {
+                let body = json!({ "task_type": format!("t{round}") });
+                http.post(format!("{url}/api/v1/tasks")).json(&body).send().await.unwrap();
+                worker.claims("default").await.completes().await;
+            }
+        }
+    };
+    tokio::join!(work(&one, &worker_one), work(&two, &worker_two));
+    let head = one.settles().await;
+    assert_eq!(head, two.settles().await);
+    let (first, second) = (first.events_to(head).await, second.events_to(head).await);
+    let raw = |frames: &[crate::harness::Frame]| frames.iter().map(|frame| frame.raw.clone()).collect::<Vec<_>>();
+    assert_eq!(raw(&first), raw(&second));
+    let positions: Vec<_> = first.iter().map(|frame| frame.position().unwrap()).collect();
+    let start = positions[0];
+    assert_eq!(positions, (start..=head).collect::<Vec<_>>());
+    one.is_clean().await;
+}
+
+async fn a_restart_shows_the_same_board(app: TestApp) {
+    app.settles().await;
+    let before = app.get("/api/v1/snapshot").await.expect(200);
+    let app = app.restarted().await;
+    assert_eq!(before, app.get("/api/v1/snapshot").await.expect(200));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_board_is_a_fold_of_the_log() {
+    let app = TestApp::start().await;
+    let worker = app.worker("w1").await;
+    let parent = app.creates_as(json!({ "task_type": "p", "phases": ["a", "b"], "queue": "parents" })).await;
+    for phase in ["a", "a", "b"] {
+        app.creates_as(json!({ "task_type": "c", "parent_task_id": parent, "phase": phase })).await;
+    }
+    worker.claims("default").await.completes().await;
+    worker.claims("default").await.fails("no").await;
+    // No checkpoint is written yet: the next start folds the log.
+    a_restart_shows_the_same_board(app).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_and_the_rest_of_the_log_give_the_same_board() {
+    let app = TestApp::start().await;
+    let worker = app.worker("w1").await;
+    app.creates_many(20, "t").await;
+    worker.claims("default").await.completes().await;
+    app.settles().await;
+    let checkpoint = {
+        let board = taskwatch::feed::read(&app.site.board);
+        taskwatch::store::checkpoints::Checkpoint {
+            position: board.position,
+            body: serde_json::to_string(&*board).unwrap(),
+        }
+    };
+    let now = app.clock.now();
+    taskwatch::store::checkpoints::save(app.site.store.pool(), &checkpoint, taskwatch::board::VERSION, now)
+        .await
+        .unwrap();
+    worker.claims("default").await.fails("no").await;
+    a_restart_shows_the_same_board(app).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_stops_reading_delays_nobody() {
+    let app = TestApp::start().await;
+    // Opened and never read.
+    let _stuck = app.events("?after=earliest").await;
+    let mut reader = app.events("?after=now").await;
+    let large = "x".repeat(4_000);
+    for _ in 0..20 {
+        let tasks = vec![json!({ "task_type": "t", "title": &large[..500], "description": large }); 200];
+        app.post("/api/v1/tasks", &json!(tasks)).await.expect(201);
+    }
+    let head = app.settles().await;
+    let frames = reader.events_to(head).await;
+    assert_eq!(frames.len() as i64, head);
+    eventually("the server still answers", || async { app.get("/readyz").await.status == 200 }).await;
+}

@@ -1,0 +1,23 @@
+//! Everything that the product promises, driven through its real edges: a real Postgres, real HTTP, a real browser,
+//! the real binary.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+#![expect(clippy::print_stdout, reason = "some tests measure, and say what they saw")]
+
+mod harness;
+
+mod api;
+mod bad_input;
+mod browser;
+mod chaos;
+mod documents;
+mod feed;
+mod filters;
+mod laws;
+mod pages;
+mod process;
+mod state_machine;
+mod stream;
+mod upkeep;
+mod viewers;
+mod writer;

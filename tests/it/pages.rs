@@ -1,0 +1,192 @@
+//! Pages, without a browser: what they say, what they never say.
+
+use serde_json::json;
+use taskwatch::page::PAGES;
+
+use crate::harness::{Stream, TestApp, eventually};
+
+/// Fills a server with something of everything, hostile names included.
+async fn filled() -> (TestApp, String, String) {
+    let app = TestApp::start().await;
+    let worker = app.worker("<img src=x onerror=alert(1)>").await;
+    let parent = app
+        .creates_as(json!({ "task_type": "p", "queue": "parents", "title": "\"><script>alert(1)</script>", "phases": ["<b>fetch</b>"] }))
+        .await;
+    let body = json!({ "task_type": "' onmouseover='x", "parent_task_id": parent, "phase": "<b>fetch</b>", "title": "{{7*7}} hx-get=/x", "max_attempts": 1, "payload": "</pre><script>" });
+    let child = app.creates_as(body).await;
+    let task = worker.claims("default").await;
+    task.reports("progress", json!({ "percent": 50, "message": "\u{202e}evil\u{1b}[31m" })).await.expect(200);
+    task.fails("<script>alert('error')</script>\u{202e}").await;
+    worker
+        .beats(json!({ "connectors": [{ "connector_id": "<i>c</i>", "status": "error", "error": "<u>down</u>" }] }))
+        .await;
+    app.creates("waiting").await;
+    app.settles().await;
+    (app, parent, child)
+}
+
+fn addresses(parent: &str, child: &str) -> Vec<String> {
+    let fill = |path: &str| match path {
+        "/parents/{id}" => format!("/parents/{parent}"),
+        path => path.replace("{id}", child),
+    };
+    PAGES.iter().map(|page| fill(page.path)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_page_answers_and_shows_hostile_text_as_text() {
+    let (app, parent, child) = filled().await;
+    for path in addresses(&parent, &child) {
+        let reply = app.get(&path).await;
+        assert_eq!(reply.status, 200, "{path}");
+        let html = &reply.text;
+        for never in [
+            "<script>alert",
+            "<img src=x",
+            "<b>fetch",
+            "<i>c</i>",
+            "<u>down",
+            "</pre><script",
+            "\u{202e}",
+            "\u{1b}",
+            "' onmouseover='",
+        ] {
+            assert!(!html.contains(never), "{path} holds {never:?}");
+        }
+        assert!(
+            !html.contains(" style=") && !html.contains("<style") && !html.contains("onclick="),
+            "{path} has inline code"
+        );
+        assert!(html.contains("<h1>") && html.matches("<h1>").count() == 1, "{path} has one main heading");
+        assert!(html.len() < 150_000, "{path} is {} bytes", html.len());
+    }
+    let csp = app.http().get(&app.url).send().await.unwrap().headers()["content-security-policy"]
+        .to_str()
+        .unwrap()
+        .to_owned();
+    assert!(csp.contains("default-src 'none'") && !csp.contains("unsafe"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_page_answers_when_there_is_nothing() {
+    let app = TestApp::start().await;
+    for page in &PAGES {
+        let path = page.path.replace("{id}", &uuid::Uuid::now_v7().to_string());
+        let expected = if page.path.contains("{id}") { 404 } else { 200 };
+        assert_eq!(app.get(&path).await.status.as_u16(), expected, "{path}");
+    }
+    let overview = app.get("/").await.text;
+    assert!(overview.contains("No tasks yet") && overview.matches("curl --json").count() == 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn polling_and_live_get_the_same_bytes() {
+    let (app, parent, child) = filled().await;
+    for (page, path) in PAGES.iter().zip(addresses(&parent, &child)) {
+        // Workers' signs of life and the figures fade with time; the same version must be the same bytes.
+        let id = match page.name {
+            "task" => format!("&id={child}"),
+            "parent" => format!("&id={parent}"),
+            _ => String::new(),
+        };
+        eventually(&format!("{path} is the same both ways"), || async {
+            let mut live = Stream::open(app.http(), &format!("{}/live?page={}{id}", app.url, page.name), None).await;
+            let pushed = live.next().await.unwrap().data;
+            let polled = app.get(&format!("{path}?fragment=1")).await.text;
+            pushed == format!("<hx-partial hx-target=\"#page\" hx-swap=\"innerMorph\">{polled}</hx-partial>")
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_poll_with_nothing_new_is_answered_by_nothing() {
+    let (app, ..) = filled().await;
+    let fragment = app.get("/tasks?fragment=1&status=failed").await.text;
+    let start = fragment.find("hx-get=\"").unwrap() + "hx-get=\"".len();
+    let url = fragment[start..].split('"').next().unwrap().replace("&#38;", "&");
+    assert!(url.contains("version=") && url.contains("status=failed"), "{url}");
+    let reply = app.http().get(format!("{}{url}", app.url)).send().await.unwrap();
+    assert_eq!(reply.status(), 204);
+    assert!(reply.headers().contains_key("x-data-age-ms") && reply.headers().contains_key("x-data-position"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn live_pages_are_pushed_at_once_and_not_too_often() {
+    let app = TestApp::start().await;
+    let url = format!("{}/live?page=overview", app.url);
+    let mut live = Stream::open(app.http(), &url, None).await;
+    live.next().await.unwrap();
+    app.creates_many(500, "t").await;
+    let mut messages = 0;
+    loop {
+        let frame = live.next().await.unwrap();
+        messages += usize::from(frame.event.is_empty());
+        if frame.data.contains("<p class=\"big\">500</p>") {
+            break;
+        }
+    }
+    assert!(messages <= 4, "{messages} messages for one burst");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_address_is_a_page_that_says_so() {
+    let app = TestApp::start().await;
+    for (path, status, says) in [
+        ("/tasks?status=fine", 400, "&#39;fine&#39; is not a status"),
+        ("/tasks?colour=red", 400, "colour"),
+        ("/events-view?types=x", 400, "not an event type"),
+        ("/?status=failed", 400, "not known on this page"),
+        ("/tasks/7", 404, "not a UUID"),
+        ("/live?page=nothing", 400, "not the name of a page"),
+    ] {
+        let reply = app.get(path).await;
+        assert_eq!(reply.status.as_u16(), status, "{path}");
+        assert!(reply.text.contains(says), "{path}: {}", reply.text);
+    }
+    let request = app.http().get(format!("{}/nowhere", app.url)).header("accept", "text/html");
+    let reply = request.send().await.unwrap();
+    assert_eq!(reply.status(), 404);
+    assert!(reply.text().await.unwrap().contains("<h1>That did not work</h1>"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forms_work_without_scripts() {
+    let app = TestApp::start().await;
+    let id = app.creates("t").await;
+    for (action, status) in [("cancel", "cancelled"), ("retry", "pending")] {
+        let url = format!("{}/tasks/{id}/{action}", app.url);
+        let reply =
+            app.http().post(&url).header("sec-fetch-site", "same-origin").form(&[("x", "y")]).send().await.unwrap();
+        assert_eq!(reply.status(), 200, "followed to the task's page");
+        assert!(reply.text().await.unwrap().contains(status));
+    }
+    let reply = app.http().post(format!("{}/tasks/{id}/retry", app.url)).send().await.unwrap();
+    assert_eq!(reply.status(), 409);
+    assert!(reply.text().await.unwrap().contains("a pending task cannot be retried"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_are_kept_for_ever_under_their_hash() {
+    let app = TestApp::start().await;
+    let html = app.get("/").await.text;
+    let mut files: Vec<_> = html.split("\"/static/").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
+    files.dedup();
+    assert_eq!(files.len(), 5, "{files:?}");
+    for file in files {
+        let reply = app
+            .http()
+            .get(format!("{}/static/{file}", app.url))
+            .header("accept-encoding", "gzip")
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(
+            (reply.status().as_u16(), reply.headers()["content-encoding"].to_str().unwrap()),
+            (200, "gzip"),
+            "{file}"
+        );
+        assert!(reply.headers()["cache-control"].to_str().unwrap().contains("immutable"));
+        app.get(&format!("/static/{}", file.rsplit_once('.').unwrap().0)).await.expect(404);
+    }
+}
