@@ -41,11 +41,11 @@ COMMENT ON COLUMN taskwatch.events.body IS 'The encoded JSON object, byte for by
 CREATE INDEX events_task ON taskwatch.events (task_id, position) WHERE task_id IS NOT NULL;
 CREATE INDEX events_at ON taskwatch.events USING brin (at);
 
--- Makes sure that partitions exist for the four million positions at `head` and the eight million after them.
+-- Makes sure that partitions exist for the million positions at `head` and the two million after them.
 -- A new one is built beside the log and attached, which does not stop writers or readers.
 CREATE FUNCTION taskwatch.ensure_partitions(head bigint) RETURNS integer LANGUAGE plpgsql AS $$
 DECLARE
-    size CONSTANT bigint := 4000000;
+    size CONSTANT bigint := 1000000;
     first bigint := (greatest(head, 0) / size) * size;
     made integer := 0;
     name text;

@@ -121,6 +121,7 @@ impl App {
             clock: clock.clone(),
             board: board.clone(),
             worker_ttl: settings.rules().worker_ttl,
+            connector_stale: settings.rules().connector_stale,
             stalled_policy: settings.stalled_policy,
             ephemeral: ephemeral_sender,
             subscriptions: subscriptions.clone(),

@@ -105,6 +105,9 @@ pub struct Settings {
     /// Seconds of silence after which a worker is lost.
     #[arg(long, env = "TASKWATCH_WORKER_TTL_SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=86400))]
     pub worker_ttl_seconds: u32,
+    /// Seconds without a report after which a connector is unknown.
+    #[arg(long, env = "TASKWATCH_CONNECTOR_STALE_SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=86400))]
+    pub connector_stale_seconds: u32,
     /// Seconds that a claim holds without a sign of life.
     #[arg(long, env = "TASKWATCH_LEASE_SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=86400))]
     pub lease_seconds: u32,
@@ -155,6 +158,7 @@ impl Settings {
         Rules {
             lease: TimeDelta::seconds(self.lease_seconds.into()),
             worker_ttl: TimeDelta::seconds(self.worker_ttl_seconds.into()),
+            connector_stale: TimeDelta::seconds(self.connector_stale_seconds.into()),
             stalled_policy: self.stalled_policy,
             max_event_bytes: self.max_event_bytes as usize,
         }

@@ -2,6 +2,7 @@
 //!
 //! Its size depends on what is going on (workers, running tasks, open parents, queues), never on the backlog.
 
+pub mod durations;
 pub mod parents;
 pub mod queues;
 pub mod rates;
@@ -18,6 +19,7 @@ use crate::{
     event::{Event, Kind, envelope::Stats},
     model::{Name, Status},
 };
+use durations::Kinds;
 use parents::Parents;
 use queues::Queues;
 use rates::Rates;
@@ -26,7 +28,7 @@ use running::Running;
 use workers::Workers;
 
 /// Version of the encoding; a checkpoint of another one is folded again from the log.
-pub const VERSION: i32 = 1;
+pub const VERSION: i32 = 2;
 
 /// The state of everything at a position.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -49,6 +51,8 @@ pub struct Board {
     pub recent: Recent,
     /// What happened per second over the last hour.
     pub rates: Rates,
+    /// How long each kind of work usually takes.
+    pub kinds: Kinds,
 }
 
 impl Board {
@@ -72,6 +76,7 @@ impl Board {
         self.parents.apply(event);
         self.recent.apply(event);
         self.rates.apply(event);
+        self.kinds.apply(event);
         Ok(())
     }
 
@@ -133,6 +138,12 @@ pub fn moved(event: &Event) -> Option<(Option<Status>, Option<Status>)> {
         _ if event.old_status == event.status => None,
         _ => Some((event.old_status, event.status)),
     }
+}
+
+/// The value that an edit replaced; nothing when it left the field alone, `Some(None)` when it was empty before.
+fn edited<T: serde::de::DeserializeOwned>(event: &Event, field: &str) -> Option<Option<T>> {
+    let [old, _] = event.data.changes.as_ref()?.get(field)?;
+    serde_json::from_value(old.clone()).ok()
 }
 
 /// The name of the default queue, project and machine group when an event has none.

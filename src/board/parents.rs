@@ -1,11 +1,11 @@
 //! Parent tasks in progress: their children counted per phase.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{moved, name_or_dash};
+use super::{edited, moved, name_or_dash};
 use crate::{
     clock::Time,
     event::{Event, Kind},
@@ -39,6 +39,8 @@ pub struct Parent {
     pub task_type: Name,
     /// Its queue.
     pub queue: Name,
+    /// The task that groups it itself.
+    pub parent_task_id: Option<Uuid>,
     /// One line for people.
     pub title: Option<String>,
     /// Its own state.
@@ -60,6 +62,10 @@ pub struct Phase {
     pub name: Name,
     /// Its children by state.
     pub counts: Counts,
+    /// When its first child began.
+    pub started_at: Option<Time>,
+    /// When all its children were finished for the first time.
+    pub completed_at: Option<Time>,
 }
 
 /// How long a parent still takes, if it goes on as lately.
@@ -73,15 +79,74 @@ pub struct Eta {
 
 impl Parents {
     pub(super) fn apply(&mut self, event: &Event) {
+        if let Kind::PhaseStarted | Kind::PhaseCompleted = event.event_type {
+            self.turn_phase(event);
+            return;
+        }
         let Some(id) = event.task_id else { return };
         self.apply_own(id, event);
+        self.relocate(event);
         let Some(parent_id) = event.parent_task_id else { return };
         let Some((from, to)) = moved(event) else { return };
-        if let Some(parent) = self.open.get_mut(&parent_id) {
-            parent.count(event, from, to);
-        } else if let Some((_, parent)) = self.ended.iter_mut().find(|(id, _)| *id == parent_id) {
+        if let Some(parent) = self.known(parent_id) {
             parent.count(event, from, to);
         }
+    }
+
+    fn known(&mut self, id: Uuid) -> Option<&mut Parent> {
+        if self.open.contains_key(&id) {
+            return self.open.get_mut(&id);
+        }
+        self.ended.iter_mut().find(|(ended, _)| *ended == id).map(|(_, parent)| parent)
+    }
+
+    fn turn_phase(&mut self, event: &Event) {
+        let (Some(id), Some(name)) = (event.parent_task_id, &event.phase) else { return };
+        let Some(parent) = self.known(id) else { return };
+        let phase = parent.phase(name);
+        match event.event_type {
+            Kind::PhaseStarted => phase.started_at = Some(event.ts),
+            _ => phase.completed_at = Some(event.ts),
+        }
+    }
+
+    /// A report put a child under another parent or into another phase.
+    fn relocate(&mut self, event: &Event) {
+        let (old_parent, old_phase) = (edited::<Uuid>(event, "parent_task_id"), edited::<Name>(event, "phase"));
+        if old_parent.is_none() && old_phase.is_none() {
+            return;
+        }
+        let Some(status) = event.status else { return };
+        let was_under = old_parent.unwrap_or(event.parent_task_id);
+        let was_in = old_phase.unwrap_or_else(|| event.phase.clone()).unwrap_or_else(|| Name::literal(NO_PHASE));
+        if let Some(parent) = was_under.and_then(|id| self.known(id)) {
+            parent.phase(&was_in).counts.remove(status);
+        }
+        let is_in = event.phase.clone().unwrap_or_else(|| Name::literal(NO_PHASE));
+        if let Some(parent) = event.parent_task_id.and_then(|id| self.known(id)) {
+            parent.phase(&is_in).counts.add(status);
+        }
+    }
+
+    /// All tasks below a parent, with those below its children that are parents themselves; the parents among them are
+    /// not counted. Nothing when it has no parents below it.
+    #[must_use]
+    pub fn rolled_up(&self, id: Uuid) -> Option<Counts> {
+        let mut sum = self.get(id)?.total();
+        let (mut above, mut nested) = (vec![id], false);
+        let mut seen = BTreeSet::from([id]);
+        while let Some(next) = above.pop() {
+            let all = self.open.iter().chain(self.ended.iter().map(|(id, parent)| (id, parent)));
+            for (child, parent) in all.filter(|(_, parent)| parent.parent_task_id == Some(next)) {
+                if seen.insert(*child) {
+                    nested = true;
+                    sum.remove(parent.status);
+                    sum.add_all(&parent.total());
+                    above.push(*child);
+                }
+            }
+        }
+        nested.then_some(sum)
     }
 
     /// The event is about a task that is, or becomes, a parent itself: with its first child, or when it starts and has
@@ -97,6 +162,12 @@ impl Parents {
         }
         if (starts || becomes) && !self.open.contains_key(&id) {
             self.open.insert(id, Parent::new(event));
+        }
+        if let Some(parent) = self.open.get_mut(&id).filter(|_| becomes) {
+            // Children that were told of before their parent.
+            for (name, counts) in event.data.children.iter().flatten() {
+                parent.phase(name).counts = *counts;
+            }
         }
         let Some(parent) = self.open.get_mut(&id) else { return };
         parent.status = event.status.unwrap_or(parent.status);
@@ -118,13 +189,20 @@ impl Parents {
     }
 }
 
+impl Phase {
+    fn new(name: Name) -> Self {
+        Self { name, counts: Counts::default(), started_at: None, completed_at: None }
+    }
+}
+
 impl Parent {
     fn new(event: &Event) -> Self {
-        let phase = |name: &Name| Phase { name: name.clone(), counts: Counts::default() };
+        let phase = |name: &Name| Phase::new(name.clone());
         Self {
             project_id: name_or_dash(event.project_id.as_ref()),
             task_type: name_or_dash(event.task_type.as_ref()),
             queue: name_or_dash(event.queue.as_ref()),
+            parent_task_id: event.parent_task_id,
             title: event.data.title.clone(),
             status: event.status.unwrap_or(Status::Pending),
             created_at: event.ts,
@@ -153,7 +231,7 @@ impl Parent {
 
     fn phase(&mut self, name: &Name) -> &mut Phase {
         let index = self.phases.iter().position(|phase| phase.name == *name).unwrap_or_else(|| {
-            self.phases.push(Phase { name: name.clone(), counts: Counts::default() });
+            self.phases.push(Phase::new(name.clone()));
             self.phases.len() - 1
         });
         &mut self.phases[index]
@@ -163,14 +241,15 @@ impl Parent {
     #[must_use]
     pub fn total(&self) -> Counts {
         let mut total = Counts::default();
-        for Phase { counts, .. } in &self.phases {
-            total.pending += counts.pending;
-            total.running += counts.running;
-            total.completed += counts.completed;
-            total.failed += counts.failed;
-            total.cancelled += counts.cancelled;
-        }
+        self.phases.iter().for_each(|phase| total.add_all(&phase.counts));
         total
+    }
+
+    /// The phase that is worked on: the first that began and has unfinished children, else the first with any.
+    #[must_use]
+    pub fn current_phase(&self) -> Option<&Phase> {
+        let open = || self.phases.iter().filter(|phase| phase.counts.finished() < phase.counts.total());
+        open().find(|phase| phase.counts.running + phase.counts.finished() > 0).or_else(|| open().next())
     }
 
     /// Children finished per second lately; nothing while there are too few finishes to tell.

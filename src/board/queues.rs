@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::moved;
+use super::{durations::Durations, edited, moved};
 use crate::{
     clock::Time,
     event::{Event, Kind},
@@ -13,6 +13,9 @@ use crate::{
         queue::{Band, Priority},
     },
 };
+
+/// Window of waits and runs, seconds: percentiles cover the last five to ten minutes.
+pub const WINDOW: i64 = 300;
 
 /// Every queue that a task was ever in.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -26,12 +29,68 @@ pub struct Queue {
     pub tasks: BTreeMap<Status, u64>,
     /// What may be claimed, by priority 0–9.
     pub depth: [u64; 10],
+    /// Since when nothing is handed out.
+    pub paused_at: Option<Time>,
+    /// At most so many of its tasks run at once.
+    pub concurrency_limit: Option<u32>,
+    /// At most so many of its tasks start within the period.
+    pub rate_limit: Option<u32>,
+    /// That period, seconds, when it is not one.
+    pub rate_period_seconds: Option<u32>,
+    /// How long its tasks wait to be claimed.
+    pub waits: Durations,
+    /// How long its attempts take.
+    pub runs: Durations,
+    /// Tasks completed and attempts failed, per window of 60 s: the present and the one before.
+    pub ended: Ended,
     /// Since when the oldest of these waits; measured, not folded.
     #[serde(skip)]
     pub oldest_enqueued_at: Option<Time>,
 }
 
+/// What half, 95 and 99 of 100 stay below, milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct Percentiles {
+    /// Half.
+    pub p50_ms: u64,
+    /// 95 of 100.
+    pub p95_ms: u64,
+    /// 99 of 100.
+    pub p99_ms: u64,
+}
+
+/// How fast a queue is lately.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, utoipa::ToSchema)]
+pub struct Figures {
+    /// Tasks completed per second, over one to two minutes.
+    pub completed_per_second: f64,
+    /// Attempts failed per second, over one to two minutes.
+    pub failed_per_second: f64,
+    /// How long tasks wait to be claimed, over five to ten minutes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wait: Option<Percentiles>,
+    /// How long attempts take, over five to ten minutes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run: Option<Percentiles>,
+}
+
 impl Queue {
+    /// How fast it is lately.
+    #[must_use]
+    pub fn figures(&self, now: Time) -> Figures {
+        let percentiles = |durations: &Durations| {
+            let at = |percent| durations.percentile(percent, now, WINDOW);
+            Some(Percentiles { p50_ms: at(50)?, p95_ms: at(95)?, p99_ms: at(99)? })
+        };
+        let (completed_per_second, failed_per_second) = self.ended.per_second(now);
+        Figures {
+            completed_per_second,
+            failed_per_second,
+            wait: percentiles(&self.waits),
+            run: percentiles(&self.runs),
+        }
+    }
+
     /// How many tasks are in a state.
     #[must_use]
     pub fn count(&self, status: Status) -> u64 {
@@ -53,7 +112,95 @@ impl Queue {
     }
 }
 
+impl Queue {
+    /// An operator decided about it.
+    fn decide(&mut self, event: &Event) {
+        let new = |field: &str| Some(event.data.changes.as_ref()?.get(field)?[1].clone());
+        if let Some(paused_at) = new("paused_at") {
+            self.paused_at = serde_json::from_value(paused_at).unwrap_or_default();
+        }
+        for (field, slot) in [
+            ("concurrency_limit", &mut self.concurrency_limit),
+            ("rate_limit", &mut self.rate_limit),
+            ("rate_period_seconds", &mut self.rate_period_seconds),
+        ] {
+            if let Some(value) = new(field) {
+                *slot = serde_json::from_value(value).unwrap_or_default();
+            }
+        }
+    }
+
+    /// How long a task waited, or an attempt took.
+    fn time(&mut self, event: &Event) {
+        match event.event_type {
+            Kind::TaskStarted => {
+                if let Some(ms) = event.data.wait_ms {
+                    self.waits.add(ms, event.ts, WINDOW);
+                }
+            }
+            Kind::TaskCompleted | Kind::TaskFailed | Kind::TaskRetry => {
+                if let Some(ms) = event.duration_ms {
+                    self.runs.add(ms, event.ts, WINDOW);
+                }
+                self.ended.add(event.event_type == Kind::TaskCompleted, event.ts);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// What ended in a queue: counts of the present minute and the one before.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    minute: i64,
+    /// Completed and failed.
+    current: (u64, u64),
+    last: (u64, u64),
+}
+
+impl Ended {
+    fn add(&mut self, completed: bool, ts: Time) {
+        let minute = ts.timestamp().div_euclid(60);
+        if minute > self.minute {
+            self.last = if minute == self.minute + 1 { self.current } else { (0, 0) };
+            (self.current, self.minute) = ((0, 0), minute);
+        }
+        let slot = if completed { &mut self.current.0 } else { &mut self.current.1 };
+        *slot += 1;
+    }
+
+    /// Completed and failed per second, over one to two minutes.
+    #[must_use]
+    pub fn per_second(&self, now: Time) -> (f64, f64) {
+        let into = now.timestamp().rem_euclid(60);
+        let (counts, seconds) = match now.timestamp().div_euclid(60) - self.minute {
+            ..=0 => ((self.current.0 + self.last.0, self.current.1 + self.last.1), 60 + into),
+            1 => (self.current, 60 + into),
+            _ => ((0, 0), 60),
+        };
+        (counts.0 as f64 / seconds as f64, counts.1 as f64 / seconds as f64)
+    }
+}
+
 impl Queues {
+    /// An edit put a task into another queue or gave it another priority.
+    fn relocate(&mut self, name: &Name, event: &Event) {
+        let (Some(status), Some(priority)) = (event.status, event.priority) else { return };
+        let (old_queue, old_priority) = (edited(event, "queue").flatten(), edited(event, "priority").flatten());
+        if old_queue.is_none() && old_priority.is_none() {
+            return;
+        }
+        let pending = u64::from(status == Status::Pending);
+        let old = self.0.entry(old_queue.unwrap_or_else(|| name.clone())).or_default();
+        let count = old.tasks.entry(status).or_default();
+        *count = count.saturating_sub(1);
+        let line = &mut old.depth[usize::from(old_priority.unwrap_or(priority).get())];
+        *line = line.saturating_sub(pending);
+        let new = self.0.entry(name.clone()).or_default();
+        *new.tasks.entry(status).or_default() += 1;
+        new.depth[usize::from(priority.get())] += pending;
+    }
+
     pub(super) fn apply(&mut self, event: &Event) {
         let Some(name) = &event.queue else { return };
         if event.event_type == Kind::QueueDepthUpdate {
@@ -62,8 +209,14 @@ impl Queues {
             }
             return;
         }
-        let Some((from, to)) = moved(event) else { return };
+        if let Kind::QueuePaused | Kind::QueueResumed | Kind::OperatorAction = event.event_type {
+            self.0.entry(name.clone()).or_default().decide(event);
+            return;
+        }
+        self.relocate(name, event);
         let queue = self.0.entry(name.clone()).or_default();
+        queue.time(event);
+        let Some((from, to)) = moved(event) else { return };
         let line = event.priority.map(|priority| &mut queue.depth[usize::from(priority.get())]);
         if let Some(line) = line {
             if from == Some(Status::Pending) {

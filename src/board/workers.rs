@@ -69,7 +69,13 @@ impl Workers {
                 let status = event.data.status.as_ref().and_then(|status| status.as_str().parse().ok());
                 if let (Some(worker), Some(connector_id)) = (self.0.get_mut(&id), &event.connector_id) {
                     let status = status.unwrap_or(ConnectorStatus::Unknown);
-                    let connector = Connector { status, error: event.error.clone(), since: event.ts };
+                    let connector = Connector {
+                        status,
+                        error: event.error.clone(),
+                        since: event.ts,
+                        reported_at: event.data.unreported_since,
+                        tasks: 0,
+                    };
                     worker.connectors.insert(connector_id.clone(), connector);
                 }
             }

@@ -1,10 +1,14 @@
 //! Events before they have a place in the log, made from what the model says happened.
 
+use uuid::Uuid;
+
 use super::{Event, Kind};
 use crate::{
     clock::Time,
     model::{
         Name,
+        edit::{Changes, EditKind},
+        phase::Counts,
         transition::{Step, TaskEvent},
         worker::{Worker, WorkerEvent},
     },
@@ -52,6 +56,7 @@ pub fn task_event(step: &Step, actor: Option<&str>, now: Time) -> Event {
     event.priority = Some(task.priority);
     event.worker_id = task.worker_id;
     event.machine_id = task.machine_id.clone();
+    event.connector_id = task.connector_id.clone();
     event.attempt = (task.attempt > 0).then_some(task.attempt);
     event.retry_count = (task.retry_count > 0).then_some(task.retry_count);
     event.old_status = step.old_status;
@@ -65,11 +70,15 @@ pub fn task_event(step: &Step, actor: Option<&str>, now: Time) -> Event {
             event.data.title = title();
             event.data.phases = phases();
             event.data.max_attempts = Some(task.max_attempts);
+            event.data.depends_on = (!task.depends_on.is_empty()).then(|| bounded(&task.depends_on));
+            event.data.run_at = task.run_at;
+            event.data.external_id.clone_from(&task.external_id);
         }
         TaskEvent::Enqueued { reason } => event.data.reason = reason.map(str::to_owned),
-        TaskEvent::Started => {
+        TaskEvent::Started { wait_ms } => {
             event.data.title = title();
             event.data.phases = phases();
+            event.data.wait_ms = *wait_ms;
         }
         TaskEvent::Progressed(progress) => {
             event.message.clone_from(&progress.message);
@@ -98,12 +107,65 @@ pub fn task_event(step: &Step, actor: Option<&str>, now: Time) -> Event {
         }
         TaskEvent::Cancelled { reason } => event.data.reason.clone_from(reason),
         TaskEvent::Deleted => {}
-        TaskEvent::BecameParent => {
+        TaskEvent::BecameParent { children } => {
             event.data.title = title();
             event.data.phases = phases();
             event.data.changes = Some([("is_parent".to_owned(), [false.into(), true.into()])].into());
+            event.data.children = (!children.is_empty()).then(|| children.clone());
         }
+        TaskEvent::Edited { changes, .. } => {
+            event.data.title = title();
+            event.data.changes = Some(changes.clone());
+        }
+        TaskEvent::Unblocked => event.data.reason = Some("unblocked".to_owned()),
     }
+    if task.observed.is_some() {
+        event.data.reported_at = match &step.event {
+            TaskEvent::Created => Some(task.created_at),
+            TaskEvent::Enqueued { .. } => task.enqueued_at,
+            TaskEvent::Started { .. } => task.started_at,
+            TaskEvent::Completed { .. } | TaskEvent::Failed { .. } | TaskEvent::Cancelled { .. } => task.finished_at,
+            _ => None,
+        };
+    }
+    event
+}
+
+/// Dependencies named in an event; the task's own record has all.
+const MAX_DEPENDENCIES: usize = 32;
+
+fn bounded(ids: &[Uuid]) -> Vec<Uuid> {
+    ids.iter().take(MAX_DEPENDENCIES).copied().collect()
+}
+
+/// A phase of a parent that began or ended.
+#[must_use]
+pub fn phase_event(
+    kind: Kind,
+    (parent_task_id, phase, project_id): (Uuid, &Name, Option<&Name>),
+    counts: Counts,
+    started_at: Option<Time>,
+    now: Time,
+) -> Event {
+    let mut event = Event::new(kind, now);
+    event.project_id = project_id.cloned();
+    event.parent_task_id = Some(parent_task_id);
+    event.phase = Some(phase.clone());
+    event.data.children = Some([(phase.clone(), counts)].into());
+    if kind == Kind::PhaseCompleted {
+        event.duration_ms = started_at.map(|at| u64::try_from((now - at).num_milliseconds()).unwrap_or_default());
+    }
+    event
+}
+
+/// An operator's decision about a queue.
+#[must_use]
+pub fn queue_event(queue: &Name, kind: Kind, changes: Changes, actor: &str, now: Time) -> Event {
+    let mut event = Event::new(kind, now);
+    event.queue = Some(queue.clone());
+    event.actor = Some(actor.to_owned());
+    event.data.action = (kind == Kind::OperatorAction).then(|| "limit_queue".to_owned());
+    event.data.changes = Some(changes);
     event
 }
 
@@ -111,7 +173,7 @@ const fn task_kind(event: &TaskEvent) -> Kind {
     match event {
         TaskEvent::Created => Kind::TaskCreated,
         TaskEvent::Enqueued { .. } => Kind::TaskEnqueued,
-        TaskEvent::Started => Kind::TaskStarted,
+        TaskEvent::Started { .. } => Kind::TaskStarted,
         TaskEvent::Progressed(_) => Kind::TaskProgress,
         TaskEvent::Completed { .. } => Kind::TaskCompleted,
         TaskEvent::Retried { .. } => Kind::TaskRetry,
@@ -119,7 +181,16 @@ const fn task_kind(event: &TaskEvent) -> Kind {
         TaskEvent::Stalled(_) => Kind::TaskStalled,
         TaskEvent::Cancelled { .. } => Kind::TaskCancelled,
         TaskEvent::Deleted => Kind::TaskDeleted,
-        TaskEvent::BecameParent => Kind::TaskUpdated,
+        TaskEvent::BecameParent { .. } | TaskEvent::Unblocked => Kind::TaskUpdated,
+        TaskEvent::Edited { kind, .. } => match kind {
+            EditKind::Facts => Kind::TaskUpdated,
+            EditKind::Priority => Kind::TaskPriorityChanged,
+            EditKind::Assignee => Kind::TaskAssigned,
+            EditKind::Collaborators => Kind::TaskCollaboratorsUpdated,
+            EditKind::Watchers => Kind::TaskWatchersUpdated,
+            EditKind::DependencyAdded => Kind::TaskDependencyAdded,
+            EditKind::DependencyRemoved => Kind::TaskDependencyRemoved,
+        },
     }
 }
 
@@ -159,6 +230,8 @@ pub fn worker_event(worker: &Worker, what: &WorkerEvent, now: Time) -> Event {
             data.status = Some(Name::literal(connector.status.as_str()));
             event.connector_id = Some(connector_id.clone());
             event.error.clone_from(&connector.error);
+            let unknown = connector.status == crate::model::worker::ConnectorStatus::Unknown;
+            data.unreported_since = connector.reported_at.filter(|_| unknown);
         }
     }
     event

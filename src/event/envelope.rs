@@ -10,6 +10,8 @@ use crate::{
     clock::Time,
     model::{
         Name, Priority, Status,
+        edit::Changes,
+        phase::Counts,
         report::{Json, WorkCounts},
     },
 };
@@ -232,7 +234,31 @@ data! {
     /// When the next attempt may start.
     next_run_at: Time,
     /// What was edited: field to `[old, new]`.
-    changes: BTreeMap<String, [serde_json::Value; 2]>,
+    changes: Changes,
+    /// Tasks that must complete first.
+    depends_on: Vec<Uuid>,
+    /// Not to start before.
+    run_at: Time,
+    /// The id in the system that reports the task.
+    external_id: String,
+    /// When it happened, by the clock of the system that reported it.
+    reported_at: Time,
+    /// How long the task could have been claimed before, milliseconds.
+    wait_ms: u64,
+    /// Children by phase and state.
+    children: BTreeMap<Name, Counts>,
+    /// Since when a connector has not been reported.
+    unreported_since: Time,
+    /// What an operator did.
+    action: String,
+    /// Tasks it was to be done to.
+    matched: u64,
+    /// Tasks it was done to.
+    succeeded: u64,
+    /// Tasks it could not be done to.
+    failed: u64,
+    /// The recurring task that is the reason.
+    schedule: String,
     /// The worker's name.
     name: Name,
     /// Queues the worker serves.

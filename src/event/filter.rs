@@ -20,13 +20,14 @@ pub struct Row {
 }
 
 /// The words of `topics`.
-pub const TOPICS: [(&str, &[Topic]); 9] = [
+pub const TOPICS: [(&str, &[Topic]); 10] = [
     ("tasks", &[Topic::TasksStatus, Topic::TasksProgress, Topic::TasksEdits]),
     ("tasks:status", &[Topic::TasksStatus]),
     ("tasks:progress", &[Topic::TasksProgress]),
     ("tasks:edits", &[Topic::TasksEdits]),
     ("workers", &[Topic::Workers]),
     ("connectors", &[Topic::Connectors]),
+    ("phases", &[Topic::Phases]),
     ("queues", &[Topic::Queues]),
     ("stats", &[Topic::Stats]),
     (
@@ -47,7 +48,7 @@ pub const TOPICS: [(&str, &[Topic]); 9] = [
 pub const ROWS: [Row; 14] = [
     Row {
         name: "topics",
-        help: "groups of event types: tasks, tasks:status, tasks:progress, tasks:edits, workers, connectors, queues, stats, all",
+        help: "groups of event types: tasks, tasks:status, tasks:progress, tasks:edits, workers, connectors, phases, queues, stats, all",
         parse: topics,
     },
     Row { name: "types", help: "event types; * stands for any ending, as in task_*", parse: types },

@@ -19,6 +19,8 @@ pub enum Topic {
     Workers,
     /// Connectors changed.
     Connectors,
+    /// Phases of parent tasks began or ended.
+    Phases,
     /// Queues changed.
     Queues,
     /// Figures.
@@ -35,6 +37,7 @@ impl Topic {
             Self::TasksEdits => "tasks:edits",
             Self::Workers => "workers",
             Self::Connectors => "connectors",
+            Self::Phases => "phases",
             Self::Queues => "queues",
             Self::Stats => "stats",
         }
@@ -105,27 +108,39 @@ macro_rules! kinds {
 
 kinds! {
     TaskCreated = "task_created", TasksStatus, durable, Quiet, "A task was created.",
-        ["title", "phases", "max_attempts"];
+        ["depends_on", "external_id", "max_attempts", "phases", "reported_at", "run_at", "schedule", "title"];
     TaskEnqueued = "task_enqueued", TasksStatus, durable, Quiet, "A task may be claimed.",
-        ["reason"];
+        ["reason", "reported_at"];
     TaskStarted = "task_started", TasksStatus, durable, Busy, "A worker began an attempt.",
-        ["phases", "title"];
+        ["phases", "reported_at", "title", "wait_ms"];
     TaskProgress = "task_progress", TasksProgress, durable, Busy, "A worker told how far it is.",
-        ["percent"];
+        ["percent", "reported_at"];
     TaskCompleted = "task_completed", TasksStatus, durable, Good, "A task is done.",
-        ["result", "title"];
+        ["reported_at", "result", "title"];
     TaskRetry = "task_retry", TasksStatus, durable, Warn, "An attempt failed; another follows.",
-        ["next_run_at", "title"];
+        ["next_run_at", "reported_at", "title"];
     TaskFailed = "task_failed", TasksStatus, durable, Bad, "A task was given up.",
-        ["title"];
+        ["reported_at", "title"];
     TaskStalled = "task_stalled", TasksStatus, durable, Warn, "An attempt was lost with its lease, its worker or its time.",
         ["reason"];
     TaskCancelled = "task_cancelled", TasksStatus, durable, Warn, "Someone stopped a task.",
-        ["reason"];
+        ["reason", "reported_at"];
     TaskDeleted = "task_deleted", TasksStatus, durable, Quiet, "Someone removed a task.",
         [];
     TaskUpdated = "task_updated", TasksEdits, durable, Quiet, "A task's own facts changed.",
-        ["changes", "phases", "title"];
+        ["changes", "children", "phases", "reason", "title"];
+    TaskPriorityChanged = "task_priority_changed", TasksEdits, durable, Quiet, "Someone changed a task's priority.",
+        ["changes", "title"];
+    TaskAssigned = "task_assigned", TasksEdits, durable, Quiet, "Someone else is responsible for a task.",
+        ["changes", "title"];
+    TaskCollaboratorsUpdated = "task_collaborators_updated", TasksEdits, durable, Quiet, "Other people work on a task.",
+        ["changes", "title"];
+    TaskWatchersUpdated = "task_watchers_updated", TasksEdits, durable, Quiet, "Other people watch a task.",
+        ["changes", "title"];
+    TaskDependencyAdded = "task_dependency_added", TasksEdits, durable, Quiet, "A task waits for more tasks.",
+        ["changes", "title"];
+    TaskDependencyRemoved = "task_dependency_removed", TasksEdits, durable, Quiet, "A task waits for fewer tasks.",
+        ["changes", "title"];
     WorkerStarted = "worker_started", Workers, durable, Good, "A worker registered.",
         ["name", "queues", "status", "version"];
     WorkerHeartbeat = "worker_heartbeat", Workers, ephemeral, Quiet, "A worker is alive.",
@@ -135,7 +150,17 @@ kinds! {
     WorkerStopped = "worker_stopped", Workers, durable, Warn, "A worker left or was lost.",
         ["name", "old_status", "reason", "status"];
     ConnectorStatusChanged = "connector_status_changed", Connectors, durable, Quiet, "A connector does something else now.",
-        ["old_status", "status"];
+        ["old_status", "status", "unreported_since"];
+    PhaseStarted = "phase_started", Phases, durable, Busy, "The first task of a parent's phase began.",
+        ["children"];
+    PhaseCompleted = "phase_completed", Phases, durable, Good, "All tasks of a parent's phase are finished.",
+        ["children"];
+    QueuePaused = "queue_paused", Queues, durable, Warn, "An operator stopped handing out the tasks of a queue.",
+        ["changes"];
+    QueueResumed = "queue_resumed", Queues, durable, Good, "An operator let the tasks of a queue be handed out again.",
+        ["changes"];
+    OperatorAction = "operator_action", Queues, durable, Quiet, "An operator did something that is not about one task.",
+        ["action", "changes", "failed", "matched", "reason", "schedule", "succeeded"];
     QueueDepthUpdate = "queue_depth_update", Queues, ephemeral, Quiet, "How long a queue is, and since when its oldest task waits.",
         ["depth", "oldest_enqueued_at"];
     StatsSnapshot = "stats_snapshot", Stats, ephemeral, Quiet, "The figures of the overview.",

@@ -12,25 +12,49 @@ pub fn fit(mut event: Event, max_bytes: usize) -> (Event, String) {
         if json.len() <= max_bytes {
             return (event, json);
         }
-        let Some((_, field, clear)) = candidates(&event).into_iter().max_by_key(|(size, ..)| *size) else {
+        let Some((_, field)) = candidates(&event).into_iter().max() else {
             return (event, json);
         };
-        clear(&mut event);
-        event.truncated.push(field.to_owned());
+        clear(&mut event, &field);
+        event.truncated.push(field);
     }
 }
 
-type Clear = fn(&mut Event);
+/// Fields of an edit that others count by; these edits are small.
+const PLACES: [&str; 7] = ["is_parent", "parent_task_id", "phase", "priority", "project_id", "queue", "task_type"];
 
-fn candidates(event: &Event) -> Vec<(usize, &'static str, Clear)> {
-    let sizes: [(Option<usize>, &'static str, Clear); 5] = [
-        (event.data.result.as_ref().map(|v| v.as_str().len()), "data.result", |e| e.data.result = None),
-        (event.data.title.as_ref().map(String::len), "data.title", |e| e.data.title = None),
-        (event.data.reason.as_ref().map(String::len), "data.reason", |e| e.data.reason = None),
-        (event.error.as_ref().map(String::len), "error", |e| e.error = None),
-        (event.message.as_ref().map(String::len), "message", |e| e.message = None),
+/// Fields that may go, with their sizes.
+fn candidates(event: &Event) -> Vec<(usize, String)> {
+    let texts = [
+        (event.data.result.as_ref().map(|v| v.as_str().len()), "data.result"),
+        (event.data.title.as_ref().map(String::len), "data.title"),
+        (event.data.reason.as_ref().map(String::len), "data.reason"),
+        (event.data.depends_on.as_ref().map(|ids| ids.len() * 39), "data.depends_on"),
+        (event.error.as_ref().map(String::len), "error"),
+        (event.message.as_ref().map(String::len), "message"),
     ];
-    sizes.into_iter().filter_map(|(size, field, clear)| Some((size?, field, clear))).collect()
+    let texts = texts.into_iter().filter_map(|(size, field)| Some((size?, field.to_owned())));
+    let changes = event.data.changes.iter().flatten().filter(|(field, _)| !PLACES.contains(&field.as_str()));
+    let changes = changes
+        .map(|(field, [old, new])| (old.to_string().len() + new.to_string().len(), format!("data.changes.{field}")));
+    texts.chain(changes).collect()
+}
+
+fn clear(event: &mut Event, field: &str) {
+    match field {
+        "data.result" => event.data.result = None,
+        "data.title" => event.data.title = None,
+        "data.reason" => event.data.reason = None,
+        "data.depends_on" => event.data.depends_on = None,
+        "error" => event.error = None,
+        "message" => event.message = None,
+        change => {
+            let name = change.trim_start_matches("data.changes.");
+            if let Some(changes) = &mut event.data.changes {
+                changes.remove(name);
+            }
+        }
+    }
 }
 
 /// The JSON of an event: one line, no CR, LF or NUL (serde_json escapes them).

@@ -1,7 +1,7 @@
 //! Claims that wait for work. An event that makes a task claimable wakes one claim that waits for its queue.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -25,6 +25,8 @@ struct Lines {
     waiting: HashMap<u64, Arc<Notify>>,
     /// Who stands in which line; who was woken is passed over.
     queues: HashMap<Name, VecDeque<u64>>,
+    /// Queues whose limit held something back: there the end of a task lets another begin.
+    limited: HashSet<Name>,
 }
 
 /// A place in the line of each queue asked for. Take it before looking for work, so that nothing falls in between.
@@ -53,13 +55,28 @@ impl Waiters {
         Place { lines: self.lines.clone(), number, queues: queues.to_vec(), notify, used: false }
     }
 
-    /// Wakes one claim when the event made a task claimable.
+    /// These queues, or one of them, are at their limits.
+    pub fn are_limited(&self, queues: &[Name]) {
+        lock(&self.lines).limited.extend(queues.iter().cloned());
+    }
+
+    /// Wakes one claim when the event made a task claimable, and all of a queue when an operator opened it.
     pub fn wake(&self, event: &Event) {
-        if event.event_type == Kind::TaskEnqueued
-            && event.status == Some(Status::Pending)
-            && let Some(queue) = &event.queue
-        {
-            wake_one(&self.lines, queue);
+        let Some(queue) = &event.queue else { return };
+        match event.event_type {
+            Kind::TaskEnqueued if event.status == Some(Status::Pending) => {
+                wake_one(&self.lines, queue);
+            }
+            Kind::QueueResumed | Kind::OperatorAction => {
+                lock(&self.lines).limited.remove(queue);
+                while wake_one(&self.lines, queue) {}
+            }
+            _ if event.old_status == Some(Status::Running) && event.status != Some(Status::Running) => {
+                if lock(&self.lines).limited.contains(queue) {
+                    wake_one(&self.lines, queue);
+                }
+            }
+            _ => {}
         }
     }
 }
@@ -96,14 +113,15 @@ impl Drop for Place {
 }
 
 /// Wakes the first of a line; it leaves all its lines with that, so that none of them counts on it.
-fn wake_one(lines: &Mutex<Lines>, queue: &Name) {
+fn wake_one(lines: &Mutex<Lines>, queue: &Name) -> bool {
     let mut lines = lock(lines);
     let Lines { waiting, queues, .. } = &mut *lines;
-    let Some(line) = queues.get_mut(queue) else { return };
+    let Some(line) = queues.get_mut(queue) else { return false };
     let woken = std::iter::from_fn(|| line.pop_front()).find_map(|number| waiting.remove(&number));
-    if let Some(notify) = woken {
+    if let Some(notify) = &woken {
         notify.notify_one();
     }
+    woken.is_some()
 }
 
 fn lock(lines: &Mutex<Lines>) -> MutexGuard<'_, Lines> {

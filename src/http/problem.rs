@@ -94,6 +94,14 @@ impl From<WriteError> for Problem {
                     error.to_string(),
                 );
             }
+            WriteError::NoDependency(_) | WriteError::Cycle(_) => {
+                let code = if matches!(error, WriteError::Cycle(_)) { "dependency_cycle" } else { "invalid_field" };
+                return Self::field(StatusCode::UNPROCESSABLE_ENTITY, code, "depends_on", error.to_string());
+            }
+            WriteError::KeyTaken => (StatusCode::CONFLICT, "unique_key_taken"),
+            WriteError::Refused(Refusal::Observed { .. }) => (StatusCode::CONFLICT, "task_observed"),
+            WriteError::Refused(Refusal::Managed) => (StatusCode::CONFLICT, "task_managed"),
+            WriteError::Refused(Refusal::Group { .. }) => (StatusCode::CONFLICT, "task_is_group"),
             WriteError::Refused(Refusal::Illegal { .. }) => (StatusCode::CONFLICT, "illegal_transition"),
             WriteError::Refused(Refusal::Fenced { .. }) => (StatusCode::CONFLICT, "lease_lost"),
             WriteError::Refused(Refusal::Cancelled) => (StatusCode::CONFLICT, "task_cancelled"),

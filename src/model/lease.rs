@@ -10,8 +10,8 @@ use crate::clock::Time;
 /// A worker's hold on one attempt of one task.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Lease {
-    /// When it ends unless extended.
-    pub expires_at: Time,
+    /// When it ends unless extended; never, when nobody claimed the task.
+    pub expires_at: Option<Time>,
     /// The last progress reported.
     pub progress: Option<Progress>,
     /// The stall was reported already (policy `report`).
@@ -25,6 +25,8 @@ pub struct Claimant {
     pub worker_id: Uuid,
     /// Its machine.
     pub machine_id: Name,
+    /// The connector that it will use.
+    pub connector_id: Option<Name>,
 }
 
 /// Why a running task is considered stalled.
@@ -73,21 +75,32 @@ pub enum StalledPolicy {
     Report,
 }
 
-/// Wait before the first retry.
-const BACKOFF_BASE: TimeDelta = TimeDelta::seconds(1);
-/// Longest wait between attempts.
-const BACKOFF_CAP: TimeDelta = TimeDelta::seconds(3_600);
+/// How long to wait between attempts: doubled per retry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backoff {
+    /// Before the first retry, seconds.
+    pub base_seconds: u32,
+    /// At the most, seconds.
+    pub cap_seconds: u32,
+}
 
-/// Exponential backoff: 1 s doubled per retry up to an hour, of which the second half is random
-/// ("equal jitter", so that a burst of failures does not come back as a burst).
-/// `jitter` is 0.0–1.0; `retry` is 1 for the first retry.
-#[must_use]
-pub fn backoff(retry: u32, jitter: f64) -> TimeDelta {
-    let doubled = BACKOFF_BASE * 2_i32.pow(retry.saturating_sub(1).min(12));
-    let full = doubled.min(BACKOFF_CAP);
-    #[expect(clippy::cast_possible_truncation, reason = "at most an hour in milliseconds")]
-    let random = (full.num_milliseconds() as f64 / 2.0 * jitter.clamp(0.0, 1.0)) as i64;
-    full / 2 + TimeDelta::milliseconds(random)
+impl Default for Backoff {
+    fn default() -> Self {
+        Self { base_seconds: 1, cap_seconds: 3_600 }
+    }
+}
+
+impl Backoff {
+    /// The wait before a retry, of which the second half is random ("equal jitter", so that a burst of failures does
+    /// not come back as a burst). `jitter` is 0.0–1.0; `retry` is 1 for the first retry.
+    #[must_use]
+    pub fn wait(self, retry: u32, jitter: f64) -> TimeDelta {
+        let doubled = u64::from(self.base_seconds) << retry.saturating_sub(1).min(24);
+        let full = TimeDelta::seconds(i64::try_from(doubled).unwrap_or(i64::MAX).min(self.cap_seconds.into()));
+        #[expect(clippy::cast_possible_truncation, reason = "bounded by the cap in milliseconds")]
+        let random = (full.num_milliseconds() as f64 / 2.0 * jitter.clamp(0.0, 1.0)) as i64;
+        full / 2 + TimeDelta::milliseconds(random)
+    }
 }
 
 #[cfg(test)]
@@ -96,10 +109,14 @@ mod tests {
 
     #[test]
     fn backoff_doubles_and_is_capped() {
-        assert_eq!(backoff(1, 0.0), TimeDelta::milliseconds(500));
-        assert_eq!(backoff(1, 1.0), TimeDelta::seconds(1));
-        assert_eq!(backoff(4, 1.0), TimeDelta::seconds(8));
-        assert_eq!(backoff(40, 1.0), TimeDelta::seconds(3_600));
-        assert_eq!(backoff(u32::MAX, 7.0), TimeDelta::seconds(3_600));
+        let usual = Backoff::default();
+        assert_eq!(usual.wait(1, 0.0), TimeDelta::milliseconds(500));
+        assert_eq!(usual.wait(1, 1.0), TimeDelta::seconds(1));
+        assert_eq!(usual.wait(4, 1.0), TimeDelta::seconds(8));
+        assert_eq!(usual.wait(40, 1.0), TimeDelta::seconds(3_600));
+        assert_eq!(usual.wait(u32::MAX, 7.0), TimeDelta::seconds(3_600));
+        let steady = Backoff { base_seconds: 86_400, cap_seconds: 86_400 };
+        assert_eq!(steady.wait(1, 1.0), steady.wait(9, 1.0));
+        assert_eq!(Backoff { base_seconds: 0, cap_seconds: 0 }.wait(3, 1.0), TimeDelta::zero());
     }
 }

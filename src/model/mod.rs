@@ -1,11 +1,15 @@
 //! What tasks and workers are and may do. Pure: no I/O, no clock, no randomness; they come in as parameters.
 
+pub mod dependency;
+pub mod edit;
 pub mod lease;
 pub mod name;
+pub mod observe;
 pub mod phase;
 pub mod queue;
 pub mod report;
 pub mod status;
+pub mod step;
 pub mod task;
 pub mod transition;
 pub mod worker;

@@ -53,6 +53,15 @@ impl Counts {
         *slot = slot.saturating_sub(1);
     }
 
+    /// Adds other counts.
+    pub const fn add_all(&mut self, other: &Self) {
+        self.pending += other.pending;
+        self.running += other.running;
+        self.completed += other.completed;
+        self.failed += other.failed;
+        self.cancelled += other.cancelled;
+    }
+
     const fn slot(&mut self, status: Status) -> &mut u64 {
         match status {
             Status::Scheduled | Status::Blocked | Status::Pending | Status::Retrying => &mut self.pending,

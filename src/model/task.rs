@@ -4,7 +4,13 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-use super::{Name, Priority, Status, lease::Lease, report::Json};
+use super::{
+    Name, Priority, Status,
+    dependency::DependencyPolicy,
+    lease::{Backoff, Lease},
+    observe::Observed,
+    report::Json,
+};
 use crate::clock::Time;
 
 /// How the latest attempt ended. A report that is repeated afterwards is recognised by it.
@@ -79,6 +85,28 @@ pub struct Task {
     pub max_attempts: u32,
     /// Longest time of one attempt, seconds.
     pub timeout_seconds: Option<u32>,
+    /// How long to wait between attempts.
+    pub backoff: Backoff,
+    /// No second live task of the project has it.
+    pub unique_key: Option<String>,
+    /// Tasks that must complete first.
+    pub depends_on: Vec<Uuid>,
+    /// What becomes of it when one of them does not complete.
+    pub on_dependency_failure: DependencyPolicy,
+    /// A task waits, or waited, for it.
+    pub has_dependents: bool,
+    /// Nobody claims it: it starts and ends with its children.
+    pub close_when_done: bool,
+    /// Who is responsible for it.
+    pub assignee: Option<String>,
+    /// Who else works on it.
+    pub collaborators: Vec<String>,
+    /// Who wants to know how it goes.
+    pub watchers: Vec<String>,
+    /// Its id in the system that reports it, when that is no UUID.
+    pub external_id: Option<String>,
+    /// What another system's reports said, and when: such a task is only watched.
+    pub observed: Option<Box<Observed>>,
     /// Number of the latest attempt, 0 before the first.
     pub attempt: u32,
     /// Attempts that failed or stalled and were followed by another.
@@ -91,6 +119,8 @@ pub struct Task {
     pub worker_id: Option<Uuid>,
     /// The machine of the latest attempt.
     pub machine_id: Option<Name>,
+    /// The connector of the latest attempt.
+    pub connector_id: Option<Name>,
     /// When it was created.
     pub created_at: Time,
     /// When it last became claimable.
@@ -140,15 +170,77 @@ pub struct NewTask {
     pub max_attempts: u32,
     /// Longest time of one attempt, seconds.
     pub timeout_seconds: Option<u32>,
+    /// How long to wait between attempts.
+    pub backoff: Backoff,
+    /// Not to start before.
+    pub run_at: Option<Time>,
+    /// No second live task of the project has it.
+    pub unique_key: Option<String>,
+    /// Tasks that must complete first.
+    pub depends_on: Vec<Uuid>,
+    /// What becomes of it when one of them does not complete.
+    pub on_dependency_failure: DependencyPolicy,
+    /// Nobody claims it: it starts and ends with its children.
+    pub close_when_done: bool,
+    /// Who is responsible for it.
+    pub assignee: Option<String>,
+    /// Who else works on it.
+    pub collaborators: Vec<String>,
+    /// Who wants to know how it goes.
+    pub watchers: Vec<String>,
 }
 
 impl NewTask {
-    /// The task as it is before its first state; `inherited` is the parent's project.
+    /// A task of which only the kind and the queue are said.
     #[must_use]
-    pub fn into_task(self, inherited: Option<&Name>, now: Time) -> Task {
+    pub fn plain(id: Uuid, task_type: Name, queue: Name) -> Self {
+        Self {
+            id,
+            id_is_chosen: true,
+            project_id: None,
+            task_type,
+            queue,
+            parent_task_id: None,
+            phase: None,
+            title: None,
+            description: None,
+            priority: Priority::default(),
+            payload: None,
+            labels: BTreeMap::new(),
+            phases: Vec::new(),
+            max_attempts: 1,
+            timeout_seconds: None,
+            backoff: Backoff::default(),
+            run_at: None,
+            unique_key: None,
+            depends_on: Vec::new(),
+            on_dependency_failure: DependencyPolicy::default(),
+            close_when_done: false,
+            assignee: None,
+            collaborators: Vec::new(),
+            watchers: Vec::new(),
+        }
+    }
+
+    /// The tenant, when the parent's is `inherited`.
+    #[must_use]
+    pub fn project(&self, inherited: Option<&Name>) -> Name {
+        self.project_id.as_ref().or(inherited).cloned().unwrap_or_else(|| Name::literal("default"))
+    }
+
+    /// The task in its first state; `inherited` is the parent's project, `waits` tells that a dependency has not
+    /// completed.
+    #[must_use]
+    pub fn into_task(self, inherited: Option<&Name>, waits: bool, now: Time) -> Task {
+        let later = self.run_at.is_some_and(|run_at| run_at > now);
+        let status = match () {
+            () if waits || self.close_when_done => Status::Blocked,
+            () if later => Status::Scheduled,
+            () => Status::Pending,
+        };
         Task {
             id: self.id,
-            project_id: self.project_id.or_else(|| inherited.cloned()).unwrap_or_else(|| Name::literal("default")),
+            project_id: self.project(inherited),
             task_type: self.task_type,
             queue: self.queue,
             parent_task_id: self.parent_task_id,
@@ -156,21 +248,33 @@ impl NewTask {
             title: self.title,
             description: self.description,
             priority: self.priority,
-            status: Status::Pending,
+            status,
             payload: self.payload,
             labels: self.labels,
             is_parent: false,
             phases: self.phases,
             max_attempts: self.max_attempts,
             timeout_seconds: self.timeout_seconds,
+            backoff: self.backoff,
+            unique_key: self.unique_key,
+            depends_on: self.depends_on,
+            on_dependency_failure: self.on_dependency_failure,
+            has_dependents: false,
+            close_when_done: self.close_when_done,
+            assignee: self.assignee,
+            collaborators: self.collaborators,
+            watchers: self.watchers,
+            external_id: None,
+            observed: None,
             attempt: 0,
             retry_count: 0,
             outcome: None,
-            run_at: None,
+            run_at: self.run_at.filter(|_| later),
             worker_id: None,
             machine_id: None,
+            connector_id: None,
             created_at: now,
-            enqueued_at: Some(now),
+            enqueued_at: (status == Status::Pending).then_some(now),
             started_at: None,
             finished_at: None,
             result: None,

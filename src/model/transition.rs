@@ -1,10 +1,17 @@
 //! The task state machine. Every change of a task's state is decided here and nowhere else.
 
+use std::collections::BTreeMap;
+
 use chrono::TimeDelta;
 
+pub use super::step::{Decision, Refusal, Step, TaskEvent, create};
 use super::{
-    Status, Task,
-    lease::{Claimant, Lease, StallReason, StalledPolicy, backoff},
+    Name, Status, Task,
+    dependency::{Dependencies, DependencyPolicy},
+    edit::Edit,
+    lease::{Claimant, Lease, StallReason, StalledPolicy},
+    observe::Observation,
+    phase::Counts,
     report::{Fence, Json, Progress},
     task::Outcome,
 };
@@ -77,112 +84,23 @@ pub enum Command {
     Retry,
     /// Someone removes it.
     Delete,
-    /// Its first child was created.
-    BecomeParent,
-}
-
-/// What happened to a task, with what belongs to that alone.
-#[derive(Debug, Clone, PartialEq)]
-pub enum TaskEvent {
-    /// It exists.
-    Created,
-    /// It may be claimed.
-    Enqueued {
-        /// Why, when it is not new.
-        reason: Option<&'static str>,
+    /// Its first child was created, or it is told of after its children.
+    BecomeParent {
+        /// Its children so far, by phase.
+        children: BTreeMap<Name, Counts>,
     },
-    /// An attempt began.
-    Started,
-    /// An attempt went on.
-    Progressed(Progress),
-    /// Done.
-    Completed {
-        /// Time of the attempt.
-        duration_ms: u64,
-        /// What came out.
-        result: Option<Json>,
-    },
-    /// The attempt failed, another follows.
-    Retried {
-        /// Time of the attempt.
-        duration_ms: u64,
-        /// Why it failed.
-        error: String,
-        /// When the next may start.
-        next_run_at: Time,
-    },
-    /// Given up.
-    Failed {
-        /// Time of the attempt.
-        duration_ms: u64,
-        /// Why.
-        error: String,
-    },
-    /// The attempt was lost.
-    Stalled(StallReason),
-    /// Stopped by someone.
-    Cancelled {
-        /// Why.
-        reason: Option<String>,
-    },
-    /// Removed.
-    Deleted,
-    /// It groups other tasks from now on.
-    BecameParent,
-}
-
-/// One thing that happened, with the state before it and the task after it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Step {
-    /// The state before; `None` when the task did not exist.
-    pub old_status: Option<Status>,
-    /// The task after.
-    pub after: Task,
-    /// What happened.
-    pub event: TaskEvent,
-}
-
-/// Why a command was not carried out. Nothing changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// The table of states has no such arrow.
-    #[error("a {status} task cannot be {wanted}")]
-    Illegal {
-        /// Where it stands.
-        status: Status,
-        /// What was wanted, as a participle.
-        wanted: &'static str,
-    },
-    /// The report names an attempt or a worker that no longer holds the task.
-    #[error(
-        "attempt {attempt} of this worker no longer holds the task (it is {status}, attempt {current}); stop working on it"
-    )]
-    Fenced {
-        /// The attempt named.
-        attempt: u32,
-        /// The latest attempt.
-        current: u32,
-        /// Where the task stands.
-        status: Status,
-    },
-    /// The task was cancelled while the worker had it.
-    #[error("the task was cancelled; stop working on it")]
-    Cancelled,
-}
-
-/// What became of a task: the steps in order; none when there was nothing to change.
-pub type Decision = Result<(Task, Vec<Step>), Refusal>;
-
-/// The steps of a task that comes into being.
-#[must_use]
-pub fn create(task: Task) -> Vec<Step> {
-    let status = task.status;
-    let enqueued = Step { old_status: Some(status), after: task.clone(), event: TaskEvent::Enqueued { reason: None } };
-    let mut steps = vec![Step { old_status: None, after: task, event: TaskEvent::Created }];
-    if status == Status::Pending {
-        steps.push(enqueued);
-    }
-    steps
+    /// A task begins to wait for it.
+    GainDependent,
+    /// Where the tasks stand that it waits for.
+    Depend(Dependencies),
+    /// Where its children stand.
+    Children(Counts),
+    /// Someone changes what it says.
+    Edit(Box<Edit>),
+    /// Another system reports it.
+    Observe(Box<Observation>),
+    /// Its parent's project, for a reported task without one of its own.
+    Inherit(Name),
 }
 
 impl Task {
@@ -203,23 +121,33 @@ impl Task {
             Command::Cancel { reason } => self.cancel(reason, now),
             Command::Retry => self.retry(now),
             Command::Delete => Ok(self.step(TaskEvent::Deleted, |_| {})),
-            Command::BecomeParent if self.is_parent => Ok(self.unchanged()),
-            Command::BecomeParent => Ok(self.step(TaskEvent::BecameParent, |task| task.is_parent = true)),
+            Command::BecomeParent { .. } if self.is_parent => Ok(self.unchanged()),
+            Command::BecomeParent { children } => {
+                Ok(self.step(TaskEvent::BecameParent { children }, |task| task.is_parent = true))
+            }
+            Command::GainDependent => Ok((Self { has_dependents: true, ..self.clone() }, Vec::new())),
+            Command::Depend(dependencies) => self.depend(dependencies, now),
+            Command::Children(children) => self.follow(&children, now),
+            Command::Edit(edit) => self.edit(*edit),
+            Command::Observe(observation) => self.observe(&observation, now),
+            Command::Inherit(project) => self.inherit(&project),
         }
     }
 
     fn claim(&self, by: Claimant, lease_until: Time, now: Time) -> Decision {
-        if self.status != Status::Pending {
+        if self.status != Status::Pending || self.observed.is_some() {
             return self.illegal("claimed");
         }
-        Ok(self.step(TaskEvent::Started, |task| {
+        let wait_ms = self.enqueued_at.map(|since| millis(now - since));
+        Ok(self.step(TaskEvent::Started { wait_ms }, |task| {
             task.status = Status::Running;
             task.attempt += 1;
             task.outcome = None;
             task.worker_id = Some(by.worker_id);
             task.machine_id = Some(by.machine_id);
+            task.connector_id = by.connector_id;
             task.started_at = Some(now);
-            task.lease = Some(Lease { expires_at: lease_until, progress: None, stalled: false });
+            task.lease = Some(Lease { expires_at: Some(lease_until), progress: None, stalled: false });
         }))
     }
 
@@ -229,7 +157,7 @@ impl Task {
             return self.extend(fence, lease_until, now);
         }
         let extended = Lease {
-            expires_at: lease.expires_at.max(lease_until),
+            expires_at: lease.expires_at.max(Some(lease_until)),
             progress: Some(progress.clone()),
             stalled: self.stays_stalled(lease, now),
         };
@@ -239,7 +167,7 @@ impl Task {
     fn extend(&self, fence: Fence, lease_until: Time, now: Time) -> Decision {
         let lease = self.held(fence)?;
         let extended = Lease {
-            expires_at: lease.expires_at.max(lease_until),
+            expires_at: lease.expires_at.max(Some(lease_until)),
             progress: lease.progress.clone(),
             stalled: self.stays_stalled(lease, now),
         };
@@ -270,7 +198,7 @@ impl Task {
         self.held(fence)?;
         let duration_ms = self.attempt_ms(now);
         if retryable && self.has_attempts_left() {
-            let next_run_at = now + backoff(self.retry_count + 1, jitter);
+            let next_run_at = now + self.backoff.wait(self.retry_count + 1, jitter);
             let event = TaskEvent::Retried { duration_ms, error: error.clone(), next_run_at };
             return Ok(self.step(event, |task| {
                 task.end_attempt(Outcome::Failed);
@@ -319,7 +247,7 @@ impl Task {
             return self.illegal("declared stalled");
         };
         let lost = match reason {
-            StallReason::LeaseExpired => lease.expires_at <= now,
+            StallReason::LeaseExpired => lease.expires_at.is_some_and(|at| at <= now),
             StallReason::WorkerLost => true,
             StallReason::TimeLimit => self.deadline().is_some_and(|deadline| deadline <= now),
         };
@@ -327,7 +255,8 @@ impl Task {
             return Ok(self.unchanged());
         }
         let stalled = TaskEvent::Stalled(reason);
-        if policy == StalledPolicy::Report {
+        // Nobody here can give the task to someone else.
+        if policy == StalledPolicy::Report || self.observed.is_some() || self.close_when_done {
             let reported = Lease { stalled: true, ..lease.clone() };
             return Ok(self.step(stalled, |task| task.lease = Some(reported)));
         }
@@ -359,6 +288,7 @@ impl Task {
         if self.status.is_finished() {
             return self.illegal("cancelled");
         }
+        self.is_ours("cancelled")?;
         Ok(self.step(TaskEvent::Cancelled { reason }, |task| {
             if task.status == Status::Running {
                 task.end_attempt(Outcome::Cancelled);
@@ -372,6 +302,10 @@ impl Task {
         if !self.status.is_finished() {
             return self.illegal("retried");
         }
+        self.is_ours("retried")?;
+        if self.close_when_done {
+            return Err(Refusal::Group { wanted: "retried" });
+        }
         Ok(self.step(TaskEvent::Enqueued { reason: Some("retried") }, |task| {
             task.retry_count = 0;
             task.finished_at = None;
@@ -379,6 +313,101 @@ impl Task {
             task.error = None;
             task.enqueue(now);
         }))
+    }
+
+    /// A blocked task learns where its dependencies stand.
+    fn depend(&self, dependencies: Dependencies, now: Time) -> Decision {
+        if self.status != Status::Blocked || self.close_when_done {
+            return Ok(self.unchanged());
+        }
+        match dependencies {
+            Dependencies::Open => Ok(self.unchanged()),
+            Dependencies::Done if self.run_at.is_some_and(|run_at| run_at > now) => {
+                Ok(self.step(TaskEvent::Unblocked, |task| task.status = Status::Scheduled))
+            }
+            Dependencies::Done => {
+                Ok(self.step(TaskEvent::Enqueued { reason: Some("unblocked") }, |task| task.enqueue(now)))
+            }
+            Dependencies::Broken(id, how) if self.on_dependency_failure == DependencyPolicy::Cancel => {
+                let reason = Some(format!("task {id}, on which it depends, {how}"));
+                Ok(self.step(TaskEvent::Cancelled { reason }, |task| {
+                    task.status = Status::Cancelled;
+                    task.finished_at = Some(now);
+                }))
+            }
+            Dependencies::Broken(id, how) => {
+                let error = format!("task {id}, on which it depends, {how}");
+                Ok(self.step(TaskEvent::Failed { duration_ms: 0, error: error.clone() }, |task| {
+                    task.status = Status::Failed;
+                    task.finished_at = Some(now);
+                    task.error = Some(error);
+                }))
+            }
+        }
+    }
+
+    /// A group starts with its first child and ends with its last; a child that runs again opens it again.
+    fn follow(&self, children: &Counts, now: Time) -> Decision {
+        if !self.close_when_done || self.status == Status::Cancelled || children.total() == 0 {
+            return Ok(self.unchanged());
+        }
+        let done = children.finished() == children.total();
+        let (mut task, mut steps) = self.unchanged();
+        if task.status.is_finished() && !done {
+            let (after, then) = task.step(TaskEvent::Enqueued { reason: Some("reopened") }, |task| {
+                task.finished_at = None;
+                task.error = None;
+                task.enqueue(now);
+            });
+            (task, steps) = (after, then);
+        }
+        if matches!(task.status, Status::Blocked | Status::Pending) && children.running + children.finished() > 0 {
+            let (after, then) = task.step(TaskEvent::Started { wait_ms: None }, |task| {
+                task.status = Status::Running;
+                task.attempt += 1;
+                task.outcome = None;
+                task.started_at = Some(now);
+                task.lease = Some(Lease { expires_at: None, progress: None, stalled: false });
+            });
+            task = after;
+            steps.extend(then);
+        }
+        if task.status == Status::Running && done {
+            let (after, then) = task.close(children, now);
+            task = after;
+            steps.extend(then);
+        }
+        Ok((task, steps))
+    }
+
+    fn close(&self, children: &Counts, now: Time) -> (Self, Vec<Step>) {
+        let duration_ms = self.attempt_ms(now);
+        let end = |task: &mut Self, outcome, status, error| {
+            task.end_attempt(outcome);
+            task.status = status;
+            task.finished_at = Some(now);
+            task.error = error;
+        };
+        if children.failed > 0 {
+            let error = format!("{} of {} children failed", children.failed, children.total());
+            return self.step(TaskEvent::Failed { duration_ms, error: error.clone() }, |task| {
+                end(task, Outcome::Failed, Status::Failed, Some(error));
+            });
+        }
+        if children.completed == 0 {
+            let reason = Some("all children were cancelled".to_owned());
+            return self.step(TaskEvent::Cancelled { reason }, |task| {
+                end(task, Outcome::Cancelled, Status::Cancelled, None);
+            });
+        }
+        self.step(TaskEvent::Completed { duration_ms, result: None }, |task| {
+            end(task, Outcome::Completed, Status::Completed, None);
+        })
+    }
+
+    /// taskwatch hands it out, so it may change its state.
+    fn is_ours(&self, wanted: &'static str) -> Result<(), Refusal> {
+        if self.observed.is_some() { Err(Refusal::Observed { wanted }) } else { Ok(()) }
     }
 
     /// A sign of life ends a stall, unless it was for the time limit: that stays passed, and is reported once.
@@ -395,6 +424,7 @@ impl Task {
     /// The lease, if this report's worker and attempt still hold the task.
     fn held(&self, fence: Fence) -> Result<&Lease, Refusal> {
         let same = self.worker_id == Some(fence.worker_id) && self.attempt == fence.attempt;
+        self.is_ours("reported by a worker")?;
         match &self.lease {
             Some(lease) if same && self.status == Status::Running => Ok(lease),
             _ if same && self.outcome == Some(Outcome::Cancelled) => Err(Refusal::Cancelled),
@@ -412,11 +442,10 @@ impl Task {
     }
 
     fn attempt_ms(&self, now: Time) -> u64 {
-        let elapsed = self.started_at.map_or(TimeDelta::zero(), |started| now - started);
-        u64::try_from(elapsed.num_milliseconds()).unwrap_or_default()
+        self.started_at.map_or(0, |started| millis(now - started))
     }
 
-    fn end_attempt(&mut self, outcome: Outcome) {
+    pub(super) fn end_attempt(&mut self, outcome: Outcome) {
         self.lease = None;
         self.outcome = Some(outcome);
     }
@@ -427,18 +456,23 @@ impl Task {
         self.enqueued_at = Some(now);
     }
 
-    fn step(&self, event: TaskEvent, change: impl FnOnce(&mut Self)) -> (Self, Vec<Step>) {
+    pub(super) fn step(&self, event: TaskEvent, change: impl FnOnce(&mut Self)) -> (Self, Vec<Step>) {
         let mut after = self.clone();
         change(&mut after);
         let step = Step { old_status: Some(self.status), after: after.clone(), event };
         (after, vec![step])
     }
 
-    fn unchanged(&self) -> (Self, Vec<Step>) {
+    pub(super) fn unchanged(&self) -> (Self, Vec<Step>) {
         (self.clone(), Vec::new())
     }
 
     const fn illegal(&self, wanted: &'static str) -> Decision {
         Err(Refusal::Illegal { status: self.status, wanted })
     }
+}
+
+/// A time span in whole milliseconds, never negative.
+pub(super) fn millis(span: TimeDelta) -> u64 {
+    u64::try_from(span.num_milliseconds()).unwrap_or_default()
 }

@@ -93,6 +93,32 @@ pub struct Connector {
     /// When this status began.
     #[schema(value_type = String, format = DateTime)]
     pub since: Time,
+    /// With status `unknown`: when it was reported last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub reported_at: Option<Time>,
+    /// Tasks that run on it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schema(value_type = u32)]
+    pub tasks: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+const fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+impl Connector {
+    /// What it does, when nothing new is said: an unknown one is what its tasks and its last error say.
+    fn settled(&self) -> (ConnectorStatus, Option<String>) {
+        let status = match (self.status, &self.error) {
+            (ConnectorStatus::Unknown, Some(_)) => ConnectorStatus::Error,
+            (ConnectorStatus::Unknown, None) if self.tasks > 0 => ConnectorStatus::Active,
+            (ConnectorStatus::Unknown, None) => ConnectorStatus::Idle,
+            (status, _) => status,
+        };
+        (status, self.error.clone())
+    }
 }
 
 /// A process that runs tasks.
@@ -120,6 +146,8 @@ pub struct Worker {
     pub last_seen_at: Time,
     /// When it left or was lost.
     pub stopped_at: Option<Time>,
+    /// Known by the reports of another system only.
+    pub observed: bool,
 }
 
 /// What happened to a worker.
@@ -172,11 +200,12 @@ pub struct ConnectorReport {
 }
 
 impl Worker {
-    /// Takes in what the worker says of itself, and tells what changed.
+    /// Takes in what the worker says of itself, and tells what changed. Connectors that are not in the list were not
+    /// reported; without a list all are as they were.
     pub fn report(
         &mut self,
         status: Option<WorkerStatus>,
-        connectors: &[ConnectorReport],
+        connectors: Option<&[ConnectorReport]>,
         now: Time,
     ) -> Vec<WorkerEvent> {
         self.last_seen_at = self.last_seen_at.max(now);
@@ -198,19 +227,75 @@ impl Worker {
             events.push(WorkerEvent::StatusChanged { old_status: self.status });
             self.status = status;
         }
-        for report in connectors {
-            let known = self.connectors.get(&report.connector_id);
-            if known.is_some_and(|known| known.status == report.status && known.error == report.error) {
-                continue;
+        match connectors {
+            Some(reports) => {
+                for report in reports {
+                    events.extend(self.turn(&report.connector_id, report.status, report.error.clone(), now));
+                }
             }
-            let old_status = known.map(|known| known.status);
-            let connector = Connector { status: report.status, error: report.error.clone(), since: now };
-            self.connectors.insert(report.connector_id.clone(), connector.clone());
-            events.push(WorkerEvent::ConnectorChanged {
-                connector_id: report.connector_id.clone(),
-                old_status,
-                connector,
-            });
+            None => {
+                let known: Vec<_> = self.connectors.iter().map(|(id, known)| (id.clone(), known.settled())).collect();
+                for (id, (status, error)) in known {
+                    events.extend(self.turn(&id, status, error, now));
+                }
+            }
+        }
+        events
+    }
+
+    /// A connector is reported; nothing when that is what was known.
+    fn turn(&mut self, id: &Name, status: ConnectorStatus, error: Option<String>, now: Time) -> Option<WorkerEvent> {
+        let known = self.connectors.get_mut(id);
+        let tasks = known.as_ref().map_or(0, |known| known.tasks);
+        let old_status = known.as_ref().map(|known| known.status);
+        if let Some(known) = known.filter(|known| known.status == status && known.error == error) {
+            known.reported_at = Some(now);
+            return None;
+        }
+        let connector = Connector { status, error, since: now, reported_at: Some(now), tasks };
+        self.connectors.insert(id.clone(), connector.clone());
+        Some(WorkerEvent::ConnectorChanged { connector_id: id.clone(), old_status, connector })
+    }
+
+    /// A task begins on a connector.
+    pub fn uses(&mut self, id: &Name, now: Time) -> Option<WorkerEvent> {
+        let event = self.turn(id, ConnectorStatus::Active, None, now);
+        if let Some(connector) = self.connectors.get_mut(id) {
+            connector.tasks += 1;
+        }
+        event
+    }
+
+    /// A task on a connector is over, with an error or without.
+    pub fn frees(&mut self, id: &Name, error: Option<String>, now: Time) -> Option<WorkerEvent> {
+        let connector = self.connectors.get_mut(id)?;
+        connector.tasks = connector.tasks.saturating_sub(1);
+        let status = match (&error, connector.tasks) {
+            (Some(_), _) => ConnectorStatus::Error,
+            (None, 0) => ConnectorStatus::Idle,
+            (None, _) => ConnectorStatus::Active,
+        };
+        self.turn(id, status, error, now)
+    }
+
+    /// The oldest last report of its connectors, but of those that are unknown already.
+    #[must_use]
+    pub fn unreported_since(&self) -> Option<Time> {
+        let known = self.connectors.values().filter(|connector| connector.status != ConnectorStatus::Unknown);
+        known.map(|connector| connector.reported_at.unwrap_or(connector.since)).min()
+    }
+
+    /// Connectors that were last reported at or before `since` are unknown from now on.
+    pub fn doubt(&mut self, since: Time, now: Time) -> Vec<WorkerEvent> {
+        let mut events = Vec::new();
+        for (id, connector) in &mut self.connectors {
+            let silent = connector.reported_at.unwrap_or(connector.since) <= since;
+            if silent && connector.status != ConnectorStatus::Unknown {
+                let old_status = Some(connector.status);
+                (connector.status, connector.since) = (ConnectorStatus::Unknown, now);
+                let connector = connector.clone();
+                events.push(WorkerEvent::ConnectorChanged { connector_id: id.clone(), old_status, connector });
+            }
         }
         events
     }

@@ -1,10 +1,15 @@
 //! What the writer can be asked for, and what it answers.
 
+use std::time::Duration;
+
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+use super::queues::{QueueChange, QueueState};
+use crate::clock::Time;
 use crate::model::{
     Name, Task,
+    observe::Observation,
     report::{Fence, Progress},
     task::NewTask,
     transition::{self, Refusal},
@@ -16,7 +21,7 @@ use crate::model::{
 pub enum Command {
     /// Create tasks, all or none. Answers [`Answer::Tasks`].
     Create(Vec<NewTask>),
-    /// Take tasks for a worker. Answers [`Answer::Tasks`], maybe none.
+    /// Take tasks for a worker. Answers [`Answer::Claimed`], maybe none.
     Claim {
         /// For whom.
         worker_id: Uuid,
@@ -24,6 +29,8 @@ pub enum Command {
         queues: Vec<Name>,
         /// At most how many.
         limit: u32,
+        /// The connector that will do the work.
+        connector_id: Option<Name>,
     },
     /// Change tasks one by one; each has its own outcome. Answers [`Answer::Outcomes`].
     Tasks {
@@ -40,8 +47,8 @@ pub enum Command {
         worker_id: Uuid,
         /// What it does.
         status: Option<WorkerStatus>,
-        /// Its connectors.
-        connectors: Vec<ConnectorReport>,
+        /// Its connectors that are reported; without a list all are as they were.
+        connectors: Option<Vec<ConnectorReport>>,
         /// The tasks it has; `None` stands for all it holds.
         tasks: Option<Vec<(Uuid, u32, Option<Progress>)>>,
     },
@@ -49,6 +56,54 @@ pub enum Command {
     Leave(Uuid),
     /// A worker has been silent for too long; decided again under the lock. Answers [`Answer::Worker`].
     Lose(Uuid),
+    /// Connectors of a worker have not been reported for too long; decided again under the lock. Answers
+    /// [`Answer::Worker`].
+    Doubt(Uuid),
+    /// What other systems report. Answers [`Answer::Heard`].
+    Observe(Vec<Report>),
+    /// Tasks to look at again, with the numbers of their rows. Answers [`Answer::Done`].
+    Recheck(Vec<(i64, Uuid)>),
+    /// An operator decides about a queue. Answers [`Answer::Queue`].
+    Queue {
+        /// Which.
+        name: Name,
+        /// What.
+        change: QueueChange,
+        /// Who.
+        actor: String,
+    },
+}
+
+/// A report of another system.
+#[derive(Debug, Clone)]
+pub enum Report {
+    /// About a task.
+    Task(Uuid, Box<Observation>, Option<Box<WorkerNote>>),
+    /// About a worker.
+    Worker(Box<WorkerNote>),
+}
+
+/// What a report says of a worker. Unknown ones are made known by it.
+#[derive(Debug, Clone)]
+pub struct WorkerNote {
+    /// Which.
+    pub id: Uuid,
+    /// Its name.
+    pub name: Name,
+    /// Where it lives.
+    pub machine_id: Option<Name>,
+    /// When, by the reporter's clock.
+    pub at: Time,
+    /// It leaves.
+    pub stops: bool,
+    /// What it does.
+    pub status: Option<WorkerStatus>,
+    /// Its connectors.
+    pub connectors: Vec<ConnectorReport>,
+    /// Queues it serves.
+    pub queues: Option<Vec<Name>>,
+    /// Version of its program.
+    pub version: Option<String>,
 }
 
 /// What became of a command.
@@ -67,6 +122,21 @@ pub enum Answer {
         /// No longer its own.
         cancelled: Vec<Uuid>,
     },
+    /// What a worker got.
+    Claimed {
+        /// Its tasks.
+        tasks: Vec<Task>,
+        /// A limit holds something back.
+        limited: bool,
+        /// When the rate allows more.
+        again_after: Option<Duration>,
+    },
+    /// Per report: whether it changed anything.
+    Heard(Vec<Result<bool, WriteError>>),
+    /// A queue as it is now.
+    Queue(QueueState),
+    /// Nothing to say.
+    Done,
 }
 
 /// Why nothing was written.
@@ -81,6 +151,15 @@ pub enum WriteError {
     /// The worker has left.
     #[error("worker {0} has left; register it again with POST /api/v1/workers")]
     WorkerStopped(Uuid),
+    /// There is no such task to depend on.
+    #[error("there is no task {0} to depend on")]
+    NoDependency(Uuid),
+    /// Tasks would wait for each other for ever.
+    #[error("the tasks would wait for each other in a ring: {}", .0.iter().map(Uuid::to_string).collect::<Vec<_>>().join(" -> "))]
+    Cycle(Vec<Uuid>),
+    /// Another live task has the unique key.
+    #[error("another live task has the same unique_key")]
+    KeyTaken,
     /// There is no such parent task.
     #[error("there is no task {0} to be the parent")]
     NoParent(Uuid),
@@ -115,7 +194,9 @@ impl Command {
             Self::Claim { limit, .. } => *limit as usize,
             Self::Tasks { changes, .. } => changes.len(),
             Self::Heartbeat { tasks, .. } => 1 + tasks.as_ref().map_or(0, Vec::len),
-            Self::Register(_) | Self::Leave(_) | Self::Lose(_) => 1,
+            Self::Observe(reports) => reports.len(),
+            Self::Recheck(rows) => rows.len(),
+            Self::Register(_) | Self::Leave(_) | Self::Lose(_) | Self::Doubt(_) | Self::Queue { .. } => 1,
         }
     }
 }
@@ -135,7 +216,13 @@ impl transition::Command {
             | Self::Cancel { .. }
             | Self::Retry
             | Self::Delete
-            | Self::BecomeParent => None,
+            | Self::BecomeParent { .. }
+            | Self::GainDependent
+            | Self::Depend(_)
+            | Self::Children(_)
+            | Self::Edit(_)
+            | Self::Observe(_)
+            | Self::Inherit(_) => None,
         }
     }
 }

@@ -2,17 +2,19 @@
 
 mod batch;
 pub mod checkpoints;
+mod children;
 pub mod command;
 pub mod connect;
 pub mod embedded;
 pub mod log;
+pub mod queues;
 pub mod ready;
-mod rows;
+mod save;
 pub mod search;
 pub mod sweep;
 mod tasks;
-mod touched;
 pub mod verify;
+pub mod waits;
 mod workers;
 pub mod writer;
 

@@ -1,7 +1,7 @@
 //! Claims: taking the first tasks of some queues, without waiting for anyone.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -73,6 +73,56 @@ impl Floor {
         let mut rows: Vec<_> = rows.into_iter().map(|row| (-row.priority, row.ticket, row.task_id)).collect();
         rows.sort_unstable();
         Ok(rows.into_iter().map(|(.., id)| id).collect())
+    }
+
+    /// As [`Floor::take`], at most so many of each queue: for queues of which some are limited. Whoever holds the rows
+    /// of limited queues is alone with them, so these tasks are free.
+    pub(super) async fn take_within(
+        &mut self,
+        conn: &mut PgConnection,
+        rooms: &[(&str, i64)],
+        limit: i64,
+    ) -> sqlx::Result<Vec<(Uuid, String)>> {
+        self.measure(conn).await?;
+        let (queues, most): (Vec<_>, Vec<_>) = rooms.iter().copied().unzip();
+        let heads = sqlx::query!(
+            r#"SELECT head.task_id, head.queue FROM unnest($1::text[], $2::bigint[]) AS q (queue, room)
+               CROSS JOIN generate_series(0, 9) AS p (priority)
+               CROSS JOIN LATERAL (
+                   SELECT r.task_id, r.queue, r.priority, r.ticket FROM taskwatch.ready r
+                   WHERE r.queue = q.queue AND r.priority = p.priority AND r.ticket >= $3
+                   ORDER BY r.ticket LIMIT 2 * q.room
+               ) head
+               ORDER BY head.priority DESC, head.ticket"#,
+            &queues as &[&str],
+            &most,
+            self.floor
+        )
+        .fetch_all(&mut *conn)
+        .await?;
+        let mut room: HashMap<&str, i64> = rooms.iter().copied().collect();
+        let mut chosen = Vec::new();
+        for head in heads {
+            if let Some(room) = room.get_mut(head.queue.as_str()).filter(|room| **room > 0) {
+                *room -= 1;
+                chosen.push(head.task_id);
+            }
+        }
+        chosen.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        let mut taken = sqlx::query!(
+            "WITH chosen AS MATERIALIZED (
+                 SELECT r.task_id FROM taskwatch.ready r JOIN taskwatch.tasks t ON t.id = r.task_id
+                 WHERE r.task_id = ANY($1) FOR NO KEY UPDATE OF r, t SKIP LOCKED
+             )
+             DELETE FROM taskwatch.ready USING chosen WHERE ready.task_id = chosen.task_id
+             RETURNING ready.task_id, ready.queue",
+            &chosen
+        )
+        .fetch_all(conn)
+        .await?;
+        let order: HashMap<_, _> = chosen.iter().enumerate().map(|(index, id)| (*id, index)).collect();
+        taken.sort_by_key(|row| order.get(&row.task_id).copied());
+        Ok(taken.into_iter().map(|row| (row.task_id, row.queue)).collect())
     }
 
     async fn measure(&mut self, conn: &mut PgConnection) -> sqlx::Result<()> {

@@ -53,6 +53,21 @@ pub async fn silent_workers(pool: &PgPool, since: Time) -> sqlx::Result<Vec<Uuid
     .await
 }
 
+/// Workers, but those that left, with a connector that was last reported before a moment and is not unknown yet.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn unreported_connectors(pool: &PgPool, since: Time) -> sqlx::Result<Vec<Uuid>> {
+    sqlx::query_scalar!(
+        "SELECT id FROM taskwatch.workers
+         WHERE status <> 'stopped' AND unreported_since <= $1 ORDER BY unreported_since LIMIT $2",
+        since,
+        LIMIT
+    )
+    .fetch_all(pool)
+    .await
+}
+
 /// A worker's last sign of life.
 #[derive(Debug, Clone, Copy)]
 pub struct Pulse {

@@ -1,6 +1,6 @@
-//! Rows of tasks and leases, in and out.
+//! Rows of tasks with their leases, read; see [`super::save`] for the way in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use sqlx::{PgConnection, types::Json as Sql};
 use uuid::Uuid;
@@ -9,7 +9,9 @@ use crate::{
     clock::Time,
     model::{
         Name, Priority, Task,
-        lease::Lease,
+        dependency::DependencyPolicy,
+        lease::{Backoff, Lease},
+        observe::Observed,
         report::{Json, Progress},
         task::Outcome,
     },
@@ -33,6 +35,19 @@ pub(super) struct TaskRow {
     pub(super) is_parent: bool,
     pub(super) max_attempts: i32,
     pub(super) timeout_seconds: Option<i32>,
+    pub(super) connector_id: Option<String>,
+    pub(super) external_id: Option<String>,
+    pub(super) unique_key: Option<String>,
+    pub(super) depends_on: Vec<Uuid>,
+    pub(super) on_dependency_failure: String,
+    pub(super) has_dependents: bool,
+    pub(super) close_when_done: bool,
+    pub(super) retry_base_seconds: i32,
+    pub(super) retry_cap_seconds: i32,
+    pub(super) assignee: Option<String>,
+    pub(super) collaborators: Vec<String>,
+    pub(super) watchers: Vec<String>,
+    pub(super) observed: Option<Sql<Box<Observed>>>,
     pub(super) attempt: i32,
     pub(super) retry_count: i32,
     pub(super) outcome: Option<String>,
@@ -61,6 +76,12 @@ macro_rules! select_tasks {
                    t.description AS "description?", t.priority AS "priority!", t.status AS "status!", "#
                 + $payload
                 + r#" AS "payload: _", t.labels AS "labels: _", t.phases AS "phases!", t.is_parent AS "is_parent!",
+                   t.connector_id AS "connector_id?", t.external_id AS "external_id?", t.unique_key AS "unique_key?",
+                   t.depends_on AS "depends_on!", t.on_dependency_failure AS "on_dependency_failure!",
+                   t.has_dependents AS "has_dependents!", t.close_when_done AS "close_when_done!",
+                   t.retry_base_seconds AS "retry_base_seconds!", t.retry_cap_seconds AS "retry_cap_seconds!",
+                   t.assignee AS "assignee?", t.collaborators AS "collaborators!", t.watchers AS "watchers!",
+                   t.observed AS "observed: _",
                    t.max_attempts AS "max_attempts!", t.timeout_seconds AS "timeout_seconds?", t.attempt AS "attempt!",
                    t.retry_count AS "retry_count!", t.outcome AS "outcome?", t.run_at AS "run_at?",
                    t.worker_id AS "worker_id?", t.machine_id AS "machine_id?", t.created_at AS "created_at!",
@@ -97,23 +118,35 @@ impl TryFrom<TaskRow> for Task {
             is_parent: row.is_parent,
             max_attempts: unsigned(row.max_attempts)?,
             timeout_seconds: row.timeout_seconds.map(unsigned).transpose()?,
+            backoff: Backoff {
+                base_seconds: unsigned(row.retry_base_seconds)?,
+                cap_seconds: unsigned(row.retry_cap_seconds)?,
+            },
+            unique_key: row.unique_key,
+            depends_on: row.depends_on,
+            on_dependency_failure: DependencyPolicy::parse(&row.on_dependency_failure)
+                .ok_or_else(|| decode("unknown dependency policy"))?,
+            has_dependents: row.has_dependents,
+            close_when_done: row.close_when_done,
+            assignee: row.assignee,
+            collaborators: row.collaborators,
+            watchers: row.watchers,
+            external_id: row.external_id,
+            observed: row.observed.map(|json| json.0),
             attempt: unsigned(row.attempt)?,
             retry_count: unsigned(row.retry_count)?,
             outcome: row.outcome.as_deref().and_then(Outcome::parse),
             run_at: row.run_at,
             worker_id: row.worker_id,
             machine_id: optional_name(row.machine_id)?,
+            connector_id: optional_name(row.connector_id)?,
             created_at: row.created_at,
             enqueued_at: row.enqueued_at,
             started_at: row.started_at,
             finished_at: row.finished_at,
             result: row.result.map(|json| json.0),
             error: row.error,
-            lease: row.expires_at.map(|expires_at| Lease {
-                expires_at,
-                progress,
-                stalled: row.stalled.unwrap_or_default(),
-            }),
+            lease: row.stalled.map(|stalled| Lease { expires_at: row.expires_at, progress, stalled }),
         })
     }
 }
@@ -147,6 +180,44 @@ pub(super) async fn lock(conn: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<
     Ok(())
 }
 
+/// The live tasks that have some unique keys.
+pub(super) async fn with_keys(conn: &mut PgConnection, keys: &[String]) -> sqlx::Result<Vec<Uuid>> {
+    sqlx::query_scalar!(
+        "SELECT id FROM taskwatch.tasks
+         WHERE unique_key = ANY($1) AND status NOT IN ('completed', 'failed', 'cancelled')",
+        keys
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// What some tasks depend on, as far as these are blocked.
+pub(super) async fn waited_for(conn: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<Vec<Uuid>> {
+    sqlx::query_scalar!(r#"SELECT DISTINCT depends_on AS "id!" FROM taskwatch.dependents WHERE task_id = ANY($1)"#, ids)
+        .fetch_all(conn)
+        .await
+}
+
+/// What blocked tasks wait for, from some tasks on, directly or not: task to what it waits for.
+pub(super) async fn waits(conn: &mut PgConnection, from: &[Uuid]) -> sqlx::Result<HashMap<Uuid, Vec<Uuid>>> {
+    let rows = sqlx::query!(
+        r#"WITH RECURSIVE waits AS (
+               SELECT task_id, depends_on FROM taskwatch.dependents WHERE task_id = ANY($1)
+               UNION
+               SELECT d.task_id, d.depends_on FROM waits JOIN taskwatch.dependents d ON d.task_id = waits.depends_on
+           )
+           SELECT task_id AS "task_id!", depends_on AS "depends_on!" FROM waits"#,
+        from
+    )
+    .fetch_all(conn)
+    .await?;
+    let mut waits: HashMap<_, Vec<_>> = HashMap::new();
+    for row in rows {
+        waits.entry(row.task_id).or_default().push(row.depends_on);
+    }
+    Ok(waits)
+}
+
 /// Of some tasks those that do not group others so far; the first child changes them.
 pub(super) async fn not_yet_parents(conn: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<Vec<Uuid>> {
     sqlx::query_scalar!("SELECT id FROM taskwatch.tasks WHERE id = ANY($1) AND NOT is_parent", ids)
@@ -160,166 +231,4 @@ pub(super) async fn load(conn: &mut PgConnection, ids: &[Uuid], whole: &[Uuid]) 
         .fetch_all(conn)
         .await?;
     rows.into_iter().map(Task::try_from).collect()
-}
-
-pub(super) async fn insert(conn: &mut PgConnection, tasks: &[&Task]) -> sqlx::Result<()> {
-    let col = Columns(tasks);
-    sqlx::query!(
-        "INSERT INTO taskwatch.tasks
-             (id, project_id, task_type, queue, parent_task_id, phase, title, description, priority, status, payload,
-              labels, phases, is_parent, max_attempts, timeout_seconds, attempt, retry_count, outcome, run_at, worker_id,
-              machine_id, created_at, enqueued_at, started_at, finished_at, result, error)
-         SELECT id, project_id, task_type, queue, parent_task_id, phase, title, description, priority, status, payload,
-              labels, ARRAY(SELECT json_array_elements_text(phases)), is_parent, max_attempts, timeout_seconds, attempt,
-              retry_count, outcome, run_at, worker_id, machine_id, created_at, enqueued_at, started_at, finished_at,
-              result, error
-         FROM UNNEST($1::uuid[], $2::text[], $3::text[], $4::text[], $5::uuid[], $6::text[], $7::text[], $8::text[],
-              $9::smallint[], $10::text[], $11::json[], $12::json[], $13::json[], $14::boolean[], $15::integer[],
-              $16::integer[], $17::integer[], $18::integer[], $19::text[], $20::timestamptz[], $21::uuid[], $22::text[],
-              $23::timestamptz[], $24::timestamptz[], $25::timestamptz[], $26::timestamptz[], $27::json[], $28::text[])
-              AS new (id, project_id, task_type, queue, parent_task_id, phase, title, description, priority, status,
-              payload, labels, phases, is_parent, max_attempts, timeout_seconds, attempt, retry_count, outcome, run_at,
-              worker_id, machine_id, created_at, enqueued_at, started_at, finished_at, result, error)",
-        &col.ids(),
-        &col.map(|t| t.project_id.as_str()) as &[&str],
-        &col.map(|t| t.task_type.as_str()) as &[&str],
-        &col.map(|t| t.queue.as_str()) as &[&str],
-        &col.map(|t| t.parent_task_id) as &[Option<Uuid>],
-        &col.map(|t| t.phase.as_ref().map(Name::as_str)) as &[Option<&str>],
-        &col.map(|t| t.title.as_deref()) as &[Option<&str>],
-        &col.map(|t| t.description.as_deref()) as &[Option<&str>],
-        &col.map(|t| i16::from(t.priority.get())),
-        &col.map(|t| t.status.as_str()) as &[&str],
-        &col.map(|t| t.payload.as_ref().map(Sql)) as &[Option<Sql<&Json>>],
-        &col.map(|t| (!t.labels.is_empty()).then_some(Sql(&t.labels))) as &[Option<Sql<&BTreeMap<Name, String>>>],
-        &col.map(|t| Sql(&t.phases)) as &[Sql<&Vec<Name>>],
-        &col.map(|t| t.is_parent),
-        &col.map(|t| signed(t.max_attempts)),
-        &col.map(|t| t.timeout_seconds.map(signed)) as &[Option<i32>],
-        &col.map(|t| signed(t.attempt)),
-        &col.map(|t| signed(t.retry_count)),
-        &col.map(|t| t.outcome.map(Outcome::as_str)) as &[Option<&str>],
-        &col.map(|t| t.run_at) as &[Option<Time>],
-        &col.map(|t| t.worker_id) as &[Option<Uuid>],
-        &col.map(|t| t.machine_id.as_ref().map(Name::as_str)) as &[Option<&str>],
-        &col.map(|t| t.created_at),
-        &col.map(|t| t.enqueued_at) as &[Option<Time>],
-        &col.map(|t| t.started_at) as &[Option<Time>],
-        &col.map(|t| t.finished_at) as &[Option<Time>],
-        &col.map(|t| t.result.as_ref().map(Sql)) as &[Option<Sql<&Json>>],
-        &col.map(|t| t.error.as_deref()) as &[Option<&str>],
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
-}
-
-/// Writes the columns that the state machine changes.
-pub(super) async fn update(conn: &mut PgConnection, tasks: &[&Task]) -> sqlx::Result<()> {
-    let col = Columns(tasks);
-    let done = sqlx::query!(
-        "UPDATE taskwatch.tasks t
-         SET status = new.status, is_parent = new.is_parent, attempt = new.attempt, retry_count = new.retry_count,
-             outcome = new.outcome, run_at = new.run_at, worker_id = new.worker_id, machine_id = new.machine_id,
-             enqueued_at = new.enqueued_at, started_at = new.started_at, finished_at = new.finished_at,
-             result = new.result, error = new.error
-         FROM UNNEST($1::uuid[], $2::text[], $3::boolean[], $4::integer[], $5::integer[], $6::text[], $7::timestamptz[],
-             $8::uuid[], $9::text[], $10::timestamptz[], $11::timestamptz[], $12::timestamptz[], $13::json[], $14::text[])
-             AS new (id, status, is_parent, attempt, retry_count, outcome, run_at, worker_id, machine_id, enqueued_at,
-             started_at, finished_at, result, error)
-         WHERE t.id = new.id",
-        &col.ids(),
-        &col.map(|t| t.status.as_str()) as &[&str],
-        &col.map(|t| t.is_parent),
-        &col.map(|t| signed(t.attempt)),
-        &col.map(|t| signed(t.retry_count)),
-        &col.map(|t| t.outcome.map(Outcome::as_str)) as &[Option<&str>],
-        &col.map(|t| t.run_at) as &[Option<Time>],
-        &col.map(|t| t.worker_id) as &[Option<Uuid>],
-        &col.map(|t| t.machine_id.as_ref().map(Name::as_str)) as &[Option<&str>],
-        &col.map(|t| t.enqueued_at) as &[Option<Time>],
-        &col.map(|t| t.started_at) as &[Option<Time>],
-        &col.map(|t| t.finished_at) as &[Option<Time>],
-        &col.map(|t| t.result.as_ref().map(Sql)) as &[Option<Sql<&Json>>],
-        &col.map(|t| t.error.as_deref()) as &[Option<&str>],
-    )
-    .execute(conn)
-    .await?;
-    expect_rows("tasks", done.rows_affected(), tasks.len())
-}
-
-pub(super) async fn delete(conn: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<()> {
-    let done = sqlx::query!("DELETE FROM taskwatch.tasks WHERE id = ANY($1)", ids).execute(conn).await?;
-    expect_rows("tasks", done.rows_affected(), ids.len())
-}
-
-pub(super) async fn make_ready(conn: &mut PgConnection, tasks: &[&Task], now: Time) -> sqlx::Result<()> {
-    let col = Columns(tasks);
-    sqlx::query!(
-        "INSERT INTO taskwatch.ready (task_id, queue, priority, enqueued_at)
-         SELECT * FROM UNNEST($1::uuid[], $2::text[], $3::smallint[], $4::timestamptz[])",
-        &col.ids(),
-        &col.map(|t| t.queue.as_str()) as &[&str],
-        &col.map(|t| i16::from(t.priority.get())),
-        &col.map(|t| t.enqueued_at.unwrap_or(now)),
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
-}
-
-pub(super) async fn unready(conn: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<()> {
-    let done = sqlx::query!("DELETE FROM taskwatch.ready WHERE task_id = ANY($1)", ids).execute(conn).await?;
-    expect_rows("ready", done.rows_affected(), ids.len())
-}
-
-/// Writes the leases of running tasks, new or changed.
-pub(super) async fn lease(conn: &mut PgConnection, tasks: &[(&Task, Uuid, &Lease)]) -> sqlx::Result<()> {
-    let col = Columns(tasks);
-    sqlx::query!(
-        "INSERT INTO taskwatch.leases (task_id, worker_id, attempt, expires_at, deadline, stalled, progress)
-         SELECT * FROM UNNEST($1::uuid[], $2::uuid[], $3::integer[], $4::timestamptz[], $5::timestamptz[], $6::boolean[],
-             $7::json[])
-         ON CONFLICT (task_id) DO UPDATE
-         SET worker_id = excluded.worker_id, attempt = excluded.attempt, expires_at = excluded.expires_at,
-             deadline = excluded.deadline, stalled = excluded.stalled, progress = excluded.progress",
-        &col.map(|(t, ..)| t.id),
-        &col.map(|(_, worker_id, _)| *worker_id),
-        &col.map(|(t, ..)| signed(t.attempt)),
-        &col.map(|(.., lease)| lease.expires_at),
-        &col.map(|(t, ..)| t.deadline()) as &[Option<Time>],
-        &col.map(|(.., lease)| lease.stalled),
-        &col.map(|(.., lease)| lease.progress.as_ref().map(Sql)) as &[Option<Sql<&Progress>>],
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
-}
-
-pub(super) async fn unlease(conn: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<()> {
-    let done = sqlx::query!("DELETE FROM taskwatch.leases WHERE task_id = ANY($1)", ids).execute(conn).await?;
-    expect_rows("leases", done.rows_affected(), ids.len())
-}
-
-/// The rows are locked, so each must be there; anything else means that someone else writes these tables.
-fn expect_rows(table: &str, changed: u64, expected: usize) -> sqlx::Result<()> {
-    if usize::try_from(changed) == Ok(expected) {
-        return Ok(());
-    }
-    Err(decode(&format!("{changed} rows of {table} changed instead of {expected}; run taskwatch verify")))
-}
-
-/// Rows as columns, the shape of `UNNEST`.
-struct Columns<'a, T>(&'a [T]);
-
-impl<T> Columns<'_, T> {
-    fn map<C>(&self, column: impl Fn(&T) -> C) -> Vec<C> {
-        self.0.iter().map(column).collect()
-    }
-}
-
-impl Columns<'_, &Task> {
-    fn ids(&self) -> Vec<Uuid> {
-        self.map(|task| task.id)
-    }
 }

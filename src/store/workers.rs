@@ -26,6 +26,7 @@ struct WorkerRow {
     started_at: Time,
     last_seen_at: Time,
     stopped_at: Option<Time>,
+    observed: bool,
 }
 
 impl TryFrom<WorkerRow> for Worker {
@@ -44,6 +45,7 @@ impl TryFrom<WorkerRow> for Worker {
             started_at: row.started_at,
             last_seen_at: row.last_seen_at,
             stopped_at: row.stopped_at,
+            observed: row.observed,
         })
     }
 }
@@ -52,7 +54,7 @@ pub(super) async fn load(db: impl PgExecutor<'_>, ids: &[Uuid]) -> sqlx::Result<
     let rows = sqlx::query_as!(
         WorkerRow,
         r#"SELECT id, name, machine_id, queues, capabilities, version, status, connectors AS "connectors: _", started_at,
-               last_seen_at, stopped_at
+               last_seen_at, stopped_at, observed
            FROM taskwatch.workers WHERE id = ANY($1)"#,
         ids
     )
@@ -74,17 +76,17 @@ pub(super) async fn save(conn: &mut PgConnection, workers: &[&Worker]) -> sqlx::
         let names = |list: &[Name]| Sql(list.to_vec());
         sqlx::query!(
             "INSERT INTO taskwatch.workers (id, name, machine_id, queues, capabilities, version, status, connectors,
-                 started_at, last_seen_at, stopped_at)
+                 started_at, last_seen_at, stopped_at, observed, unreported_since)
              SELECT id, name, machine_id, ARRAY(SELECT json_array_elements_text(queues)),
                  ARRAY(SELECT json_array_elements_text(capabilities)), version, status, connectors, started_at,
-                 last_seen_at, stopped_at
+                 last_seen_at, stopped_at, observed, unreported_since
              FROM UNNEST($1::uuid[], $2::text[], $3::text[], $4::json[], $5::json[], $6::text[], $7::text[], $8::json[],
-                 $9::timestamptz[], $10::timestamptz[], $11::timestamptz[])
+                 $9::timestamptz[], $10::timestamptz[], $11::timestamptz[], $12::boolean[], $13::timestamptz[])
                  AS new (id, name, machine_id, queues, capabilities, version, status, connectors, started_at,
-                 last_seen_at, stopped_at)
+                 last_seen_at, stopped_at, observed, unreported_since)
              ON CONFLICT (id) DO UPDATE
              SET status = excluded.status, connectors = excluded.connectors, last_seen_at = excluded.last_seen_at,
-                 stopped_at = excluded.stopped_at",
+                 stopped_at = excluded.stopped_at, unreported_since = excluded.unreported_since",
             &chunk.iter().map(|w| w.id).collect::<Vec<_>>(),
             &chunk.iter().map(|w| w.name.as_str()).collect::<Vec<_>>() as &[&str],
             &chunk.iter().map(|w| w.machine_id.as_str()).collect::<Vec<_>>() as &[&str],
@@ -96,6 +98,8 @@ pub(super) async fn save(conn: &mut PgConnection, workers: &[&Worker]) -> sqlx::
             &chunk.iter().map(|w| w.started_at).collect::<Vec<_>>(),
             &chunk.iter().map(|w| w.last_seen_at).collect::<Vec<_>>(),
             &chunk.iter().map(|w| w.stopped_at).collect::<Vec<_>>() as &[Option<Time>],
+            &chunk.iter().map(|w| w.observed).collect::<Vec<_>>(),
+            &chunk.iter().map(|w| w.unreported_since()).collect::<Vec<_>>() as &[Option<Time>],
         )
         .execute(&mut *conn)
         .await?;
@@ -105,8 +109,12 @@ pub(super) async fn save(conn: &mut PgConnection, workers: &[&Worker]) -> sqlx::
 
 /// The leases that workers hold now.
 pub(super) async fn held(conn: &mut PgConnection, worker_ids: &[Uuid]) -> sqlx::Result<Vec<(Uuid, Uuid)>> {
-    let rows = sqlx::query!("SELECT worker_id, task_id FROM taskwatch.leases WHERE worker_id = ANY($1)", worker_ids)
-        .fetch_all(conn)
-        .await?;
+    let rows = sqlx::query!(
+        r#"SELECT worker_id AS "worker_id!", task_id FROM taskwatch.leases
+           WHERE worker_id = ANY($1) AND expires_at IS NOT NULL"#,
+        worker_ids
+    )
+    .fetch_all(conn)
+    .await?;
     Ok(rows.into_iter().map(|row| (row.worker_id, row.task_id)).collect())
 }

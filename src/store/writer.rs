@@ -17,11 +17,10 @@ use tokio::sync::{mpsc, oneshot};
 pub use super::batch::Rules;
 use super::{
     Store,
-    batch::Batch,
+    batch::{Batch, Memory, Saved},
     command::{Answer, Command, Request, WriteError},
     connect::limited,
     log::{self, Recorded},
-    ready::Floor,
 };
 use crate::{clock::Clock, event::envelope::Epoch};
 
@@ -72,7 +71,7 @@ pub struct WriterLoop {
     max_batch: usize,
     conn: Option<PgConnection>,
     known_head: i64,
-    floor: Floor,
+    memory: Memory,
     log_changed: bool,
     committed: mpsc::Sender<Vec<Recorded>>,
     release: mpsc::WeakSender<Request>,
@@ -103,7 +102,7 @@ impl Writer {
             max_batch,
             conn: None,
             known_head: 0,
-            floor: Floor::default(),
+            memory: Memory::default(),
             log_changed: false,
             committed,
             release: sender.downgrade(),
@@ -140,6 +139,14 @@ pub struct LogChanged;
 /// The outcome of a transaction, per command.
 type Outcomes = Vec<Result<Answer, WriteError>>;
 
+/// A transaction that only lacks its commit; with its id when there are events.
+struct Prepared {
+    outcomes: Outcomes,
+    xid: Option<String>,
+    recorded: Vec<Recorded>,
+    queues: Vec<crate::model::Name>,
+}
+
 impl WriterLoop {
     /// Writes until every [`Writer`] is gone.
     ///
@@ -172,6 +179,7 @@ impl WriterLoop {
     /// Writes a batch; one that the database refuses is cut in halves, down to the command at fault.
     async fn write(&mut self, batch: Vec<Request>) {
         let mut pieces = vec![batch];
+        let mut again = 3;
         while let Some(mut piece) = pieces.pop() {
             // Whoever has gone away does not get tasks that nobody would work on.
             piece.retain(|request| !request.reply.is_closed());
@@ -180,6 +188,14 @@ impl WriterLoop {
             }
             match self.persist(&piece).await {
                 Ok(outcomes) => self.answer(piece, outcomes),
+                // Someone else created the same at the same time: now it is there to be found.
+                Err(error) if is_taken(&error) && again > 0 => {
+                    again -= 1;
+                    pieces.push(piece);
+                }
+                Err(error) if is_taken(&error) && piece.len() == 1 => {
+                    self.answer(piece, vec![Err(WriteError::KeyTaken)]);
+                }
                 Err(error) if piece.len() > 1 => {
                     tracing::warn!(%error, commands = piece.len(), "a batch was refused; trying it in halves");
                     let second = piece.split_off(piece.len() / 2);
@@ -199,17 +215,18 @@ impl WriterLoop {
         self.counters.batches.fetch_add(1, Ordering::Relaxed);
         self.counters.commands.fetch_add(piece.len() as u64, Ordering::Relaxed);
         for (request, outcome) in piece.into_iter().zip(outcomes) {
-            if let Err(Ok(Answer::Tasks(claimed))) = request.reply.send(outcome)
-                && matches!(request.command, Command::Claim { .. })
-            {
-                self.give_back(&claimed);
+            if let Err(Ok(Answer::Claimed { tasks, .. })) = request.reply.send(outcome) {
+                self.give_back(&tasks);
             }
         }
     }
 
     /// A claim whose caller went away while it was written: its tasks go back at once.
-    fn give_back(&self, claimed: &[(crate::model::Task, bool)]) {
-        let fences = claimed.iter().filter_map(|(task, _)| {
+    fn give_back(&self, claimed: &[crate::model::Task]) {
+        if claimed.is_empty() {
+            return;
+        }
+        let fences = claimed.iter().filter_map(|task| {
             let fence = crate::model::report::Fence { worker_id: task.worker_id?, attempt: task.attempt };
             Some((task.id, crate::model::transition::Command::Release { fence }))
         });
@@ -256,7 +273,7 @@ impl WriterLoop {
         };
         let commands: Vec<_> = batch.iter().map(|request| &request.command).collect();
         let prepared = limited(TRANSACTION, self.prepare(&mut conn, &commands)).await?;
-        let (outcomes, xid, recorded) = prepared;
+        let Prepared { outcomes, xid, recorded, queues } = prepared;
         let committed = limited(ANSWER, async { sqlx::query!("COMMIT").execute(&mut conn).await }).await;
         let Some(xid) = xid else {
             committed?;
@@ -272,6 +289,7 @@ impl WriterLoop {
                 }
             }
         }
+        self.memory.queues.extend(queues);
         self.known_head = recorded.last().map_or(self.known_head, |last| last.id.position);
         self.counters.events.fetch_add(recorded.len() as u64, Ordering::Relaxed);
         // A full channel is no loss: the tailer reads the log.
@@ -279,20 +297,16 @@ impl WriterLoop {
         Ok(outcomes)
     }
 
-    /// Everything of a transaction but its commit; with the transaction's id when there are events.
-    async fn prepare(
-        &mut self,
-        conn: &mut PgConnection,
-        commands: &[&Command],
-    ) -> sqlx::Result<(Outcomes, Option<String>, Vec<Recorded>)> {
+    /// Everything of a transaction but its commit.
+    async fn prepare(&mut self, conn: &mut PgConnection, commands: &[&Command]) -> sqlx::Result<Prepared> {
         // A head that was read before the lock was taken would not do, whatever the database's default is (law 2).
         sqlx::query!("BEGIN ISOLATION LEVEL READ COMMITTED").execute(&mut *conn).await?;
         let now = self.clock.now();
-        let mut loaded = Batch::load(conn, &mut self.floor, &self.rules, commands, now).await?;
+        let mut loaded = Batch::load(conn, &mut self.memory, &self.rules, commands, now).await?;
         let outcomes: Outcomes = commands.iter().map(|command| loaded.apply(command)).collect();
-        let drafts = loaded.save(conn).await?;
+        let Saved { drafts, queues } = loaded.save(conn, &self.memory).await?;
         if drafts.is_empty() {
-            return Ok((outcomes, None, Vec::new()));
+            return Ok(Prepared { outcomes, xid: None, recorded: Vec::new(), queues });
         }
         // Last thing before commit: the lock of the log, then, in a new statement, its head (law 2).
         let locked = log::lock(conn, self.known_head).await?;
@@ -301,7 +315,7 @@ impl WriterLoop {
             return Err(sqlx::Error::Protocol(LogChanged.to_string()));
         }
         let recorded = log::append(conn, self.epoch, locked.head, drafts).await?;
-        Ok((outcomes, Some(locked.xid), recorded))
+        Ok(Prepared { outcomes, xid: Some(locked.xid), recorded, queues })
     }
 
     /// Asks until the database knows what became of a commit that it did not answer.
@@ -355,6 +369,12 @@ impl WriterLoop {
         let epoch = log::epoch(&mut conn).await?;
         Ok((conn, epoch))
     }
+}
+
+/// A task with this id or unique key exists.
+fn is_taken(error: &sqlx::Error) -> bool {
+    let constraint = error.as_database_error().and_then(|error| error.constraint());
+    matches!(constraint, Some("tasks_unique" | "tasks_pkey"))
 }
 
 /// True for errors that the same batch would meet again: bad data (22), broken constraints (23), and other classes that

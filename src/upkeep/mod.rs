@@ -13,7 +13,7 @@ use crate::{
     event::{Event, Kind},
     feed::{self, SharedBoard, Subscriptions},
     model::{lease::StalledPolicy, transition},
-    store::{Command, Store, Writer, checkpoints, log, sweep},
+    store::{Command, Store, Writer, checkpoints, log, sweep, waits},
 };
 
 /// What jobs work with.
@@ -31,6 +31,8 @@ pub struct Upkeep {
     pub board: SharedBoard,
     /// How long a worker may be silent.
     pub worker_ttl: TimeDelta,
+    /// How long a connector may go unreported.
+    pub connector_stale: TimeDelta,
     /// What happens to stalled tasks.
     pub stalled_policy: StalledPolicy,
     /// Where ephemeral events go.
@@ -63,9 +65,13 @@ pub struct Job {
 }
 
 /// The table.
-pub const JOBS: [Job; 7] = [
+pub const JOBS: [Job; 9] = [
     // Retries and, later, scheduled tasks whose time has come.
     Job { name: "due", every: Duration::from_millis(250), run: |upkeep| Box::pin(upkeep.due()) },
+    // Tasks whose dependencies, children or parent changed.
+    Job { name: "rechecks", every: Duration::from_millis(100), run: |upkeep| Box::pin(upkeep.rechecks()) },
+    // Connectors that nobody has reported for long.
+    Job { name: "connectors", every: Duration::from_secs(1), run: |upkeep| Box::pin(upkeep.connectors()) },
     // Running tasks whose lease or time limit has passed.
     Job { name: "stalled", every: Duration::from_secs(1), run: |upkeep| Box::pin(upkeep.stalled()) },
     // Workers silent for longer than their time to live.
@@ -99,6 +105,24 @@ impl Upkeep {
     async fn due(&mut self) -> anyhow::Result<()> {
         let due = sweep::due(self.store.pool(), self.clock.now()).await?;
         self.change(due.into_iter().map(|id| (id, transition::Command::Due)).collect()).await
+    }
+
+    async fn rechecks(&mut self) -> anyhow::Result<()> {
+        let rows = waits::rechecks(self.store.pool()).await?;
+        if !rows.is_empty() {
+            self.writer.write(Command::Recheck(rows)).await?;
+        }
+        Ok(())
+    }
+
+    async fn connectors(&mut self) -> anyhow::Result<()> {
+        if self.clock.now() < self.reachable_since + self.connector_stale {
+            return Ok(());
+        }
+        for id in sweep::unreported_connectors(self.store.pool(), self.clock.now() - self.connector_stale).await? {
+            self.writer.write(Command::Doubt(id)).await?;
+        }
+        Ok(())
     }
 
     async fn stalled(&mut self) -> anyhow::Result<()> {

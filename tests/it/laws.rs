@@ -118,7 +118,15 @@ fn handlers_cannot_reach_the_hub() {
 
 #[test]
 fn only_the_writer_changes_tasks_or_appends_events() {
-    let writers = ["store/tasks.rs", "store/workers.rs", "store/log.rs", "store/ready.rs"];
+    let writers = [
+        "store/save.rs",
+        "store/children.rs",
+        "store/queues.rs",
+        "store/waits.rs",
+        "store/workers.rs",
+        "store/log.rs",
+        "store/ready.rs",
+    ];
     let changes = ["INSERT INTO", "UPDATE taskwatch.", "DELETE FROM", "TRUNCATE"];
     for (path, text) in sources() {
         for line in code(&text).filter(|line| changes.iter().any(|change| line.contains(change))) {
@@ -166,7 +174,9 @@ fn the_core_is_pure() {
 #[test]
 fn no_request_counts_rows() {
     for (path, text) in sources() {
-        assert!(path == "store/verify.rs" || !text.contains("count(*)"), "{path} counts rows");
+        // What runs in a queue with a concurrency limit is at most that limit.
+        let bounded = path == "store/queues.rs" || path.starts_with("store/verify/");
+        assert!(bounded || !text.contains("count(*)"), "{path} counts rows");
         assert!(!text.contains("NOTIFY"), "{path} notifies inside a transaction");
     }
 }

@@ -5,11 +5,11 @@ use proptest::prelude::*;
 use taskwatch::{
     clock::{Clock, Time},
     model::{
-        Name, Priority, Status, Task,
+        Name, Status, Task,
         lease::{Claimant, StallReason, StalledPolicy},
         report::{Fence, Progress},
         task::NewTask,
-        transition::{Command, Refusal, TaskEvent},
+        transition::{Command, TaskEvent},
     },
 };
 use uuid::Uuid;
@@ -23,28 +23,12 @@ fn now() -> Time {
 }
 
 fn fresh(max_attempts: u32) -> Task {
-    let new = NewTask {
-        id: Uuid::from_u128(7),
-        id_is_chosen: true,
-        project_id: None,
-        task_type: Name::literal("t"),
-        queue: Name::literal("q"),
-        parent_task_id: None,
-        phase: None,
-        title: None,
-        description: None,
-        priority: Priority::default(),
-        payload: None,
-        labels: Default::default(),
-        phases: Vec::new(),
-        max_attempts,
-        timeout_seconds: Some(60),
-    };
-    new.into_task(None, now())
+    let plain = NewTask::plain(Uuid::from_u128(7), Name::literal("t"), Name::literal("q"));
+    NewTask { max_attempts, timeout_seconds: Some(60), ..plain }.into_task(None, false, now())
 }
 
 fn claim(now: Time) -> Command {
-    let by = Claimant { worker_id: WORKER, machine_id: Name::literal("m") };
+    let by = Claimant { worker_id: WORKER, machine_id: Name::literal("m"), connector_id: None };
     Command::Claim { by, lease_until: now + TimeDelta::seconds(30) }
 }
 
@@ -237,7 +221,7 @@ proptest! {
                 }
             };
             match task.decide(command, time) {
-                Err(Refusal::Fenced { .. } | Refusal::Illegal { .. } | Refusal::Cancelled) => {}
+                Err(_) => {}
                 Ok((after, steps)) => {
                     // Steps form a chain from the state before to the task after.
                     let mut status = task.status;
@@ -249,7 +233,7 @@ proptest! {
                     if let Some(last) = steps.last() {
                         prop_assert_eq!(&last.after, &after);
                     }
-                    let starts = steps.iter().filter(|step| step.event == TaskEvent::Started).count();
+                    let starts = steps.iter().filter(|step| matches!(step.event, TaskEvent::Started { .. })).count();
                     prop_assert_eq!(after.attempt - task.attempt, u32::try_from(starts).unwrap());
                     task = after;
                 }

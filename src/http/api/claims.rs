@@ -34,6 +34,9 @@ pub(super) struct ClaimInput {
     #[serde(default = "one")]
     #[schema(minimum = 1, maximum = 100, default = 1)]
     limit: u32,
+    /// The connector that will do the work: it becomes `active` with the first task and `idle`, or `error`, after the last.
+    #[schema(value_type = Option<String>, max_length = 128)]
+    connector_id: Option<Name>,
     /// How long to wait when there is nothing, 0 to 30.
     #[serde(default)]
     #[schema(minimum = 0, maximum = 30, default = 0)]
@@ -67,19 +70,27 @@ pub(super) async fn claim(
     let deadline = Instant::now() + Duration::from_secs(input.wait_seconds.into());
     loop {
         let mut place = site.waiters.place(&queues);
-        let command = Command::Claim { worker_id: input.worker_id, queues: queues.clone(), limit: input.limit };
-        let tasks = match site.writer.write(command).await? {
-            Answer::Tasks(tasks) => tasks,
+        let command = Command::Claim {
+            worker_id: input.worker_id,
+            queues: queues.clone(),
+            limit: input.limit,
+            connector_id: input.connector_id.clone(),
+        };
+        let (tasks, limited, again_after) = match site.writer.write(command).await? {
+            Answer::Claimed { tasks, limited, again_after } => (tasks, limited, again_after),
             other => return Err(unexpected(&other)),
         };
+        if limited {
+            site.waiters.are_limited(&queues);
+        }
         let left = deadline.saturating_duration_since(Instant::now());
         if !tasks.is_empty() || left.is_zero() || site.stopping.is_cancelled() {
-            let tasks = tasks.into_iter().map(|(task, _)| TaskRecord::from(task)).collect();
+            let tasks = tasks.into_iter().map(TaskRecord::from).collect();
             return Ok(Out(ManyTasks { tasks, next_cursor: None }));
         }
         tokio::select! {
             () = place.woken() => {}
-            () = tokio::time::sleep(left.min(LOOK_AGAIN)) => {}
+            () = tokio::time::sleep(left.min(again_after.unwrap_or(LOOK_AGAIN))) => {}
             () = site.stopping.cancelled() => {}
         }
     }

@@ -1,7 +1,11 @@
 //! `/api/v1`: JSON in and out, problems as problem+json. The OpenAPI document comes from these handlers.
 
+mod bounds;
 mod claims;
+mod edits;
+mod new_task;
 mod overview;
+mod queues;
 mod records;
 mod reports;
 pub mod snapshot;
@@ -23,6 +27,7 @@ pub(super) use tasks::change;
     tags(
         (name = "tasks", description = "Create, read and steer tasks."),
         (name = "workers", description = "What workers call."),
+        (name = "queues", description = "What operators decide about queues."),
         (name = "watching", description = "The board, the figures and the stream."),
     )
 )]
@@ -32,7 +37,7 @@ struct Document;
 pub fn router() -> OpenApiRouter<Site> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(tasks::create, tasks::list))
-        .routes(routes!(tasks::read, tasks::delete))
+        .routes(routes!(tasks::read, tasks::delete, edits::edit))
         .routes(routes!(tasks::cancel))
         .routes(routes!(tasks::retry))
         .routes(routes!(tasks::events))
@@ -45,6 +50,9 @@ pub fn router() -> OpenApiRouter<Site> {
         .routes(routes!(reports::fail))
         .routes(routes!(reports::release))
         .routes(routes!(reports::many))
+        .routes(routes!(queues::limit))
+        .routes(routes!(queues::pause))
+        .routes(routes!(queues::resume))
         .routes(routes!(overview::event))
         .routes(routes!(overview::snapshot))
         .routes(routes!(overview::queues))

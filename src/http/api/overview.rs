@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use super::snapshot;
 use crate::{
+    board::queues::Figures,
     clock::Time,
     event::{EventId, envelope::Stats},
     feed,
@@ -35,6 +36,21 @@ pub(super) struct QueueRecord {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     oldest_enqueued_at: Option<Time>,
+    /// Since when nothing is handed out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    paused_at: Option<Time>,
+    /// At most so many of its tasks run at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    concurrency_limit: Option<u32>,
+    /// At most so many of its tasks start within the period.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rate_limit: Option<u32>,
+    /// That period, seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rate_period_seconds: Option<u32>,
+    #[serde(flatten)]
+    figures: Figures,
 }
 
 /// Claimable tasks by band of priority.
@@ -59,6 +75,7 @@ pub(super) struct ManyQueues {
 /// List the queues.
 #[utoipa::path(get, path = "/api/v1/queues", tag = "watching", responses((status = 200, description = "As asked", body = ManyQueues)))]
 pub(super) async fn queues(State(site): State<Site>) -> Out<ManyQueues> {
+    let now = site.clock.now();
     let board = feed::read(&site.board);
     let record = |(name, queue): (&Name, &crate::board::queues::Queue)| QueueRecord {
         name: name.clone(),
@@ -69,13 +86,18 @@ pub(super) async fn queues(State(site): State<Site>) -> Out<ManyQueues> {
             low: queue.depth_of(Band::Low),
         },
         oldest_enqueued_at: queue.oldest_enqueued_at,
+        paused_at: queue.paused_at,
+        concurrency_limit: queue.concurrency_limit,
+        rate_limit: queue.rate_limit,
+        rate_period_seconds: queue.rate_limit.map(|_| queue.rate_period_seconds.unwrap_or(1)),
+        figures: queue.figures(now),
     };
     Out(ManyQueues { position: board.position, queues: board.queues.0.iter().map(record).collect() })
 }
 
 /// The figures of the overview.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(super) struct Figures {
+pub(super) struct Overview {
     /// Position of the log that this shows.
     position: i64,
     #[serde(flatten)]
@@ -83,17 +105,17 @@ pub(super) struct Figures {
 }
 
 /// The figures of the overview.
-#[utoipa::path(get, path = "/api/v1/stats", tag = "watching", responses((status = 200, description = "As asked", body = Figures)))]
-pub(super) async fn stats(State(site): State<Site>) -> Out<Figures> {
+#[utoipa::path(get, path = "/api/v1/stats", tag = "watching", responses((status = 200, description = "As asked", body = Overview)))]
+pub(super) async fn stats(State(site): State<Site>) -> Out<Overview> {
     let now = site.clock.now();
     let board = feed::read(&site.board);
-    Out(Figures { position: board.position, stats: board.stats(now) })
+    Out(Overview { position: board.position, stats: board.stats(now) })
 }
 
 /// Everything the board shows, with the position it stands for: read `/events?after=<event_id>` from there.
 #[utoipa::path(get, path = "/api/v1/snapshot", tag = "watching", responses((status = 200, description = "As asked", body = Object)))]
 pub(super) async fn snapshot(State(site): State<Site>) -> Result<Response, Problem> {
-    let body = snapshot::json(&site.board, site.subscriptions.epoch());
+    let body = snapshot::json(&site.board, site.subscriptions.epoch(), site.clock.now());
     Ok(([(header::CONTENT_TYPE, "application/json")], Body::from(body)).into_response())
 }
 

@@ -9,6 +9,7 @@ use crate::{
     clock::Time,
     model::{
         Name, Status, Task,
+        dependency::DependencyPolicy,
         report::{Json, Progress, WorkCounts},
         worker::{Connector, Worker, WorkerStatus},
     },
@@ -50,6 +51,36 @@ pub(super) struct TaskRecord {
     max_attempts: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     timeout_seconds: Option<u32>,
+    /// Wait before the first retry, seconds; doubled for each further one.
+    retry_base_seconds: u32,
+    /// Longest wait between attempts, seconds.
+    retry_cap_seconds: u32,
+    /// No second live task of the project has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unique_key: Option<String>,
+    /// Tasks that must complete first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    depends_on: Vec<Uuid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    on_dependency_failure: Option<DependencyPolicy>,
+    /// Nobody claims it: it starts and ends with its children.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    close_when_done: bool,
+    /// Who is responsible for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    assignee: Option<String>,
+    /// Who else works on it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    collaborators: Vec<String>,
+    /// Who wants to know how it goes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    watchers: Vec<String>,
+    /// Another system runs and reports it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    observed: bool,
+    /// Its id there, when that is no UUID.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    external_id: Option<String>,
     /// Number of the latest attempt; 0 before the first. Reports name it.
     attempt: u32,
     retry_count: u32,
@@ -63,6 +94,10 @@ pub(super) struct TaskRecord {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     machine_id: Option<Name>,
+    /// Connector of the latest attempt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    connector_id: Option<Name>,
     #[schema(value_type = String, format = DateTime)]
     created_at: Time,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -109,7 +144,7 @@ impl From<Progress> for ProgressRecord {
 impl From<Task> for TaskRecord {
     fn from(task: Task) -> Self {
         let (lease_expires_at, progress) = match task.lease {
-            Some(lease) => (Some(lease.expires_at), lease.progress.map(ProgressRecord::from)),
+            Some(lease) => (lease.expires_at, lease.progress.map(ProgressRecord::from)),
             None => (None, None),
         };
         Self {
@@ -128,11 +163,23 @@ impl From<Task> for TaskRecord {
             phases: task.phases,
             max_attempts: task.max_attempts,
             timeout_seconds: task.timeout_seconds,
+            retry_base_seconds: task.backoff.base_seconds,
+            retry_cap_seconds: task.backoff.cap_seconds,
+            unique_key: task.unique_key,
+            on_dependency_failure: (!task.depends_on.is_empty()).then_some(task.on_dependency_failure),
+            depends_on: task.depends_on,
+            close_when_done: task.close_when_done,
+            assignee: task.assignee,
+            collaborators: task.collaborators,
+            watchers: task.watchers,
+            observed: task.observed.is_some(),
+            external_id: task.external_id,
             attempt: task.attempt,
             retry_count: task.retry_count,
             run_at: task.run_at,
             worker_id: task.worker_id,
             machine_id: task.machine_id,
+            connector_id: task.connector_id,
             created_at: task.created_at,
             enqueued_at: task.enqueued_at,
             started_at: task.started_at,

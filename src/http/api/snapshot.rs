@@ -5,15 +5,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use crate::{
-    board::Board,
+    board::{Board, parents::Parent, queues::Queue},
+    clock::Time,
     event::{
         EventId,
         envelope::{Epoch, rfc3339},
         frame,
     },
     feed::{self, SharedBoard},
+    model::Name,
 };
 
 /// Largest frame of a snapshot, bytes of JSON.
@@ -21,14 +24,14 @@ const MAX_CHUNK: usize = 48 * 1024;
 
 /// The board as one JSON object.
 #[must_use]
-pub fn json(board: &SharedBoard, epoch: Epoch) -> String {
+pub fn json(board: &SharedBoard, epoch: Epoch, now: Time) -> String {
     let board = feed::read(board).clone();
     let mut whole = serde_json::Map::new();
     whole.insert("event_id".to_owned(), EventId { epoch, position: board.position }.to_string().into());
     whole.insert("position".to_owned(), board.position.into());
     whole.insert("ts".to_owned(), board.ts.map(rfc3339).into());
     whole.insert("counts".to_owned(), value(&board.tasks));
-    for (part, items) in parts(&board) {
+    for (part, items) in parts(&board, now) {
         whole.insert(part.to_owned(), Value::Array(items));
     }
     Value::Object(whole).to_string()
@@ -49,7 +52,7 @@ pub struct Frames {
 
 impl Snapshots {
     /// The snapshot as of now.
-    pub fn frames(&self, board: &SharedBoard, epoch: Epoch) -> Frames {
+    pub fn frames(&self, board: &SharedBoard, epoch: Epoch, now: Time) -> Frames {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let position = feed::read(board).position;
         if let Some(frames) = last.as_ref().filter(|frames| frames.position == position) {
@@ -57,16 +60,16 @@ impl Snapshots {
         }
         // A copy, so that the tailer does not wait for the encoding.
         let board = feed::read(board).clone();
-        let frames = Frames { position: board.position, frames: encode(&board, epoch).into() };
+        let frames = Frames { position: board.position, frames: encode(&board, epoch, now).into() };
         *last = Some(frames.clone());
         frames
     }
 }
 
-fn encode(board: &Board, epoch: Epoch) -> Vec<Bytes> {
+fn encode(board: &Board, epoch: Epoch, now: Time) -> Vec<Bytes> {
     let id = EventId { epoch, position: board.position };
     let mut frames = vec![chunk("counts", &[value(&board.tasks)])];
-    for (part, items) in parts(board) {
+    for (part, items) in parts(board, now) {
         let mut rest = items.as_slice();
         while !rest.is_empty() {
             let mut size = 0;
@@ -90,15 +93,40 @@ fn chunk(part: &str, items: &[Value]) -> Bytes {
 }
 
 /// The parts of a snapshot: what it is called, and its items.
-fn parts(board: &Board) -> [(&'static str, Vec<Value>); 6] {
+fn parts(board: &Board, now: Time) -> [(&'static str, Vec<Value>); 6] {
     [
         ("workers", board.workers.0.iter().map(|(id, worker)| with("worker_id", id, worker)).collect()),
-        ("queues", board.queues.0.iter().map(|(name, queue)| with("queue", name, queue)).collect()),
+        ("queues", board.queues.0.iter().map(|(name, queue)| queue_item(name, queue, now)).collect()),
         ("running", board.running.0.iter().map(|(id, task)| with("task_id", id, task)).collect()),
-        ("parents", board.parents.open.iter().map(|(id, parent)| with("task_id", id, parent)).collect()),
+        ("parents", board.parents.open.iter().map(|(id, parent)| parent_item(board, *id, parent, now)).collect()),
         ("completed", board.recent.completed.iter().map(|event| value(&**event)).collect()),
         ("failed", board.recent.failed.iter().map(|event| value(&**event)).collect()),
     ]
+}
+
+/// A queue with its figures instead of what they are counted from.
+fn queue_item(name: &Name, queue: &Queue, now: Time) -> Value {
+    let mut item = with("queue", name, queue);
+    if let (Value::Object(fields), Value::Object(figures)) = (&mut item, value(queue.figures(now))) {
+        fields.retain(|field, _| !["waits", "runs", "ended"].contains(&field.as_str()));
+        fields.extend(figures);
+    }
+    item
+}
+
+/// A parent with what follows from its counts.
+fn parent_item(board: &Board, id: Uuid, parent: &Parent, now: Time) -> Value {
+    let mut item = with("task_id", id, parent);
+    if let Value::Object(fields) = &mut item {
+        fields.remove("finishes");
+        fields.insert("rate_per_second".to_owned(), value(parent.rate(now)));
+        fields.insert("eta_seconds".to_owned(), value(parent.eta(now).map(|eta| [eta.low_seconds, eta.high_seconds])));
+        fields.insert("current_phase".to_owned(), value(parent.current_phase().map(|phase| &phase.name)));
+        if let Some(all) = board.parents.rolled_up(id) {
+            fields.insert("rolled_up".to_owned(), value(all));
+        }
+    }
+    item
 }
 
 fn with(key: &str, id: impl Serialize, item: impl Serialize) -> Value {

@@ -10,167 +10,29 @@ use axum::{
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::records::{ManyTasks, OneTask, TaskRecord};
+use super::{
+    new_task::CreateTask,
+    records::{ManyTasks, OneTask, TaskRecord},
+};
 use crate::{
     http::{
         caller::Caller,
-        input::{Free, Id, OneOrMany, Text},
+        input::{Id, OneOrMany, Text},
         problem::Problem,
         query,
         site::Site,
     },
-    model::{Name, Priority, Task, task::NewTask, transition},
+    model::{Task, transition},
     store::{Answer, Command, WriteError, log, search},
 };
 
 /// Events of one task shown at once.
 const MAX_EVENTS: i64 = 1_000;
 
-/// A task to create.
-#[derive(Debug, Deserialize, utoipa::ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct CreateTask {
-    /// Chosen by the client, so that a repeated request creates nothing twice.
-    id: Option<Uuid>,
-    /// What kind of work it is.
-    #[schema(value_type = String, max_length = 128)]
-    task_type: Name,
-    /// The line it stands in.
-    #[serde(default = "default_name")]
-    #[schema(value_type = String, max_length = 128, default = "default")]
-    queue: Name,
-    /// The tenant; a child takes its parent's, others `default`.
-    #[schema(value_type = Option<String>, max_length = 128)]
-    project_id: Option<Name>,
-    /// The task that groups it.
-    parent_task_id: Option<Uuid>,
-    /// Its phase within the parent.
-    #[schema(value_type = Option<String>, max_length = 128)]
-    phase: Option<Name>,
-    /// One line for people.
-    #[schema(value_type = Option<String>, max_length = 500)]
-    title: Option<Text<500>>,
-    /// More for people.
-    #[schema(value_type = Option<String>, max_length = 16384)]
-    description: Option<Text<16384>>,
-    /// 0 (lowest) to 9 (highest).
-    #[serde(default)]
-    #[schema(value_type = u8, minimum = 0, maximum = 9, default = 5)]
-    priority: Priority,
-    /// Input for the worker: any JSON, handed over as it is.
-    #[schema(value_type = Option<Object>)]
-    payload: Option<Free>,
-    /// Attempts allowed, 1 to 100.
-    #[serde(default = "default_attempts")]
-    #[schema(value_type = u32, minimum = 1, maximum = 100, default = 3)]
-    max_attempts: Attempts,
-    /// Longest time of one attempt, 1 to 604800 seconds.
-    #[schema(value_type = Option<u32>, minimum = 1, maximum = 604800)]
-    timeout_seconds: Option<Seconds>,
-    /// Marks for people and filters, at most 32.
-    #[serde(default)]
-    #[schema(value_type = BTreeMap<String, String>)]
-    labels: Labels,
-    /// Phases of its children, in order, at most 32. A task with phases is a parent.
-    #[serde(default)]
-    #[schema(value_type = Vec<String>)]
-    phases: Phases,
-}
-
-fn default_name() -> Name {
-    Name::literal("default")
-}
-
-const fn default_attempts() -> Attempts {
-    Attempts(3)
-}
-
-mod bounds {
-    use super::{Deserialize, Name};
-    use std::collections::BTreeMap;
-
-    /// 1 to 100.
-    #[derive(Debug, Clone, Deserialize)]
-    #[serde(try_from = "u32")]
-    pub(in super::super) struct Attempts(pub(super) u32);
-
-    impl TryFrom<u32> for Attempts {
-        type Error = &'static str;
-        fn try_from(number: u32) -> Result<Self, Self::Error> {
-            (1..=100).contains(&number).then_some(Self(number)).ok_or("must be a whole number from 1 to 100")
-        }
-    }
-
-    /// 1 to 604800.
-    #[derive(Debug, Clone, Deserialize)]
-    #[serde(try_from = "u32")]
-    pub(in super::super) struct Seconds(pub(super) u32);
-
-    impl TryFrom<u32> for Seconds {
-        type Error = &'static str;
-        fn try_from(number: u32) -> Result<Self, Self::Error> {
-            (1..=604_800).contains(&number).then_some(Self(number)).ok_or("must be a whole number from 1 to 604800")
-        }
-    }
-
-    /// At most 32 labels with values of at most 256 bytes.
-    #[derive(Debug, Clone, Default, Deserialize)]
-    #[serde(try_from = "BTreeMap<Name, String>")]
-    pub(in super::super) struct Labels(pub(super) BTreeMap<Name, String>);
-
-    impl TryFrom<BTreeMap<Name, String>> for Labels {
-        type Error = &'static str;
-        fn try_from(labels: BTreeMap<Name, String>) -> Result<Self, Self::Error> {
-            let bytes: usize = labels.iter().map(|(key, value)| key.as_str().len() + value.len()).sum();
-            let plain = labels.values().all(|value| value.len() <= 256 && !value.chars().any(char::is_control));
-            let fits = labels.len() <= 32 && bytes <= 2_048 && plain;
-            let right = "must be at most 32 labels, 2048 bytes together, values of at most 256 bytes without control characters";
-            fits.then_some(Self(labels)).ok_or(right)
-        }
-    }
-
-    /// At most 32 different names.
-    #[derive(Debug, Clone, Default, Deserialize)]
-    #[serde(try_from = "Vec<Name>")]
-    pub(in super::super) struct Phases(pub(super) Vec<Name>);
-
-    impl TryFrom<Vec<Name>> for Phases {
-        type Error = &'static str;
-        fn try_from(phases: Vec<Name>) -> Result<Self, Self::Error> {
-            let distinct: std::collections::BTreeSet<_> = phases.iter().collect();
-            let bytes: usize = phases.iter().map(|name| name.as_str().len()).sum();
-            let fits = phases.len() <= 32 && bytes <= 1_024 && distinct.len() == phases.len();
-            fits.then_some(Self(phases)).ok_or("must be at most 32 different names, 1024 bytes together")
-        }
-    }
-}
-use bounds::{Attempts, Labels, Phases, Seconds};
-
-impl From<CreateTask> for NewTask {
-    fn from(task: CreateTask) -> Self {
-        Self {
-            id: task.id.unwrap_or_else(Uuid::now_v7),
-            id_is_chosen: task.id.is_some(),
-            project_id: task.project_id,
-            task_type: task.task_type,
-            queue: task.queue,
-            parent_task_id: task.parent_task_id,
-            phase: task.phase,
-            title: task.title.map(|text| text.0),
-            description: task.description.map(|text| text.0),
-            priority: task.priority,
-            payload: task.payload.map(|json| json.0),
-            labels: task.labels.0,
-            phases: task.phases.0,
-            max_attempts: task.max_attempts.0,
-            timeout_seconds: task.timeout_seconds.map(|seconds| seconds.0),
-        }
-    }
-}
-
 /// Create one task, or many (array or NDJSON): all or none.
 ///
-/// A task whose `id` exists already is answered as it is, and nothing is created (200 when that holds for all).
+/// A task whose `id` exists already, or whose `unique_key` a live task of its project has, is answered as it is, and
+/// nothing is created (200 when that holds for all).
 #[utoipa::path(post, path = "/api/v1/tasks", tag = "tasks", request_body = CreateTask,
     responses((status = 201, description = "Created", body = OneTask), (status = 200, description = "As asked", body = OneTask), (status = 422, description = "A field is wrong", body = Problem)))]
 pub(super) async fn create(
@@ -178,7 +40,9 @@ pub(super) async fn create(
     _: Caller,
     OneOrMany { items, single }: OneOrMany<CreateTask>,
 ) -> Result<Response, Problem> {
-    let new = items.into_iter().map(NewTask::from).collect();
+    let numbered = items.into_iter().enumerate();
+    let new = numbered.map(|(index, task)| task.check(&if single { String::new() } else { format!("[{index}].") }));
+    let new = new.collect::<Result<Vec<_>, _>>()?;
     let tasks = match site.writer.write(Command::Create(new)).await? {
         Answer::Tasks(tasks) => tasks,
         other => return Err(unexpected(&other)),

@@ -92,7 +92,10 @@ pub(super) async fn register(
     bounded("capabilities", input.capabilities.len())?;
     let now = site.clock.now();
     let with_status = |report: ConnectorReport| {
-        (report.connector_id, Connector { status: report.status, error: report.error, since: now })
+        (
+            report.connector_id,
+            Connector { status: report.status, error: report.error, since: now, reported_at: Some(now), tasks: 0 },
+        )
     };
     let worker = Worker {
         id: Uuid::now_v7(),
@@ -106,6 +109,7 @@ pub(super) async fn register(
         started_at: now,
         last_seen_at: now,
         stopped_at: None,
+        observed: false,
     };
     match site.writer.write(Command::Register(worker)).await? {
         Answer::Worker(worker) => {
@@ -182,9 +186,9 @@ pub(super) struct HeartbeatInput {
     /// What it does; `stopped` and `lost` cannot be reported (leave with DELETE).
     status: Option<WorkerStatus>,
     /// Connectors that changed, or all of them.
-    #[serde(default)]
+    /// Without a list all are as they were reported last; of a list, only those in it are reported.
     #[schema(max_items = 64)]
-    connectors: Vec<ConnectorInput>,
+    connectors: Option<Vec<ConnectorInput>>,
     /// The tasks it works on; the answer tells which of them to stop. Left out: all it holds, and a cancellation is told
     /// by the next report only. The leases of tasks that are not listed end.
     #[schema(max_items = 1000)]
@@ -233,7 +237,7 @@ pub(super) async fn heartbeat(
             "must hold at most 1000",
         ));
     }
-    let connectors = reports(input.connectors)?;
+    let connectors = input.connectors.map(reports).transpose()?;
     let held = |task: HeldTask| {
         let progress = task.progress.map(ProgressFields::check).transpose()?;
         Ok::<_, Problem>((task.task_id, task.attempt, progress))

@@ -154,6 +154,10 @@ impl TestApp {
         self.client().send(Method::POST, path, Some(body)).await
     }
 
+    pub(crate) async fn patch(&self, path: &str, body: &Value) -> Reply {
+        self.client().send(Method::PATCH, path, Some(body)).await
+    }
+
     pub(crate) async fn delete(&self, path: &str) -> Reply {
         self.client().send(Method::DELETE, path, None).await
     }

@@ -75,3 +75,11 @@ pub(crate) async fn number(options: &PgConnectOptions, statement: &str) -> i64 {
     conn.close().await.unwrap();
     number.unwrap_or_default()
 }
+
+/// One column of texts.
+pub(crate) async fn texts(options: &PgConnectOptions, statement: &str) -> Vec<String> {
+    let mut conn = PgConnection::connect_with(options).await.unwrap();
+    let texts = sqlx::query_scalar(sqlx::AssertSqlSafe(statement.to_owned())).fetch_all(&mut conn).await.unwrap();
+    conn.close().await.unwrap();
+    texts
+}

@@ -1,0 +1,139 @@
+//! How long things take: counts in buckets that grow by a third, over two windows of time.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    clock::Time,
+    event::{Event, Kind},
+    model::Name,
+};
+
+/// Each bucket is so much wider than the one before; a percentile is right to about this.
+const GROWTH: f64 = 1.3;
+/// Kinds of work remembered.
+const KEEP_KINDS: usize = 200;
+/// Window of a kind's durations, seconds.
+const KIND_WINDOW: i64 = 3_600;
+/// Fewer samples than this say nothing about what is usual.
+const LEAST_SAMPLES: u64 = 20;
+
+/// Durations of the present window of time and the one before it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Durations {
+    /// Number of the present window since 1970.
+    window: i64,
+    /// Bucket to count.
+    current: BTreeMap<u8, u64>,
+    /// The window before.
+    last: BTreeMap<u8, u64>,
+}
+
+impl Durations {
+    /// Takes in one duration; `seconds` is the length of a window and always the same.
+    pub(super) fn add(&mut self, ms: u64, ts: Time, seconds: i64) {
+        let window = ts.timestamp().div_euclid(seconds);
+        if window > self.window {
+            let next = window == self.window + 1;
+            self.last = if next { std::mem::take(&mut self.current) } else { BTreeMap::new() };
+            self.current.clear();
+            self.window = window;
+        }
+        *self.current.entry(bucket(ms)).or_default() += 1;
+    }
+
+    /// The duration, in milliseconds, that so many percent of the last one to two windows stayed below; nothing without
+    /// samples.
+    #[must_use]
+    pub fn percentile(&self, percent: u64, now: Time, seconds: i64) -> Option<u64> {
+        let age = now.timestamp().div_euclid(seconds) - self.window;
+        let none = BTreeMap::new();
+        let (first, second) = match age {
+            ..=0 => (&self.current, &self.last),
+            1 => (&self.current, &none),
+            _ => return None,
+        };
+        let total: u64 = first.values().chain(second.values()).sum();
+        let mut wanted = (total * percent).div_ceil(100).max(1);
+        if total == 0 {
+            return None;
+        }
+        for index in 0..=u8::MAX {
+            let count = first.get(&index).unwrap_or(&0) + second.get(&index).unwrap_or(&0);
+            if count >= wanted {
+                return Some(upper(index));
+            }
+            wanted -= count;
+        }
+        None
+    }
+
+    fn samples(&self) -> u64 {
+        self.current.values().chain(self.last.values()).sum()
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a logarithm of a u64 is small and positive"
+)]
+fn bucket(ms: u64) -> u8 {
+    (((ms + 1) as f64).ln() / GROWTH.ln()) as u8
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive; saturates")]
+fn upper(bucket: u8) -> u64 {
+    GROWTH.powi(i32::from(bucket) + 1) as u64
+}
+
+/// How long each kind of work usually takes.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Kinds(BTreeMap<Name, Durations>);
+
+impl Kinds {
+    pub(super) fn apply(&mut self, event: &Event) {
+        if event.event_type != Kind::TaskCompleted {
+            return;
+        }
+        let (Some(kind), Some(ms)) = (&event.task_type, event.duration_ms) else { return };
+        if self.0.len() >= KEEP_KINDS && !self.0.contains_key(kind) {
+            let oldest = self.0.iter().min_by_key(|(_, durations)| durations.window).map(|(kind, _)| kind.clone());
+            oldest.and_then(|kind| self.0.remove(&kind));
+        }
+        self.0.entry(kind.clone()).or_default().add(ms, event.ts, KIND_WINDOW);
+    }
+
+    /// What 95 of 100 tasks of a kind stay below, milliseconds; nothing while too few are known.
+    #[must_use]
+    pub fn usual_ms(&self, kind: &Name, now: Time) -> Option<u64> {
+        let durations = self.0.get(kind).filter(|durations| durations.samples() >= LEAST_SAMPLES)?;
+        durations.percentile(95, now, KIND_WINDOW)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chrono::TimeDelta;
+
+    #[test]
+    fn percentiles_are_right_to_a_bucket_and_old_windows_leave() {
+        let start = Time::from_timestamp(1_000_000_200, 0).unwrap();
+        let mut durations = Durations::default();
+        for ms in 1..=1_000 {
+            durations.add(ms, start, 300);
+        }
+        for (percent, exact) in [(50, 500.0), (95, 950.0), (99, 990.0)] {
+            let shown = durations.percentile(percent, start, 300).unwrap() as f64;
+            assert!(shown >= exact && shown <= exact * GROWTH + 1.0, "{percent}: {shown}");
+        }
+        let later = start + TimeDelta::seconds(300);
+        assert!(durations.percentile(50, later, 300).is_some());
+        assert_eq!(durations.percentile(50, later + TimeDelta::seconds(300), 300), None);
+        durations.add(7, later + TimeDelta::seconds(900), 300);
+        assert_eq!(durations.samples(), 1);
+    }
+}

@@ -1,0 +1,90 @@
+//! Field types that check themselves.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Deserialize;
+
+use crate::model::Name;
+
+/// 1 to 100.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(try_from = "u32")]
+pub(super) struct Attempts(pub(super) u32);
+
+impl TryFrom<u32> for Attempts {
+    type Error = &'static str;
+    fn try_from(number: u32) -> Result<Self, Self::Error> {
+        (1..=100).contains(&number).then_some(Self(number)).ok_or("must be a whole number from 1 to 100")
+    }
+}
+
+/// 1 to 604800.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(try_from = "u32")]
+pub(super) struct Seconds(pub(super) u32);
+
+impl TryFrom<u32> for Seconds {
+    type Error = &'static str;
+    fn try_from(number: u32) -> Result<Self, Self::Error> {
+        (1..=604_800).contains(&number).then_some(Self(number)).ok_or("must be a whole number from 1 to 604800")
+    }
+}
+
+/// At most 32 labels with values of at most 256 bytes.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(try_from = "BTreeMap<Name, String>")]
+pub(super) struct Labels(pub(super) BTreeMap<Name, String>);
+
+impl TryFrom<BTreeMap<Name, String>> for Labels {
+    type Error = &'static str;
+    fn try_from(labels: BTreeMap<Name, String>) -> Result<Self, Self::Error> {
+        let bytes: usize = labels.iter().map(|(key, value)| key.as_str().len() + value.len()).sum();
+        let plain = labels.values().all(|value| value.len() <= 256 && !value.chars().any(char::is_control));
+        let fits = labels.len() <= 32 && bytes <= 2_048 && plain;
+        let right =
+            "must be at most 32 labels, 2048 bytes together, values of at most 256 bytes without control characters";
+        fits.then_some(Self(labels)).ok_or(right)
+    }
+}
+
+/// At most 32 different names.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(try_from = "Vec<Name>")]
+pub(super) struct Phases(pub(super) Vec<Name>);
+
+impl TryFrom<Vec<Name>> for Phases {
+    type Error = &'static str;
+    fn try_from(phases: Vec<Name>) -> Result<Self, Self::Error> {
+        let distinct: BTreeSet<_> = phases.iter().collect();
+        let bytes: usize = phases.iter().map(|name| name.as_str().len()).sum();
+        let fits = phases.len() <= 32 && bytes <= 1_024 && distinct.len() == phases.len();
+        fits.then_some(Self(phases)).ok_or("must be at most 32 different names, 1024 bytes together")
+    }
+}
+
+/// 0 to 604800 seconds.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(try_from = "u32")]
+pub(super) struct Wait(pub(super) u32);
+
+impl TryFrom<u32> for Wait {
+    type Error = &'static str;
+    fn try_from(number: u32) -> Result<Self, Self::Error> {
+        (number <= 604_800).then_some(Self(number)).ok_or("must be a whole number from 0 to 604800")
+    }
+}
+
+/// At most 32 different names of people.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(try_from = "Vec<Name>")]
+pub(super) struct People(pub(super) Vec<String>);
+
+impl TryFrom<Vec<Name>> for People {
+    type Error = &'static str;
+    fn try_from(names: Vec<Name>) -> Result<Self, Self::Error> {
+        let distinct: BTreeSet<_> = names.iter().collect();
+        let fits = names.len() <= 32 && distinct.len() == names.len();
+        let people = names.iter().map(ToString::to_string).collect();
+        fits.then_some(Self(people)).ok_or("must be at most 32 different names")
+    }
+}

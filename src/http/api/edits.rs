@@ -1,0 +1,99 @@
+//! Edits of a task by people.
+
+use std::collections::HashSet;
+
+use axum::{Json as Out, extract::State, http::StatusCode};
+use serde::{Deserialize, Deserializer};
+use uuid::Uuid;
+
+use super::{
+    bounds::{Labels, People},
+    new_task::MAX_DEPENDENCIES,
+    records::OneTask,
+    tasks::change,
+};
+use crate::{
+    http::{
+        caller::Caller,
+        input::{Id, Json, Text},
+        problem::Problem,
+        site::Site,
+    },
+    model::{Name, Priority, edit::Edit, transition},
+};
+
+/// New values; what is absent stays, `null` removes.
+#[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EditTask {
+    /// One line for people.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<String>, max_length = 500)]
+    title: Option<Option<Text<500>>>,
+    /// More for people.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<String>, max_length = 16384)]
+    description: Option<Option<Text<16384>>>,
+    /// 0 (lowest) to 9 (highest).
+    #[schema(value_type = Option<u8>, minimum = 0, maximum = 9)]
+    priority: Option<Priority>,
+    /// The line it stands in; a running task stays where it is (409).
+    #[schema(value_type = Option<String>, max_length = 128)]
+    queue: Option<Name>,
+    /// All labels.
+    #[schema(value_type = Option<BTreeMap<String, String>>)]
+    labels: Option<Labels>,
+    /// Who is responsible for it.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<String>, max_length = 128)]
+    assignee: Option<Option<Text<128>>>,
+    /// Who else works on it, all of them.
+    #[schema(value_type = Option<Vec<String>>, max_items = 32)]
+    collaborators: Option<People>,
+    /// Who wants to know how it goes, all of them.
+    #[schema(value_type = Option<Vec<String>>, max_items = 32)]
+    watchers: Option<People>,
+    /// All tasks that must complete first; only a blocked task gets others (409).
+    #[schema(max_items = 1000)]
+    depends_on: Option<Vec<Uuid>>,
+}
+
+/// Tells a field that is `null` from one that is absent.
+fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+impl EditTask {
+    fn check(self) -> Result<Edit, Problem> {
+        if self.depends_on.as_ref().is_some_and(|ids| ids.len() > MAX_DEPENDENCIES) {
+            let (field, detail) = ("depends_on", "must name at most 1000 tasks");
+            return Err(Problem::field(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", field, detail));
+        }
+        let mut seen = HashSet::new();
+        Ok(Edit {
+            title: self.title.map(|title| title.map(|text| text.0)),
+            description: self.description.map(|description| description.map(|text| text.0)),
+            priority: self.priority,
+            queue: self.queue,
+            labels: self.labels.map(|labels| labels.0),
+            assignee: self.assignee.map(|assignee| assignee.map(|text| text.0)),
+            collaborators: self.collaborators.map(|people| people.0),
+            watchers: self.watchers.map(|people| people.0),
+            depends_on: self.depends_on.map(|ids| ids.into_iter().filter(|id| seen.insert(*id)).collect()),
+        })
+    }
+}
+
+/// Change what a task says of itself. Each kind of change is an event with the old and the new values; the state stays.
+#[utoipa::path(patch, path = "/api/v1/tasks/{id}", tag = "tasks", params(("id" = Uuid, Path)), request_body = EditTask,
+    responses((status = 200, description = "As asked", body = OneTask), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Not possible in its state", body = Problem), (status = 422, description = "A field is wrong", body = Problem)))]
+pub(super) async fn edit(
+    State(site): State<Site>,
+    caller: Caller,
+    Id(id): Id,
+    Json(input): Json<EditTask>,
+) -> Result<Out<OneTask>, Problem> {
+    let edit = transition::Command::Edit(Box::new(input.check()?));
+    let task = change(&site, id, edit, &caller).await?;
+    Ok(Out(OneTask { task: task.into() }))
+}

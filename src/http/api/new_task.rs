@@ -1,0 +1,171 @@
+//! A task to create, checked.
+
+use std::collections::HashSet;
+
+use axum::http::StatusCode;
+use serde::Deserialize;
+use uuid::Uuid;
+
+use super::bounds::{Attempts, Labels, People, Phases, Seconds, Wait};
+use crate::{
+    clock::Time,
+    http::{
+        input::{Free, Text},
+        problem::Problem,
+    },
+    model::{Name, Priority, dependency::DependencyPolicy, lease::Backoff, task::NewTask},
+};
+
+/// Most tasks that one waits for.
+pub(super) const MAX_DEPENDENCIES: usize = 1_000;
+
+/// A task to create.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CreateTask {
+    /// Chosen by the client, so that a repeated request creates nothing twice.
+    id: Option<Uuid>,
+    /// What kind of work it is.
+    #[schema(value_type = String, max_length = 128)]
+    task_type: Name,
+    /// The line it stands in.
+    #[serde(default = "default_name")]
+    #[schema(value_type = String, max_length = 128, default = "default")]
+    queue: Name,
+    /// The tenant; a child takes its parent's, others `default`.
+    #[schema(value_type = Option<String>, max_length = 128)]
+    project_id: Option<Name>,
+    /// The task that groups it.
+    parent_task_id: Option<Uuid>,
+    /// Its phase within the parent.
+    #[schema(value_type = Option<String>, max_length = 128)]
+    phase: Option<Name>,
+    /// One line for people.
+    #[schema(value_type = Option<String>, max_length = 500)]
+    title: Option<Text<500>>,
+    /// More for people.
+    #[schema(value_type = Option<String>, max_length = 16384)]
+    description: Option<Text<16384>>,
+    /// 0 (lowest) to 9 (highest).
+    #[serde(default)]
+    #[schema(value_type = u8, minimum = 0, maximum = 9, default = 5)]
+    priority: Priority,
+    /// Input for the worker: any JSON, handed over as it is.
+    #[schema(value_type = Option<Object>)]
+    payload: Option<Free>,
+    /// Attempts allowed, 1 to 100.
+    #[serde(default = "default_attempts")]
+    #[schema(value_type = u32, minimum = 1, maximum = 100, default = 3)]
+    max_attempts: Attempts,
+    /// Longest time of one attempt, 1 to 604800 seconds.
+    #[schema(value_type = Option<u32>, minimum = 1, maximum = 604800)]
+    timeout_seconds: Option<Seconds>,
+    /// Marks for people and filters, at most 32.
+    #[serde(default)]
+    #[schema(value_type = BTreeMap<String, String>)]
+    labels: Labels,
+    /// Phases of its children, in order, at most 32. A task with phases is a parent.
+    #[serde(default)]
+    #[schema(value_type = Vec<String>)]
+    phases: Phases,
+    /// Not to start before.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    run_at: Option<Time>,
+    /// While a task of the project with the same key is live, that one is answered and nothing is created.
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 256)]
+    unique_key: Option<Text<256>>,
+    /// Tasks that must complete first, at most 1000; they exist, or are created by the same request.
+    #[serde(default)]
+    #[schema(max_items = 1000)]
+    depends_on: Vec<Uuid>,
+    /// What becomes of it when one of these fails, is cancelled or deleted.
+    #[serde(default)]
+    on_dependency_failure: DependencyPolicy,
+    /// For a parent that nobody claims: it starts with its first child and ends with its last.
+    #[serde(default)]
+    close_when_done: bool,
+    /// Wait before the first retry, 0 to 604800 seconds, doubled for each further one; about half of it is random.
+    #[serde(default = "default_base")]
+    #[schema(value_type = u32, minimum = 0, maximum = 604800, default = 1)]
+    retry_base_seconds: Wait,
+    /// Longest wait between attempts, 0 to 604800 seconds.
+    #[schema(value_type = Option<u32>, minimum = 0, maximum = 604800, default = 3600)]
+    retry_cap_seconds: Option<Wait>,
+    /// Who is responsible for it.
+    #[schema(value_type = Option<String>, max_length = 128)]
+    assignee: Option<Text<128>>,
+    /// Who else works on it, at most 32.
+    #[serde(default)]
+    #[schema(value_type = Vec<String>, max_items = 32)]
+    collaborators: People,
+    /// Who wants to know how it goes, at most 32.
+    #[serde(default)]
+    #[schema(value_type = Vec<String>, max_items = 32)]
+    watchers: People,
+}
+
+fn default_name() -> Name {
+    Name::literal("default")
+}
+
+const fn default_base() -> Wait {
+    Wait(1)
+}
+
+const fn default_attempts() -> Attempts {
+    Attempts(3)
+}
+
+impl CreateTask {
+    /// Checks what fields say together; `prefix` is the path to this task in the request.
+    pub(super) fn check(self, prefix: &str) -> Result<NewTask, Problem> {
+        let wrong = |field: &str, detail: &str| {
+            Err(Problem::field(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", format!("{prefix}{field}"), detail))
+        };
+        let backoff = Backoff {
+            base_seconds: self.retry_base_seconds.0,
+            cap_seconds: self.retry_cap_seconds.map_or(self.retry_base_seconds.0.max(3_600), |cap| cap.0),
+        };
+        if backoff.cap_seconds < backoff.base_seconds {
+            return wrong("retry_cap_seconds", "must not be less than retry_base_seconds");
+        }
+        if self.unique_key.as_ref().is_some_and(|key| key.0.is_empty()) {
+            return wrong("unique_key", "must not be empty");
+        }
+        if self.depends_on.len() > MAX_DEPENDENCIES {
+            return wrong("depends_on", "must name at most 1000 tasks");
+        }
+        if self.close_when_done && (!self.depends_on.is_empty() || self.run_at.is_some()) {
+            return wrong("close_when_done", "does not go with depends_on or run_at; put these on the children");
+        }
+        let mut depends_on = Vec::with_capacity(self.depends_on.len());
+        let mut seen = HashSet::new();
+        depends_on.extend(self.depends_on.into_iter().filter(|id| seen.insert(*id)));
+        Ok(NewTask {
+            id: self.id.unwrap_or_else(Uuid::now_v7),
+            id_is_chosen: self.id.is_some(),
+            project_id: self.project_id,
+            task_type: self.task_type,
+            queue: self.queue,
+            parent_task_id: self.parent_task_id,
+            phase: self.phase,
+            title: self.title.map(|text| text.0),
+            description: self.description.map(|text| text.0),
+            priority: self.priority,
+            payload: self.payload.map(|json| json.0),
+            labels: self.labels.0,
+            phases: self.phases.0,
+            max_attempts: self.max_attempts.0,
+            timeout_seconds: self.timeout_seconds.map(|seconds| seconds.0),
+            backoff,
+            run_at: self.run_at,
+            unique_key: self.unique_key.map(|text| text.0),
+            depends_on,
+            on_dependency_failure: self.on_dependency_failure,
+            close_when_done: self.close_when_done,
+            assignee: self.assignee.map(|text| text.0),
+            collaborators: self.collaborators.0,
+            watchers: self.watchers.0,
+        })
+    }
+}

@@ -1,0 +1,156 @@
+//! What operators decide about queues.
+
+use axum::{
+    Json as Out,
+    extract::{FromRequestParts, Path, State},
+    http::{StatusCode, request::Parts},
+};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::tasks::unexpected;
+use crate::{
+    clock::Time,
+    http::{caller::Caller, input::Json, problem::Problem, site::Site},
+    model::Name,
+    store::{
+        Answer, Command,
+        queues::{QueueChange, QueueState},
+    },
+};
+
+/// The name of a queue in a path.
+pub(in crate::http) struct QueueName(pub(in crate::http) Name);
+
+impl<S: Send + Sync> FromRequestParts<S> for QueueName {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let text = Path::<String>::from_request_parts(parts, state).await.map(|Path(text)| text).unwrap_or_default();
+        Name::new(&text).map(Self).map_err(|error| {
+            Problem::field(StatusCode::BAD_REQUEST, "invalid_name", "name", format!("the queue in the path {error}"))
+        })
+    }
+}
+
+/// A queue as operators set it.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct QueueSettings {
+    #[schema(value_type = String)]
+    name: Name,
+    /// Since when nothing is handed out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    paused_at: Option<Time>,
+    /// At most so many of its tasks run at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    concurrency_limit: Option<u32>,
+    /// At most so many of its tasks start within the period.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rate_limit: Option<u32>,
+    /// The period of the rate limit, seconds.
+    rate_period_seconds: u32,
+}
+
+impl From<QueueState> for QueueSettings {
+    fn from(queue: QueueState) -> Self {
+        Self {
+            name: queue.name,
+            paused_at: queue.paused_at,
+            concurrency_limit: queue.concurrency_limit,
+            rate_limit: queue.rate_limit,
+            rate_period_seconds: queue.rate_period_seconds,
+        }
+    }
+}
+
+/// One queue.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct OneQueue {
+    queue: QueueSettings,
+}
+
+/// New limits; what is absent stays, `null` lifts a limit.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LimitQueue {
+    /// Tasks that run at once, 1 to 100000.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<u32>, minimum = 1, maximum = 100000)]
+    concurrency_limit: Option<Option<u32>>,
+    /// Tasks that start within the period, 1 to 100000.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<u32>, minimum = 1, maximum = 100000)]
+    rate_limit: Option<Option<u32>>,
+    /// The period of the rate limit, 1 to 86400 seconds. No stretch of this length sees more starts than the limit.
+    #[schema(minimum = 1, maximum = 86400, default = 1)]
+    rate_period_seconds: Option<u32>,
+}
+
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<u32>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+impl LimitQueue {
+    fn check(&self) -> Result<QueueChange, Problem> {
+        let wrong =
+            |field, detail: &str| Err(Problem::field(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", field, detail));
+        let fits = |limit: Option<Option<u32>>| limit.flatten().is_none_or(|limit| (1..=100_000).contains(&limit));
+        if !fits(self.concurrency_limit) {
+            return wrong("concurrency_limit", "must be a whole number from 1 to 100000, or null");
+        }
+        if !fits(self.rate_limit) {
+            return wrong("rate_limit", "must be a whole number from 1 to 100000, or null");
+        }
+        let period = self.rate_period_seconds.unwrap_or(1);
+        if !(1..=86_400).contains(&period) {
+            return wrong("rate_period_seconds", "must be a whole number from 1 to 86400");
+        }
+        if self.rate_period_seconds.is_some() && self.rate_limit.flatten().is_none() {
+            return wrong("rate_period_seconds", "needs rate_limit beside it");
+        }
+        let rate = self.rate_limit.map(|limit| limit.map(|limit| (limit, period)));
+        Ok(QueueChange::Limit { concurrency: self.concurrency_limit, rate })
+    }
+}
+
+/// Stop handing out the tasks of a queue. What runs goes on.
+#[utoipa::path(post, path = "/api/v1/queues/{name}/pause", tag = "queues", params(("name" = String, Path)),
+    responses((status = 200, description = "As asked", body = OneQueue), (status = 400, description = "A parameter is wrong", body = Problem)))]
+pub(super) async fn pause(
+    State(site): State<Site>,
+    caller: Caller,
+    QueueName(name): QueueName,
+) -> Result<Out<OneQueue>, Problem> {
+    decide(&site, &caller, name, QueueChange::Pause).await
+}
+
+/// Hand out the tasks of a queue again.
+#[utoipa::path(post, path = "/api/v1/queues/{name}/resume", tag = "queues", params(("name" = String, Path)),
+    responses((status = 200, description = "As asked", body = OneQueue), (status = 400, description = "A parameter is wrong", body = Problem)))]
+pub(super) async fn resume(
+    State(site): State<Site>,
+    caller: Caller,
+    QueueName(name): QueueName,
+) -> Result<Out<OneQueue>, Problem> {
+    decide(&site, &caller, name, QueueChange::Resume).await
+}
+
+/// Limit how many tasks of a queue run at once and how many start within a period, across all servers.
+#[utoipa::path(patch, path = "/api/v1/queues/{name}", tag = "queues", params(("name" = String, Path)), request_body = LimitQueue,
+    responses((status = 200, description = "As asked", body = OneQueue), (status = 400, description = "A parameter is wrong", body = Problem), (status = 422, description = "A field is wrong", body = Problem)))]
+pub(super) async fn limit(
+    State(site): State<Site>,
+    caller: Caller,
+    QueueName(name): QueueName,
+    Json(input): Json<LimitQueue>,
+) -> Result<Out<OneQueue>, Problem> {
+    decide(&site, &caller, name, input.check()?).await
+}
+
+async fn decide(site: &Site, caller: &Caller, name: Name, change: QueueChange) -> Result<Out<OneQueue>, Problem> {
+    let command = Command::Queue { name, change, actor: caller.actor().to_owned() };
+    match site.writer.write(command).await? {
+        Answer::Queue(queue) => Ok(Out(OneQueue { queue: queue.into() })),
+        other => Err(unexpected(&other)),
+    }
+}

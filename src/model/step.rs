@@ -1,0 +1,150 @@
+//! What a decision says: the steps of a task, or why not.
+
+use std::collections::BTreeMap;
+
+use super::{
+    Name, Status, Task,
+    edit::{Changes, EditKind},
+    lease::StallReason,
+    phase::Counts,
+    report::{Json, Progress},
+};
+use crate::clock::Time;
+
+/// What happened to a task, with what belongs to that alone.
+#[derive(Debug, Clone, PartialEq)]
+pub enum TaskEvent {
+    /// It exists.
+    Created,
+    /// It may be claimed.
+    Enqueued {
+        /// Why, when it is not new.
+        reason: Option<&'static str>,
+    },
+    /// An attempt began.
+    Started {
+        /// How long it could have been claimed before.
+        wait_ms: Option<u64>,
+    },
+    /// An attempt went on.
+    Progressed(Progress),
+    /// Done.
+    Completed {
+        /// Time of the attempt.
+        duration_ms: u64,
+        /// What came out.
+        result: Option<Json>,
+    },
+    /// The attempt failed, another follows.
+    Retried {
+        /// Time of the attempt.
+        duration_ms: u64,
+        /// Why it failed.
+        error: String,
+        /// When the next may start.
+        next_run_at: Time,
+    },
+    /// Given up.
+    Failed {
+        /// Time of the attempt.
+        duration_ms: u64,
+        /// Why.
+        error: String,
+    },
+    /// The attempt was lost.
+    Stalled(StallReason),
+    /// Stopped by someone.
+    Cancelled {
+        /// Why.
+        reason: Option<String>,
+    },
+    /// Removed.
+    Deleted,
+    /// It groups other tasks from now on.
+    BecameParent {
+        /// Its children so far, by phase.
+        children: BTreeMap<Name, Counts>,
+    },
+    /// Someone edited it, or a report told more about it.
+    Edited {
+        /// Which kind of edit.
+        kind: EditKind,
+        /// Field to old and new value.
+        changes: Changes,
+    },
+    /// Its dependencies are done, its time has not come yet.
+    Unblocked,
+}
+
+/// One thing that happened, with the state before it and the task after it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    /// The state before; `None` when the task did not exist.
+    pub old_status: Option<Status>,
+    /// The task after.
+    pub after: Task,
+    /// What happened.
+    pub event: TaskEvent,
+}
+
+/// Why a command was not carried out. Nothing changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The table of states has no such arrow.
+    #[error("a {status} task cannot be {wanted}")]
+    Illegal {
+        /// Where it stands.
+        status: Status,
+        /// What was wanted, as a participle.
+        wanted: &'static str,
+    },
+    /// The report names an attempt or a worker that no longer holds the task.
+    #[error(
+        "attempt {attempt} of this worker no longer holds the task (it is {status}, attempt {current}); stop working on it"
+    )]
+    Fenced {
+        /// The attempt named.
+        attempt: u32,
+        /// The latest attempt.
+        current: u32,
+        /// Where the task stands.
+        status: Status,
+    },
+    /// The task was cancelled while the worker had it.
+    #[error("the task was cancelled; stop working on it")]
+    Cancelled,
+    /// Another system runs the task.
+    #[error(
+        "the task is run by the system that reports it, so it cannot be {wanted} here; send reports to POST /api/v1/events"
+    )]
+    Observed {
+        /// What was wanted, as a participle.
+        wanted: &'static str,
+    },
+    /// taskwatch runs the task.
+    #[error(
+        "the task is handed out by taskwatch, so its state is not observed; report it with POST /api/v1/tasks/{{id}}/…"
+    )]
+    Managed,
+    /// A group follows its children.
+    #[error("the task closes with its children, so it cannot be {wanted}; do that to the children")]
+    Group {
+        /// What was wanted, as a participle.
+        wanted: &'static str,
+    },
+}
+
+/// What became of a task: the steps in order; none when there was nothing to change.
+pub type Decision = Result<(Task, Vec<Step>), Refusal>;
+
+/// The steps of a task that comes into being.
+#[must_use]
+pub fn create(task: Task) -> Vec<Step> {
+    let status = task.status;
+    let enqueued = Step { old_status: Some(status), after: task.clone(), event: TaskEvent::Enqueued { reason: None } };
+    let mut steps = vec![Step { old_status: None, after: task, event: TaskEvent::Created }];
+    if status == Status::Pending {
+        steps.push(enqueued);
+    }
+    steps
+}

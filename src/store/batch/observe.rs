@@ -1,0 +1,113 @@
+//! What other systems report: unknown tasks and workers come into being by it.
+
+use std::collections::BTreeMap;
+
+use uuid::Uuid;
+
+use super::{Answer, Batch, WorkerEntry, WriteError, transition};
+use crate::{
+    model::{
+        Name, Task,
+        observe::Observation,
+        worker::{StopReason, Worker, WorkerEvent, WorkerStatus},
+    },
+    store::command::{Report, WorkerNote},
+};
+
+impl Batch<'_> {
+    pub(super) fn observe(&mut self, reports: &[Report]) -> Answer {
+        let heard = reports.iter().map(|report| match report {
+            Report::Worker(note) => Ok(self.note(note)),
+            Report::Task(id, told, note) => {
+                if let Some(note) = note {
+                    self.note(note);
+                }
+                self.observe_task(*id, told)
+            }
+        });
+        Answer::Heard(heard.collect())
+    }
+
+    fn observe_task(&mut self, id: Uuid, told: &Observation) -> Result<bool, WriteError> {
+        let recorded = self.drafts.len();
+        if self.task(id).is_some() {
+            self.decide(id, transition::Command::Observe(Box::new(told.clone())), None)?;
+        } else {
+            let inherited =
+                told.facts.parent_task_id.and_then(|id| self.task(id)).map(|parent| parent.project_id.clone());
+            let blank = Task::unheard_of(id, inherited.as_ref(), self.now);
+            let (task, steps) = blank.first_observed(told, self.now);
+            self.adopt(task.parent_task_id);
+            self.add(task.clone());
+            self.record_steps(&steps, None);
+            self.follow_connector(&Task { lease: None, ..task.clone() }, Some(&task));
+            let children = self.children.of(id);
+            if !children.is_empty() {
+                self.decide(id, transition::Command::BecomeParent { children }, None)?;
+            }
+        }
+        let Some(task) = self.task(id) else { return Ok(true) };
+        let (parent, inherits) = (task.parent_task_id, task.inherits());
+        self.adopt(parent);
+        let project = parent.filter(|_| inherits).and_then(|id| self.task(id)).map(|parent| parent.project_id.clone());
+        if let Some(project) = project {
+            self.decide(id, transition::Command::Inherit(project), None)?;
+        }
+        Ok(self.drafts.len() > recorded)
+    }
+
+    /// A known task gets its first child.
+    fn adopt(&mut self, parent: Option<Uuid>) {
+        if let Some(parent) = parent
+            && self.task(parent).is_some_and(|task| !task.is_parent)
+        {
+            let children = self.children.of(parent);
+            // It was looked at under its lock, so this cannot be refused.
+            let _ = self.decide(parent, transition::Command::BecomeParent { children }, None);
+        }
+    }
+
+    /// Takes in what a report says of a worker; whether that changed anything.
+    fn note(&mut self, note: &WorkerNote) -> bool {
+        let recorded = self.drafts.len();
+        if !self.workers.contains_key(&note.id) {
+            if note.stops {
+                return false;
+            }
+            let worker = Worker {
+                id: note.id,
+                name: note.name.clone(),
+                machine_id: note.machine_id.clone().unwrap_or_else(|| Name::literal("-")),
+                queues: note.queues.clone().unwrap_or_default(),
+                capabilities: Vec::new(),
+                version: note.version.clone(),
+                status: note.status.unwrap_or(WorkerStatus::Idle),
+                connectors: BTreeMap::new(),
+                started_at: note.at,
+                last_seen_at: self.now,
+                stopped_at: None,
+                observed: true,
+            };
+            self.workers.insert(note.id, WorkerEntry { worker, changed: true });
+            self.record_worker(note.id, &[WorkerEvent::Started]);
+        }
+        let now = self.now;
+        let Some(entry) = self.workers.get_mut(&note.id) else { return false };
+        // What it said before it left, or before it came, tells nothing new.
+        if entry.worker.stopped_at.is_some_and(|stopped_at| note.at <= stopped_at) {
+            return false;
+        }
+        entry.changed = true;
+        let events = if note.stops {
+            if note.at < entry.worker.started_at {
+                return false;
+            }
+            let stopped = entry.worker.stop(StopReason::Asked, note.at);
+            stopped.into_iter().collect()
+        } else {
+            entry.worker.report(note.status, Some(&note.connectors), now)
+        };
+        self.record_worker(note.id, &events);
+        self.drafts.len() > recorded
+    }
+}

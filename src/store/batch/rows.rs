@@ -1,0 +1,166 @@
+//! What a batch has to write where: tasks before and after, sorted into the tables that they touch.
+
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::TaskEntry;
+use crate::{
+    clock::Time,
+    model::{Status, Task, lease::Lease},
+    store::{save, waits},
+};
+
+/// What has to be written where.
+#[derive(Default)]
+pub(super) struct Rows<'a> {
+    pub(super) inserted: Vec<&'a Task>,
+    pub(super) updated: Vec<&'a Task>,
+    pub(super) described: Vec<&'a Task>,
+    pub(super) deleted: Vec<Uuid>,
+    pub(super) ready: Vec<&'a Task>,
+    pub(super) unready: Vec<Uuid>,
+    pub(super) leased: Vec<(&'a Task, &'a Lease)>,
+    pub(super) unleased: Vec<Uuid>,
+    /// Tasks that begin to wait for others, or wait for others than before.
+    pub(super) waiting: Vec<&'a Task>,
+    /// Tasks that do not wait any more, or wait for others than before.
+    pub(super) unblocked: Vec<Uuid>,
+    /// Finished or deleted tasks that others wait for.
+    pub(super) settled: Vec<Uuid>,
+    /// Observed tasks whose project their children may inherit.
+    pub(super) ancestors: Vec<Uuid>,
+}
+
+impl<'a> Rows<'a> {
+    /// Sorts one task in; `taken` tells that a claim took its row out of `ready` already.
+    pub(super) fn sort(&mut self, id: Uuid, entry: &'a TaskEntry, taken: bool) {
+        match (&entry.before, &entry.after) {
+            (None, Some(after)) => self.inserted.push(after),
+            (Some(before), Some(after)) => {
+                if state_changed(before, after) {
+                    self.updated.push(after);
+                }
+                if facts_changed(before, after) {
+                    self.described.push(after);
+                }
+            }
+            (Some(_), None) => self.deleted.push(id),
+            (None, None) => {}
+        }
+        self.sort_ready(id, entry, taken);
+        self.sort_lease(id, entry);
+        self.sort_waiting(id, entry);
+    }
+
+    /// `ready` holds what may be claimed: pending tasks that are not only watched.
+    fn sort_ready(&mut self, id: Uuid, entry: &'a TaskEntry, taken: bool) {
+        let was_in = entry.before.as_ref().filter(|task| in_line(task) && !taken);
+        let is_in = entry.after.as_ref().filter(|task| in_line(task));
+        match (was_in, is_in) {
+            (Some(before), Some(after)) if before.queue == after.queue && before.priority == after.priority => {}
+            (was, is) => {
+                self.unready.extend(was.map(|_| id));
+                self.ready.extend(is);
+            }
+        }
+    }
+
+    fn sort_lease(&mut self, id: Uuid, entry: &'a TaskEntry) {
+        let held = entry.before.as_ref().and_then(|task| Some((task, task.lease.as_ref()?)));
+        let holds = entry.after.as_ref().and_then(|task| Some((task, task.lease.as_ref()?)));
+        match (held, holds) {
+            (Some((before, old)), Some((after, new)))
+                if before.attempt == after.attempt && before.worker_id == after.worker_id && old == new => {}
+            (_, Some(holds)) => self.leased.push(holds),
+            (Some(_), None) => self.unleased.push(id),
+            (None, None) => {}
+        }
+    }
+
+    fn sort_waiting(&mut self, id: Uuid, entry: &'a TaskEntry) {
+        let waits = |task: &&Task| task.status == Status::Blocked && !task.depends_on.is_empty();
+        let before = entry.before.as_ref().filter(waits);
+        let after = entry.after.as_ref().filter(waits);
+        if before.map(|task| &task.depends_on) != after.map(|task| &task.depends_on) {
+            self.unblocked.extend(before.map(|_| id));
+            self.waiting.extend(after);
+        }
+        let is_over = |task: &Option<Task>| task.as_ref().is_none_or(|task| task.status.is_finished());
+        let awaited = entry.before.as_ref().or(entry.after.as_ref()).is_some_and(|task| task.has_dependents)
+            || entry.after.as_ref().is_some_and(|task| task.has_dependents);
+        if awaited && is_over(&entry.after) && !(entry.before.is_some() && is_over(&entry.before)) {
+            self.settled.push(id);
+        }
+        if let Some(after) = entry.after.as_ref().filter(|task| task.observed.is_some())
+            && entry.before.as_ref().is_none_or(|before| before.project_id != after.project_id)
+        {
+            self.ancestors.push(id);
+        }
+    }
+}
+
+impl Rows<'_> {
+    /// Writes them all.
+    pub(super) async fn write(mut self, conn: &mut PgConnection, now: Time) -> sqlx::Result<()> {
+        macro_rules! each {
+            ($($rows:ident by $write:path;)+) => {
+                $(if !self.$rows.is_empty() {
+                    $write(conn, &self.$rows).await?;
+                })+
+            };
+        }
+        // The line keeps the order of the commands.
+        self.ready.sort_unstable_by_key(|task| (task.enqueued_at, task.created_at, task.id));
+        each! {
+            inserted by save::insert;
+            updated by save::update;
+            described by save::describe;
+            deleted by save::delete;
+            unready by save::unready;
+        }
+        if !self.ready.is_empty() {
+            save::make_ready(conn, &self.ready, now).await?;
+        }
+        each! {
+            unleased by save::unlease;
+            leased by save::lease;
+            unblocked by waits::go_on;
+            waiting by waits::wait;
+            settled by waits::settle;
+            ancestors by waits::bequeath;
+        }
+        Ok(())
+    }
+}
+
+fn in_line(task: &Task) -> bool {
+    task.status == Status::Pending && task.observed.is_none()
+}
+
+/// The state machine touched something that is a column of `tasks` (a lease is not).
+fn state_changed(before: &Task, after: &Task) -> bool {
+    before.status != after.status
+        || before.attempt != after.attempt
+        || before.outcome != after.outcome
+        || before.retry_count != after.retry_count
+        || before.is_parent != after.is_parent
+        || before.has_dependents != after.has_dependents
+        || before.run_at != after.run_at
+        || before.enqueued_at != after.enqueued_at
+        || before.observed != after.observed
+}
+
+/// An edit or a report touched what the task says of itself.
+fn facts_changed(before: &Task, after: &Task) -> bool {
+    before.observed != after.observed
+        || before.project_id != after.project_id
+        || before.title != after.title
+        || before.description != after.description
+        || before.priority != after.priority
+        || before.queue != after.queue
+        || before.labels != after.labels
+        || before.depends_on != after.depends_on
+        || before.assignee != after.assignee
+        || before.collaborators != after.collaborators
+        || before.watchers != after.watchers
+}

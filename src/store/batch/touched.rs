@@ -1,0 +1,115 @@
+//! The rows that commands name, known before anything is read.
+
+use std::collections::BTreeSet;
+
+use uuid::Uuid;
+
+use crate::{
+    model::{Name, transition},
+    store::command::{Command, Report},
+};
+
+/// The ids that commands name.
+#[derive(Default)]
+pub(super) struct Touched {
+    pub(super) tasks: BTreeSet<Uuid>,
+    pub(super) parents: BTreeSet<Uuid>,
+    pub(super) workers: BTreeSet<Uuid>,
+    pub(super) changed_workers: BTreeSet<Uuid>,
+    /// Workers all of whose tasks are concerned.
+    pub(super) holders: Vec<Uuid>,
+    /// Unique keys of tasks to create.
+    pub(super) keys: Vec<String>,
+    /// Queues that operators decide about.
+    pub(super) queues: BTreeSet<Name>,
+    /// Tasks to look at again.
+    pub(super) rechecked: Vec<Uuid>,
+    /// Tasks that other systems report.
+    pub(super) observed: BTreeSet<Uuid>,
+    /// Dependencies may change, or tasks appear whose relations are not known.
+    pub(super) graph: bool,
+}
+
+impl Touched {
+    pub(super) fn by(commands: &[&Command]) -> Self {
+        let mut touched = Self::default();
+        for command in commands {
+            touched.add(command);
+        }
+        touched
+    }
+
+    fn add(&mut self, command: &Command) {
+        match command {
+            Command::Create(new) => {
+                self.tasks.extend(new.iter().filter(|task| task.id_is_chosen).map(|task| task.id));
+                self.tasks.extend(new.iter().flat_map(|task| &task.depends_on));
+                self.parents.extend(new.iter().filter_map(|task| task.parent_task_id));
+                self.keys.extend(new.iter().filter_map(|task| task.unique_key.clone()));
+            }
+            Command::Claim { worker_id, connector_id, .. } => {
+                self.workers.insert(*worker_id);
+                if connector_id.is_some() {
+                    self.changed_workers.insert(*worker_id);
+                }
+            }
+            Command::Tasks { changes, .. } => {
+                self.tasks.extend(changes.iter().map(|(id, _)| *id));
+                self.workers.extend(changes.iter().filter_map(|(_, change)| Some(change.fence()?.worker_id)));
+                for (_, change) in changes {
+                    if let transition::Command::Edit(edit) = change
+                        && let Some(depends_on) = &edit.depends_on
+                    {
+                        self.graph = true;
+                        self.tasks.extend(depends_on);
+                    }
+                }
+            }
+            Command::Observe(reports) => {
+                self.graph = true;
+                for report in reports {
+                    self.add_report(report);
+                }
+            }
+            Command::Recheck(rows) => {
+                self.tasks.extend(rows.iter().map(|(_, id)| *id));
+                self.rechecked.extend(rows.iter().map(|(_, id)| *id));
+            }
+            Command::Queue { name, .. } => {
+                self.queues.insert(name.clone());
+            }
+            Command::Heartbeat { worker_id, tasks, .. } => {
+                self.workers.insert(*worker_id);
+                self.changed_workers.insert(*worker_id);
+                match tasks {
+                    Some(tasks) => self.tasks.extend(tasks.iter().map(|(id, ..)| *id)),
+                    None => self.holders.push(*worker_id),
+                }
+            }
+            Command::Doubt(worker_id) => {
+                self.workers.insert(*worker_id);
+                self.changed_workers.insert(*worker_id);
+            }
+            Command::Leave(worker_id) | Command::Lose(worker_id) => {
+                self.workers.insert(*worker_id);
+                self.changed_workers.insert(*worker_id);
+                self.holders.push(*worker_id);
+            }
+            Command::Register(_) => {}
+        }
+    }
+
+    fn add_report(&mut self, report: &Report) {
+        let note = match report {
+            Report::Task(id, told, note) => {
+                self.tasks.insert(*id);
+                self.observed.insert(*id);
+                self.parents.extend(told.facts.parent_task_id);
+                note.as_deref()
+            }
+            Report::Worker(note) => Some(&**note),
+        };
+        self.workers.extend(note.map(|note| note.id));
+        self.changed_workers.extend(note.map(|note| note.id));
+    }
+}

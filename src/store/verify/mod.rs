@@ -1,0 +1,167 @@
+//! `taskwatch verify`: walks the log, checks density and order, folds it, and compares the result with the tables.
+
+mod relations;
+mod tables;
+
+use std::{collections::HashMap, fmt};
+
+use sqlx::Connection;
+use uuid::Uuid;
+
+use super::{Store, log};
+use crate::{
+    board::{Board, moved},
+    event::{Event, Kind},
+    model::Status,
+};
+
+/// Differences written out; more are only counted.
+const SHOWN: usize = 50;
+
+/// What was checked, and what did not fit.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Events walked.
+    pub events: u64,
+    /// The last position.
+    pub head: i64,
+    /// Tasks compared.
+    pub tasks: u64,
+    /// Workers compared.
+    pub workers: u64,
+    /// Every difference, in words.
+    pub differences: Vec<String>,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "log: {} events, positions dense up to {}", self.events, self.head)?;
+        writeln!(
+            f,
+            "tables: {} tasks with their queues, leases, dependencies and phases, {} workers, the board's counts",
+            self.tasks, self.workers
+        )?;
+        for difference in self.differences.iter().take(SHOWN) {
+            writeln!(f, "DIFFERENCE {difference}")?;
+        }
+        match self.differences.len() {
+            0 => write!(f, "clean: the log and the tables agree"),
+            count => write!(f, "{count} differences: the log and the tables do not agree"),
+        }
+    }
+}
+
+/// What the log says of a task.
+#[derive(Debug, PartialEq, Eq)]
+struct Folded {
+    status: Status,
+    attempt: u32,
+    retry_count: u32,
+    queue: String,
+    priority: u8,
+    worker_id: Option<Uuid>,
+    is_parent: bool,
+    parent_task_id: Option<Uuid>,
+    phase: Option<String>,
+    project_id: String,
+}
+
+/// Compares the log with the tables, at one moment, while everyone goes on working.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn verify(store: &Store) -> anyhow::Result<Report> {
+    let mut conn = store.connect().await?;
+    let mut report = Report::default();
+    // One snapshot: positions are given inside the transactions that change the rows, so it is exact.
+    let mut tx = conn.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+    let epoch = log::epoch(&mut *tx).await?;
+    let ends = log::ends(&mut *tx).await?;
+    let mut tasks: HashMap<Uuid, Folded> = HashMap::new();
+    let mut board = Board::default();
+    let mut position = ends.oldest - 1;
+    if position > 0 {
+        board.position = position;
+    }
+    loop {
+        let page = log::page(&mut *tx, epoch, position).await?;
+        if page.is_empty() {
+            break;
+        }
+        for recorded in page {
+            let expected = position + 1;
+            if recorded.id.position != expected {
+                report.differences.push(format!("the log jumps from {position} to {}", recorded.id.position));
+            }
+            position = recorded.id.position;
+            report.events += 1;
+            check_body(&recorded, &mut report);
+            fold(&recorded.event, &mut tasks, &mut report);
+            if let Err(error) = board.apply(&recorded.event) {
+                report.differences.push(format!("the board refuses an event: {error}"));
+                board.position = position;
+            }
+        }
+    }
+    report.head = position;
+    if position != ends.head {
+        report.differences.push(format!("the log ends at {}, but only {position} could be reached", ends.head));
+    }
+    tables::compare_tasks(&mut tx, tasks, &mut report).await?;
+    tables::compare_sides(&mut tx, &mut report).await?;
+    tables::compare_workers(&mut tx, &board, &mut report).await?;
+    tables::compare_board(&mut tx, &board, &mut report).await?;
+    relations::compare_waits(&mut tx, &mut report).await?;
+    relations::compare_phases(&mut tx, &board, &mut report).await?;
+    relations::compare_queues(&mut tx, &board, &mut report).await?;
+    tx.rollback().await?;
+    Ok(report)
+}
+
+fn check_body(recorded: &log::Recorded, report: &mut Report) {
+    let id = recorded.id.to_string();
+    // An epoch may have changed since; the position may not.
+    let same = recorded.event.position == Some(recorded.id.position)
+        && recorded.event.event_id.as_ref().is_some_and(|own| own.split('-').nth(1) == id.split('-').nth(1));
+    if !same {
+        report.differences.push(format!("the event stored at {id} calls itself {:?}", recorded.event.event_id));
+    }
+}
+
+fn fold(event: &Event, tasks: &mut HashMap<Uuid, Folded>, report: &mut Report) {
+    let (Some(id), Some(status)) = (event.task_id, event.status) else { return };
+    if let Some((from, _)) = moved(event) {
+        let known = tasks.get(&id).map(|task| task.status);
+        if from != known {
+            let words = |status: Option<Status>| status.map_or("absent", Status::as_str);
+            report.differences.push(format!(
+                "{} at {} moves task {id} from {}, but it was {}",
+                event.event_type,
+                event.position.unwrap_or_default(),
+                words(from),
+                words(known)
+            ));
+        }
+    }
+    if event.event_type == Kind::TaskDeleted {
+        tasks.remove(&id);
+        return;
+    }
+    let becomes = event.data.changes.as_ref().is_some_and(|changes| changes.contains_key("is_parent"));
+    let was_parent = tasks.get(&id).is_some_and(|task| task.is_parent);
+    tasks.insert(
+        id,
+        Folded {
+            status,
+            attempt: event.attempt.unwrap_or_default(),
+            retry_count: event.retry_count.unwrap_or_default(),
+            queue: event.queue.as_ref().map(ToString::to_string).unwrap_or_default(),
+            priority: event.priority.map(|priority| priority.get()).unwrap_or_default(),
+            worker_id: event.worker_id,
+            is_parent: was_parent || becomes,
+            parent_task_id: event.parent_task_id,
+            phase: event.phase.as_ref().map(ToString::to_string),
+            project_id: event.project_id.as_ref().map(ToString::to_string).unwrap_or_default(),
+        },
+    );
+}

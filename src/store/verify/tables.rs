@@ -1,0 +1,148 @@
+//! Tasks, workers and counts: the tables against the log.
+
+use std::collections::{BTreeMap, HashMap};
+
+use sqlx::{PgConnection, types::Json as Sql};
+use uuid::Uuid;
+
+use super::{Folded, Report};
+use crate::{
+    board::Board,
+    clock::Time,
+    model::{
+        Name, Status,
+        worker::{Connector, ConnectorStatus},
+    },
+};
+
+type Connectors = BTreeMap<Name, Connector>;
+
+/// What is shown of connectors.
+fn badges(connectors: &Connectors) -> Vec<(&Name, ConnectorStatus, Option<&str>, Time)> {
+    connectors.iter().map(|(id, c)| (id, c.status, c.error.as_deref(), c.since)).collect()
+}
+
+pub(super) async fn compare_tasks(
+    conn: &mut PgConnection,
+    mut folded: HashMap<Uuid, Folded>,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let rows = sqlx::query!(
+        "SELECT id, status, attempt, retry_count, queue, priority, worker_id, is_parent, parent_task_id, phase,
+             project_id
+         FROM taskwatch.tasks"
+    )
+    .fetch_all(conn)
+    .await?;
+    for row in rows {
+        report.tasks += 1;
+        let table = Folded {
+            status: row.status.parse()?,
+            attempt: u32::try_from(row.attempt)?,
+            retry_count: u32::try_from(row.retry_count)?,
+            queue: row.queue,
+            priority: u8::try_from(row.priority)?,
+            worker_id: row.worker_id,
+            is_parent: row.is_parent,
+            parent_task_id: row.parent_task_id,
+            phase: row.phase,
+            project_id: row.project_id,
+        };
+        match folded.remove(&row.id) {
+            None => report.differences.push(format!("task {} is in the table, the log does not know it", row.id)),
+            Some(log) if log != table => {
+                report.differences.push(format!("task {}: the log says {log:?}, the table {table:?}", row.id));
+            }
+            Some(_) => {}
+        }
+    }
+    report.differences.extend(folded.keys().map(|id| format!("task {id} is in the log, the table does not have it")));
+    Ok(())
+}
+
+/// `ready` holds exactly the pending tasks, `leases` exactly the running ones.
+pub(super) async fn compare_sides(conn: &mut PgConnection, report: &mut Report) -> anyhow::Result<()> {
+    let rows = sqlx::query!(
+        r#"SELECT coalesce(t.id, r.task_id) AS "id!" FROM (SELECT * FROM taskwatch.tasks WHERE status = 'pending' AND observed IS NULL) t
+           FULL JOIN taskwatch.ready r ON r.task_id = t.id
+           WHERE t.id IS NULL OR r.task_id IS NULL OR r.queue <> t.queue OR r.priority <> t.priority"#
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    report.differences.extend(rows.iter().map(|row| format!("task {}: pending and claimable do not agree", row.id)));
+    let rows = sqlx::query!(
+        r#"SELECT coalesce(t.id, l.task_id) AS "id!" FROM (SELECT * FROM taskwatch.tasks WHERE status = 'running') t
+           FULL JOIN taskwatch.leases l ON l.task_id = t.id
+           WHERE t.id IS NULL OR l.task_id IS NULL OR l.attempt <> t.attempt OR l.worker_id IS DISTINCT FROM t.worker_id
+               OR l.queue <> t.queue"#
+    )
+    .fetch_all(conn)
+    .await?;
+    report.differences.extend(rows.iter().map(|row| format!("task {}: running and leased do not agree", row.id)));
+    Ok(())
+}
+
+pub(super) async fn compare_workers(conn: &mut PgConnection, board: &Board, report: &mut Report) -> anyhow::Result<()> {
+    let rows = sqlx::query!(r#"SELECT id, status, connectors AS "connectors: Sql<Connectors>" FROM taskwatch.workers"#)
+        .fetch_all(conn)
+        .await?;
+    let mut online = 0;
+    for row in rows {
+        report.workers += 1;
+        let Some(seen) = board.workers.0.get(&row.id) else {
+            // The board forgets workers that have long gone.
+            if !matches!(row.status.as_str(), "stopped" | "lost") {
+                report
+                    .differences
+                    .push(format!("worker {} is {} in the table, the board does not know it", row.id, row.status));
+            }
+            continue;
+        };
+        online += usize::from(seen.status.is_online());
+        let (shown, stored) = (badges(&seen.connectors), badges(&row.connectors.0));
+        if seen.status.as_str() != row.status || shown != stored {
+            report.differences.push(format!(
+                "worker {}: the log says {} {shown:?}, the table {} {stored:?}",
+                row.id, seen.status, row.status
+            ));
+        }
+    }
+    if online != board.workers.online() {
+        report.differences.push("the board has workers online that the table does not have".to_owned());
+    }
+    Ok(())
+}
+
+pub(super) async fn compare_board(conn: &mut PgConnection, board: &Board, report: &mut Report) -> anyhow::Result<()> {
+    let rows = sqlx::query!(
+        r#"SELECT queue, status, priority, count(*) AS "count!" FROM taskwatch.tasks GROUP BY queue, status, priority"#
+    )
+    .fetch_all(conn)
+    .await?;
+    let mut by_status: BTreeMap<Status, u64> = BTreeMap::new();
+    let mut depth: BTreeMap<(String, usize), u64> = BTreeMap::new();
+    for row in rows {
+        let (status, count): (Status, u64) = (row.status.parse()?, u64::try_from(row.count)?);
+        *by_status.entry(status).or_default() += count;
+        if status == Status::Pending {
+            *depth.entry((row.queue, usize::try_from(row.priority)?)).or_default() += count;
+        }
+    }
+    for status in Status::ALL {
+        let (table, shown) = (by_status.get(&status).copied().unwrap_or_default(), board.count(status));
+        if table != shown {
+            report.differences.push(format!("{status}: the table has {table} tasks, the board shows {shown}"));
+        }
+    }
+    for (name, queue) in &board.queues.0 {
+        for (priority, shown) in queue.depth.iter().enumerate() {
+            let table = depth.get(&(name.to_string(), priority)).copied().unwrap_or_default();
+            if table != *shown {
+                report.differences.push(format!(
+                    "queue {name}, priority {priority}: the table has {table} waiting, the board shows {shown}"
+                ));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,80 @@
+//! Who waits for whom, and who has to be looked at again.
+
+use sqlx::{PgConnection, PgPool, types::Json as Sql};
+use uuid::Uuid;
+
+use crate::model::Task;
+
+/// Most tasks looked at again in one command.
+const LIMIT: i64 = 500;
+
+/// Tasks to look at again, oldest first: the row's number and the task.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn rechecks(pool: &PgPool) -> sqlx::Result<Vec<(i64, Uuid)>> {
+    let rows = sqlx::query!("SELECT number, task_id FROM taskwatch.rechecks ORDER BY number LIMIT $1", LIMIT)
+        .fetch_all(pool)
+        .await?;
+    Ok(rows.into_iter().map(|row| (row.number, row.task_id)).collect())
+}
+
+/// They were looked at.
+pub(super) async fn rechecked(conn: &mut PgConnection, numbers: &[i64]) -> sqlx::Result<()> {
+    sqlx::query!("DELETE FROM taskwatch.rechecks WHERE number = ANY($1)", numbers).execute(conn).await?;
+    Ok(())
+}
+
+/// Blocked tasks wait for what they depend on.
+pub(super) async fn wait(conn: &mut PgConnection, tasks: &[&Task]) -> sqlx::Result<()> {
+    sqlx::query!(
+        "INSERT INTO taskwatch.dependents (depends_on, task_id)
+         SELECT depends_on::uuid, task_id
+         FROM unnest($1::uuid[], $2::json[]) AS waiting (task_id, all_of),
+             LATERAL json_array_elements_text(all_of) AS depends_on
+         ON CONFLICT DO NOTHING",
+        &tasks.iter().map(|task| task.id).collect::<Vec<_>>(),
+        &tasks.iter().map(|task| Sql(&task.depends_on)).collect::<Vec<_>>() as &[Sql<&Vec<Uuid>>]
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Tasks do not wait any more.
+pub(super) async fn go_on(conn: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<()> {
+    sqlx::query!("DELETE FROM taskwatch.dependents WHERE task_id = ANY($1)", ids).execute(conn).await?;
+    Ok(())
+}
+
+/// What waits for these is looked at again.
+pub(super) async fn settle(conn: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<()> {
+    sqlx::query!(
+        "INSERT INTO taskwatch.rechecks (task_id)
+         SELECT DISTINCT task_id FROM taskwatch.dependents WHERE depends_on = ANY($1)",
+        ids
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Children of these, reported by another system, may inherit another project.
+pub(super) async fn bequeath(conn: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<()> {
+    sqlx::query!(
+        "INSERT INTO taskwatch.rechecks (task_id)
+         SELECT child.id FROM taskwatch.tasks child JOIN taskwatch.tasks parent ON parent.id = child.parent_task_id
+         WHERE child.parent_task_id = ANY($1) AND child.observed IS NOT NULL AND child.project_id <> parent.project_id",
+        ids
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// One batch at a time takes in reports of other systems, or changes dependencies: their rules look at tasks that they
+/// cannot lock, because these may not exist yet.
+pub(super) async fn lock_graph(conn: &mut PgConnection) -> sqlx::Result<()> {
+    sqlx::query!("SELECT pg_advisory_xact_lock(5180124417830623921) AS locked").fetch_one(conn).await?;
+    Ok(())
+}
