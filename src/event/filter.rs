@@ -38,6 +38,7 @@ pub const TOPICS: [(&str, &[Topic]); 10] = [
             Topic::TasksEdits,
             Topic::Workers,
             Topic::Connectors,
+            Topic::Phases,
             Topic::Queues,
             Topic::Stats,
         ],

@@ -109,7 +109,11 @@ impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for Optional<
     }
 }
 
-fn is_lines(headers: &HeaderMap) -> Result<bool, Problem> {
+/// Whether a body is NDJSON rather than JSON.
+///
+/// # Errors
+/// A 415 when it is neither.
+pub fn is_lines(headers: &HeaderMap) -> Result<bool, Problem> {
     if headers.contains_key(header::CONTENT_ENCODING) {
         return Err(Problem::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -130,7 +134,15 @@ fn is_lines(headers: &HeaderMap) -> Result<bool, Problem> {
 }
 
 async fn body(request: Request) -> Result<Bytes, Problem> {
-    match tokio::time::timeout(BODY, read_body(request)).await {
+    body_up_to(request, MAX_BODY).await
+}
+
+/// Reads a body of at most so many bytes.
+///
+/// # Errors
+/// A 413 when it is larger, a 408 when it does not come.
+pub async fn body_up_to(request: Request, most: usize) -> Result<Bytes, Problem> {
+    match tokio::time::timeout(BODY, read_body(request, most)).await {
         Ok(read) => read,
         Err(_) => {
             Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "slow_body", "the body did not arrive within 30 seconds"))
@@ -139,7 +151,7 @@ async fn body(request: Request) -> Result<Bytes, Problem> {
 }
 
 /// Reads a body to its end, also one that is too large: who is still sending does not see an answer.
-async fn read_body(request: Request) -> Result<Bytes, Problem> {
+async fn read_body(request: Request, most: usize) -> Result<Bytes, Problem> {
     let mut chunks = request.into_body().into_data_stream();
     let (mut read, mut total) = (BytesMut::new(), 0);
     while total <= MAX_DRAINED
@@ -149,23 +161,26 @@ async fn read_body(request: Request) -> Result<Bytes, Problem> {
             |_| Problem::new(StatusCode::BAD_REQUEST, "incomplete_body", "the body could not be read to its end");
         let chunk = chunk.map_err(incomplete)?;
         total += chunk.len();
-        if total <= MAX_BODY {
+        if total <= most {
             read.extend_from_slice(&chunk);
         }
     }
-    if total > MAX_BODY {
-        let detail = "the body is larger than 1 MiB; send less in one request";
+    if total > most {
+        let detail = format!("the body is larger than {} MiB; send less in one request", most / 1024 / 1024);
         return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail));
     }
     Ok(read.freeze())
 }
 
 /// Parses JSON; an error names the field by its path below `prefix`.
-fn parse<T: DeserializeOwned>(text: &[u8], prefix: &str) -> Result<T, Problem> {
+///
+/// # Errors
+/// A 400 when it is no JSON, a 422 when a value does not fit.
+pub fn parse<T: DeserializeOwned>(text: &[u8], prefix: &str) -> Result<T, Problem> {
     let mut deserializer = serde_json::Deserializer::from_slice(text);
     let parsed = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let path = match error.path().to_string() {
-            path if path == "." => String::new(),
+            path if path == "." || path == "?" => String::new(),
             path => path,
         };
         let field = match (prefix.is_empty(), path.is_empty()) {

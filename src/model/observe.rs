@@ -361,9 +361,9 @@ impl Task {
         self.error = seen.error.clone().filter(|_| status != Status::Completed);
         let again = seen.ended.is_some_and(|(_, end)| end == Happened::Retried);
         self.retry_count = self.attempt.saturating_sub(1) + u32::from(again);
-        let stalled = self.lease.as_ref().is_some_and(|lease| lease.stalled);
-        let progress = seen.progress.clone();
-        self.lease = (status == Status::Running).then_some(Lease { expires_at: None, progress, stalled });
+        // Whoever reports is not lost.
+        let lease = Lease { expires_at: None, progress: seen.progress.clone(), stalled: false };
+        self.lease = (status == Status::Running).then_some(lease);
     }
 
     /// The events that lead from what was known to what is known now.

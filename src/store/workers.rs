@@ -110,8 +110,7 @@ pub(super) async fn save(conn: &mut PgConnection, workers: &[&Worker]) -> sqlx::
 /// The leases that workers hold now.
 pub(super) async fn held(conn: &mut PgConnection, worker_ids: &[Uuid]) -> sqlx::Result<Vec<(Uuid, Uuid)>> {
     let rows = sqlx::query!(
-        r#"SELECT worker_id AS "worker_id!", task_id FROM taskwatch.leases
-           WHERE worker_id = ANY($1) AND expires_at IS NOT NULL"#,
+        r#"SELECT worker_id AS "worker_id!", task_id FROM taskwatch.leases WHERE worker_id = ANY($1)"#,
         worker_ids
     )
     .fetch_all(conn)

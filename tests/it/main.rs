@@ -16,6 +16,7 @@ mod filters;
 mod groups;
 mod laws;
 mod life;
+mod observe;
 mod pages;
 mod process;
 mod state_machine;

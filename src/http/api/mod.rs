@@ -3,11 +3,14 @@
 mod bounds;
 mod claims;
 mod edits;
+mod native;
 mod new_task;
+mod observe;
 mod overview;
 mod queues;
 mod records;
 mod reports;
+
 pub mod snapshot;
 mod tasks;
 mod workers;
@@ -27,6 +30,7 @@ pub(super) use tasks::change;
     tags(
         (name = "tasks", description = "Create, read and steer tasks."),
         (name = "workers", description = "What workers call."),
+        (name = "observing", description = "Reports of systems that run their own work."),
         (name = "queues", description = "What operators decide about queues."),
         (name = "watching", description = "The board, the figures and the stream."),
     )
@@ -53,6 +57,7 @@ pub fn router() -> OpenApiRouter<Site> {
         .routes(routes!(queues::limit))
         .routes(routes!(queues::pause))
         .routes(routes!(queues::resume))
+        .routes(routes!(observe::observe))
         .routes(routes!(overview::event))
         .routes(routes!(overview::snapshot))
         .routes(routes!(overview::queues))

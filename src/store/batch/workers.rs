@@ -103,7 +103,9 @@ impl Batch<'_> {
                 .get(&worker_id)
                 .into_iter()
                 .flatten()
-                .filter_map(|id| self.task(*id).map(|task| (*id, task.attempt, None)))
+                .filter_map(|id| self.task(*id))
+                .filter(|task| task.observed.is_none())
+                .map(|task| (task.id, task.attempt, None))
                 .collect(),
         };
         let lease_until = self.now + self.rules.lease;

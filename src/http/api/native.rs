@@ -1,0 +1,361 @@
+//! One report of another system: native, or a CloudEvent; checked and made a report for the writer.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Deserializer, de::Error};
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use super::bounds::{Attempts, Labels, Phases, Seconds};
+use crate::{
+    clock::Time,
+    event::Kind,
+    http::input::{Free, Text},
+    model::{
+        Name, Priority,
+        observe::{Facts, Happened, Observation},
+        report::{Progress, WorkCounts},
+        worker::{ConnectorReport, ConnectorStatus, WorkerStatus},
+    },
+    store::command::{Report, WorkerNote},
+};
+
+/// Ids that are no UUIDs become UUIDs of version 5 below this one.
+const NAMESPACE: Uuid = Uuid::from_u128(0x7a1c_9f04_63de_4b58_9d2e_5b1f_0c8a_6e31);
+/// A reporter's clock may be ahead by this much.
+const AHEAD: chrono::TimeDelta = chrono::TimeDelta::days(1);
+
+/// An id in the reporting system: a text or a whole number.
+#[derive(Debug, Clone)]
+pub(super) struct ForeignId(Name);
+
+impl<'de> Deserialize<'de> for ForeignId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Either {
+            Number(i64),
+            Text(String),
+        }
+        let wrong = "must be a text of 1 to 128 bytes without control characters, or a whole number";
+        let text = match Either::deserialize(deserializer).map_err(|_| D::Error::custom(wrong))? {
+            Either::Number(number) => number.to_string(),
+            Either::Text(text) => text,
+        };
+        Name::new(&text).map(Self).map_err(|_| D::Error::custom(wrong))
+    }
+}
+
+impl ForeignId {
+    fn uuid(&self, kind: &str, source: Option<&Name>) -> Uuid {
+        let text = self.0.as_str();
+        Uuid::parse_str(text).unwrap_or_else(|_| {
+            let source = source.map_or("", Name::as_str);
+            Uuid::new_v5(&NAMESPACE, format!("{kind}\0{source}\0{text}").as_bytes())
+        })
+    }
+
+    fn is_uuid(&self) -> bool {
+        Uuid::parse_str(self.0.as_str()).is_ok()
+    }
+}
+
+/// A native report: the fields of an event. Those that taskwatch itself adds are allowed and ignored, so that the events
+/// of one taskwatch can be reported to another.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NativeReport {
+    /// What happened: `task_created`, `task_enqueued`, `task_started`, `task_progress`, `task_completed`, `task_retry`,
+    /// `task_failed`, `task_cancelled`, `worker_started`, `worker_heartbeat`, `worker_status_changed`, `worker_stopped` or
+    /// `connector_status_changed`.
+    event_type: String,
+    /// When it happened, by the clock of the reporting system; without it, now.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    ts: Option<Time>,
+    /// Which system reports; keeps apart ids that are no UUIDs.
+    #[schema(value_type = Option<String>, max_length = 128)]
+    source: Option<Name>,
+    /// The task, by any id of up to 128 bytes.
+    #[schema(value_type = Option<String>, max_length = 128)]
+    task_id: Option<ForeignId>,
+    /// Number of the attempt; give it when attempts are repeated. Without it: the first.
+    #[schema(value_type = Option<u32>, minimum = 1)]
+    attempt: Option<u32>,
+    /// What kind of work it is.
+    #[schema(value_type = Option<String>, max_length = 128)]
+    task_type: Option<Name>,
+    #[schema(value_type = Option<String>, max_length = 128)]
+    project_id: Option<Name>,
+    /// The task that groups it; it may be reported later, or never.
+    #[schema(value_type = Option<String>, max_length = 128)]
+    parent_task_id: Option<ForeignId>,
+    #[schema(value_type = Option<String>, max_length = 128)]
+    phase: Option<Name>,
+    #[schema(value_type = Option<String>, max_length = 128)]
+    queue: Option<Name>,
+    #[schema(value_type = Option<u8>, minimum = 0, maximum = 9)]
+    priority: Option<Priority>,
+    /// Who works on it, by any id of up to 128 bytes; unknown workers are made known.
+    #[schema(value_type = Option<String>, max_length = 128)]
+    worker_id: Option<ForeignId>,
+    #[schema(value_type = Option<String>, max_length = 128)]
+    machine_id: Option<Name>,
+    #[schema(value_type = Option<String>, max_length = 128)]
+    connector_id: Option<Name>,
+    /// Time of the attempt, milliseconds.
+    duration_ms: Option<u64>,
+    /// One line for people.
+    #[schema(value_type = Option<String>, max_length = 2000)]
+    message: Option<Text<2000>>,
+    /// What went wrong.
+    #[schema(value_type = Option<String>, max_length = 16384)]
+    error: Option<Text<16384>>,
+    counts: Option<WorkCounts>,
+    #[schema(value_type = Option<BTreeMap<String, String>>)]
+    labels: Option<Labels>,
+    /// Of a worker or connector: what it does.
+    #[schema(value_type = Option<String>)]
+    status: Option<Name>,
+    /// Input of the task, any JSON.
+    #[schema(value_type = Option<Object>)]
+    payload: Option<Free>,
+    /// What belongs to one kind only.
+    #[serde(default)]
+    data: NativeData,
+    #[schema(value_type = Option<Object>)]
+    #[expect(dead_code, reason = "taskwatch's own fields: allowed, not used")]
+    event_id: Option<serde::de::IgnoredAny>,
+    #[schema(value_type = Option<Object>)]
+    #[expect(dead_code, reason = "as above")]
+    position: Option<serde::de::IgnoredAny>,
+    #[schema(value_type = Option<Object>)]
+    #[expect(dead_code, reason = "as above")]
+    schema_version: Option<serde::de::IgnoredAny>,
+    #[schema(value_type = Option<Object>)]
+    #[expect(dead_code, reason = "as above")]
+    retry_count: Option<serde::de::IgnoredAny>,
+    #[schema(value_type = Option<Object>)]
+    #[expect(dead_code, reason = "as above")]
+    old_status: Option<serde::de::IgnoredAny>,
+    #[schema(value_type = Option<Object>)]
+    #[expect(dead_code, reason = "as above")]
+    actor: Option<serde::de::IgnoredAny>,
+    #[schema(value_type = Option<Object>)]
+    #[expect(dead_code, reason = "as above")]
+    truncated: Option<serde::de::IgnoredAny>,
+}
+
+/// What belongs to one kind of report only; what is not known is ignored.
+#[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
+pub(super) struct NativeData {
+    #[schema(value_type = Option<String>, max_length = 500)]
+    title: Option<Text<500>>,
+    #[schema(value_type = Option<String>, max_length = 16384)]
+    description: Option<Text<16384>>,
+    /// Phases of its children, in order.
+    #[schema(value_type = Option<Vec<String>>)]
+    phases: Option<Phases>,
+    #[schema(value_type = Option<u32>, minimum = 1, maximum = 100)]
+    max_attempts: Option<Attempts>,
+    #[schema(value_type = Option<u32>, minimum = 1, maximum = 604800)]
+    timeout_seconds: Option<Seconds>,
+    /// Not to start before.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    run_at: Option<Time>,
+    /// After a retry: when the next attempt may start.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    next_run_at: Option<Time>,
+    /// 0 to 100.
+    percent: Option<f64>,
+    /// Output, any JSON.
+    #[schema(value_type = Option<Object>)]
+    result: Option<Free>,
+    /// The worker's name for people.
+    #[schema(value_type = Option<String>, max_length = 128)]
+    name: Option<Name>,
+    /// Queues that the worker serves.
+    #[schema(value_type = Option<Vec<String>>)]
+    queues: Option<Vec<Name>>,
+    /// Version of the worker's program.
+    #[schema(value_type = Option<String>, max_length = 128)]
+    version: Option<Text<128>>,
+    /// What the worker or connector does.
+    #[schema(value_type = Option<String>)]
+    status: Option<Name>,
+}
+
+/// A CloudEvent 1.0 whose data is a native report; type, time and source stand for `event_type`, `ts` and `source`.
+#[derive(Debug, Deserialize)]
+pub(super) struct CloudEvent {
+    pub(super) specversion: String,
+    #[serde(rename = "type")]
+    pub(super) kind: String,
+    pub(super) source: String,
+    pub(super) id: String,
+    pub(super) time: Option<Time>,
+    pub(super) subject: Option<String>,
+    pub(super) data: Option<BTreeMap<String, Box<RawValue>>>,
+}
+
+/// A field at fault, and what is wrong with it.
+pub(super) type Wrong = (&'static str, String);
+
+impl CloudEvent {
+    /// The native report within, as JSON.
+    pub(super) fn unwrapped(self) -> Result<String, Wrong> {
+        if self.specversion != "1.0" {
+            return Err(("specversion", "must be 1.0".to_owned()));
+        }
+        if self.id.is_empty() || self.source.is_empty() {
+            return Err(("id", "id and source must not be empty".to_owned()));
+        }
+        let mut fields = self.data.unwrap_or_default();
+        let text = |text: &str| serde_json::value::to_raw_value(text).map_err(|error| ("data", error.to_string()));
+        let kind = self.kind.rsplit('.').next().unwrap_or_default();
+        fields.insert("event_type".to_owned(), text(kind)?);
+        // A source is a URI and may be long; what matters is that it is the same each time.
+        let source = if self.source.len() <= 128 {
+            self.source
+        } else {
+            Uuid::new_v5(&NAMESPACE, self.source.as_bytes()).to_string()
+        };
+        fields.entry("source".to_owned()).or_insert(text(&source)?);
+        if let Some(time) = self.time {
+            fields.entry("ts".to_owned()).or_insert(text(&crate::event::envelope::rfc3339(time))?);
+        }
+        if let Some(subject) = self.subject.filter(|_| kind.starts_with("task_")) {
+            fields.entry("task_id".to_owned()).or_insert(text(&subject)?);
+        }
+        serde_json::to_string(&fields).map_err(|error| ("data", error.to_string()))
+    }
+}
+
+impl NativeReport {
+    /// The report for the writer, with the id of the task it is about.
+    pub(super) fn check(self, now: Time) -> Result<(Option<Uuid>, Report), Wrong> {
+        let at = self.ts.unwrap_or(now);
+        if at > now + AHEAD || at < Time::UNIX_EPOCH {
+            return Err(("ts", "is more than a day in the future, or before 1970; is the clock right?".to_owned()));
+        }
+        if self.attempt.is_some_and(|attempt| attempt > 1_000_000) {
+            return Err(("attempt", "must be at most 1000000".to_owned()));
+        }
+        if self.data.percent.is_some_and(|percent| !(0.0..=100.0).contains(&percent)) {
+            return Err(("data.percent", "must be a number from 0 to 100".to_owned()));
+        }
+        let happened = match self.event_type.parse::<Kind>() {
+            Ok(Kind::TaskCreated) => Happened::Created,
+            Ok(Kind::TaskEnqueued) => Happened::Enqueued,
+            Ok(Kind::TaskStarted) => Happened::Started,
+            Ok(Kind::TaskProgress) => Happened::Progressed,
+            Ok(Kind::TaskRetry) => Happened::Retried,
+            Ok(Kind::TaskCancelled) => Happened::Cancelled,
+            Ok(Kind::TaskFailed) => Happened::Failed,
+            Ok(Kind::TaskCompleted) => Happened::Completed,
+            Ok(
+                kind @ (Kind::WorkerStarted
+                | Kind::WorkerHeartbeat
+                | Kind::WorkerStatusChanged
+                | Kind::WorkerStopped
+                | Kind::ConnectorStatusChanged),
+            ) => return Ok((None, Report::Worker(Box::new(self.worker(kind, at)?)))),
+            Ok(_) | Err(_) => {
+                let right = "cannot be reported; use task_created, task_enqueued, task_started, task_progress, task_completed, task_retry, task_failed, task_cancelled, worker_started, worker_heartbeat, worker_status_changed, worker_stopped or connector_status_changed";
+                return Err(("event_type", right.to_owned()));
+            }
+        };
+        self.task(happened, at)
+    }
+
+    fn task(self, happened: Happened, at: Time) -> Result<(Option<Uuid>, Report), Wrong> {
+        let Some(task_id) = &self.task_id else {
+            return Err(("task_id", "is needed in a report of a task".to_owned()));
+        };
+        let source = self.source.as_ref();
+        let id = task_id.uuid("task", source);
+        let machine_id = self.machine_id.clone();
+        let note = self.worker_id.as_ref().map(|worker| {
+            Box::new(WorkerNote {
+                id: worker.uuid("worker", source),
+                name: worker.0.clone(),
+                machine_id: machine_id.clone(),
+                at,
+                stops: false,
+                status: None,
+                connectors: Vec::new(),
+                queues: None,
+                version: None,
+            })
+        });
+        let machine = machine_id.unwrap_or_else(|| Name::literal("-"));
+        let progress =
+            Progress { percent: self.data.percent, message: self.message.map(|text| text.0), counts: self.counts };
+        let observation = Observation {
+            happened,
+            at,
+            attempt: self.attempt,
+            external_id: (!task_id.is_uuid()).then(|| task_id.0.to_string()),
+            worker: note.as_ref().map(|note| (note.id, machine)),
+            connector_id: self.connector_id,
+            progress: (happened == Happened::Progressed).then_some(progress),
+            result: self.data.result.map(|json| json.0),
+            error: self.error.map(|text| text.0),
+            duration_ms: self.duration_ms,
+            facts: Facts {
+                project_id: self.project_id,
+                task_type: self.task_type,
+                queue: self.queue,
+                parent_task_id: self.parent_task_id.map(|parent| parent.uuid("task", source)),
+                phase: self.phase,
+                title: self.data.title.map(|text| text.0),
+                description: self.data.description.map(|text| text.0),
+                priority: self.priority,
+                labels: self.labels.map(|labels| labels.0),
+                phases: self.data.phases.map(|phases| phases.0),
+                max_attempts: self.data.max_attempts.map(|attempts| attempts.0),
+                timeout_seconds: self.data.timeout_seconds.map(|seconds| seconds.0),
+                payload: self.payload.map(|json| json.0),
+                run_at: self.data.run_at.or(self.data.next_run_at),
+            },
+        };
+        Ok((Some(id), Report::Task(id, Box::new(observation), note)))
+    }
+
+    fn worker(self, kind: Kind, at: Time) -> Result<WorkerNote, Wrong> {
+        let Some(worker) = &self.worker_id else {
+            return Err(("worker_id", "is needed in a report of a worker".to_owned()));
+        };
+        let word = self.data.status.or(self.status);
+        let is_connector = kind == Kind::ConnectorStatusChanged;
+        let mut connectors = Vec::new();
+        let mut status: Option<WorkerStatus> = None;
+        if is_connector {
+            let Some(connector_id) = self.connector_id else {
+                return Err(("connector_id", "is needed in a report of a connector".to_owned()));
+            };
+            let Some(word) = word else { return Err(("status", "is needed in a report of a connector".to_owned())) };
+            let status: ConnectorStatus = word.as_str().parse().map_err(|detail| ("status", detail))?;
+            connectors.push(ConnectorReport { connector_id, status, error: self.error.map(|text| text.0) });
+        } else if let Some(word) = word.filter(|_| kind != Kind::WorkerStopped) {
+            let parsed: WorkerStatus = word.as_str().parse().map_err(|detail| ("status", detail))?;
+            if !parsed.is_online() {
+                return Err(("status", "cannot be reported; send worker_stopped".to_owned()));
+            }
+            status = Some(parsed);
+        }
+        if self.data.queues.as_ref().is_some_and(|queues| queues.len() > 64) {
+            return Err(("data.queues", "must hold at most 64".to_owned()));
+        }
+        Ok(WorkerNote {
+            id: worker.uuid("worker", self.source.as_ref()),
+            name: self.data.name.unwrap_or_else(|| worker.0.clone()),
+            machine_id: self.machine_id,
+            at,
+            stops: kind == Kind::WorkerStopped,
+            status,
+            connectors,
+            queues: self.data.queues,
+            version: self.data.version.map(|text| text.0),
+        })
+    }
+}

@@ -1,0 +1,181 @@
+//! Reports of systems that run their own work: taskwatch only watches.
+
+use axum::{
+    Json as Out,
+    extract::{FromRequest, Request, State},
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use super::{
+    native::{CloudEvent, NativeReport},
+    tasks::unexpected,
+};
+use crate::{
+    clock::Time,
+    http::{
+        caller::Caller,
+        input::{MAX_ITEMS, body_up_to, is_lines, parse},
+        problem::Problem,
+        site::Site,
+    },
+    store::{Answer, Command, command::Report},
+};
+
+/// Largest body of reports.
+const MAX_BODY: usize = 4 * 1024 * 1024;
+
+/// Reports as they came, each to be judged by itself.
+pub(super) struct Reports {
+    items: Vec<Vec<u8>>,
+    single: bool,
+}
+
+impl<S: Send + Sync> FromRequest<S> for Reports {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        let headers = request.headers().clone();
+        let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        let is_cloud = kind.to_ascii_lowercase().starts_with("application/cloudevents");
+        let lines = !is_cloud && is_lines(&headers)?;
+        let body = body_up_to(request, MAX_BODY).await?;
+        let items: Vec<Vec<u8>> = if lines {
+            let filled = body.split(|b| *b == b'\n').filter(|line| !line.trim_ascii().is_empty());
+            filled.map(<[u8]>::to_vec).collect()
+        } else if body.trim_ascii_start().starts_with(b"[") {
+            let items: Vec<Box<RawValue>> = parse(&body, "")?;
+            items.iter().map(|item| item.get().as_bytes().to_vec()).collect()
+        } else {
+            vec![binary(&headers, &body)?.unwrap_or_else(|| body.to_vec())]
+        };
+        let single = !lines && !body.trim_ascii_start().starts_with(b"[");
+        if items.is_empty() || items.len() > MAX_ITEMS {
+            let detail = format!("the body holds {} reports; send 1 to {MAX_ITEMS} in one request", items.len());
+            return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_body", detail));
+        }
+        Ok(Self { items, single })
+    }
+}
+
+/// A CloudEvent in binary mode: its attributes are headers, its data is the body.
+fn binary(headers: &HeaderMap, body: &[u8]) -> Result<Option<Vec<u8>>, Problem> {
+    let attribute = |name: &str| headers.get(format!("ce-{name}")).and_then(|value| value.to_str().ok());
+    if attribute("specversion").is_none() {
+        return Ok(None);
+    }
+    let data: Box<RawValue> = if body.is_empty() { parse(b"{}", "data")? } else { parse(body, "data")? };
+    let mut event = serde_json::Map::new();
+    for name in ["specversion", "type", "source", "id", "time", "subject"] {
+        if let Some(value) = attribute(name) {
+            event.insert(name.to_owned(), value.into());
+        }
+    }
+    let head = serde_json::Value::Object(event).to_string();
+    Ok(Some(format!("{},\"data\":{}}}", &head[..head.len() - 1], data.get()).into_bytes()))
+}
+
+/// What became of one report.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct Heard {
+    /// The task here, also when it has another id in the reporting system.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    task_id: Option<Uuid>,
+    /// 200, or what a request of its own would have got.
+    status: u16,
+    /// `recorded`, `unchanged` (it told nothing new) or `refused`.
+    outcome: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
+    /// The field at fault.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<String>,
+}
+
+impl Heard {
+    fn refused(task_id: Option<Uuid>, problem: &Problem) -> Self {
+        Self {
+            task_id,
+            status: problem.status().as_u16(),
+            outcome: "refused",
+            code: Some(problem.code),
+            detail: Some(problem.detail.clone()),
+            field: problem.errors.first().map(|error| error.field.clone()),
+        }
+    }
+}
+
+/// One outcome per report, in order.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct AllHeard {
+    outcomes: Vec<Heard>,
+}
+
+/// Report what happens in a system that runs its own work: native reports, or CloudEvents (structured, batch, binary).
+///
+/// Unknown tasks and workers come into being by what is reported. Reports may come twice, late and in any order: what a
+/// task is depends on the set of its reports only, by the reporter's own times and attempts.
+#[utoipa::path(post, path = "/api/v1/events", tag = "observing",
+    request_body(content(
+        (Vec<NativeReport> = "application/json"), (NativeReport = "application/x-ndjson"),
+        (Object = "application/cloudevents+json"), (Vec<Object> = "application/cloudevents-batch+json"),
+    )),
+    responses((status = 200, description = "As asked: one outcome per report", body = AllHeard), (status = 409, description = "A single report of a task that taskwatch hands out", body = Problem), (status = 422, description = "A field of a single report is wrong", body = Problem)))]
+pub(super) async fn observe(State(site): State<Site>, _: Caller, reports: Reports) -> Result<Response, Problem> {
+    let now = site.clock.now();
+    let read: Vec<_> = reports.items.iter().map(|item| read(item, now)).collect();
+    let good: Vec<Report> =
+        read.iter().filter_map(|read| read.as_ref().ok().map(|(_, report)| report.clone())).collect();
+    let mut heard = match good.is_empty() {
+        true => Vec::new(),
+        false => match site.writer.write(Command::Observe(good)).await? {
+            Answer::Heard(heard) => heard,
+            other => return Err(unexpected(&other)),
+        },
+    }
+    .into_iter();
+    let mut outcomes = Vec::with_capacity(read.len());
+    for one in read {
+        let (task_id, problem, changed) = match one {
+            Err(problem) => (None, Some(problem), false),
+            Ok((task_id, _)) => match heard.next() {
+                Some(Err(error)) => (task_id, Some(Problem::from(error)), false),
+                Some(Ok(changed)) => (task_id, None, changed),
+                None => (task_id, None, false),
+            },
+        };
+        if let Some(problem) = problem {
+            if reports.single {
+                return Err(problem);
+            }
+            outcomes.push(Heard::refused(task_id, &problem));
+            continue;
+        }
+        let outcome = if changed { "recorded" } else { "unchanged" };
+        outcomes.push(Heard { task_id, status: 200, outcome, code: None, detail: None, field: None });
+    }
+    Ok(Out(AllHeard { outcomes }).into_response())
+}
+
+fn read(item: &[u8], now: Time) -> Result<(Option<Uuid>, Report), Problem> {
+    #[derive(serde::Deserialize)]
+    struct Peek {
+        specversion: Option<serde::de::IgnoredAny>,
+    }
+    let wrong = |(field, detail): (&'static str, String)| {
+        Problem::field(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", field, detail)
+    };
+    let is_cloud = serde_json::from_slice::<Peek>(item).is_ok_and(|peek| peek.specversion.is_some());
+    let report: NativeReport = if is_cloud {
+        let cloud: CloudEvent = parse(item, "")?;
+        parse(cloud.unwrapped().map_err(wrong)?.as_bytes(), "")?
+    } else {
+        parse(item, "")?
+    };
+    report.check(now).map_err(wrong)
+}
