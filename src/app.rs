@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
+use chrono::TimeDelta;
 use sqlx::postgres::PgConnectOptions;
 use tokio::{
     net::TcpListener,
@@ -29,7 +30,7 @@ use crate::{
     metrics::Metrics,
     page::Fragments,
     store::{Store, Writer, checkpoints, log, writer::MAX_BATCH},
-    upkeep::{NEVER, Upkeep},
+    upkeep::{Lane, NEVER, Upkeep},
 };
 
 /// Batches that may wait for the tailer; more are read from the log.
@@ -123,6 +124,8 @@ impl App {
             worker_ttl: settings.rules().worker_ttl,
             connector_stale: settings.rules().connector_stale,
             stalled_policy: settings.stalled_policy,
+            retain_tasks: TimeDelta::days(settings.retain_tasks_days.into()),
+            retain_events: TimeDelta::days(settings.retain_events_days.into()),
             ephemeral: ephemeral_sender,
             subscriptions: subscriptions.clone(),
             reachable_since: clock.now(),
@@ -150,7 +153,8 @@ impl App {
         let mut tasks = JoinSet::new();
         tasks.spawn(async move { ("writer", writer_loop.run().await.map_err(anyhow::Error::from)) });
         tasks.spawn(async move { ("tailer", tailer.run().await.map_err(anyhow::Error::from)) });
-        tasks.spawn(until(stopping.clone(), "upkeep", upkeep.run()));
+        tasks.spawn(until(stopping.clone(), "upkeep", upkeep.clone().run(Lane::Prompt)));
+        tasks.spawn(until(stopping.clone(), "housekeeping", upkeep.run(Lane::Slow)));
         let demo = demo.map(|demo| {
             let over = CancellationToken::new();
             (over.clone(), tokio::spawn(demo.run(over)))

@@ -126,6 +126,12 @@ pub struct Settings {
     /// Largest stored event, bytes; larger ones lose their largest fields.
     #[arg(long, env = "TASKWATCH_MAX_EVENT_BYTES", default_value_t = 8192, value_parser = clap::value_parser!(u32).range(8192..=50000))]
     pub max_event_bytes: u32,
+    /// Days that finished tasks, workers that left and bulk actions are kept; 0: for ever.
+    #[arg(long, env = "TASKWATCH_RETAIN_TASKS_DAYS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(0..=36500))]
+    pub retain_tasks_days: u32,
+    /// Days that events are kept; 0: for ever.
+    #[arg(long, env = "TASKWATCH_RETAIN_EVENTS_DAYS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(0..=36500))]
+    pub retain_events_days: u32,
     /// Start fake workers inside the process, over the public API.
     #[arg(long, env = "TASKWATCH_DEMO")]
     pub demo: bool,

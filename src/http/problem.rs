@@ -98,6 +98,8 @@ impl From<WriteError> for Problem {
                 let code = if matches!(error, WriteError::Cycle(_)) { "dependency_cycle" } else { "invalid_field" };
                 return Self::field(StatusCode::UNPROCESSABLE_ENTITY, code, "depends_on", error.to_string());
             }
+            WriteError::NoSchedule(_) => (StatusCode::NOT_FOUND, "schedule_not_found"),
+            WriteError::NoBulk(_) => (StatusCode::NOT_FOUND, "bulk_not_found"),
             WriteError::KeyTaken => (StatusCode::CONFLICT, "unique_key_taken"),
             WriteError::Refused(Refusal::Observed { .. }) => (StatusCode::CONFLICT, "task_observed"),
             WriteError::Refused(Refusal::Managed) => (StatusCode::CONFLICT, "task_managed"),

@@ -76,7 +76,7 @@ pub enum StalledPolicy {
 }
 
 /// How long to wait between attempts: doubled per retry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Backoff {
     /// Before the first retry, seconds.
     pub base_seconds: u32,

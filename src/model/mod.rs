@@ -1,5 +1,6 @@
 //! What tasks and workers are and may do. Pure: no I/O, no clock, no randomness; they come in as parameters.
 
+pub mod bulk;
 pub mod dependency;
 pub mod edit;
 pub mod lease;
@@ -8,6 +9,7 @@ pub mod observe;
 pub mod phase;
 pub mod queue;
 pub mod report;
+pub mod schedule;
 pub mod status;
 pub mod step;
 pub mod task;

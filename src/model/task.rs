@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{
@@ -137,12 +138,14 @@ pub struct Task {
     pub lease: Option<Lease>,
 }
 
-/// What a client asks for when it creates a task, checked.
-#[derive(Debug, Clone, PartialEq)]
+/// What a client asks for when it creates a task, checked. Serialised for recurring tasks, without the id.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NewTask {
     /// Identity.
+    #[serde(skip)]
     pub id: Uuid,
     /// The client chose the id, so the task may exist already.
+    #[serde(skip)]
     pub id_is_chosen: bool,
     /// The tenant; a child without one takes its parent's, others `default`.
     pub project_id: Option<Name>,

@@ -266,6 +266,13 @@ impl Worker {
         event
     }
 
+    /// A task on a connector was taken away; what the connector does is for its worker to say.
+    pub fn loses(&mut self, id: &Name) {
+        if let Some(connector) = self.connectors.get_mut(id) {
+            connector.tasks = connector.tasks.saturating_sub(1);
+        }
+    }
+
     /// A task on a connector is over, with an error or without.
     pub fn frees(&mut self, id: &Name, error: Option<String>, now: Time) -> Option<WorkerEvent> {
         let connector = self.connectors.get_mut(id)?;

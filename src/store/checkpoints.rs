@@ -1,6 +1,6 @@
 //! The board at some positions, so that a start needs only the events since.
 
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 
 use crate::clock::Time;
 
@@ -27,6 +27,22 @@ pub async fn newest(pool: &PgPool, version: i32) -> sqlx::Result<Option<Checkpoi
         version
     )
     .fetch_optional(pool)
+    .await
+}
+
+/// The oldest checkpoint of an encoding version at or behind a position.
+pub(super) async fn oldest_since(
+    conn: &mut PgConnection,
+    version: i32,
+    position: i64,
+) -> sqlx::Result<Option<Checkpoint>> {
+    sqlx::query_as!(
+        Checkpoint,
+        "SELECT position, body FROM taskwatch.checkpoints WHERE version = $1 AND position >= $2 ORDER BY position LIMIT 1",
+        version,
+        position
+    )
+    .fetch_optional(conn)
     .await
 }
 

@@ -5,7 +5,11 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::queues::{QueueChange, QueueState};
+use super::{
+    bulk::{Bulk, BulkStep},
+    queues::{QueueChange, QueueState},
+    schedules::{Schedule, ScheduleChange},
+};
 use crate::clock::Time;
 use crate::model::{
     Name, Task,
@@ -72,6 +76,35 @@ pub enum Command {
         /// Who.
         actor: String,
     },
+    /// An operator decides about a recurring task. Answers [`Answer::Schedule`].
+    Schedule {
+        /// Which.
+        name: Name,
+        /// What.
+        change: ScheduleChange,
+        /// Who.
+        actor: String,
+    },
+    /// A recurring task's time has come; decided again under the lock. Answers [`Answer::Done`].
+    Fire {
+        /// Which.
+        name: Name,
+        /// For which time.
+        at: Time,
+        /// The parent and the unique key of the task to create.
+        relations: (Option<Uuid>, Option<String>),
+    },
+    /// Begin an action on many tasks. Answers [`Answer::Bulk`].
+    BeginBulk(Box<Bulk>),
+    /// Do a step of one. Answers [`Answer::Done`].
+    StepBulk(BulkStep),
+    /// Stop one. Answers [`Answer::Bulk`].
+    CancelBulk {
+        /// Which.
+        id: Uuid,
+        /// Who.
+        actor: String,
+    },
 }
 
 /// A report of another system.
@@ -135,6 +168,10 @@ pub enum Answer {
     Heard(Vec<Result<bool, WriteError>>),
     /// A queue as it is now.
     Queue(QueueState),
+    /// A recurring task as it is now, if it is still there.
+    Schedule(Option<Box<Schedule>>),
+    /// An action on many tasks as it stands.
+    Bulk(Box<Bulk>),
     /// Nothing to say.
     Done,
 }
@@ -151,6 +188,12 @@ pub enum WriteError {
     /// The worker has left.
     #[error("worker {0} has left; register it again with POST /api/v1/workers")]
     WorkerStopped(Uuid),
+    /// There is no such recurring task.
+    #[error("there is no schedule {0}")]
+    NoSchedule(Name),
+    /// There is no such action on many tasks.
+    #[error("there is no bulk action {0}")]
+    NoBulk(Uuid),
     /// There is no such task to depend on.
     #[error("there is no task {0} to depend on")]
     NoDependency(Uuid),
@@ -196,7 +239,16 @@ impl Command {
             Self::Heartbeat { tasks, .. } => 1 + tasks.as_ref().map_or(0, Vec::len),
             Self::Observe(reports) => reports.len(),
             Self::Recheck(rows) => rows.len(),
-            Self::Register(_) | Self::Leave(_) | Self::Lose(_) | Self::Doubt(_) | Self::Queue { .. } => 1,
+            Self::StepBulk(step) => step.ids.len(),
+            Self::Register(_)
+            | Self::Leave(_)
+            | Self::Lose(_)
+            | Self::Doubt(_)
+            | Self::Queue { .. }
+            | Self::Schedule { .. }
+            | Self::Fire { .. }
+            | Self::BeginBulk(_)
+            | Self::CancelBulk { .. } => 1,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Postgres: all SQL is here. Only [`writer`] changes tasks or appends events (law 1).
 
 mod batch;
+pub mod bulk;
 pub mod checkpoints;
 mod children;
 pub mod command;
@@ -9,7 +10,9 @@ pub mod embedded;
 pub mod log;
 pub mod queues;
 pub mod ready;
+pub mod retention;
 mod save;
+pub mod schedules;
 pub mod search;
 pub mod sweep;
 mod tasks;

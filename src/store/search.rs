@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// What a list is narrowed to; everything is optional, an empty list says nothing.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
 pub struct TaskQuery {
     /// States.
     pub statuses: Vec<Status>,
@@ -38,17 +38,37 @@ pub struct TaskQuery {
     pub limit: i64,
 }
 
+/// Values as SQL takes them.
+struct Narrowed<'a> {
+    statuses: Vec<&'a str>,
+    projects: Vec<String>,
+    queues: Vec<String>,
+    task_types: Vec<String>,
+    phases: Vec<String>,
+    pattern: Option<String>,
+}
+
+impl<'a> Narrowed<'a> {
+    fn new(query: &'a TaskQuery) -> Self {
+        let names = |list: &[Name]| list.iter().map(ToString::to_string).collect();
+        let literal = |text: &String| text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
+        Self {
+            statuses: query.statuses.iter().map(|status| status.as_str()).collect(),
+            projects: names(&query.projects),
+            queues: names(&query.queues),
+            task_types: names(&query.task_types),
+            phases: names(&query.phases),
+            pattern: query.text.as_ref().map(|text| format!("%{}%", literal(text))),
+        }
+    }
+}
+
 /// A page of tasks, newest first, without their payloads.
 ///
 /// # Errors
 /// When the database does not answer, or not within the time for pages.
 pub async fn tasks(pool: &PgPool, query: &TaskQuery) -> sqlx::Result<Vec<Task>> {
-    let statuses: Vec<_> = query.statuses.iter().map(|status| status.as_str()).collect();
-    let names = |list: &[Name]| list.iter().map(|name| name.as_str().to_owned()).collect::<Vec<_>>();
-    let pattern = query
-        .text
-        .as_ref()
-        .map(|text| format!("%{}%", text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_")));
+    let found = Narrowed::new(query);
     let rows = select_tasks!(
         "NULL::json",
         "WHERE (cardinality($1::text[]) = 0 OR t.status = ANY($1))
@@ -62,16 +82,16 @@ pub async fn tasks(pool: &PgPool, query: &TaskQuery) -> sqlx::Result<Vec<Task>> 
            AND ($10::text IS NULL OR t.title ILIKE $10 OR t.task_type ILIKE $10 OR t.error ILIKE $10)
            AND ($11::timestamptz IS NULL OR (t.created_at, t.id) < ($11, $12))
          ORDER BY t.created_at DESC, t.id DESC LIMIT $13",
-        &statuses as &[&str],
-        &names(&query.projects),
-        &names(&query.queues),
-        &names(&query.task_types),
-        &names(&query.phases),
+        &found.statuses as &[&str],
+        &found.projects,
+        &found.queues,
+        &found.task_types,
+        &found.phases,
         &query.parents,
         &query.workers,
         i16::from(query.priority_min.unwrap_or(0)),
         i16::from(query.priority_max.unwrap_or(9)),
-        pattern,
+        found.pattern,
         query.before.map(|(at, _)| at),
         query.before.map(|(_, id)| id),
         query.limit,
@@ -79,6 +99,44 @@ pub async fn tasks(pool: &PgPool, query: &TaskQuery) -> sqlx::Result<Vec<Task>> 
     .fetch_all(pool)
     .await?;
     rows.into_iter().map(Task::try_from).collect()
+}
+
+/// The ids of the tasks of a page, each with the time it was created; as [`tasks`], but without their records.
+///
+/// # Errors
+/// As [`tasks`].
+pub async fn places(pool: &PgPool, query: &TaskQuery) -> sqlx::Result<Vec<(Time, Uuid)>> {
+    let found = Narrowed::new(query);
+    let rows = sqlx::query!(
+        "SELECT t.created_at, t.id FROM taskwatch.tasks t
+         WHERE (cardinality($1::text[]) = 0 OR t.status = ANY($1))
+           AND (cardinality($2::text[]) = 0 OR t.project_id = ANY($2))
+           AND (cardinality($3::text[]) = 0 OR t.queue = ANY($3))
+           AND (cardinality($4::text[]) = 0 OR t.task_type = ANY($4))
+           AND (cardinality($5::text[]) = 0 OR t.phase = ANY($5))
+           AND (cardinality($6::uuid[]) = 0 OR t.parent_task_id = ANY($6))
+           AND (cardinality($7::uuid[]) = 0 OR t.worker_id = ANY($7))
+           AND t.priority BETWEEN $8 AND $9
+           AND ($10::text IS NULL OR t.title ILIKE $10 OR t.task_type ILIKE $10 OR t.error ILIKE $10)
+           AND ($11::timestamptz IS NULL OR (t.created_at, t.id) < ($11, $12))
+         ORDER BY t.created_at DESC, t.id DESC LIMIT $13",
+        &found.statuses as &[&str],
+        &found.projects,
+        &found.queues,
+        &found.task_types,
+        &found.phases,
+        &query.parents,
+        &query.workers,
+        i16::from(query.priority_min.unwrap_or(0)),
+        i16::from(query.priority_max.unwrap_or(9)),
+        found.pattern,
+        query.before.map(|(at, _)| at),
+        query.before.map(|(_, id)| id),
+        query.limit,
+    )
+    .fetch_all(pool)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.created_at, row.id)).collect())
 }
 
 /// One task with everything; `None` when there is none.

@@ -13,11 +13,15 @@ use crate::{
     event::{Event, Kind},
     feed::{self, SharedBoard, Subscriptions},
     model::{lease::StalledPolicy, transition},
-    store::{Command, Store, Writer, checkpoints, log, sweep, waits},
+    store::{
+        Command, Store, Writer,
+        bulk::{self, BulkStep},
+        checkpoints, log, retention, schedules, search, sweep, waits,
+    },
 };
 
 /// What jobs work with.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Upkeep {
     /// To read.
     pub store: Store,
@@ -35,6 +39,10 @@ pub struct Upkeep {
     pub connector_stale: TimeDelta,
     /// What happens to stalled tasks.
     pub stalled_policy: StalledPolicy,
+    /// How long finished tasks are kept; zero: for ever.
+    pub retain_tasks: TimeDelta,
+    /// How long events are kept; zero: for ever.
+    pub retain_events: TimeDelta,
     /// Where ephemeral events go.
     pub ephemeral: mpsc::Sender<Vec<Event>>,
     /// Since when workers could report: the start, or the end of an outage or a sleep. Leases and workers are not judged
@@ -50,50 +58,124 @@ pub struct Upkeep {
 
 /// A gap between sweeps that tells of a sleep or an outage.
 const LONGEST_GAP: Duration = Duration::from_secs(12);
+/// Tasks in one step of an action on many.
+const BULK: i64 = 200;
+/// Removals of old tasks in a row.
+const ROUNDS: usize = 20;
 /// Longest time of one job.
 const JOB: Duration = Duration::from_secs(30);
 
 type Done<'a> = Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send + 'a>>;
 
+/// Jobs of one lane run one after the other, so that slow ones do not hold up those that have to be on time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// On time.
+    Prompt,
+    /// May take a while.
+    Slow,
+}
+
 /// One row.
 pub struct Job {
     /// Its name in logs.
     pub name: &'static str,
+    /// Who runs it.
+    pub lane: Lane,
     /// How often it runs.
     pub every: Duration,
     run: for<'a> fn(&'a mut Upkeep) -> Done<'a>,
 }
 
 /// The table.
-pub const JOBS: [Job; 9] = [
+pub const JOBS: [Job; 13] = [
     // Retries and, later, scheduled tasks whose time has come.
-    Job { name: "due", every: Duration::from_millis(250), run: |upkeep| Box::pin(upkeep.due()) },
+    Job { name: "due", lane: Lane::Prompt, every: Duration::from_millis(250), run: |upkeep| Box::pin(upkeep.due()) },
     // Tasks whose dependencies, children or parent changed.
-    Job { name: "rechecks", every: Duration::from_millis(100), run: |upkeep| Box::pin(upkeep.rechecks()) },
+    Job {
+        name: "rechecks",
+        lane: Lane::Prompt,
+        every: Duration::from_millis(100),
+        run: |upkeep| Box::pin(upkeep.rechecks()),
+    },
     // Connectors that nobody has reported for long.
-    Job { name: "connectors", every: Duration::from_secs(1), run: |upkeep| Box::pin(upkeep.connectors()) },
+    Job {
+        name: "connectors",
+        lane: Lane::Prompt,
+        every: Duration::from_secs(1),
+        run: |upkeep| Box::pin(upkeep.connectors()),
+    },
+    // Recurring tasks whose time has come.
+    Job {
+        name: "schedules",
+        lane: Lane::Prompt,
+        every: Duration::from_millis(500),
+        run: |upkeep| Box::pin(upkeep.schedules()),
+    },
+    // The next step of actions on many tasks.
+    Job { name: "bulk", lane: Lane::Slow, every: Duration::from_millis(100), run: |upkeep| Box::pin(upkeep.bulk()) },
+    // Finished tasks, and workers that left, that are kept no longer.
+    Job {
+        name: "old_tasks",
+        lane: Lane::Slow,
+        every: Duration::from_secs(1),
+        run: |upkeep| Box::pin(upkeep.old_tasks()),
+    },
+    // Events that are kept no longer.
+    Job {
+        name: "old_events",
+        lane: Lane::Slow,
+        every: Duration::from_secs(10),
+        run: |upkeep| Box::pin(upkeep.old_events()),
+    },
     // Running tasks whose lease or time limit has passed.
-    Job { name: "stalled", every: Duration::from_secs(1), run: |upkeep| Box::pin(upkeep.stalled()) },
+    Job {
+        name: "stalled",
+        lane: Lane::Prompt,
+        every: Duration::from_secs(1),
+        run: |upkeep| Box::pin(upkeep.stalled()),
+    },
     // Workers silent for longer than their time to live.
-    Job { name: "liveness", every: Duration::from_secs(1), run: |upkeep| Box::pin(upkeep.liveness()) },
+    Job {
+        name: "liveness",
+        lane: Lane::Prompt,
+        every: Duration::from_secs(1),
+        run: |upkeep| Box::pin(upkeep.liveness()),
+    },
     // Workers' signs of life, as ephemeral events, on every server alike.
-    Job { name: "heartbeats", every: Duration::from_secs(2), run: |upkeep| Box::pin(upkeep.heartbeats()) },
+    Job {
+        name: "heartbeats",
+        lane: Lane::Prompt,
+        every: Duration::from_secs(2),
+        run: |upkeep| Box::pin(upkeep.heartbeats()),
+    },
     // The oldest claimable task of each queue, and the figures, as ephemeral events.
-    Job { name: "gauges", every: Duration::from_secs(5), run: |upkeep| Box::pin(upkeep.gauges()) },
+    Job { name: "gauges", lane: Lane::Prompt, every: Duration::from_secs(5), run: |upkeep| Box::pin(upkeep.gauges()) },
     // The board, so that the next start is quick.
-    Job { name: "checkpoint", every: Duration::from_secs(30), run: |upkeep| Box::pin(upkeep.checkpoint()) },
+    Job {
+        name: "checkpoint",
+        lane: Lane::Slow,
+        every: Duration::from_secs(30),
+        run: |upkeep| Box::pin(upkeep.checkpoint()),
+    },
     // Room for the log to grow.
-    Job { name: "partitions", every: Duration::from_secs(5), run: |upkeep| Box::pin(upkeep.partitions()) },
+    Job {
+        name: "partitions",
+        lane: Lane::Prompt,
+        every: Duration::from_secs(5),
+        run: |upkeep| Box::pin(upkeep.partitions()),
+    },
 ];
 
 impl Upkeep {
-    /// Runs every job in its rhythm, for ever. Jobs run one after the other; a failing one is logged and tried again.
-    pub async fn run(mut self) {
-        let mut due: Vec<_> = JOBS.iter().map(|job| tokio::time::Instant::now() + job.every).collect();
+    /// Runs every job of a lane in its rhythm, for ever, one after the other; a failing one is logged and tried again.
+    pub async fn run(mut self, lane: Lane) {
+        let jobs: Vec<_> = JOBS.iter().filter(|job| job.lane == lane).collect();
+        let mut due: Vec<_> = jobs.iter().map(|job| tokio::time::Instant::now() + job.every).collect();
         loop {
             let Some((index, at)) = due.iter().copied().enumerate().min_by_key(|(_, at)| *at) else { return };
             tokio::time::sleep_until(at).await;
-            let job = &JOBS[index];
+            let job = jobs[index];
             let done = tokio::time::timeout(JOB, (job.run)(&mut self)).await;
             if let Err(error) = done.unwrap_or_else(|_| Err(anyhow::anyhow!("it took longer than {JOB:?}"))) {
                 tracing::warn!(job = job.name, error = format!("{error:#}"), "periodic work failed; it is tried again");
@@ -111,6 +193,58 @@ impl Upkeep {
         let rows = waits::rechecks(self.store.pool()).await?;
         if !rows.is_empty() {
             self.writer.write(Command::Recheck(rows)).await?;
+        }
+        Ok(())
+    }
+
+    async fn schedules(&mut self) -> anyhow::Result<()> {
+        for schedule in schedules::due(self.store.pool(), self.clock.now()).await? {
+            let Some(at) = schedule.next_run_at else { continue };
+            let relations = (schedule.task.parent_task_id, schedule.task.unique_key);
+            self.writer.write(Command::Fire { name: schedule.name, at, relations }).await?;
+        }
+        Ok(())
+    }
+
+    /// Finds the tasks of the next step; the writer does it if no other server was faster.
+    async fn bulk(&mut self) -> anyhow::Result<()> {
+        for bulk in bulk::due(self.store.pool(), self.clock.now()).await? {
+            let limit = bulk.pace_per_second.map_or(BULK, |pace| i64::from(pace).min(BULK));
+            let query = search::TaskQuery { before: Some(bulk.before), limit, ..bulk.filter };
+            let places = search::places(self.store.pool(), &query).await?;
+            let more = i64::try_from(places.len())? == limit;
+            let to = places.last().copied().filter(|_| more);
+            let ids = places.into_iter().map(|(_, id)| id).collect();
+            self.writer.write(Command::StepBulk(BulkStep { id: bulk.id, from: bulk.before, ids, to })).await?;
+        }
+        Ok(())
+    }
+
+    async fn old_tasks(&mut self) -> anyhow::Result<()> {
+        if self.retain_tasks == TimeDelta::zero() {
+            return Ok(());
+        }
+        let before = self.clock.now() - self.retain_tasks;
+        retention::forget(self.store.pool(), before).await?;
+        for _ in 0..ROUNDS {
+            let old = retention::old_tasks(self.store.pool(), before).await?;
+            if old.is_empty() {
+                break;
+            }
+            let changes = old.into_iter().map(|id| (id, transition::Command::Delete)).collect();
+            self.writer.write(Command::Tasks { changes, actor: Some("retention".to_owned()) }).await?;
+        }
+        Ok(())
+    }
+
+    async fn old_events(&mut self) -> anyhow::Result<()> {
+        if self.retain_events == TimeDelta::zero() {
+            return Ok(());
+        }
+        let before = self.clock.now() - self.retain_events;
+        if retention::events(&self.store, before, board::VERSION).await? {
+            self.checkpoint().await?;
+            retention::events(&self.store, before, board::VERSION).await?;
         }
         Ok(())
     }

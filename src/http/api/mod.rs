@@ -1,6 +1,7 @@
 //! `/api/v1`: JSON in and out, problems as problem+json. The OpenAPI document comes from these handlers.
 
 mod bounds;
+mod bulk;
 mod claims;
 mod edits;
 mod native;
@@ -11,6 +12,7 @@ mod queues;
 mod records;
 mod reports;
 
+mod schedules;
 pub mod snapshot;
 mod tasks;
 mod workers;
@@ -32,6 +34,7 @@ pub(super) use tasks::change;
         (name = "workers", description = "What workers call."),
         (name = "observing", description = "Reports of systems that run their own work."),
         (name = "queues", description = "What operators decide about queues."),
+        (name = "schedules", description = "Recurring tasks."),
         (name = "watching", description = "The board, the figures and the stream."),
     )
 )]
@@ -54,6 +57,14 @@ pub fn router() -> OpenApiRouter<Site> {
         .routes(routes!(reports::fail))
         .routes(routes!(reports::release))
         .routes(routes!(reports::many))
+        .routes(routes!(bulk::begin))
+        .routes(routes!(bulk::list))
+        .routes(routes!(bulk::read))
+        .routes(routes!(bulk::cancel))
+        .routes(routes!(schedules::list))
+        .routes(routes!(schedules::read, schedules::put, schedules::delete))
+        .routes(routes!(schedules::pause))
+        .routes(routes!(schedules::resume))
         .routes(routes!(queues::limit))
         .routes(routes!(queues::pause))
         .routes(routes!(queues::resume))

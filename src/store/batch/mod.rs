@@ -3,6 +3,7 @@
 mod claim;
 mod create;
 mod observe;
+mod operators;
 mod recheck;
 mod rows;
 mod touched;
@@ -32,6 +33,7 @@ use crate::{
         worker::{Worker, WorkerEvent},
     },
 };
+use operators::Operators;
 use rows::Rows;
 use touched::Touched;
 
@@ -97,6 +99,7 @@ pub(super) struct Batch<'a> {
     /// Live tasks by unique key and project.
     keys: HashMap<(String, Name), Uuid>,
     children: Children,
+    operators: Operators,
     /// Rings that edits of dependencies would make: the task and what it would depend on.
     cycles: HashMap<(Uuid, Vec<Uuid>), Vec<Uuid>>,
     /// Rows of `rechecks` that are worked off.
@@ -125,6 +128,7 @@ impl<'a> Batch<'a> {
             unready: HashSet::new(),
             keys: HashMap::new(),
             children: Children::default(),
+            operators: Operators::default(),
             cycles: HashMap::new(),
             rechecked: Vec::new(),
             drafts: Vec::new(),
@@ -137,6 +141,7 @@ impl<'a> Batch<'a> {
         batch.load_tasks(conn, &touched).await?;
         batch.check_cycles(conn, commands).await?;
         batch.load_workers(conn, &touched).await?;
+        batch.operators.load(conn, commands).await?;
         batch.load_queues(conn, &touched, commands).await?;
         let claimed = batch.take(conn, &mut memory.floor, commands).await?;
         if !claimed.is_empty() {
@@ -174,7 +179,8 @@ impl<'a> Batch<'a> {
             self.keep(tasks::load(conn, &ids.into_iter().collect::<Vec<_>>(), &[]).await?);
         }
         let groups = self.tasks.values().filter_map(|entry| entry.after.as_ref()).filter(|task| task.close_when_done);
-        let counted: Vec<_> = groups.map(|task| task.id).chain(whole).collect();
+        let counted: Vec<_> =
+            groups.map(|task| task.id).chain(whole).chain(touched.rechecked.iter().copied()).collect();
         if !counted.is_empty() {
             self.children.load(conn, &counted).await?;
         }
@@ -243,6 +249,11 @@ impl<'a> Batch<'a> {
             Command::Observe(reports) => Ok(self.observe(reports)),
             Command::Recheck(rows) => Ok(self.recheck(rows)),
             Command::Queue { name, change, actor } => Ok(self.decide_queue(name, change, actor)),
+            Command::Schedule { name, change, actor } => self.decide_schedule(name, change, actor),
+            Command::Fire { name, at, .. } => self.fire(name, *at),
+            Command::BeginBulk(bulk) => Ok(self.begin_bulk(bulk)),
+            Command::StepBulk(step) => Ok(self.step_bulk(step)),
+            Command::CancelBulk { id, actor } => self.cancel_bulk(*id, actor),
         }
     }
 
@@ -333,6 +344,7 @@ impl<'a> Batch<'a> {
         if !changed.is_empty() {
             super::workers::save(conn, &changed).await?;
         }
+        self.operators.save(conn).await?;
         if !self.rechecked.is_empty() {
             waits::rechecked(conn, &self.rechecked).await?;
         }

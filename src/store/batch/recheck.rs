@@ -17,6 +17,10 @@ impl Batch<'_> {
             let Some(task) = self.task(*id) else { continue };
             let (is_group, inherits, parent) = (task.close_when_done, task.inherits(), task.parent_task_id);
             // Nothing to change is fine: someone else may have seen to it.
+            let children = self.children.of(*id);
+            if !children.is_empty() {
+                let _ = self.decide(*id, transition::Command::BecomeParent { children }, None);
+            }
             if is_group {
                 let mut sum = Counts::default();
                 self.children.of(*id).values().for_each(|counts| sum.add_all(counts));

@@ -95,7 +95,12 @@ impl Touched {
                 self.changed_workers.insert(*worker_id);
                 self.holders.push(*worker_id);
             }
-            Command::Register(_) => {}
+            Command::Fire { relations: (parent, key), .. } => {
+                self.parents.extend(*parent);
+                self.keys.extend(key.clone());
+            }
+            Command::StepBulk(step) => self.tasks.extend(&step.ids),
+            Command::Register(_) | Command::Schedule { .. } | Command::BeginBulk(_) | Command::CancelBulk { .. } => {}
         }
     }
 

@@ -12,6 +12,7 @@ use crate::{
     model::{
         lease::StallReason,
         report::{Fence, Progress},
+        task,
         worker::{ConnectorReport, StopReason, WorkerStatus},
     },
     store::workers,
@@ -198,14 +199,18 @@ impl Batch<'_> {
         if held == holds {
             return;
         }
-        let error = after.filter(|task| task.outcome == Some(crate::model::task::Outcome::Failed));
+        let error = after.filter(|task| task.outcome == Some(task::Outcome::Failed));
         let error = error.map(|task| task.error.clone().unwrap_or_default());
         let mut told = Vec::new();
         if let Some((worker_id, connector, _)) = held
             && let Some(entry) = self.workers.get_mut(&worker_id)
         {
-            told.push((worker_id, entry.worker.frees(&connector, error, now)));
             entry.changed = true;
+            if after.is_some_and(|task| task.outcome == Some(task::Outcome::Stalled)) {
+                entry.worker.loses(&connector);
+            } else {
+                told.push((worker_id, entry.worker.frees(&connector, error, now)));
+            }
         }
         if let Some((worker_id, connector, _)) = holds
             && let Some(entry) = self.workers.get_mut(&worker_id)

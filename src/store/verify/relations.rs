@@ -23,7 +23,7 @@ pub(super) async fn compare_waits(conn: &mut PgConnection, report: &mut Report) 
     );
     let rows = sqlx::query!(
         "SELECT DISTINCT t.id FROM taskwatch.tasks t JOIN taskwatch.dependents d ON d.depends_on = t.id
-         WHERE NOT t.has_dependents"
+         WHERE NOT t.has_dependents AND d.task_id NOT IN (SELECT task_id FROM taskwatch.rechecks)"
     )
     .fetch_all(conn)
     .await?;

@@ -132,6 +132,14 @@ impl TestApp {
         run.await.unwrap()
     }
 
+    /// Ends it at once, in the middle of whatever it does.
+    pub(crate) async fn killed(mut self) {
+        if let Some(run) = self.run.take() {
+            run.abort();
+            let _ = run.await;
+        }
+    }
+
     /// Stops it in order.
     pub(crate) async fn stopped(mut self) {
         self.stop.cancel();

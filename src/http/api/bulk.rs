@@ -1,0 +1,304 @@
+//! One action on many tasks: named ones at once, all that a filter finds in the background.
+
+use std::collections::BTreeMap;
+
+use axum::{
+    Json as Out,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::tasks::unexpected;
+use crate::{
+    clock::Time,
+    http::{
+        caller::Caller,
+        input::{Id, Json, MAX_ITEMS, Text},
+        problem::Problem,
+        query,
+        site::Site,
+    },
+    model::{Name, Priority, bulk::BulkAction},
+    store::{
+        Answer, Command, WriteError,
+        bulk::{self, Bulk, BulkState},
+        search,
+    },
+};
+
+/// A preview counts up to here.
+const MAX_COUNT: i64 = 100_000;
+
+/// What is to be done.
+#[derive(Debug, Clone, Copy, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Wanted {
+    /// Stop what has not finished.
+    Cancel,
+    /// Run finished tasks again.
+    Retry,
+    /// Remove them.
+    Delete,
+    /// Change priority, queue or assignee.
+    Edit,
+}
+
+/// An action, and the tasks it is for: by `ids` or by `filter`.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BulkInput {
+    action: Wanted,
+    /// Up to 1000 tasks; done at once, with one outcome each.
+    #[schema(max_items = 1000)]
+    ids: Option<Vec<Uuid>>,
+    /// The filters of `GET /api/v1/tasks`, as in `{"status": "failed", "queue": "mail,sms"}`; at least one. Done in the
+    /// background, newest first, to the tasks that exist now.
+    #[schema(value_type = Option<BTreeMap<String, String>>)]
+    filter: Option<BTreeMap<String, String>>,
+    /// Only count what it would be done to.
+    #[serde(default)]
+    preview: bool,
+    /// Tasks per second at the most, 1 to 10000.
+    #[schema(minimum = 1, maximum = 10000)]
+    pace_per_second: Option<u32>,
+    /// With `cancel`: why.
+    #[schema(value_type = Option<String>, max_length = 500)]
+    reason: Option<Text<500>>,
+    /// With `edit`.
+    #[schema(value_type = Option<u8>, minimum = 0, maximum = 9)]
+    priority: Option<Priority>,
+    /// With `edit`.
+    #[schema(value_type = Option<String>, max_length = 128)]
+    queue: Option<Name>,
+    /// With `edit`.
+    #[schema(value_type = Option<String>, max_length = 128)]
+    assignee: Option<Text<128>>,
+}
+
+/// What an action would be done to.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct Preview {
+    /// Tasks found.
+    matched: u64,
+    /// There are more; they were not counted.
+    more: bool,
+}
+
+/// What was done to named tasks.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct DoneToEach {
+    succeeded: u64,
+    failed: u64,
+    outcomes: Vec<OutcomeOfOne>,
+}
+
+/// What became of one task.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct OutcomeOfOne {
+    task_id: Uuid,
+    /// What a request for this task alone would have got.
+    status: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
+}
+
+/// An action in the background.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct BulkRecord {
+    id: Uuid,
+    /// What is done.
+    #[schema(value_type = Object)]
+    action: BulkAction,
+    /// Who asked for it.
+    actor: String,
+    state: BulkState,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pace_per_second: Option<u32>,
+    /// Tasks that it was done to so far.
+    succeeded: u64,
+    /// Tasks whose state did not allow it.
+    failed: u64,
+    #[schema(value_type = String, format = DateTime)]
+    created_at: Time,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    finished_at: Option<Time>,
+}
+
+impl From<Bulk> for BulkRecord {
+    fn from(bulk: Bulk) -> Self {
+        Self {
+            id: bulk.id,
+            action: bulk.action,
+            actor: bulk.actor,
+            state: bulk.state,
+            pace_per_second: bulk.pace_per_second,
+            succeeded: bulk.succeeded,
+            failed: bulk.failed,
+            created_at: bulk.created_at,
+            finished_at: bulk.finished_at,
+        }
+    }
+}
+
+/// One action in the background.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct OneBulk {
+    bulk: BulkRecord,
+}
+
+/// The newest actions in the background.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct ManyBulks {
+    bulks: Vec<BulkRecord>,
+}
+
+fn wrong(field: &str, detail: &str) -> Problem {
+    Problem::field(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", field.to_owned(), detail)
+}
+
+impl BulkInput {
+    fn action(&self) -> Result<BulkAction, Problem> {
+        let edits = self.priority.is_some() || self.queue.is_some() || self.assignee.is_some();
+        match self.action {
+            Wanted::Edit if !edits => Err(wrong("action", "edit needs priority, queue or assignee")),
+            Wanted::Cancel | Wanted::Retry | Wanted::Delete if edits => {
+                Err(wrong("action", "priority, queue and assignee go with edit only"))
+            }
+            Wanted::Retry | Wanted::Delete | Wanted::Edit if self.reason.is_some() => {
+                Err(wrong("reason", "goes with cancel only"))
+            }
+            Wanted::Cancel => Ok(BulkAction::Cancel { reason: self.reason.clone().map(|text| text.0) }),
+            Wanted::Retry => Ok(BulkAction::Retry),
+            Wanted::Delete => Ok(BulkAction::Delete),
+            Wanted::Edit => Ok(BulkAction::Edit {
+                priority: self.priority,
+                queue: self.queue.clone(),
+                assignee: self.assignee.clone().map(|text| text.0),
+            }),
+        }
+    }
+}
+
+/// Do one thing to many tasks: to named ones at once, to all that a filter finds in the background.
+#[utoipa::path(post, path = "/api/v1/tasks/bulk", operation_id = "begin_bulk", tag = "tasks", request_body = BulkInput,
+    responses((status = 200, description = "Done to each, or with `preview` a count", body = DoneToEach), (status = 202, description = "Begun; read how it goes at /api/v1/bulk/{id}", body = OneBulk), (status = 422, description = "A field is wrong", body = Problem)))]
+pub(super) async fn begin(
+    State(site): State<Site>,
+    caller: Caller,
+    Json(input): Json<BulkInput>,
+) -> Result<Response, Problem> {
+    let action = input.action()?;
+    if input.pace_per_second.is_some_and(|pace| !(1..=10_000).contains(&pace)) {
+        return Err(wrong("pace_per_second", "must be a whole number from 1 to 10000"));
+    }
+    match (&input.ids, &input.filter) {
+        (Some(ids), None) if ids.is_empty() || ids.len() > MAX_ITEMS => Err(wrong("ids", "must name 1 to 1000 tasks")),
+        (Some(ids), None) if input.preview => {
+            Ok(Out(Preview { matched: ids.len() as u64, more: false }).into_response())
+        }
+        (Some(_), None) if input.pace_per_second.is_some() => {
+            Err(wrong("pace_per_second", "goes with filter only; named tasks are done at once"))
+        }
+        (Some(ids), None) => to_each(&site, &caller, ids, &action).await,
+        (None, Some(filter)) => by_filter(&site, &caller, filter, action, &input).await,
+        _ => Err(wrong("filter", "give either ids or a filter")),
+    }
+}
+
+async fn to_each(site: &Site, caller: &Caller, ids: &[Uuid], action: &BulkAction) -> Result<Response, Problem> {
+    let changes = ids.iter().map(|id| (*id, action.command())).collect();
+    let command = Command::Tasks { changes, actor: Some(caller.actor().to_owned()) };
+    let outcomes = match site.writer.write(command).await? {
+        Answer::Outcomes(outcomes) => outcomes,
+        other => return Err(unexpected(&other)),
+    };
+    let outcomes: Vec<_> = outcomes
+        .into_iter()
+        .zip(ids)
+        .map(|(outcome, task_id)| match outcome.map_err(Problem::from) {
+            Ok(_) => OutcomeOfOne { task_id: *task_id, status: 200, code: None, detail: None },
+            Err(problem) => OutcomeOfOne {
+                task_id: *task_id,
+                status: problem.status().as_u16(),
+                code: Some(problem.code),
+                detail: Some(problem.detail),
+            },
+        })
+        .collect();
+    let failed = outcomes.iter().filter(|outcome| outcome.status != 200).count() as u64;
+    Ok(Out(DoneToEach { succeeded: outcomes.len() as u64 - failed, failed, outcomes }).into_response())
+}
+
+async fn by_filter(
+    site: &Site,
+    caller: &Caller,
+    filter: &BTreeMap<String, String>,
+    action: BulkAction,
+    input: &BulkInput,
+) -> Result<Response, Problem> {
+    let pairs: Vec<_> = filter.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+    if pairs.iter().all(|(_, value)| value.trim().is_empty()) {
+        return Err(wrong("filter", "must narrow the tasks by at least one filter"));
+    }
+    if let Some((name, _)) = pairs.iter().find(|(name, _)| name == "limit" || name == "cursor") {
+        return Err(wrong(&format!("filter.{name}"), "is not a filter"));
+    }
+    let mut query = query::tasks(&pairs)?;
+    if input.preview {
+        query.limit = MAX_COUNT + 1;
+        let found = i64::try_from(search::places(site.store.pool(), &query).await?.len()).unwrap_or(i64::MAX);
+        let matched = u64::try_from(found.min(MAX_COUNT)).unwrap_or_default();
+        return Ok(Out(Preview { matched, more: found > MAX_COUNT }).into_response());
+    }
+    let now = site.clock.now();
+    let bulk = Bulk {
+        id: Uuid::now_v7(),
+        action,
+        filter: query,
+        actor: caller.actor().to_owned(),
+        state: BulkState::Running,
+        pace_per_second: input.pace_per_second,
+        succeeded: 0,
+        failed: 0,
+        before: (now, Uuid::max()),
+        next_at: now,
+        created_at: now,
+        finished_at: None,
+    };
+    match site.writer.write(Command::BeginBulk(Box::new(bulk))).await? {
+        Answer::Bulk(bulk) => Ok((StatusCode::ACCEPTED, Out(OneBulk { bulk: (*bulk).into() })).into_response()),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// List the newest actions in the background.
+#[utoipa::path(get, path = "/api/v1/bulk", operation_id = "list_bulk", tag = "tasks",
+    responses((status = 200, description = "As asked", body = ManyBulks)))]
+pub(super) async fn list(State(site): State<Site>) -> Result<Out<ManyBulks>, Problem> {
+    let bulks = bulk::list(site.store.pool()).await?;
+    Ok(Out(ManyBulks { bulks: bulks.into_iter().map(BulkRecord::from).collect() }))
+}
+
+/// Read how an action in the background goes.
+#[utoipa::path(get, path = "/api/v1/bulk/{id}", operation_id = "read_bulk", tag = "tasks", params(("id" = Uuid, Path)),
+    responses((status = 200, description = "As asked", body = OneBulk), (status = 404, description = "Not found", body = Problem)))]
+pub(super) async fn read(State(site): State<Site>, Id(id): Id) -> Result<Out<OneBulk>, Problem> {
+    let bulk = bulk::one(site.store.pool(), id).await?.ok_or(WriteError::NoBulk(id))?;
+    Ok(Out(OneBulk { bulk: bulk.into() }))
+}
+
+/// Stop an action in the background. What was done stays done.
+#[utoipa::path(post, path = "/api/v1/bulk/{id}/cancel", operation_id = "cancel_bulk", tag = "tasks", params(("id" = Uuid, Path)),
+    responses((status = 200, description = "As asked", body = OneBulk), (status = 404, description = "Not found", body = Problem)))]
+pub(super) async fn cancel(State(site): State<Site>, caller: Caller, Id(id): Id) -> Result<Out<OneBulk>, Problem> {
+    match site.writer.write(Command::CancelBulk { id, actor: caller.actor().to_owned() }).await? {
+        Answer::Bulk(bulk) => Ok(Out(OneBulk { bulk: (*bulk).into() })),
+        other => Err(unexpected(&other)),
+    }
+}

@@ -1,0 +1,224 @@
+//! Recurring tasks.
+
+use axum::{
+    Json as Out,
+    extract::{FromRequestParts, Path, State},
+    http::{StatusCode, request::Parts},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::{new_task::CreateTask, tasks::unexpected};
+use crate::{
+    clock::Time,
+    http::{caller::Caller, input::Json, problem::Problem, site::Site},
+    model::{Name, schedule::Recurrence},
+    store::{
+        Answer, Command, WriteError,
+        schedules::{self, Schedule, ScheduleChange},
+    },
+};
+
+/// The name of a schedule in a path.
+pub(super) struct ScheduleName(Name);
+
+impl<S: Send + Sync> FromRequestParts<S> for ScheduleName {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let text = Path::<String>::from_request_parts(parts, state).await.map(|Path(text)| text).unwrap_or_default();
+        Name::new(&text).map(Self).map_err(|error| {
+            Problem::field(StatusCode::BAD_REQUEST, "invalid_name", "name", format!("the schedule in the path {error}"))
+        })
+    }
+}
+
+/// When a task is created again and again, and which.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PutSchedule {
+    /// Five fields: minute, hour, day of month, month, day of week, as in `*/15 8-18 * * MON-FRI`; six with seconds in
+    /// front; or a name such as `@hourly`.
+    #[schema(max_length = 128)]
+    cron: String,
+    /// IANA name of the time zone that this is meant in.
+    #[serde(default = "utc")]
+    #[schema(default = "UTC")]
+    time_zone: String,
+    /// The task to create each time; without `id`, `run_at` and `depends_on`. With a `unique_key` nothing is created while
+    /// the last one is live.
+    task: CreateTask,
+    /// It is there, but does not fire.
+    #[serde(default)]
+    paused: bool,
+}
+
+fn utc() -> String {
+    "UTC".to_owned()
+}
+
+/// A recurring task.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct ScheduleRecord {
+    #[schema(value_type = String)]
+    name: Name,
+    cron: String,
+    time_zone: String,
+    /// The task that is created each time.
+    #[schema(value_type = Object)]
+    task: Value,
+    /// Since when it does not fire.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    paused_at: Option<Time>,
+    /// When it fires next.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    next_run_at: Option<Time>,
+    /// The time it last fired for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    last_run_at: Option<Time>,
+    /// The task created then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_task_id: Option<Uuid>,
+    #[schema(value_type = String, format = DateTime)]
+    created_at: Time,
+}
+
+impl From<Schedule> for ScheduleRecord {
+    fn from(schedule: Schedule) -> Self {
+        let mut task = serde_json::to_value(&schedule.task).unwrap_or_default();
+        if let Value::Object(fields) = &mut task {
+            fields.retain(|_, value| !value.is_null() && *value != Value::Array(Vec::new()));
+            fields.remove("backoff");
+            fields.insert("retry_base_seconds".to_owned(), schedule.task.backoff.base_seconds.into());
+            fields.insert("retry_cap_seconds".to_owned(), schedule.task.backoff.cap_seconds.into());
+        }
+        Self {
+            name: schedule.name,
+            cron: schedule.cron,
+            time_zone: schedule.time_zone,
+            task,
+            paused_at: schedule.paused_at,
+            next_run_at: schedule.next_run_at,
+            last_run_at: schedule.last_run_at,
+            last_task_id: schedule.last_task_id,
+            created_at: schedule.created_at,
+        }
+    }
+}
+
+/// One recurring task.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct OneSchedule {
+    schedule: ScheduleRecord,
+}
+
+/// All recurring tasks.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct ManySchedules {
+    schedules: Vec<ScheduleRecord>,
+}
+
+/// Create or change a recurring task. Each firing creates one task, also with several servers; firings missed while none
+/// ran happen once, late.
+#[utoipa::path(put, path = "/api/v1/schedules/{name}", operation_id = "put_schedule", tag = "schedules", params(("name" = String, Path)), request_body = PutSchedule,
+    responses((status = 200, description = "As asked", body = OneSchedule), (status = 422, description = "A field is wrong", body = Problem)))]
+pub(super) async fn put(
+    State(site): State<Site>,
+    caller: Caller,
+    ScheduleName(name): ScheduleName,
+    Json(input): Json<PutSchedule>,
+) -> Result<Out<OneSchedule>, Problem> {
+    let wrong = |field: &str, detail: String| {
+        Problem::field(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", field.to_owned(), detail)
+    };
+    if input.cron.len() > 128 {
+        return Err(wrong("cron", "must be at most 128 bytes long".to_owned()));
+    }
+    let recurrence =
+        Recurrence::parse(&input.cron, &input.time_zone).map_err(|error| wrong(error.field, error.detail))?;
+    let task = input.task.check("task.")?;
+    let only_once =
+        [("id", task.id_is_chosen), ("run_at", task.run_at.is_some()), ("depends_on", !task.depends_on.is_empty())];
+    if let Some((field, _)) = only_once.iter().find(|(_, is_set)| *is_set) {
+        return Err(wrong(&format!("task.{field}"), "does not go with a recurring task".to_owned()));
+    }
+    let now = site.clock.now();
+    let schedule = Schedule {
+        name: name.clone(),
+        cron: input.cron,
+        time_zone: input.time_zone,
+        task,
+        paused_at: input.paused.then_some(now),
+        next_run_at: recurrence.after(now),
+        last_run_at: None,
+        last_task_id: None,
+        created_at: now,
+    };
+    decide(&site, &caller, name, ScheduleChange::Put(Box::new(schedule))).await
+}
+
+/// List the recurring tasks by name.
+#[utoipa::path(get, path = "/api/v1/schedules", operation_id = "list_schedules", tag = "schedules",
+    responses((status = 200, description = "As asked", body = ManySchedules)))]
+pub(super) async fn list(State(site): State<Site>) -> Result<Out<ManySchedules>, Problem> {
+    let schedules = schedules::list(site.store.pool(), "").await?;
+    Ok(Out(ManySchedules { schedules: schedules.into_iter().map(ScheduleRecord::from).collect() }))
+}
+
+/// Read one recurring task.
+#[utoipa::path(get, path = "/api/v1/schedules/{name}", operation_id = "read_schedule", tag = "schedules", params(("name" = String, Path)),
+    responses((status = 200, description = "As asked", body = OneSchedule), (status = 404, description = "Not found", body = Problem)))]
+pub(super) async fn read(
+    State(site): State<Site>,
+    ScheduleName(name): ScheduleName,
+) -> Result<Out<OneSchedule>, Problem> {
+    let schedule = schedules::one(site.store.pool(), &name).await?.ok_or(WriteError::NoSchedule(name))?;
+    Ok(Out(OneSchedule { schedule: schedule.into() }))
+}
+
+/// Keep a recurring task from firing.
+#[utoipa::path(post, path = "/api/v1/schedules/{name}/pause", operation_id = "pause_schedule", tag = "schedules", params(("name" = String, Path)),
+    responses((status = 200, description = "As asked", body = OneSchedule), (status = 404, description = "Not found", body = Problem)))]
+pub(super) async fn pause(
+    State(site): State<Site>,
+    caller: Caller,
+    ScheduleName(name): ScheduleName,
+) -> Result<Out<OneSchedule>, Problem> {
+    decide(&site, &caller, name, ScheduleChange::Pause).await
+}
+
+/// Let a recurring task fire again, from now on.
+#[utoipa::path(post, path = "/api/v1/schedules/{name}/resume", operation_id = "resume_schedule", tag = "schedules", params(("name" = String, Path)),
+    responses((status = 200, description = "As asked", body = OneSchedule), (status = 404, description = "Not found", body = Problem)))]
+pub(super) async fn resume(
+    State(site): State<Site>,
+    caller: Caller,
+    ScheduleName(name): ScheduleName,
+) -> Result<Out<OneSchedule>, Problem> {
+    decide(&site, &caller, name, ScheduleChange::Resume).await
+}
+
+/// Remove a recurring task. The tasks it created stay.
+#[utoipa::path(delete, path = "/api/v1/schedules/{name}", operation_id = "delete_schedule", tag = "schedules", params(("name" = String, Path)),
+    responses((status = 204, description = "Done"), (status = 404, description = "Not found", body = Problem)))]
+pub(super) async fn delete(
+    State(site): State<Site>,
+    caller: Caller,
+    ScheduleName(name): ScheduleName,
+) -> Result<StatusCode, Problem> {
+    let command = Command::Schedule { name, change: ScheduleChange::Delete, actor: caller.actor().to_owned() };
+    site.writer.write(command).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn decide(site: &Site, caller: &Caller, name: Name, change: ScheduleChange) -> Result<Out<OneSchedule>, Problem> {
+    let command = Command::Schedule { name, change, actor: caller.actor().to_owned() };
+    match site.writer.write(command).await? {
+        Answer::Schedule(Some(schedule)) => Ok(Out(OneSchedule { schedule: (*schedule).into() })),
+        other => Err(unexpected(&other)),
+    }
+}

@@ -1,0 +1,152 @@
+//! Rows of recurring tasks.
+
+use sqlx::{PgConnection, PgPool, types::Json as Sql};
+use uuid::Uuid;
+
+use super::tasks::name;
+use crate::{
+    clock::Time,
+    model::{Name, task::NewTask},
+};
+
+/// Most schedules fired in one sweep, and listed at once.
+const LIMIT: i64 = 500;
+
+/// A recurring task.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Schedule {
+    /// Its name.
+    pub name: Name,
+    /// When.
+    pub cron: String,
+    /// In which time zone.
+    pub time_zone: String,
+    /// The task to create each time.
+    pub task: NewTask,
+    /// Since when it does not fire.
+    pub paused_at: Option<Time>,
+    /// When it fires next.
+    pub next_run_at: Option<Time>,
+    /// The time it last fired for.
+    pub last_run_at: Option<Time>,
+    /// The task created then.
+    pub last_task_id: Option<Uuid>,
+    /// When it was created.
+    pub created_at: Time,
+}
+
+/// What an operator decides about a schedule.
+#[derive(Debug, Clone)]
+pub enum ScheduleChange {
+    /// It exists, with this content; what it did before is kept.
+    Put(Box<Schedule>),
+    /// It does not fire.
+    Pause,
+    /// It fires again.
+    Resume,
+    /// It goes.
+    Delete,
+}
+
+struct Row {
+    name: String,
+    cron: String,
+    time_zone: String,
+    task: Sql<NewTask>,
+    paused_at: Option<Time>,
+    next_run_at: Option<Time>,
+    last_run_at: Option<Time>,
+    last_task_id: Option<Uuid>,
+    created_at: Time,
+}
+
+impl TryFrom<Row> for Schedule {
+    type Error = sqlx::Error;
+
+    fn try_from(row: Row) -> sqlx::Result<Self> {
+        Ok(Self {
+            name: name(&row.name)?,
+            cron: row.cron,
+            time_zone: row.time_zone,
+            task: row.task.0,
+            paused_at: row.paused_at,
+            next_run_at: row.next_run_at,
+            last_run_at: row.last_run_at,
+            last_task_id: row.last_task_id,
+            created_at: row.created_at,
+        })
+    }
+}
+
+macro_rules! select {
+    ($tail:literal $(, $arg:expr)*) => {
+        sqlx::query_as!(
+            Row,
+            r#"SELECT name, cron, time_zone, task AS "task: _", paused_at, next_run_at, last_run_at, last_task_id, created_at
+               FROM taskwatch.schedules "# + $tail
+            $(, $arg)*
+        )
+    };
+}
+
+/// All schedules, by name, from the first after `after`.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn list(pool: &PgPool, after: &str) -> sqlx::Result<Vec<Schedule>> {
+    let rows = select!("WHERE name > $1 ORDER BY name LIMIT $2", after, LIMIT).fetch_all(pool).await?;
+    rows.into_iter().map(Schedule::try_from).collect()
+}
+
+/// One schedule.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn one(pool: &PgPool, name: &Name) -> sqlx::Result<Option<Schedule>> {
+    select!("WHERE name = $1", name.as_str()).fetch_optional(pool).await?.map(Schedule::try_from).transpose()
+}
+
+/// Schedules whose time has come.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn due(pool: &PgPool, now: Time) -> sqlx::Result<Vec<Schedule>> {
+    let rows = select!("WHERE paused_at IS NULL AND next_run_at <= $1 ORDER BY next_run_at LIMIT $2", now, LIMIT)
+        .fetch_all(pool)
+        .await?;
+    rows.into_iter().map(Schedule::try_from).collect()
+}
+
+/// Schedules to change, held alone.
+pub(super) async fn lock(conn: &mut PgConnection, names: &[&str]) -> sqlx::Result<Vec<Schedule>> {
+    let rows = select!("WHERE name = ANY($1) ORDER BY name FOR UPDATE", names as &[&str]).fetch_all(conn).await?;
+    rows.into_iter().map(Schedule::try_from).collect()
+}
+
+pub(super) async fn save(conn: &mut PgConnection, schedule: &Schedule) -> sqlx::Result<()> {
+    sqlx::query!(
+        "INSERT INTO taskwatch.schedules (name, cron, time_zone, task, paused_at, next_run_at, last_run_at, last_task_id,
+             created_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+         ON CONFLICT (name) DO UPDATE
+         SET cron = excluded.cron, time_zone = excluded.time_zone, task = excluded.task, paused_at = excluded.paused_at,
+             next_run_at = excluded.next_run_at, last_run_at = excluded.last_run_at, last_task_id = excluded.last_task_id",
+        schedule.name.as_str(),
+        schedule.cron,
+        schedule.time_zone,
+        Sql(&schedule.task) as Sql<&NewTask>,
+        schedule.paused_at,
+        schedule.next_run_at,
+        schedule.last_run_at,
+        schedule.last_task_id,
+        schedule.created_at
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn delete(conn: &mut PgConnection, name: &Name) -> sqlx::Result<()> {
+    sqlx::query!("DELETE FROM taskwatch.schedules WHERE name = $1", name.as_str()).execute(conn).await?;
+    Ok(())
+}
