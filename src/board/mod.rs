@@ -8,6 +8,7 @@ pub mod queues;
 pub mod rates;
 pub mod recent;
 pub mod running;
+pub mod verdict;
 pub mod workers;
 
 use std::{collections::BTreeMap, sync::Arc};

@@ -44,6 +44,9 @@ pub struct RunningTask {
     pub message: Option<String>,
     /// Work in units.
     pub counts: Option<WorkCounts>,
+    /// Why it is considered stalled, when that was only told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stalled: Option<String>,
 }
 
 impl Running {
@@ -58,6 +61,12 @@ impl Running {
                     task.percent = event.data.percent.or(task.percent);
                     task.message = event.message.clone().or_else(|| task.message.take());
                     task.counts = event.counts.or(task.counts);
+                    task.stalled = None;
+                }
+            }
+            (Kind::TaskStalled, None) => {
+                if let Some(task) = self.0.get_mut(&id) {
+                    task.stalled.clone_from(&event.message);
                 }
             }
             (_, Some((_, to))) if to != Some(Status::Running) => {
@@ -88,6 +97,7 @@ impl RunningTask {
             percent: None,
             message: None,
             counts: None,
+            stalled: None,
         }
     }
 }

@@ -3,6 +3,7 @@
 use askama::filters::urlencode_strict;
 
 use crate::{
+    board::verdict::Level,
     clock::Time,
     event::{envelope::rfc3339, kind::Tone},
     model::{
@@ -160,6 +161,16 @@ pub fn clip(text: &str, limit: usize) -> String {
     match text.char_indices().nth(limit) {
         Some((end, _)) => format!("{}…", visible(&text[..end])),
         None => visible(text),
+    }
+}
+
+/// How a verdict looks: class, sign, word.
+#[must_use]
+pub const fn level(level: &Level) -> (&'static str, &'static str, &'static str) {
+    match level {
+        Level::Ok => ("good", "✓", "Work goes on"),
+        Level::Degraded => ("warn", "▲", "Degraded"),
+        Level::Stalled => ("bad", "✕", "Stalled"),
     }
 }
 

@@ -45,6 +45,14 @@ pub struct View {
     pub url: String,
 }
 
+impl View {
+    /// A worker that is silent for so long is worth a word: two heartbeats and a half.
+    #[must_use]
+    pub fn quiet(&self) -> chrono::TimeDelta {
+        chrono::TimeDelta::milliseconds(2_500 * i64::from(self.heartbeat_seconds))
+    }
+}
+
 /// What a page is asked to show.
 #[derive(Debug, Clone, Default)]
 pub struct Params {

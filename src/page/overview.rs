@@ -4,7 +4,11 @@ use askama::Template;
 
 use super::{Content, PageError, Params, View, format};
 use crate::{
-    board::{Board, parents::Parent},
+    board::{
+        Board,
+        parents::Parent,
+        verdict::{self, Verdict},
+    },
     clock::Time,
     event::envelope::Stats,
     feed,
@@ -21,6 +25,7 @@ const SHOWN: usize = 8;
 struct Overview {
     url: String,
     is_empty: bool,
+    verdict: Verdict,
     stats: Stats,
     offline: usize,
     throughput: Sparkline,
@@ -39,6 +44,8 @@ struct QueueRow {
     waiting: u64,
     running: u64,
     oldest: Option<Time>,
+    paused: bool,
+    limit: Option<String>,
 }
 
 /// A parent task as a card.
@@ -108,17 +115,18 @@ pub(super) fn render(view: &View, _: &Params) -> Result<Content, PageError> {
     let now = view.clock.now();
     let page = {
         let board = feed::read(&view.board);
-        Overview::of(&board, now, view.url.clone())
+        Overview::of(&board, view.quiet(), now, view.url.clone())
     };
-    let title = match page.stats.failed {
-        0 => "Overview".to_owned(),
-        failed => format!("({failed} failed) Overview"),
+    let title = match (page.verdict.verdict, page.stats.failed) {
+        (verdict::Level::Stalled, _) => "(stalled) Overview".to_owned(),
+        (_, 0) => "Overview".to_owned(),
+        (_, failed) => format!("({failed} failed) Overview"),
     };
     Ok(Content { title, html: page.render()? })
 }
 
 impl Overview {
-    fn of(board: &Board, now: Time, url: String) -> Self {
+    fn of(board: &Board, quiet: chrono::TimeDelta, now: Time, url: String) -> Self {
         let hour = board.rates.hour(now, POINTS);
         let completed: Vec<_> = hour.iter().map(|tally| tally.completed).collect();
         let bad: Vec<_> = hour.iter().map(|tally| tally.failed + tally.retried).collect();
@@ -135,6 +143,7 @@ impl Overview {
         Self {
             url,
             is_empty: board.position == 0,
+            verdict: verdict::overall(board, quiet, now),
             stats: board.stats(now),
             offline: board.workers.0.len() - board.workers.online(),
             throughput: Sparkline::new(&completed, "tasks completed"),
@@ -147,6 +156,17 @@ impl Overview {
     }
 }
 
+/// The limits of a queue in a few words.
+fn limit(queue: &crate::board::queues::Queue) -> Option<String> {
+    let concurrency = queue.concurrency_limit.map(|limit| format!("at most {limit} at once"));
+    let rate = queue.rate_limit.map(|limit| match queue.rate_period_seconds.unwrap_or(1) {
+        1 => format!("{limit} per s"),
+        period => format!("{limit} in {period} s"),
+    });
+    let words: Vec<_> = concurrency.into_iter().chain(rate).collect();
+    (!words.is_empty()).then(|| words.join(", "))
+}
+
 impl From<(&Name, &crate::board::queues::Queue)> for QueueRow {
     fn from((name, queue): (&Name, &crate::board::queues::Queue)) -> Self {
         Self {
@@ -157,6 +177,8 @@ impl From<(&Name, &crate::board::queues::Queue)> for QueueRow {
             waiting: queue.waiting(),
             running: queue.count(crate::model::Status::Running),
             oldest: queue.oldest_enqueued_at.filter(|_| queue.waiting() > 0),
+            paused: queue.paused_at.is_some(),
+            limit: limit(queue),
         }
     }
 }

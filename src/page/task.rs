@@ -6,8 +6,10 @@ use askama::Template;
 
 use super::{Content, PageError, Params, View, format};
 use crate::{
+    board::verdict::{self, Verdict},
     event::Event,
-    model::Task,
+    feed,
+    model::{Status, Task},
     store::{log, search},
 };
 
@@ -24,6 +26,7 @@ struct TaskPage {
     payload: Option<String>,
     result: Option<String>,
     facts: Vec<(&'static str, String)>,
+    verdict: Verdict,
 }
 
 pub(super) async fn render(view: &View, params: &Params) -> Result<Content, PageError> {
@@ -32,7 +35,11 @@ pub(super) async fn render(view: &View, params: &Params) -> Result<Content, Page
     let task = search::task(view.store.pool(), id).await?.ok_or_else(missing)?;
     let events = log::of_task(view.store.pool(), view.subscriptions.epoch(), id, EVENTS).await?;
     let name = format::clip(task.title.as_deref().unwrap_or(task.task_type.as_str()), 80);
+    let waits = task.status == Status::Blocked && !task.depends_on.is_empty();
+    let open = if waits { search::open_dependencies(view.store.pool(), id).await? } else { Vec::new() };
+    let verdict = verdict::of_task(&feed::read(&view.board), &task, &open, view.quiet(), view.clock.now());
     let page = TaskPage {
+        verdict,
         payload: task.payload.as_ref().map(|json| format::clip(json.as_str(), LONGEST)),
         result: task.result.as_ref().map(|json| format::clip(json.as_str(), LONGEST)),
         facts: facts(&task),
@@ -52,6 +59,12 @@ fn facts(task: &Task) -> Vec<(&'static str, String)> {
     ];
     let optional = [
         ("Phase", task.phase.as_ref().map(ToString::to_string)),
+        ("Assignee", task.assignee.clone()),
+        ("Collaborators", (!task.collaborators.is_empty()).then(|| task.collaborators.join(", "))),
+        ("Watchers", (!task.watchers.is_empty()).then(|| task.watchers.join(", "))),
+        ("Unique key", task.unique_key.clone()),
+        ("Known there as", task.external_id.clone()),
+        ("Connector", task.connector_id.as_ref().map(ToString::to_string)),
         ("Machine", task.machine_id.as_ref().map(ToString::to_string)),
         ("Time limit", task.timeout_seconds.map(|seconds| format::duration(&(u64::from(seconds) * 1_000)))),
         ("Took", took(task)),

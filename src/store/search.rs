@@ -148,6 +148,20 @@ pub async fn task(pool: &PgPool, id: Uuid) -> sqlx::Result<Option<Task>> {
     row.map(Task::try_from).transpose()
 }
 
+/// What a blocked task still waits for.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn open_dependencies(pool: &PgPool, id: Uuid) -> sqlx::Result<Vec<Uuid>> {
+    sqlx::query_scalar!(
+        "SELECT d.depends_on FROM taskwatch.dependents d LEFT JOIN taskwatch.tasks t ON t.id = d.depends_on
+         WHERE d.task_id = $1 AND (t.status IS NULL OR t.status <> 'completed') ORDER BY d.depends_on LIMIT 1000",
+        id
+    )
+    .fetch_all(pool)
+    .await
+}
+
 /// The text that stands for a task in [`TaskQuery::before`].
 #[must_use]
 pub fn cursor(task: &Task) -> String {

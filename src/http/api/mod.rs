@@ -73,6 +73,7 @@ pub fn router() -> OpenApiRouter<Site> {
         .routes(routes!(overview::snapshot))
         .routes(routes!(overview::queues))
         .routes(routes!(overview::stats))
+        .routes(routes!(overview::overall))
         .routes(routes!(super::stream::events))
         .routes(routes!(super::health::healthz))
         .routes(routes!(super::health::readyz))

@@ -13,7 +13,10 @@ use serde::Serialize;
 
 use super::snapshot;
 use crate::{
-    board::queues::Figures,
+    board::{
+        queues::Figures,
+        verdict::{self, Verdict},
+    },
     clock::Time,
     event::{EventId, envelope::Stats},
     feed,
@@ -51,6 +54,9 @@ pub(super) struct QueueRecord {
     rate_period_seconds: Option<u32>,
     #[serde(flatten)]
     figures: Figures,
+    /// Why its tasks wait, if something is wrong.
+    #[serde(flatten)]
+    verdict: Verdict,
 }
 
 /// Claimable tasks by band of priority.
@@ -91,6 +97,7 @@ pub(super) async fn queues(State(site): State<Site>) -> Out<ManyQueues> {
         rate_limit: queue.rate_limit,
         rate_period_seconds: queue.rate_limit.map(|_| queue.rate_period_seconds.unwrap_or(1)),
         figures: queue.figures(now),
+        verdict: verdict::of_queue(&board, name, queue, now),
     };
     Out(ManyQueues { position: board.position, queues: board.queues.0.iter().map(record).collect() })
 }
@@ -110,6 +117,23 @@ pub(super) async fn stats(State(site): State<Site>) -> Out<Overview> {
     let now = site.clock.now();
     let board = feed::read(&site.board);
     Out(Overview { position: board.position, stats: board.stats(now) })
+}
+
+/// How everything stands.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct Overall {
+    /// Position of the log that this shows.
+    position: i64,
+    #[serde(flatten)]
+    verdict: Verdict,
+}
+
+/// Does work go on? `ok`, `degraded` or `stalled`, with the reasons, worst first.
+#[utoipa::path(get, path = "/api/v1/verdict", tag = "watching", responses((status = 200, description = "As asked", body = Overall)))]
+pub(super) async fn overall(State(site): State<Site>) -> Out<Overall> {
+    let now = site.clock.now();
+    let board = feed::read(&site.board);
+    Out(Overall { position: board.position, verdict: verdict::overall(&board, site.quiet(), now) })
 }
 
 /// Everything the board shows, with the position it stands for: read `/events?after=<event_id>` from there.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::{
-    board::{Board, parents::Parent, queues::Queue},
+    board::{Board, parents::Parent, queues::Queue, verdict},
     clock::Time,
     event::{
         EventId,
@@ -96,7 +96,7 @@ fn chunk(part: &str, items: &[Value]) -> Bytes {
 fn parts(board: &Board, now: Time) -> [(&'static str, Vec<Value>); 6] {
     [
         ("workers", board.workers.0.iter().map(|(id, worker)| with("worker_id", id, worker)).collect()),
-        ("queues", board.queues.0.iter().map(|(name, queue)| queue_item(name, queue, now)).collect()),
+        ("queues", board.queues.0.iter().map(|(name, queue)| queue_item(board, name, queue, now)).collect()),
         ("running", board.running.0.iter().map(|(id, task)| with("task_id", id, task)).collect()),
         ("parents", board.parents.open.iter().map(|(id, parent)| parent_item(board, *id, parent, now)).collect()),
         ("completed", board.recent.completed.iter().map(|event| value(&**event)).collect()),
@@ -105,11 +105,14 @@ fn parts(board: &Board, now: Time) -> [(&'static str, Vec<Value>); 6] {
 }
 
 /// A queue with its figures instead of what they are counted from.
-fn queue_item(name: &Name, queue: &Queue, now: Time) -> Value {
+fn queue_item(board: &Board, name: &Name, queue: &Queue, now: Time) -> Value {
     let mut item = with("queue", name, queue);
     if let (Value::Object(fields), Value::Object(figures)) = (&mut item, value(queue.figures(now))) {
         fields.retain(|field, _| !["waits", "runs", "ended"].contains(&field.as_str()));
         fields.extend(figures);
+        let verdict = verdict::of_queue(board, name, queue, now);
+        fields.insert("verdict".to_owned(), value(verdict.verdict));
+        fields.insert("reasons".to_owned(), value(verdict.reasons));
     }
     item
 }

@@ -15,6 +15,8 @@ use super::{
     records::{ManyTasks, OneTask, TaskRecord},
 };
 use crate::{
+    board::verdict::{self, Verdict},
+    feed,
     http::{
         caller::Caller,
         input::{Id, OneOrMany, Text},
@@ -22,7 +24,7 @@ use crate::{
         query,
         site::Site,
     },
-    model::{Task, transition},
+    model::{Status, Task, transition},
     store::{Answer, Command, WriteError, log, search},
 };
 
@@ -80,12 +82,24 @@ pub(super) async fn list(
     Ok(Out(ManyTasks { tasks: tasks.into_iter().map(TaskRecord::from).collect(), next_cursor }))
 }
 
-/// Read one task, with its payload and result.
+/// A task, and why it does not move.
+#[derive(Debug, serde::Serialize, utoipa::ToSchema)]
+pub(super) struct TaskAndVerdict {
+    task: TaskRecord,
+    /// How it stands, and why.
+    #[serde(flatten)]
+    verdict: Verdict,
+}
+
+/// Read one task, with its payload and result, and why it does not move.
 #[utoipa::path(get, path = "/api/v1/tasks/{id}", tag = "tasks", params(("id" = Uuid, Path)),
-    responses((status = 200, description = "As asked", body = OneTask), (status = 404, description = "Not found", body = Problem)))]
-pub(super) async fn read(State(site): State<Site>, Id(id): Id) -> Result<Out<OneTask>, Problem> {
+    responses((status = 200, description = "As asked", body = TaskAndVerdict), (status = 404, description = "Not found", body = Problem)))]
+pub(super) async fn read(State(site): State<Site>, Id(id): Id) -> Result<Out<TaskAndVerdict>, Problem> {
     let task = search::task(site.store.pool(), id).await?.ok_or(WriteError::NoTask(id))?;
-    Ok(Out(OneTask { task: task.into() }))
+    let waits = task.status == Status::Blocked && !task.depends_on.is_empty();
+    let open = if waits { search::open_dependencies(site.store.pool(), id).await? } else { Vec::new() };
+    let verdict = verdict::of_task(&feed::read(&site.board), &task, &open, site.quiet(), site.clock.now());
+    Ok(Out(TaskAndVerdict { task: task.into(), verdict }))
 }
 
 /// Remove a task. Its events stay in the log.

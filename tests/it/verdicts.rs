@@ -1,0 +1,97 @@
+//! Why nothing moves, in words.
+
+use serde_json::{Value, json};
+
+use crate::harness::{TestApp, eventually};
+
+impl TestApp {
+    async fn verdict(&self) -> (String, Vec<String>) {
+        self.settles().await;
+        let verdict = self.get("/api/v1/verdict").await.expect(200);
+        let codes =
+            verdict["reasons"].as_array().unwrap().iter().map(|reason| reason["code"].as_str().unwrap().to_owned());
+        (verdict["verdict"].as_str().unwrap().to_owned(), codes.collect())
+    }
+
+    /// Waits until the verdict is this, for this reason before all.
+    async fn is_judged(&self, level: &str, code: &str) {
+        let is_so = || async {
+            let (verdict, codes) = self.verdict().await;
+            verdict == level && codes.iter().any(|told| told == code)
+        };
+        eventually(&format!("the verdict is {level} because of {code}"), is_so).await;
+    }
+
+    async fn reason_of(&self, id: &str) -> Value {
+        let read = self.get(&format!("/api/v1/tasks/{id}")).await.expect(200);
+        read["reasons"].as_array().unwrap().first().cloned().unwrap_or_default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_verdict_names_what_holds_work_up() {
+    let app = TestApp::start().await;
+    assert_eq!(app.verdict().await, ("ok".to_owned(), vec![]));
+    let id = app.creates("lonely").await;
+    app.time_passes(15);
+    app.is_judged("stalled", "no_worker").await;
+    assert_eq!(app.reason_of(&id).await["code"], "no_worker");
+    let queues = app.get("/api/v1/queues").await.expect(200);
+    assert_eq!(
+        (&queues["queues"][0]["verdict"], &queues["queues"][0]["reasons"][0]["code"]),
+        (&json!("stalled"), &json!("no_worker"))
+    );
+    let worker = app.worker("w1").await;
+    app.settles().await;
+    assert_eq!(app.verdict().await.0, "ok");
+    assert_eq!(app.reason_of(&id).await["code"], "waits_in_line");
+    app.post("/api/v1/queues/default/pause", &json!({})).await.expect(200);
+    app.is_judged("degraded", "queue_paused").await;
+    assert_eq!(app.reason_of(&id).await["code"], "queue_paused");
+    app.post("/api/v1/queues/default/resume", &json!({})).await.expect(200);
+    app.patch("/api/v1/queues/default", &json!({ "concurrency_limit": 1 })).await.expect(200);
+    let running = worker.claims("default").await;
+    let next = app.creates("next").await;
+    app.is_judged("degraded", "concurrency_limited").await;
+    assert_eq!(app.reason_of(&next).await["code"], "concurrency_limited");
+    running.completes().await;
+    worker.claims("default").await.completes().await;
+    app.settles().await;
+    assert_eq!(app.verdict().await, ("ok".to_owned(), vec![]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_connectors_and_slow_tasks_are_named() {
+    let app = TestApp::start().await;
+    let worker = app.worker("w1").await;
+    app.creates_many(26, "t").await;
+    for _ in 0..25 {
+        worker.claims("default").await.completes().await;
+    }
+    let slow = worker.claims("default").await;
+    worker.beats(json!({ "connectors": [{ "connector_id": "c1", "status": "error", "error": "no disk" }] })).await;
+    app.is_judged("degraded", "connector_error").await;
+    app.time_passes(26);
+    app.is_judged("degraded", "worker_quiet").await;
+    app.is_judged("degraded", "task_slow").await;
+    let codes = app.get(&format!("/api/v1/tasks/{}", slow.id)).await.expect(200);
+    let codes: Vec<_> =
+        codes["reasons"].as_array().unwrap().iter().map(|reason| reason["code"].as_str().unwrap()).collect();
+    assert!(codes.contains(&"task_slow") && codes.contains(&"worker_quiet"), "{codes:?}");
+    app.time_passes(30);
+    app.is_judged("stalled", "worker_lost").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_says_what_it_waits_for() {
+    let app = TestApp::start().await;
+    let first = app.creates("first").await;
+    let blocked = app.creates_as(json!({ "task_type": "t", "depends_on": [first] })).await;
+    let reason = app.reason_of(&blocked).await;
+    assert_eq!(reason["code"], "blocked_by");
+    assert!(reason["sentence"].as_str().unwrap().contains(&first), "{reason}");
+    let later = app.creates_as(json!({ "task_type": "t", "run_at": "2100-01-01T00:00:00Z" })).await;
+    assert_eq!(app.reason_of(&later).await["code"], "waits_for_time");
+    let group = app.creates_as(json!({ "task_type": "t", "close_when_done": true })).await;
+    assert_eq!(app.reason_of(&group).await["code"], "waits_for_children");
+}
