@@ -23,6 +23,7 @@ use taskwatch::{
     store::embedded::Embedded,
 };
 use tokio::{net::TcpStream, runtime::Runtime};
+use tokio_util::sync::CancellationToken;
 
 /// The database of one run, removed afterwards.
 pub(crate) struct Bench {
@@ -43,20 +44,30 @@ impl Bench {
 
     /// Servers on a fresh database, each with its own writer; their addresses.
     pub(crate) fn serve(&self, count: usize, max_batch: usize) -> Vec<String> {
+        let database = self.database();
+        let one = || {
+            let options = Options { max_batch, ..Options::new(database.clone()) };
+            self.serve_on(Settings::default(), options).0
+        };
+        std::iter::repeat_with(one).take(count).collect()
+    }
+
+    /// A fresh database.
+    pub(crate) fn database(&self) -> PgConnectOptions {
         let options = self.embedded.as_ref().expect("it runs until it is dropped").options();
+        let name = format!("bench_{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        self.servers.block_on(execute(&options, &format!("CREATE DATABASE {name}")));
+        options.database(&name)
+    }
+
+    /// A server; its address, and what stops it.
+    pub(crate) fn serve_on(&self, mut settings: Settings, options: Options) -> (String, CancellationToken) {
         self.servers.block_on(async {
-            let name = format!("bench_{}", NEXT.fetch_add(1, Ordering::Relaxed));
-            execute(&options, &format!("CREATE DATABASE {name}")).await;
-            let mut addresses = Vec::new();
-            for _ in 0..count {
-                let mut settings = Settings::default();
-                settings.listen.set_port(0);
-                let options = Options { max_batch, ..Options::new(options.clone().database(&name)) };
-                let app = App::start(settings, options).await.expect("the server starts");
-                addresses.push(app.address().to_string());
-                tokio::spawn(app.run());
-            }
-            addresses
+            settings.listen.set_port(0);
+            let app = App::start(settings, options).await.expect("the server starts");
+            let (address, stop) = (app.address().to_string(), app.stop());
+            tokio::spawn(app.run());
+            (address, stop)
         })
     }
 }
@@ -70,7 +81,7 @@ impl Drop for Bench {
     }
 }
 
-async fn execute(options: &PgConnectOptions, statement: &str) {
+pub(crate) async fn execute(options: &PgConnectOptions, statement: &str) {
     let mut conn = PgConnection::connect_with(options).await.expect("the database answers");
     let statement = sqlx::AssertSqlSafe(statement.to_owned());
     sqlx::raw_sql(statement).execute(&mut conn).await.expect("the statement works");
@@ -98,11 +109,21 @@ impl Client {
             .header("content-type", "application/json")
             .body(Full::new(Bytes::from(body)))
             .expect("a request");
+        self.sender.ready().await.expect("the connection stands");
         let response = self.sender.send_request(request).await.expect("an answer");
         let status = response.status();
         let body = response.into_body().collect().await.expect("a body").to_bytes();
         assert!(status.is_success(), "{path}: {status} {}", String::from_utf8_lossy(&body));
         serde_json::from_slice(&body).unwrap_or(Value::Null)
+    }
+
+    /// Reads something; how many bytes came.
+    pub(crate) async fn get(&mut self, path: &str) -> usize {
+        let request = Request::get(path).header("host", &self.address).body(Full::default()).expect("a request");
+        self.sender.ready().await.expect("the connection stands");
+        let response = self.sender.send_request(request).await.expect("an answer");
+        assert!(response.status().is_success(), "{path}: {}", response.status());
+        response.into_body().collect().await.expect("a body").to_bytes().len()
     }
 
     /// Registers a worker; its id.
@@ -114,6 +135,7 @@ impl Client {
     /// Opens a stream.
     pub(crate) async fn stream(mut self, path: &str) -> BodyDataStream<Incoming> {
         let request = Request::get(path).header("host", &self.address).body(Full::default()).expect("a request");
+        self.sender.ready().await.expect("the connection stands");
         let response = self.sender.send_request(request).await.expect("an answer");
         assert!(response.status().is_success());
         // The connection lives as long as its sender.

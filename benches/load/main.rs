@@ -1,11 +1,12 @@
 //! Load runs over HTTP against real servers and a private Postgres, all on this machine.
 //!
-//! `cargo bench` runs all; `cargo bench -- throughput` or `-- latency` one of them.
+//! `cargo bench` runs all; `cargo bench -- throughput`, `-- latency` or `-- history` one of them.
 
 #![expect(clippy::print_stdout, reason = "figures are what a benchmark is for")]
 #![expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a percentile's index")]
 
 mod bench;
+mod history;
 mod latency;
 mod throughput;
 
@@ -24,7 +25,8 @@ fn main() {
     let chosen = arguments.iter().find(|argument| !argument.starts_with('-'));
     let bench = Bench::start();
     let clients = Runtime::new().expect("a runtime can be made");
-    let runs: [(&str, Run); 2] = [("throughput", throughput::run), ("latency", latency::run)];
+    let runs: [(&str, Run); 3] =
+        [("throughput", throughput::run), ("latency", latency::run), ("history", history::run)];
     for (name, run) in runs {
         if chosen.is_none_or(|chosen| chosen == name) {
             run(&bench, &clients);

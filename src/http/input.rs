@@ -16,7 +16,7 @@ use tokio_stream::StreamExt;
 use uuid::Uuid;
 
 use super::problem::Problem;
-use crate::model::report::Json as KeptJson;
+use crate::model::{Name, report::Json as KeptJson};
 
 /// Most things in one request.
 pub const MAX_ITEMS: usize = 1_000;
@@ -227,6 +227,21 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
         let text = Path::<String>::from_request_parts(parts, state).await.map(|Path(text)| text).unwrap_or_default();
         Uuid::parse_str(&text).map(Self).map_err(|_| {
             Problem::field(StatusCode::BAD_REQUEST, "invalid_id", "id", "the id in the path is not a UUID")
+        })
+    }
+}
+
+/// The name in a path: of a queue, of a recurring task.
+#[derive(Debug, Clone)]
+pub struct Named(pub Name);
+
+impl<S: Send + Sync> FromRequestParts<S> for Named {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let text = Path::<String>::from_request_parts(parts, state).await.map(|Path(text)| text).unwrap_or_default();
+        Name::new(&text).map(Self).map_err(|error| {
+            Problem::field(StatusCode::BAD_REQUEST, "invalid_name", "name", format!("the name in the path {error}"))
         })
     }
 }

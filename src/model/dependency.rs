@@ -3,7 +3,11 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::Status;
+use super::{
+    Status, Task,
+    step::{Decision, TaskEvent},
+};
+use crate::clock::Time;
 
 /// What becomes of a blocked task when one of its dependencies fails, is cancelled or deleted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -67,6 +71,39 @@ impl Dependencies {
             }
         }
         sum
+    }
+}
+
+impl Task {
+    /// A blocked task learns where its dependencies stand.
+    pub(super) fn depend(&self, dependencies: Dependencies, now: Time) -> Decision {
+        if self.status != Status::Blocked || self.close_when_done {
+            return Ok(self.unchanged());
+        }
+        match dependencies {
+            Dependencies::Open => Ok(self.unchanged()),
+            Dependencies::Done if self.run_at.is_some_and(|run_at| run_at > now) => {
+                Ok(self.step(TaskEvent::Unblocked, |task| task.status = Status::Scheduled))
+            }
+            Dependencies::Done => {
+                Ok(self.step(TaskEvent::Enqueued { reason: Some("unblocked") }, |task| task.enqueue(now)))
+            }
+            Dependencies::Broken(id, how) if self.on_dependency_failure == DependencyPolicy::Cancel => {
+                let reason = Some(format!("task {id}, on which it depends, {how}"));
+                Ok(self.step(TaskEvent::Cancelled { reason }, |task| {
+                    task.status = Status::Cancelled;
+                    task.finished_at = Some(now);
+                }))
+            }
+            Dependencies::Broken(id, how) => {
+                let error = format!("task {id}, on which it depends, {how}");
+                Ok(self.step(TaskEvent::Failed { duration_ms: 0, error: error.clone() }, |task| {
+                    task.status = Status::Failed;
+                    task.finished_at = Some(now);
+                    task.error = Some(error);
+                }))
+            }
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod bulk;
 pub mod dependency;
 pub mod edit;
+pub mod group;
 pub mod lease;
 pub mod name;
 pub mod observe;

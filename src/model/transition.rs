@@ -7,7 +7,7 @@ use chrono::TimeDelta;
 pub use super::step::{Decision, Refusal, Step, TaskEvent, create};
 use super::{
     Name, Status, Task,
-    dependency::{Dependencies, DependencyPolicy},
+    dependency::Dependencies,
     edit::Edit,
     lease::{Claimant, Lease, StallReason, StalledPolicy},
     observe::Observation,
@@ -315,96 +315,6 @@ impl Task {
         }))
     }
 
-    /// A blocked task learns where its dependencies stand.
-    fn depend(&self, dependencies: Dependencies, now: Time) -> Decision {
-        if self.status != Status::Blocked || self.close_when_done {
-            return Ok(self.unchanged());
-        }
-        match dependencies {
-            Dependencies::Open => Ok(self.unchanged()),
-            Dependencies::Done if self.run_at.is_some_and(|run_at| run_at > now) => {
-                Ok(self.step(TaskEvent::Unblocked, |task| task.status = Status::Scheduled))
-            }
-            Dependencies::Done => {
-                Ok(self.step(TaskEvent::Enqueued { reason: Some("unblocked") }, |task| task.enqueue(now)))
-            }
-            Dependencies::Broken(id, how) if self.on_dependency_failure == DependencyPolicy::Cancel => {
-                let reason = Some(format!("task {id}, on which it depends, {how}"));
-                Ok(self.step(TaskEvent::Cancelled { reason }, |task| {
-                    task.status = Status::Cancelled;
-                    task.finished_at = Some(now);
-                }))
-            }
-            Dependencies::Broken(id, how) => {
-                let error = format!("task {id}, on which it depends, {how}");
-                Ok(self.step(TaskEvent::Failed { duration_ms: 0, error: error.clone() }, |task| {
-                    task.status = Status::Failed;
-                    task.finished_at = Some(now);
-                    task.error = Some(error);
-                }))
-            }
-        }
-    }
-
-    /// A group starts with its first child and ends with its last; a child that runs again opens it again.
-    fn follow(&self, children: &Counts, now: Time) -> Decision {
-        if !self.close_when_done || self.status == Status::Cancelled || children.total() == 0 {
-            return Ok(self.unchanged());
-        }
-        let done = children.finished() == children.total();
-        let (mut task, mut steps) = self.unchanged();
-        if task.status.is_finished() && !done {
-            let (after, then) = task.step(TaskEvent::Enqueued { reason: Some("reopened") }, |task| {
-                task.finished_at = None;
-                task.error = None;
-                task.enqueue(now);
-            });
-            (task, steps) = (after, then);
-        }
-        if matches!(task.status, Status::Blocked | Status::Pending) && children.running + children.finished() > 0 {
-            let (after, then) = task.step(TaskEvent::Started { wait_ms: None }, |task| {
-                task.status = Status::Running;
-                task.attempt += 1;
-                task.outcome = None;
-                task.started_at = Some(now);
-                task.lease = Some(Lease { expires_at: None, progress: None, stalled: false });
-            });
-            task = after;
-            steps.extend(then);
-        }
-        if task.status == Status::Running && done {
-            let (after, then) = task.close(children, now);
-            task = after;
-            steps.extend(then);
-        }
-        Ok((task, steps))
-    }
-
-    fn close(&self, children: &Counts, now: Time) -> (Self, Vec<Step>) {
-        let duration_ms = self.attempt_ms(now);
-        let end = |task: &mut Self, outcome, status, error| {
-            task.end_attempt(outcome);
-            task.status = status;
-            task.finished_at = Some(now);
-            task.error = error;
-        };
-        if children.failed > 0 {
-            let error = format!("{} of {} children failed", children.failed, children.total());
-            return self.step(TaskEvent::Failed { duration_ms, error: error.clone() }, |task| {
-                end(task, Outcome::Failed, Status::Failed, Some(error));
-            });
-        }
-        if children.completed == 0 {
-            let reason = Some("all children were cancelled".to_owned());
-            return self.step(TaskEvent::Cancelled { reason }, |task| {
-                end(task, Outcome::Cancelled, Status::Cancelled, None);
-            });
-        }
-        self.step(TaskEvent::Completed { duration_ms, result: None }, |task| {
-            end(task, Outcome::Completed, Status::Completed, None);
-        })
-    }
-
     /// taskwatch hands it out, so it may change its state.
     fn is_ours(&self, wanted: &'static str) -> Result<(), Refusal> {
         if self.observed.is_some() { Err(Refusal::Observed { wanted }) } else { Ok(()) }
@@ -441,7 +351,7 @@ impl Task {
         self.retry_count + 1 < self.max_attempts
     }
 
-    fn attempt_ms(&self, now: Time) -> u64 {
+    pub(super) fn attempt_ms(&self, now: Time) -> u64 {
         self.started_at.map_or(0, |started| millis(now - started))
     }
 
@@ -450,7 +360,7 @@ impl Task {
         self.outcome = Some(outcome);
     }
 
-    fn enqueue(&mut self, now: Time) {
+    pub(super) fn enqueue(&mut self, now: Time) {
         self.status = Status::Pending;
         self.run_at = None;
         self.enqueued_at = Some(now);

@@ -146,7 +146,7 @@ impl Children {
         .fetch_all(&mut *conn)
         .await?;
         let count = |number: i64| u64::try_from(number).unwrap_or_default();
-        let mut turns = Vec::new();
+        let (mut turns, mut left) = (Vec::new(), false);
         for row in rows {
             let name = name(&row.name)?;
             let Some(delta) = self.deltas.get(&(row.parent_task_id, name.clone())) else { continue };
@@ -164,6 +164,7 @@ impl Children {
                 failed: count(row.failed - delta.failed),
                 cancelled: count(row.cancelled - delta.cancelled),
             };
+            left |= counts.total() == 0;
             let turn = Turn {
                 parent_task_id: row.parent_task_id,
                 name,
@@ -179,6 +180,9 @@ impl Children {
             }
         }
         mark(conn, &turns, now).await?;
+        if left {
+            forget(conn, &self.deltas).await?;
+        }
         Ok(turns)
     }
 }
@@ -189,6 +193,21 @@ const fn has_begun(counts: &Counts) -> bool {
 
 const fn is_done(counts: &Counts) -> bool {
     counts.total() > 0 && counts.finished() == counts.total()
+}
+
+/// Forgets phases whose last child was deleted.
+async fn forget(conn: &mut PgConnection, deltas: &BTreeMap<(Uuid, Name), Delta>) -> sqlx::Result<()> {
+    let (parents, names): (Vec<_>, Vec<_>) = deltas.keys().map(|(id, name)| (*id, name.as_str())).unzip();
+    sqlx::query!(
+        "DELETE FROM taskwatch.phases p USING unnest($1::uuid[], $2::text[]) AS left_by (parent_task_id, name)
+         WHERE p.parent_task_id = left_by.parent_task_id AND p.name = left_by.name
+             AND p.pending + p.running + p.completed + p.failed + p.cancelled = 0",
+        &parents,
+        &names as &[&str]
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
 }
 
 async fn mark(conn: &mut PgConnection, turns: &[Turn], now: Time) -> sqlx::Result<()> {

@@ -26,10 +26,8 @@ async fn a_paused_queue_hands_nothing_out_and_what_runs_goes_on() {
         let worker = worker.clone();
         tokio::spawn(async move { worker.claims_up_to(1, &["default"], 20).await })
     };
-    let asked = std::time::Instant::now();
     app.post("/api/v1/queues/default/resume", &json!({})).await.expect(200);
     assert_eq!(waiting.await.unwrap().len(), 1);
-    assert!(asked.elapsed() < Duration::from_secs(10));
     let told = cluster::texts(
         &app.database,
         "SELECT event_type FROM taskwatch.events WHERE event_type LIKE 'queue%' ORDER BY position",
@@ -91,8 +89,6 @@ async fn limits_hold_across_servers() {
     let seconds = (starts[tasks - 1] - starts[0]).num_milliseconds() as f64 / 1_000.0;
     println!("{tasks} tasks in {seconds:.1} s: at most {most} at once, {} starts in any second", fullest.unwrap());
     assert!(most <= 10 && fullest <= Some(50), "{most} at once, {fullest:?} in a second");
-    // The limits are used: nobody waits for long although there is room.
-    assert!(seconds < tasks as f64 / 50.0 * 3.0 + 5.0, "{seconds} s");
     app.is_clean().await;
 }
 

@@ -2,9 +2,22 @@
 
 use serde_json::json;
 
-use crate::harness::{TestApp, cluster, eventually};
+use taskwatch::{config::Settings, feed::Callbacks};
+
+use crate::harness::{TestApp, app, cluster, eventually};
 
 impl TestApp {
+    /// A server that keeps things for the usual thirty days.
+    async fn forgets() -> Self {
+        let usual = Settings::default();
+        let settings = Settings {
+            retain_tasks_days: usual.retain_tasks_days,
+            retain_events_days: usual.retain_events_days,
+            ..app::settings()
+        };
+        Self::with(settings, Callbacks::default()).await
+    }
+
     async fn number(&self, statement: &str) -> i64 {
         cluster::number(&self.database, statement).await
     }
@@ -12,7 +25,7 @@ impl TestApp {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn finished_tasks_leave_and_live_ones_stay() {
-    let app = TestApp::start().await;
+    let app = TestApp::forgets().await;
     let worker = app.worker("w1").await;
     let waiting = app.creates_as(json!({ "task_type": "t", "queue": "quiet" })).await;
     app.creates_many(450, "t").await;
@@ -41,7 +54,7 @@ async fn finished_tasks_leave_and_live_ones_stay() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn old_events_leave_by_partition_and_the_rest_in_steps() {
-    let app = TestApp::start().await;
+    let app = TestApp::forgets().await;
     let worker = app.worker("w1").await;
     // Small partitions in place of the large ones.
     cluster::execute(

@@ -11,7 +11,7 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::tasks::unexpected;
+use super::{reports::Outcome, tasks::unexpected};
 use crate::{
     clock::Time,
     http::{
@@ -92,19 +92,7 @@ pub(super) struct Preview {
 pub(super) struct DoneToEach {
     succeeded: u64,
     failed: u64,
-    outcomes: Vec<OutcomeOfOne>,
-}
-
-/// What became of one task.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(super) struct OutcomeOfOne {
-    task_id: Uuid,
-    /// What a request for this task alone would have got.
-    status: u16,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    code: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    detail: Option<String>,
+    outcomes: Vec<Outcome>,
 }
 
 /// An action in the background.
@@ -218,20 +206,9 @@ async fn to_each(site: &Site, caller: &Caller, ids: &[Uuid], action: &BulkAction
         Answer::Outcomes(outcomes) => outcomes,
         other => return Err(unexpected(&other)),
     };
-    let outcomes: Vec<_> = outcomes
-        .into_iter()
-        .zip(ids)
-        .map(|(outcome, task_id)| match outcome.map_err(Problem::from) {
-            Ok(_) => OutcomeOfOne { task_id: *task_id, status: 200, code: None, detail: None },
-            Err(problem) => OutcomeOfOne {
-                task_id: *task_id,
-                status: problem.status().as_u16(),
-                code: Some(problem.code),
-                detail: Some(problem.detail),
-            },
-        })
-        .collect();
-    let failed = outcomes.iter().filter(|outcome| outcome.status != 200).count() as u64;
+    let outcomes = outcomes.into_iter().zip(ids);
+    let outcomes: Vec<_> = outcomes.map(|(outcome, id)| Outcome::new(*id, outcome.map(|_| ()))).collect();
+    let failed = outcomes.iter().filter(|outcome| !outcome.is_done()).count() as u64;
     Ok(Out(DoneToEach { succeeded: outcomes.len() as u64 - failed, failed, outcomes }).into_response())
 }
 

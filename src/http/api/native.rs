@@ -273,6 +273,10 @@ impl NativeReport {
         };
         let source = self.source.as_ref();
         let id = task_id.uuid("task", source);
+        let parent_task_id = self.parent_task_id.map(|parent| parent.uuid("task", source));
+        if parent_task_id == Some(id) {
+            return Err(("parent_task_id", "must not be the task itself".to_owned()));
+        }
         let machine_id = self.machine_id.clone();
         let note = self.worker_id.as_ref().map(|worker| {
             Box::new(WorkerNote {
@@ -305,7 +309,7 @@ impl NativeReport {
                 project_id: self.project_id,
                 task_type: self.task_type,
                 queue: self.queue,
-                parent_task_id: self.parent_task_id.map(|parent| parent.uuid("task", source)),
+                parent_task_id,
                 phase: self.phase,
                 title: self.data.title.map(|text| text.0),
                 description: self.data.description.map(|text| text.0),

@@ -1,36 +1,23 @@
 //! What operators decide about queues.
 
-use axum::{
-    Json as Out,
-    extract::{FromRequestParts, Path, State},
-    http::{StatusCode, request::Parts},
-};
+use axum::{Json as Out, extract::State, http::StatusCode};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::tasks::unexpected;
 use crate::{
     clock::Time,
-    http::{caller::Caller, input::Json, problem::Problem, site::Site},
+    http::{
+        caller::Caller,
+        input::{Json, Named},
+        problem::Problem,
+        site::Site,
+    },
     model::Name,
     store::{
         Answer, Command,
         queues::{QueueChange, QueueState},
     },
 };
-
-/// The name of a queue in a path.
-pub(in crate::http) struct QueueName(pub(in crate::http) Name);
-
-impl<S: Send + Sync> FromRequestParts<S> for QueueName {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let text = Path::<String>::from_request_parts(parts, state).await.map(|Path(text)| text).unwrap_or_default();
-        Name::new(&text).map(Self).map_err(|error| {
-            Problem::field(StatusCode::BAD_REQUEST, "invalid_name", "name", format!("the queue in the path {error}"))
-        })
-    }
-}
 
 /// A queue as operators set it.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -119,7 +106,7 @@ impl LimitQueue {
 pub(super) async fn pause(
     State(site): State<Site>,
     caller: Caller,
-    QueueName(name): QueueName,
+    Named(name): Named,
 ) -> Result<Out<OneQueue>, Problem> {
     decide(&site, &caller, name, QueueChange::Pause).await
 }
@@ -130,7 +117,7 @@ pub(super) async fn pause(
 pub(super) async fn resume(
     State(site): State<Site>,
     caller: Caller,
-    QueueName(name): QueueName,
+    Named(name): Named,
 ) -> Result<Out<OneQueue>, Problem> {
     decide(&site, &caller, name, QueueChange::Resume).await
 }
@@ -141,7 +128,7 @@ pub(super) async fn resume(
 pub(super) async fn limit(
     State(site): State<Site>,
     caller: Caller,
-    QueueName(name): QueueName,
+    Named(name): Named,
     Json(input): Json<LimitQueue>,
 ) -> Result<Out<OneQueue>, Problem> {
     decide(&site, &caller, name, input.check()?).await

@@ -154,6 +154,24 @@ pub(super) struct Outcome {
     detail: Option<String>,
 }
 
+impl Outcome {
+    pub(super) fn new(task_id: Uuid, outcome: Result<(), WriteError>) -> Self {
+        match outcome.map_err(Problem::from) {
+            Ok(()) => Self { task_id, status: 200, code: None, detail: None },
+            Err(problem) => Self {
+                task_id,
+                status: problem.status().as_u16(),
+                code: Some(problem.code),
+                detail: Some(problem.detail),
+            },
+        }
+    }
+
+    pub(super) const fn is_done(&self) -> bool {
+        self.status == 200
+    }
+}
+
 /// One outcome per line, in order.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct Outcomes {
@@ -253,18 +271,8 @@ pub(super) async fn many(
     let ids: Vec<_> = items.iter().map(|report| report.task_id).collect();
     let numbered = items.into_iter().enumerate();
     let changes = numbered.map(|(index, report)| report.command(&site, index)).collect::<Result<Vec<_>, _>>()?;
-    let outcomes = write(&site, changes).await?.into_iter().zip(ids).map(|(outcome, task_id)| match outcome {
-        Ok(_) => Outcome { task_id, status: 200, code: None, detail: None },
-        Err(error) => {
-            let problem = Problem::from(error);
-            Outcome {
-                task_id,
-                status: problem.status().as_u16(),
-                code: Some(problem.code),
-                detail: Some(problem.detail),
-            }
-        }
-    });
+    let outcomes = write(&site, changes).await?.into_iter().zip(ids);
+    let outcomes = outcomes.map(|(outcome, task_id)| Outcome::new(task_id, outcome.map(|_| ())));
     Ok(Out(Outcomes { outcomes: outcomes.collect() }))
 }
 

@@ -1,10 +1,6 @@
 //! Recurring tasks.
 
-use axum::{
-    Json as Out,
-    extract::{FromRequestParts, Path, State},
-    http::{StatusCode, request::Parts},
-};
+use axum::{Json as Out, extract::State, http::StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
@@ -12,27 +8,18 @@ use uuid::Uuid;
 use super::{new_task::CreateTask, tasks::unexpected};
 use crate::{
     clock::Time,
-    http::{caller::Caller, input::Json, problem::Problem, site::Site},
+    http::{
+        caller::Caller,
+        input::{Json, Named},
+        problem::Problem,
+        site::Site,
+    },
     model::{Name, schedule::Recurrence},
     store::{
         Answer, Command, WriteError,
         schedules::{self, Schedule, ScheduleChange},
     },
 };
-
-/// The name of a schedule in a path.
-pub(super) struct ScheduleName(Name);
-
-impl<S: Send + Sync> FromRequestParts<S> for ScheduleName {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let text = Path::<String>::from_request_parts(parts, state).await.map(|Path(text)| text).unwrap_or_default();
-        Name::new(&text).map(Self).map_err(|error| {
-            Problem::field(StatusCode::BAD_REQUEST, "invalid_name", "name", format!("the schedule in the path {error}"))
-        })
-    }
-}
 
 /// When a task is created again and again, and which.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
@@ -129,7 +116,7 @@ pub(super) struct ManySchedules {
 pub(super) async fn put(
     State(site): State<Site>,
     caller: Caller,
-    ScheduleName(name): ScheduleName,
+    Named(name): Named,
     Json(input): Json<PutSchedule>,
 ) -> Result<Out<OneSchedule>, Problem> {
     let wrong = |field: &str, detail: String| {
@@ -172,10 +159,7 @@ pub(super) async fn list(State(site): State<Site>) -> Result<Out<ManySchedules>,
 /// Read one recurring task.
 #[utoipa::path(get, path = "/api/v1/schedules/{name}", operation_id = "read_schedule", tag = "schedules", params(("name" = String, Path)),
     responses((status = 200, description = "As asked", body = OneSchedule), (status = 404, description = "Not found", body = Problem)))]
-pub(super) async fn read(
-    State(site): State<Site>,
-    ScheduleName(name): ScheduleName,
-) -> Result<Out<OneSchedule>, Problem> {
+pub(super) async fn read(State(site): State<Site>, Named(name): Named) -> Result<Out<OneSchedule>, Problem> {
     let schedule = schedules::one(site.store.pool(), &name).await?.ok_or(WriteError::NoSchedule(name))?;
     Ok(Out(OneSchedule { schedule: schedule.into() }))
 }
@@ -186,7 +170,7 @@ pub(super) async fn read(
 pub(super) async fn pause(
     State(site): State<Site>,
     caller: Caller,
-    ScheduleName(name): ScheduleName,
+    Named(name): Named,
 ) -> Result<Out<OneSchedule>, Problem> {
     decide(&site, &caller, name, ScheduleChange::Pause).await
 }
@@ -197,7 +181,7 @@ pub(super) async fn pause(
 pub(super) async fn resume(
     State(site): State<Site>,
     caller: Caller,
-    ScheduleName(name): ScheduleName,
+    Named(name): Named,
 ) -> Result<Out<OneSchedule>, Problem> {
     decide(&site, &caller, name, ScheduleChange::Resume).await
 }
@@ -208,7 +192,7 @@ pub(super) async fn resume(
 pub(super) async fn delete(
     State(site): State<Site>,
     caller: Caller,
-    ScheduleName(name): ScheduleName,
+    Named(name): Named,
 ) -> Result<StatusCode, Problem> {
     let command = Command::Schedule { name, change: ScheduleChange::Delete, actor: caller.actor().to_owned() };
     site.writer.write(command).await?;

@@ -178,9 +178,11 @@ impl<'a> Batch<'a> {
         if !ids.is_empty() {
             self.keep(tasks::load(conn, &ids.into_iter().collect::<Vec<_>>(), &[]).await?);
         }
-        let groups = self.tasks.values().filter_map(|entry| entry.after.as_ref()).filter(|task| task.close_when_done);
-        let counted: Vec<_> =
-            groups.map(|task| task.id).chain(whole).chain(touched.rechecked.iter().copied()).collect();
+        // Groups follow their counts; what is made a parent now may have children already, enqueued or reported before.
+        let known = self.tasks.values().filter_map(|entry| entry.after.as_ref());
+        let counts = |task: &&Task| task.close_when_done || (!task.is_parent && touched.parents.contains(&task.id));
+        let counted: BTreeSet<_> = known.filter(counts).map(|task| task.id).chain(whole).collect();
+        let counted: Vec<_> = counted.into_iter().chain(touched.rechecked.iter().copied()).collect();
         if !counted.is_empty() {
             self.children.load(conn, &counted).await?;
         }

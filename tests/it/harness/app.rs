@@ -88,9 +88,14 @@ impl Reply {
     }
 }
 
-/// Settings for tests: any port, quick to notice things.
+/// Settings for tests: any port, and nothing leaves because it is old.
 pub(crate) fn settings() -> Settings {
-    Settings { listen: "127.0.0.1:0".parse().unwrap(), ..Settings::default() }
+    Settings {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        retain_tasks_days: 0,
+        retain_events_days: 0,
+        ..Settings::default()
+    }
 }
 
 impl TestApp {

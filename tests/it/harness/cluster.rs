@@ -83,3 +83,10 @@ pub(crate) async fn texts(options: &PgConnectOptions, statement: &str) -> Vec<St
     conn.close().await.unwrap();
     texts
 }
+
+/// Runs statements that may be refused.
+pub(crate) async fn tries(options: &PgConnectOptions, statements: &str) {
+    let mut conn = PgConnection::connect_with(options).await.unwrap();
+    let _ = sqlx::raw_sql(sqlx::AssertSqlSafe(statements.to_owned())).execute(&mut conn).await;
+    conn.close().await.unwrap();
+}

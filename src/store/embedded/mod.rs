@@ -3,6 +3,8 @@
 //! Start it from the main thread before any runtime: the kernel's "parent died" signal, which stops the cluster when
 //! this process is killed, belongs to the thread that spawned it.
 
+mod binaries;
+
 use std::{
     fs::{self, File},
     io::{Read, Seek, Write},
@@ -19,6 +21,8 @@ use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, geteuid, kill_process, set_parent_process_death_signal, test_kill_process};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
+use binaries::{Account, Binaries, account, existing_major, find_binaries, reachable};
+
 /// The oldest Postgres that has what we use.
 const OLDEST: u32 = 14;
 /// How long a start or a stop may take (crash recovery included).
@@ -34,19 +38,6 @@ pub struct Embedded {
     socket_dir: PathBuf,
     major: u32,
     _lock: File,
-}
-
-/// The account that Postgres runs as, when we are root: Postgres refuses to be root itself.
-struct Account {
-    name: String,
-    uid: u32,
-    gid: u32,
-}
-
-/// Where the programs are, and their major version.
-struct Binaries {
-    dir: PathBuf,
-    major: u32,
 }
 
 impl Embedded {
@@ -161,64 +152,6 @@ fn lock(data_dir: &Path) -> anyhow::Result<File> {
     Ok(file)
 }
 
-/// Whom Postgres runs as: us, or for root the owner of an existing cluster, else the user behind sudo, else `postgres`,
-/// else `nobody`.
-fn account(cluster: &Path) -> anyhow::Result<Option<Account>> {
-    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let accounts: Vec<_> = passwd
-        .lines()
-        .filter_map(|line| {
-            let fields: Vec<_> = line.split(':').collect();
-            Some(Account {
-                name: (*fields.first()?).to_owned(),
-                uid: fields.get(2)?.parse().ok()?,
-                gid: fields.get(3)?.parse().ok()?,
-            })
-        })
-        .collect();
-    let me = geteuid().as_raw();
-    if me != 0 {
-        if !accounts.is_empty() && accounts.iter().all(|account| account.uid != me) {
-            bail!("user id {me} has no entry in /etc/passwd, which PostgreSQL's initdb needs; set DATABASE_URL");
-        }
-        return Ok(None);
-    }
-    let owner = fs::metadata(cluster).ok().map(|meta| meta.uid()).filter(|uid| *uid != 0);
-    let sudo: Option<u32> = std::env::var("SUDO_UID").ok().and_then(|uid| uid.parse().ok()).filter(|uid| *uid != 0);
-    let with_id = |uid: Option<u32>| accounts.iter().find(|account| Some(account.uid) == uid);
-    let named = |name| accounts.iter().find(|account| account.name == name);
-    let chosen = with_id(owner).or_else(|| with_id(sudo)).or_else(|| named("postgres")).or_else(|| named("nobody"));
-    let Some(chosen) = chosen else {
-        bail!(
-            "PostgreSQL refuses to run as root, and there is no user 'postgres' or 'nobody'; set DATABASE_URL or start taskwatch as another user"
-        );
-    };
-    Ok(Some(Account { name: chosen.name.clone(), ..*chosen }))
-}
-
-/// The account must be able to walk down to the data folder.
-fn reachable(data_dir: &Path, account: &Account) -> anyhow::Result<()> {
-    for dir in data_dir.ancestors() {
-        let meta = fs::metadata(dir)?;
-        let bit = if meta.uid() == account.uid {
-            0o100
-        } else if meta.gid() == account.gid {
-            0o010
-        } else {
-            0o001
-        };
-        if meta.mode() & bit == 0 {
-            bail!(
-                "{} is not reachable by '{}', as whom PostgreSQL runs when taskwatch is root ({} is private); choose another --data-dir",
-                data_dir.display(),
-                account.name,
-                dir.display()
-            );
-        }
-    }
-    Ok(())
-}
-
 fn own(dir: &Path, account: &Account) -> anyhow::Result<()> {
     chown(dir, Some(account.uid), Some(account.gid))
         .with_context(|| format!("cannot hand {} to '{}'", dir.display(), account.name))
@@ -245,61 +178,6 @@ fn socket_dir(data_dir: &Path) -> PathBuf {
     let mut hash = std::hash::DefaultHasher::new();
     std::hash::Hash::hash(&data_dir, &mut hash);
     std::env::temp_dir().join(format!("taskwatch-{:016x}", std::hash::Hasher::finish(&hash)))
-}
-
-/// The major version of an existing cluster.
-fn existing_major(cluster: &Path) -> anyhow::Result<Option<u32>> {
-    match fs::read_to_string(cluster.join("PG_VERSION")) {
-        Ok(text) => {
-            Ok(Some(text.trim().parse().with_context(|| format!("{}/PG_VERSION is damaged", cluster.display()))?))
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("cannot read {}", cluster.display())),
-    }
-}
-
-/// The newest installation, or the one that fits an existing cluster.
-fn find_binaries(wanted: Option<u32>, cluster: &Path) -> anyhow::Result<Binaries> {
-    let mut dirs: Vec<PathBuf> =
-        std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default();
-    for (parent, below) in [
-        ("/usr/lib/postgresql", "bin"),
-        ("/usr/libexec", ""),
-        ("/usr", "bin"),
-        ("/usr/local", "bin"),
-        ("/opt/homebrew/opt", "bin"),
-        ("/usr/local/opt", "bin"),
-    ] {
-        let entries = fs::read_dir(parent).into_iter().flatten().flatten();
-        dirs.extend(entries.map(|entry| entry.path().join(below)));
-    }
-    let mut found: Vec<_> = dirs
-        .into_iter()
-        .filter(|dir| dir.join("postgres").is_file() && dir.join("initdb").is_file())
-        .filter_map(|dir| Some(Binaries { major: major(&dir)?, dir }))
-        .collect();
-    found.sort_by_key(|binaries| binaries.major);
-    if found.is_empty() {
-        bail!(
-            "no PostgreSQL found (looked in PATH, /usr/lib/postgresql, /usr/pgsql-*, Homebrew); install it (apt-get install postgresql, or brew install postgresql) or set DATABASE_URL"
-        );
-    }
-    let versions = found.iter().map(|binaries| binaries.major.to_string()).collect::<Vec<_>>().join(", ");
-    match wanted {
-        Some(wanted) => found.into_iter().find(|binaries| binaries.major == wanted).with_context(|| {
-            format!("{} was made by PostgreSQL {wanted}, but only {versions} was found; install {wanted}, or move that folder away to start empty", cluster.display())
-        }),
-        None => found.pop().filter(|binaries| binaries.major >= OLDEST).with_context(|| {
-            format!("only PostgreSQL {versions} was found; taskwatch needs {OLDEST} or newer: install it or set DATABASE_URL")
-        }),
-    }
-}
-
-fn major(dir: &Path) -> Option<u32> {
-    let output = Command::new(dir.join("postgres")).arg("--version").output().ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
-    let digits: String = text.split_whitespace().nth(2)?.chars().take_while(char::is_ascii_digit).collect();
-    digits.parse().ok()
 }
 
 fn program(binaries: &Binaries, name: &str, account: Option<&Account>) -> Command {

@@ -1,0 +1,173 @@
+//! The events that tell what a report changed.
+
+use serde_json::{Value, json};
+
+use super::Observation;
+use crate::{
+    clock::Time,
+    model::{
+        Name, Status, Task,
+        edit::{Changes, EditKind},
+        step::{Decision, Refusal, Step, TaskEvent, create},
+        transition::millis,
+    },
+};
+
+impl Task {
+    /// The first report of a task: it comes into being and goes where the report says.
+    #[must_use]
+    pub fn first_observed(self, observation: &Observation, now: Time) -> (Self, Vec<Step>) {
+        let mut after = self;
+        after.hear(observation);
+        let settled = after.clone();
+        // It begins as every task does, and then goes on.
+        let waits = if settled.status == Status::Scheduled { Status::Scheduled } else { Status::Pending };
+        let begun = Self {
+            status: waits,
+            attempt: 0,
+            retry_count: 0,
+            outcome: None,
+            started_at: None,
+            finished_at: None,
+            result: None,
+            error: None,
+            lease: None,
+            worker_id: None,
+            machine_id: None,
+            connector_id: None,
+            ..settled.clone()
+        };
+        if matches!(settled.status, Status::Pending | Status::Scheduled) {
+            return (settled.clone(), create(settled));
+        }
+        let mut steps = create(begun.clone());
+        steps.truncate(1);
+        steps.extend(begun.steps_to(&settled, now));
+        (settled, steps)
+    }
+
+    /// A further report.
+    pub(in crate::model) fn observe(&self, observation: &Observation, now: Time) -> Decision {
+        if self.observed.is_none() {
+            return Err(Refusal::Managed);
+        }
+        let mut after = self.clone();
+        after.hear(observation);
+        let steps = self.steps_to(&after, now);
+        Ok((after, steps))
+    }
+
+    /// The parent's project, for a task that has none of its own.
+    pub(in crate::model) fn inherit(&self, project: &Name) -> Decision {
+        let own = self.observed.as_ref().is_none_or(|observed| observed.own_project);
+        if own || self.project_id == *project {
+            return Ok(self.unchanged());
+        }
+        let changes = [("project_id".to_owned(), [json!(self.project_id), json!(project)])].into();
+        Ok(self.step(TaskEvent::Edited { kind: EditKind::Facts, changes }, |task| task.project_id = project.clone()))
+    }
+
+    /// True while its project is its parent's, or `default` for want of one.
+    #[must_use]
+    pub fn inherits(&self) -> bool {
+        self.observed.as_ref().is_some_and(|observed| !observed.own_project)
+    }
+
+    /// The events that lead from what was known to what is known now.
+    fn steps_to(&self, after: &Self, now: Time) -> Vec<Step> {
+        let mut between = self.clone();
+        let mut steps = Vec::new();
+        let same = self.status == after.status && self.attempt == after.attempt;
+        // What others count by is told apart from long texts, so that it is never cut from a large event.
+        for changes in [self.placed(after), self.retold(after)] {
+            if changes.is_empty() {
+                continue;
+            }
+            let (told, step) = between.step(TaskEvent::Edited { kind: EditKind::Facts, changes }, |task| {
+                *task = Self {
+                    status: task.status,
+                    attempt: task.attempt,
+                    retry_count: if same { after.retry_count } else { task.retry_count },
+                    lease: task.lease.clone(),
+                    ..after.clone()
+                };
+            });
+            between = told;
+            steps.extend(step);
+        }
+        if !same {
+            steps.extend(between.step(after.arrived(now), |task| *task = after.clone()).1);
+        } else if let (Some(before), Some(lease)) = (&self.lease, &after.lease)
+            && before.progress != lease.progress
+            && let Some(progress) = lease.progress.clone()
+        {
+            steps.extend(between.step(TaskEvent::Progressed(progress), |task| *task = after.clone()).1);
+        }
+        steps
+    }
+
+    /// What the task has become, as an event.
+    fn arrived(&self, now: Time) -> TaskEvent {
+        let said = self.observed.as_ref().and_then(|seen| seen.duration_ms);
+        let ended = self.observed.as_ref().and_then(|seen| seen.ended).map_or(now, |(at, _)| at);
+        let duration_ms = said.unwrap_or_else(|| self.started_at.map_or(0, |started| millis(ended - started)));
+        let error = || self.error.clone().unwrap_or_else(|| "no error was reported".to_owned());
+        match self.status {
+            Status::Running => {
+                let wait = self.enqueued_at.zip(self.started_at).map(|(enqueued, started)| millis(started - enqueued));
+                TaskEvent::Started { wait_ms: wait }
+            }
+            Status::Completed => TaskEvent::Completed { duration_ms, result: self.result.clone() },
+            Status::Failed => TaskEvent::Failed { duration_ms, error: error() },
+            Status::Retrying => {
+                let next_run_at = self.run_at.unwrap_or(ended);
+                TaskEvent::Retried { duration_ms, error: error(), next_run_at }
+            }
+            Status::Cancelled => TaskEvent::Cancelled { reason: None },
+            Status::Scheduled | Status::Blocked | Status::Pending => TaskEvent::Enqueued { reason: None },
+        }
+    }
+
+    /// Where it belongs, as far as another word changed that.
+    fn placed(&self, after: &Self) -> Changes {
+        let mut changes = Changes::new();
+        let mut compare = |field: &str, old: Value, new: Value| {
+            if old != new {
+                changes.insert(field.to_owned(), [old, new]);
+            }
+        };
+        compare("project_id", json!(self.project_id), json!(after.project_id));
+        compare("task_type", json!(self.task_type), json!(after.task_type));
+        compare("queue", json!(self.queue), json!(after.queue));
+        compare("parent_task_id", json!(self.parent_task_id), json!(after.parent_task_id));
+        compare("phase", json!(self.phase), json!(after.phase));
+        compare("priority", json!(self.priority), json!(after.priority));
+        changes
+    }
+
+    /// What else of its record another word changed, and of its attempt if that stays the same.
+    fn retold(&self, after: &Self) -> Changes {
+        let mut changes = Changes::new();
+        let mut compare = |field: &str, old: Value, new: Value| {
+            if old != new {
+                changes.insert(field.to_owned(), [old, new]);
+            }
+        };
+        compare("title", json!(self.title), json!(after.title));
+        compare("description", json!(self.description), json!(after.description));
+        compare("labels", json!(self.labels), json!(after.labels));
+        compare("phases", json!(self.phases), json!(after.phases));
+        compare("max_attempts", json!(self.max_attempts), json!(after.max_attempts));
+        compare("timeout_seconds", json!(self.timeout_seconds), json!(after.timeout_seconds));
+        compare("created_at", json!(self.created_at), json!(after.created_at));
+        if self.status == after.status && self.attempt == after.attempt {
+            compare("worker_id", json!(self.worker_id), json!(after.worker_id));
+            compare("connector_id", json!(self.connector_id), json!(after.connector_id));
+            compare("started_at", json!(self.started_at), json!(after.started_at));
+            compare("finished_at", json!(self.finished_at), json!(after.finished_at));
+            compare("retry_count", json!(self.retry_count), json!(after.retry_count));
+            compare("error", json!(self.error), json!(after.error));
+        }
+        changes
+    }
+}
