@@ -13,6 +13,7 @@
   let pulseAt = Date.now() + pollMs;
   let wasStale = false;
   let heardAt = Date.now();
+  let triedAt = Date.now();
   const silence = 15000;
 
   // The server says how old its own knowledge is; silence of the server is counted here.
@@ -62,10 +63,11 @@
     htmx.trigger(body, "pulse");
   };
 
-  // A stream that fell silent (after sleep, behind a dead proxy) is open and dead: it is made anew.
+  // A stream that fell silent (after sleep, behind a dead proxy) is open and dead, and one that does not come up may
+  // never do so: it is made anew.
   const reconnect = () => {
     connected = false;
-    heardAt = Date.now();
+    heardAt = triedAt = Date.now();
     const old = document.getElementById("live");
     if (!old) return;
     const anew = old.cloneNode(false);
@@ -77,6 +79,7 @@
   const tick = () => {
     if (!document.hidden) {
       if (connected && Date.now() - heardAt > silence) reconnect();
+      if (wantsLive && !connected && Date.now() - triedAt > silence) reconnect();
       if (!connected && Date.now() >= pulseAt) pulse();
       showTimes();
     }
@@ -94,10 +97,10 @@
     if ((response?.status === 200 || response?.status === 204) && age != null) fresh(age);
   });
   document.addEventListener("htmx:after:swap", () => { showTitle(); showTimes(); });
-  document.addEventListener("htmx:sse:after:connection", () => { connected = true; heardAt = Date.now(); showLink(); });
+  document.addEventListener("htmx:sse:after:connection", () => { connected = true; heardAt = triedAt = Date.now(); showLink(); });
   document.addEventListener("htmx:sse:after:message", (event) => {
     connected = true;
-    heardAt = Date.now();
+    heardAt = triedAt = Date.now();
     const message = event.detail?.message;
     // A fragment is pushed because something happened; a heartbeat tells how old the server's knowledge is.
     fresh(message?.event === "heartbeat" ? JSON.parse(message.data).age_ms : 0);

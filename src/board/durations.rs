@@ -115,6 +115,7 @@ impl Kinds {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
 mod tests {
     use super::*;
     use chrono::TimeDelta;

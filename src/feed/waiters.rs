@@ -60,6 +60,10 @@ impl Waiters {
         lock(&self.lines).limited.extend(queues.iter().cloned());
     }
 
+    fn is_limited(&self, queue: &Name) -> bool {
+        lock(&self.lines).limited.contains(queue)
+    }
+
     /// Wakes one claim when the event made a task claimable, and all of a queue when an operator opened it.
     pub fn wake(&self, event: &Event) {
         let Some(queue) = &event.queue else { return };
@@ -71,10 +75,11 @@ impl Waiters {
                 lock(&self.lines).limited.remove(queue);
                 while wake_one(&self.lines, queue) {}
             }
-            _ if event.old_status == Some(Status::Running) && event.status != Some(Status::Running) => {
-                if lock(&self.lines).limited.contains(queue) {
-                    wake_one(&self.lines, queue);
-                }
+            _ if event.old_status == Some(Status::Running)
+                && event.status != Some(Status::Running)
+                && self.is_limited(queue) =>
+            {
+                wake_one(&self.lines, queue);
             }
             _ => {}
         }

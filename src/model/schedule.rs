@@ -52,6 +52,7 @@ impl Recurrence {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
 mod tests {
     use super::*;
 

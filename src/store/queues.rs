@@ -247,6 +247,7 @@ pub(super) async fn save(conn: &mut PgConnection, queues: &[&QueueState]) -> sql
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
 mod tests {
     use super::*;
     use chrono::TimeDelta;

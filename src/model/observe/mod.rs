@@ -10,7 +10,6 @@ mod steps;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use uuid::Uuid;
 
 use super::{
@@ -146,7 +145,7 @@ impl Observed {
         let Some(word) = word else { return false };
         let newer = match self.said.get(field) {
             None => true,
-            Some(said) if *said == at => json!(word).to_string() > json!(*slot).to_string(),
+            Some(said) if *said == at => text(&word) > text(slot),
             Some(said) => at > *said,
         };
         if newer {
@@ -176,6 +175,11 @@ impl Observed {
             None => Status::Pending,
         }
     }
+}
+
+/// A value as text, to tell which of two is the greater.
+fn text(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
 }
 
 impl Observation {

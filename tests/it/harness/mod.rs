@@ -12,7 +12,7 @@ pub(crate) use app::{TestApp, TestWorker};
 pub(crate) use sse::{Frame, Stream};
 
 /// Longest wait for a condition. Passing tests never come near it.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Waits until a condition holds, or says which one did not.
 pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
