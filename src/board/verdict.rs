@@ -117,10 +117,9 @@ pub fn of_queue(board: &Board, name: &Name, queue: &Queue, now: Time) -> Verdict
             format!("queue {name} is paused, {waiting} tasks wait"),
         ));
     }
-    let serves = |queues: &[Name]| queues.is_empty() || queues.contains(name);
     let takes = |status: WorkerStatus| status.is_online() && status != WorkerStatus::Draining;
     let mut workers = board.workers.0.values().filter(|worker| takes(worker.status));
-    if !workers.any(|worker| serves(&worker.queues)) && long(PATIENCE) {
+    if !workers.any(|worker| worker.serves(name)) && long(PATIENCE) {
         return Verdict::of(tell(
             "no_worker",
             Level::Stalled,

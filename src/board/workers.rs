@@ -1,6 +1,6 @@
 //! Workers on their machines, with their connectors.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -18,6 +18,9 @@ use crate::{
 /// Workers that have gone and are still shown.
 const KEEP_GONE: usize = 20;
 
+/// Queues remembered of a worker that does not name them.
+const MOST_QUEUES: usize = 64;
+
 /// Every worker that is online, and the last that have gone.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -30,8 +33,11 @@ pub struct Seen {
     pub name: Name,
     /// Its machine.
     pub machine_id: Name,
-    /// Queues it serves.
+    /// Queues it says it serves.
     pub queues: Vec<Name>,
+    /// Further queues that it took tasks from.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub took_from: BTreeSet<Name>,
     /// Version of its program.
     pub version: Option<String>,
     /// What it does.
@@ -84,6 +90,11 @@ impl Workers {
                     worker.last_seen_at = Some(event.ts);
                 }
             }
+            Kind::TaskStarted => {
+                if let (Some(worker), Some(queue)) = (self.0.get_mut(&id), &event.queue) {
+                    worker.took(queue);
+                }
+            }
             Kind::TaskCompleted => {
                 if let Some(worker) = self.0.get_mut(&id) {
                     worker.completed += 1;
@@ -119,12 +130,26 @@ impl Workers {
 }
 
 impl Seen {
+    fn took(&mut self, queue: &Name) {
+        if self.took_from.len() < MOST_QUEUES && !self.queues.contains(queue) && !self.took_from.contains(queue) {
+            self.took_from.insert(queue.clone());
+        }
+    }
+
+    /// It takes tasks from a queue: it says so, or was seen to. One that said nothing and took nothing may.
+    #[must_use]
+    pub fn serves(&self, queue: &Name) -> bool {
+        let silent = self.queues.is_empty() && self.took_from.is_empty();
+        silent || self.queues.contains(queue) || self.took_from.contains(queue)
+    }
+
     fn new(event: &Event) -> Self {
         let data = &event.data;
         Self {
             name: name_or_dash(data.name.as_ref()),
             machine_id: name_or_dash(event.machine_id.as_ref()),
             queues: data.queues.clone().unwrap_or_default(),
+            took_from: BTreeSet::new(),
             version: data.version.clone(),
             status: data.status.as_ref().and_then(|status| status.as_str().parse().ok()).unwrap_or(WorkerStatus::Idle),
             since: event.ts,

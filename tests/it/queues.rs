@@ -4,7 +4,10 @@ use std::{collections::HashMap, time::Duration};
 
 use serde_json::{Value, json};
 
-use crate::harness::{TestApp, cluster, eventually};
+use crate::harness::{
+    Stream, TestApp, cluster, eventually,
+    program::{Folder, Program},
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_queue_hands_nothing_out_and_what_runs_goes_on() {
@@ -205,11 +208,17 @@ async fn a_connector_nobody_reports_is_unknown_until_the_next_report() {
     app.is_clean().await;
 }
 
-/// Folds connector badges from a stream: what a monitor does that was there before the machine started.
-async fn watched(app: &TestApp) -> HashMap<String, Value> {
-    let events = cluster::texts(&app.database, "SELECT body FROM taskwatch.events ORDER BY position").await;
+/// Folds connector badges from the stream: what a monitor does that was there before the machine started.
+async fn watched(url: &str) -> HashMap<String, Value> {
+    let http = reqwest::Client::new();
+    let stats: Value = http.get(format!("{url}/api/v1/stats")).send().await.unwrap().json().await.unwrap();
+    let head = stats["position"].as_i64().unwrap();
+    let mut stream = Stream::open(&http, &format!("{url}/events?after=earliest&snapshot=never"), None).await;
     let mut badges: HashMap<String, Value> = HashMap::new();
-    for event in events.iter().map(|body| serde_json::from_str::<Value>(body).unwrap()) {
+    let mut position = 0;
+    while position < head {
+        let event = stream.event().await.json();
+        position = event["position"].as_i64().unwrap_or(position);
         let worker = event["worker_id"].as_str().unwrap_or_default().to_owned();
         match event["event_type"].as_str().unwrap() {
             "worker_started" => {
@@ -231,9 +240,8 @@ async fn watched(app: &TestApp) -> HashMap<String, Value> {
     badges
 }
 
-async fn shown(app: &TestApp) -> HashMap<String, Value> {
-    app.settles().await;
-    let snapshot = app.get("/api/v1/snapshot").await.expect(200);
+async fn shown(url: &str) -> HashMap<String, Value> {
+    let snapshot: Value = reqwest::get(format!("{url}/api/v1/snapshot")).await.unwrap().json().await.unwrap();
     let workers = snapshot["workers"].as_array().unwrap().iter();
     workers.map(|worker| (worker["worker_id"].as_str().unwrap().to_owned(), worker["connectors"].clone())).collect()
 }
@@ -245,27 +253,63 @@ async fn badges_are_the_same_whenever_the_monitor_was_opened() {
     app.creates_many(4, "t").await;
     let claim = json!({ "worker_id": worker.id, "queues": ["default"], "connector_id": "c1", "limit": 2 });
     let tasks = app.post("/api/v1/claims", &claim).await.expect(200)["tasks"].clone();
-    assert_eq!(watched(&app).await, shown(&app).await);
+    app.settles().await;
+    assert_eq!(watched(&app.url).await, shown(&app.url).await);
     let app = app.restarted().await;
-    assert_eq!(watched(&app).await, shown(&app).await);
+    app.settles().await;
+    assert_eq!(watched(&app.url).await, shown(&app.url).await);
     let failure = json!({ "worker_id": worker.id, "attempt": 1, "error": "broken", "retryable": false });
     app.post(&format!("/api/v1/tasks/{}/fail", tasks[0]["id"].as_str().unwrap()), &failure).await.expect(200);
-    assert_eq!(watched(&app).await, shown(&app).await);
+    app.settles().await;
+    assert_eq!(watched(&app.url).await, shown(&app.url).await);
     // The connections to the database are cut, the worker falls silent and comes back.
     let cut = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
     cluster::number(&app.database, cut).await;
     app.time_passes(130);
     eventually("everything is unknown", || async {
-        let badges = shown(&app).await;
+        let badges = shown(&app.url).await;
         badges.values().all(|badges| badges["c1"]["status"] == "unknown")
     })
     .await;
-    assert_eq!(watched(&app).await, shown(&app).await);
+    app.settles().await;
+    assert_eq!(watched(&app.url).await, shown(&app.url).await);
     app.post(&format!("/api/v1/workers/{}/heartbeat", worker.id), &json!({ "connectors": [{ "connector_id": "c1" }] }))
         .await
         .expect(200);
-    let badges = shown(&app).await;
+    app.settles().await;
+    let badges = shown(&app.url).await;
     assert_eq!(badges[&worker.id]["c1"]["status"], "idle");
-    assert_eq!(watched(&app).await, badges);
+    assert_eq!(watched(&app.url).await, badges);
     app.is_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn badges_are_the_same_after_the_server_and_its_postgres_were_killed() {
+    let folder = Folder::new();
+    let http = reqwest::Client::new();
+    let post = async |url: &str, path: &str, body: Value| -> Value {
+        http.post(format!("{url}{path}")).json(&body).send().await.unwrap().json().await.unwrap()
+    };
+    let program = Program::start(&folder.0, &[]);
+    let worker = json!({ "name": "w", "machine_id": "m", "connectors": [{ "connector_id": "gpu" }, { "connector_id": "disk", "status": "error", "error": "full" }] });
+    let worker = post(&program.url, "/api/v1/workers", worker).await["worker"]["id"].clone();
+    post(&program.url, "/api/v1/tasks", json!({ "task_type": "t" })).await;
+    let claim = json!({ "worker_id": worker, "queues": ["default"], "connector_id": "gpu" });
+    let task = post(&program.url, "/api/v1/claims", claim).await["tasks"][0].clone();
+    let before = shown(&program.url).await;
+    assert_eq!(before[worker.as_str().unwrap()]["gpu"]["status"], "active");
+    assert_eq!(watched(&program.url).await, before);
+    // Its private Postgres goes with it, and recovers with the next.
+    program.kill();
+    let program = Program::start(&folder.0, &[]);
+    assert_eq!(shown(&program.url).await, before);
+    assert_eq!(watched(&program.url).await, before);
+    let path = format!("/api/v1/tasks/{}/complete", task["id"].as_str().unwrap());
+    post(&program.url, &path, json!({ "worker_id": worker, "attempt": 1 })).await;
+    eventually("the badge is idle", || async {
+        shown(&program.url).await[worker.as_str().unwrap()]["gpu"]["status"] == "idle"
+    })
+    .await;
+    assert_eq!(watched(&program.url).await, shown(&program.url).await);
+    assert_eq!(program.terminate().code(), Some(0));
 }

@@ -45,6 +45,14 @@ async fn the_verdict_names_what_holds_work_up() {
     app.settles().await;
     assert_eq!(app.verdict().await.0, "ok");
     assert_eq!(app.reason_of(&id).await["code"], "waits_in_line");
+    // A worker that is only known from elsewhere is none for this queue.
+    let report = json!({ "event_type": "task_started", "task_id": "x", "queue": "far", "worker_id": "far" });
+    app.post("/api/v1/events", &report).await.expect(200);
+    let other = app.creates_as(json!({ "task_type": "t", "queue": "nobodys" })).await;
+    app.time_passes(11);
+    worker.beats(json!({})).await;
+    app.is_judged("stalled", "no_worker").await;
+    app.delete(&format!("/api/v1/tasks/{other}")).await.expect(204);
     app.post("/api/v1/queues/default/pause", &json!({})).await.expect(200);
     app.is_judged("degraded", "queue_paused").await;
     assert_eq!(app.reason_of(&id).await["code"], "queue_paused");
