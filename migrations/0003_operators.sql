@@ -102,7 +102,7 @@ COMMENT ON COLUMN taskwatch.enqueued.on_dependency_failure IS 'As in tasks.';
 -- The rule of names: 1 to 128 bytes without control characters.
 CREATE FUNCTION taskwatch.check_name(field text, name text) RETURNS void LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN
-    IF name IS NOT NULL AND (octet_length(name) NOT BETWEEN 1 AND 128 OR name ~ '[[:cntrl:]]') THEN
+    IF name IS NOT NULL AND (octet_length(name) NOT BETWEEN 1 AND 128 OR name ~ '[[:cntrl:]\u0080-\u009f]') THEN
         RAISE EXCEPTION 'taskwatch.enqueue: % must be 1 to 128 bytes long without control characters', field
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
@@ -125,7 +125,7 @@ CREATE FUNCTION taskwatch.enqueue(
     depends_on uuid[] DEFAULT '{}',
     on_dependency_failure text DEFAULT 'fail',
     id uuid DEFAULT NULL
-) RETURNS uuid LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog AS $$
+) RETURNS uuid LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     wrong text;
     new_id uuid := coalesce(enqueue.id, gen_random_uuid());
@@ -152,7 +152,7 @@ BEGIN
         ('labels must be an object of at most 32 texts, 2048 bytes together',
             enqueue.labels IS NULL OR (json_typeof(enqueue.labels) = 'object' AND octet_length(enqueue.labels::text) <= 2048
                 AND (SELECT count(*) <= 32 AND coalesce(bool_and(json_typeof(value) = 'string'
-                    AND octet_length(key) BETWEEN 1 AND 128 AND (key || (value #>> '{}')) !~ '[[:cntrl:]]'), true)
+                    AND octet_length(key) BETWEEN 1 AND 128 AND (key || (value #>> '{}')) !~ '[[:cntrl:]\u0080-\u009f]'), true)
                     FROM json_each(CASE json_typeof(enqueue.labels) WHEN 'object' THEN enqueue.labels ELSE '{}' END)))
     )) AS rules (field, holds) WHERE holds IS NOT TRUE LIMIT 1;
     IF wrong IS NOT NULL THEN
@@ -171,13 +171,14 @@ COMMENT ON FUNCTION taskwatch.enqueue IS 'Creates a task if and only if the call
 
 -- At the commit: the first call sees to all tasks of the transaction.
 CREATE FUNCTION taskwatch.enqueue_at_commit() RETURNS trigger LANGUAGE plpgsql VOLATILE SECURITY DEFINER
-    SET search_path = pg_catalog AS $$
+    SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     me constant xid8 := pg_current_xact_id();
     moment constant timestamptz := clock_timestamp();
     ts constant text := to_char(moment AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"');
     head bigint;
     log_epoch text;
+    child record;
 BEGIN
     IF NOT EXISTS (SELECT 1 FROM taskwatch.enqueued e WHERE e.xid = me) THEN
         RETURN NULL;
@@ -192,19 +193,34 @@ BEGIN
     THEN
         RAISE EXCEPTION 'taskwatch.enqueue: parent_task_id names no task' USING ERRCODE = 'foreign_key_violation';
     END IF;
+    IF EXISTS (SELECT 1 FROM taskwatch.enqueued e, unnest(e.depends_on) AS d WHERE e.xid = me AND NOT EXISTS
+        (SELECT 1 FROM taskwatch.tasks t WHERE t.id = d
+         UNION ALL SELECT 1 FROM taskwatch.enqueued o WHERE o.xid = me AND o.id = d AND o.number < e.number))
+    THEN
+        RAISE EXCEPTION 'taskwatch.enqueue: depends_on names no task that is there, or was enqueued before it'
+            USING ERRCODE = 'foreign_key_violation';
+    END IF;
+    -- A child takes its parent's project, also when both are new: in the order of the calls.
+    FOR child IN SELECT e.number, e.parent_task_id FROM taskwatch.enqueued e
+        WHERE e.xid = me AND e.project_id IS NULL AND e.parent_task_id IS NOT NULL ORDER BY e.number
+    LOOP
+        UPDATE taskwatch.enqueued e SET project_id = coalesce(
+            (SELECT t.project_id FROM taskwatch.tasks t WHERE t.id = child.parent_task_id),
+            (SELECT o.project_id FROM taskwatch.enqueued o WHERE o.xid = me AND o.id = child.parent_task_id))
+        WHERE e.number = child.number;
+    END LOOP;
     -- A task that becomes a parent now does so with all children told of before: held until the commit.
     PERFORM 1 FROM taskwatch.tasks t WHERE NOT t.is_parent AND t.id IN
         (SELECT e.parent_task_id FROM taskwatch.enqueued e WHERE e.xid = me) ORDER BY t.id FOR NO KEY UPDATE;
     INSERT INTO taskwatch.tasks (id, project_id, task_type, queue, parent_task_id, phase, title, description, priority, status,
         payload, labels, max_attempts, timeout_seconds, run_at, created_at, enqueued_at, depends_on, on_dependency_failure)
-    SELECT e.id, coalesce(e.project_id, parent.project_id, together.project_id, 'default'), e.task_type, e.queue, e.parent_task_id, e.phase, e.title,
+    SELECT e.id, coalesce(e.project_id, 'default'), e.task_type, e.queue, e.parent_task_id, e.phase, e.title,
         e.description, e.priority,
         CASE WHEN e.depends_on <> '{}' THEN 'blocked' WHEN e.run_at > moment THEN 'scheduled' ELSE 'pending' END,
         e.payload, e.labels, e.max_attempts, e.timeout_seconds, CASE WHEN e.run_at > moment THEN e.run_at END, moment,
         CASE WHEN e.depends_on = '{}' AND (e.run_at IS NULL OR e.run_at <= moment) THEN moment END,
         e.depends_on, e.on_dependency_failure
-    FROM taskwatch.enqueued e LEFT JOIN taskwatch.tasks parent ON parent.id = e.parent_task_id
-        LEFT JOIN taskwatch.enqueued together ON together.xid = me AND together.id = e.parent_task_id
+    FROM taskwatch.enqueued e
     WHERE e.xid = me ORDER BY e.number;
     INSERT INTO taskwatch.ready (task_id, queue, priority, enqueued_at)
     SELECT t.id, t.queue, t.priority, moment FROM taskwatch.enqueued e JOIN taskwatch.tasks t ON t.id = e.id

@@ -117,7 +117,7 @@ pub fn task_event(step: &Step, actor: Option<&str>, now: Time) -> Event {
             event.data.title = title();
             event.data.changes = Some(changes.clone());
         }
-        TaskEvent::Unblocked => event.data.reason = Some("unblocked".to_owned()),
+        TaskEvent::Turned { reason } => event.data.reason = Some((*reason).to_owned()),
     }
     if task.observed.is_some() {
         event.data.reported_at = match &step.event {
@@ -181,7 +181,7 @@ const fn task_kind(event: &TaskEvent) -> Kind {
         TaskEvent::Stalled(_) => Kind::TaskStalled,
         TaskEvent::Cancelled { .. } => Kind::TaskCancelled,
         TaskEvent::Deleted => Kind::TaskDeleted,
-        TaskEvent::BecameParent { .. } | TaskEvent::Unblocked => Kind::TaskUpdated,
+        TaskEvent::BecameParent { .. } | TaskEvent::Turned { .. } => Kind::TaskUpdated,
         TaskEvent::Edited { kind, .. } => match kind {
             EditKind::Facts => Kind::TaskUpdated,
             EditKind::Priority => Kind::TaskPriorityChanged,

@@ -83,7 +83,7 @@ impl Task {
         match dependencies {
             Dependencies::Open => Ok(self.unchanged()),
             Dependencies::Done if self.run_at.is_some_and(|run_at| run_at > now) => {
-                Ok(self.step(TaskEvent::Unblocked, |task| task.status = Status::Scheduled))
+                Ok(self.step(TaskEvent::Turned { reason: "unblocked" }, |task| task.status = Status::Scheduled))
             }
             Dependencies::Done => {
                 Ok(self.step(TaskEvent::Enqueued { reason: Some("unblocked") }, |task| task.enqueue(now)))

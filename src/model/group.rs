@@ -18,14 +18,14 @@ impl Task {
         let done = children.finished() == children.total();
         let (mut task, mut steps) = self.unchanged();
         if task.status.is_finished() && !done {
-            let (after, then) = task.step(TaskEvent::Enqueued { reason: Some("reopened") }, |task| {
+            let (after, then) = task.step(TaskEvent::Turned { reason: "reopened" }, |task| {
+                task.status = Status::Blocked;
                 task.finished_at = None;
                 task.error = None;
-                task.enqueue(now);
             });
             (task, steps) = (after, then);
         }
-        if matches!(task.status, Status::Blocked | Status::Pending) && children.running + children.finished() > 0 {
+        if task.status == Status::Blocked && children.running + children.finished() > 0 {
             let (after, then) = task.step(TaskEvent::Started { wait_ms: None }, |task| {
                 task.status = Status::Running;
                 task.attempt += 1;

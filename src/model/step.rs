@@ -72,8 +72,11 @@ pub enum TaskEvent {
         /// Field to old and new value.
         changes: Changes,
     },
-    /// Its dependencies are done, its time has not come yet.
-    Unblocked,
+    /// It waits for something else than before.
+    Turned {
+        /// Why.
+        reason: &'static str,
+    },
 }
 
 /// One thing that happened, with the state before it and the task after it.

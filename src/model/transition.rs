@@ -84,6 +84,8 @@ pub enum Command {
     Retry,
     /// Someone removes it.
     Delete,
+    /// It is removed because it finished before this time.
+    Expire(Time),
     /// Its first child was created, or it is told of after its children.
     BecomeParent {
         /// Its children so far, by phase.
@@ -121,6 +123,10 @@ impl Task {
             Command::Cancel { reason } => self.cancel(reason, now),
             Command::Retry => self.retry(now),
             Command::Delete => Ok(self.step(TaskEvent::Deleted, |_| {})),
+            Command::Expire(before) if self.finished_at.is_some_and(|at| at < before) => {
+                Ok(self.step(TaskEvent::Deleted, |_| {}))
+            }
+            Command::Expire(_) => self.illegal("removed for its age"),
             Command::BecomeParent { .. } if self.is_parent => Ok(self.unchanged()),
             Command::BecomeParent { children } => {
                 Ok(self.step(TaskEvent::BecameParent { children }, |task| task.is_parent = true))

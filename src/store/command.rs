@@ -268,6 +268,7 @@ impl transition::Command {
             | Self::Cancel { .. }
             | Self::Retry
             | Self::Delete
+            | Self::Expire(_)
             | Self::BecomeParent { .. }
             | Self::GainDependent
             | Self::Depend(_)

@@ -181,9 +181,15 @@ pub(super) async fn claimed_from(conn: &mut PgConnection, names: &[&str]) -> sql
     .fetch_all(&mut *conn)
     .await?;
     let mut states = rows.into_iter().map(QueueRow::state).collect::<sqlx::Result<Vec<_>>>()?;
+    count_running(conn, &mut states).await?;
+    Ok(states)
+}
+
+/// Counts what runs in queues with a concurrency limit.
+async fn count_running(conn: &mut PgConnection, states: &mut [QueueState]) -> sqlx::Result<()> {
     let limited: Vec<_> = states.iter().filter(|state| state.concurrency_limit.is_some()).collect();
     if limited.is_empty() {
-        return Ok(states);
+        return Ok(());
     }
     let names: Vec<_> = limited.iter().map(|state| state.name.as_str().to_owned()).collect();
     // A new statement: it sees what the last holder of the rows committed.
@@ -193,11 +199,11 @@ pub(super) async fn claimed_from(conn: &mut PgConnection, names: &[&str]) -> sql
     )
     .fetch_all(conn)
     .await?;
-    for state in &mut states {
+    for state in states {
         let count = running.iter().find(|row| row.queue == state.name.as_str()).map_or(0, |row| row.count);
         state.running = u32::try_from(count).unwrap_or(u32::MAX);
     }
-    Ok(states)
+    Ok(())
 }
 
 /// Queues that operators decide about, held alone.
@@ -209,9 +215,11 @@ pub(super) async fn lock(conn: &mut PgConnection, names: &[&str]) -> sqlx::Resul
            FROM taskwatch.queues WHERE name = ANY($1) ORDER BY name FOR UPDATE"#,
         names as &[&str]
     )
-    .fetch_all(conn)
+    .fetch_all(&mut *conn)
     .await?;
-    rows.into_iter().map(QueueRow::state).collect()
+    let mut states = rows.into_iter().map(QueueRow::state).collect::<sqlx::Result<Vec<_>>>()?;
+    count_running(conn, &mut states).await?;
+    Ok(states)
 }
 
 /// Makes queues known.

@@ -201,7 +201,10 @@ impl Upkeep {
         for schedule in schedules::due(self.store.pool(), self.clock.now()).await? {
             let Some(at) = schedule.next_run_at else { continue };
             let relations = (schedule.task.parent_task_id, schedule.task.unique_key);
-            self.writer.write(Command::Fire { name: schedule.name, at, relations }).await?;
+            let name = schedule.name.clone();
+            if let Err(error) = self.writer.write(Command::Fire { name: schedule.name, at, relations }).await {
+                tracing::warn!(%error, schedule = %name, "a recurring task could not be created; it is tried again");
+            }
         }
         Ok(())
     }
@@ -215,7 +218,11 @@ impl Upkeep {
             let more = i64::try_from(places.len())? == limit;
             let to = places.last().copied().filter(|_| more);
             let ids = places.into_iter().map(|(_, id)| id).collect();
-            self.writer.write(Command::StepBulk(BulkStep { id: bulk.id, from: bulk.before, ids, to })).await?;
+            let step = BulkStep { id: bulk.id, from: bulk.before, ids, to };
+            // One that cannot go on now must not hold up the others.
+            if let Err(error) = self.writer.write(Command::StepBulk(step)).await {
+                tracing::warn!(%error, bulk = %bulk.id, "a step of a bulk action failed; it is tried again");
+            }
         }
         Ok(())
     }
@@ -231,7 +238,7 @@ impl Upkeep {
             if old.is_empty() {
                 break;
             }
-            let changes = old.into_iter().map(|id| (id, transition::Command::Delete)).collect();
+            let changes = old.into_iter().map(|id| (id, transition::Command::Expire(before))).collect();
             self.writer.write(Command::Tasks { changes, actor: Some("retention".to_owned()) }).await?;
         }
         Ok(())

@@ -140,6 +140,13 @@ async fn wrong_arguments_are_named() {
         .await
         .unwrap_err();
     assert!(error.contains("parent_task_id"), "{error}");
+    let ring = uuid::Uuid::from_u128(7);
+    let error = run(&mut conn, &format!("SELECT taskwatch.enqueue('t', id => '{ring}', depends_on => '{{{ring}}}')"))
+        .await
+        .unwrap_err();
+    assert!(error.contains("depends_on"), "{error}");
+    let error = run(&mut conn, "SELECT taskwatch.enqueue(E'a\\u0085')").await.unwrap_err();
+    assert!(error.contains("task_type"), "{error}");
     let other = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT taskwatch.enqueue('t')";
     let error = run(&mut conn, other).await.unwrap_err();
     assert!(error.contains("READ COMMITTED"), "{error}");

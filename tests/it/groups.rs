@@ -73,10 +73,16 @@ async fn a_group_with_failed_children_fails_and_opens_again() {
     assert_eq!(app.task(&parent).await["error"], "1 of 2 children failed");
     let refused = app.post(&format!("/api/v1/tasks/{parent}/retry"), &json!({})).await;
     assert_eq!((refused.status.as_u16(), refused.code()), (409, "task_is_group"));
-    let failed = created["tasks"][1]["id"].as_str().unwrap();
-    app.post(&format!("/api/v1/tasks/{failed}/retry"), &json!({})).await.expect(200);
+    let both: Vec<_> = (0..2).map(|n| created["tasks"][n]["id"].clone()).collect();
+    app.post("/api/v1/tasks/bulk", &json!({ "action": "retry", "ids": both })).await.expect(200);
+    app.becomes(&parent, "blocked").await;
+    // Open again, and still nobody gets the group itself.
+    let claimed = worker.claims_up_to(10, &["default"], 1).await;
+    assert_eq!(claimed.len(), 2);
     app.becomes(&parent, "running").await;
-    worker.claims("default").await.completes().await;
+    for task in claimed {
+        task.completes().await;
+    }
     app.becomes(&parent, "completed").await;
     app.settles().await;
     app.is_clean().await;

@@ -160,6 +160,14 @@ async fn a_unique_key_has_one_live_task() {
     // The finished one cannot live again beside it.
     let refused = app.post(&format!("/api/v1/tasks/{first}/retry"), &json!({})).await;
     assert_eq!((refused.status.as_u16(), refused.code()), (409, "unique_key_taken"));
+    // Of two finished ones, one can.
+    worker.claims("default").await.completes().await;
+    let done = app.post("/api/v1/tasks/bulk", &json!({ "action": "retry", "ids": [first, second] })).await.expect(200);
+    assert_eq!(
+        (&done["outcomes"][0]["status"], &done["outcomes"][1]["code"]),
+        (&json!(200), &json!("unique_key_taken"))
+    );
+    app.settles().await;
     app.is_clean().await;
 }
 

@@ -176,6 +176,7 @@ async fn each_report_has_its_own_outcome() {
         json!({ "event_type": "task_started", "task_id": "x", "ts": "yesterday" }).to_string(),
         json!({ "event_type": "task_started", "task_id": "x", "ts": "2200-01-01T00:00:00Z" }).to_string(),
         json!({ "event_type": "task_started", "task_id": "x", "colour": "red" }).to_string(),
+        json!({ "event_type": "task_completed", "task_id": "x", "duration_ms": u64::MAX }).to_string(),
         "{broken".to_owned(),
     ];
     let heard = app.hears_as("application/x-ndjson", lines.join("\n")).await.expect(200);
@@ -195,6 +196,7 @@ async fn each_report_has_its_own_outcome() {
             (422, "invalid_field", "ts"),
             (422, "invalid_field", "ts"),
             (422, "invalid_field", "colour"),
+            (422, "invalid_field", "duration_ms"),
             (400, "invalid_json", "body"),
         ],
         "{heard}"

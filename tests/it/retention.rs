@@ -34,13 +34,17 @@ async fn finished_tasks_leave_and_live_ones_stay() {
             task.completes().await;
         }
     }
+    let awaited = app.creates_as(json!({ "task_type": "awaited", "queue": "first" })).await;
+    let blocked = json!({ "task_type": "t", "queue": "quiet", "depends_on": [awaited, waiting] });
+    let blocked = app.creates_as(blocked).await;
+    worker.claims("first").await.completes().await;
     let gone = app.worker("gone").await;
     gone.leaves().await;
     app.time_passes(29 * 86_400);
     let young = app.creates("young").await;
     worker.claims("default").await.completes().await;
     app.time_passes(2 * 86_400);
-    eventually("the old ones are gone", || async { app.number("SELECT count(*) FROM taskwatch.tasks").await == 2 })
+    eventually("the old ones are gone", || async { app.number("SELECT count(*) FROM taskwatch.tasks").await == 4 })
         .await;
     assert!(app.is(&waiting, "pending").await && app.is(&young, "completed").await);
     eventually("who left long ago is forgotten", || async {
@@ -48,7 +52,9 @@ async fn finished_tasks_leave_and_live_ones_stay() {
     })
     .await;
     app.settles().await;
-    assert_eq!(app.get("/api/v1/stats").await.expect(200)["completed"], 1);
+    assert_eq!(app.get("/api/v1/stats").await.expect(200)["completed"], 2);
+    // What a live task waits for stays as long as it does.
+    assert!(app.is(&awaited, "completed").await && app.is(&blocked, "blocked").await);
     app.is_clean().await;
 }
 

@@ -25,6 +25,9 @@ const NAMESPACE: Uuid = Uuid::from_u128(0x7a1c_9f04_63de_4b58_9d2e_5b1f_0c8a_6e3
 /// A reporter's clock may be ahead by this much.
 const AHEAD: chrono::TimeDelta = chrono::TimeDelta::days(1);
 
+/// Longest duration of an attempt: ten years, milliseconds.
+const LONGEST_MS: u64 = 10 * 366 * 86_400_000;
+
 /// An id in the reporting system: a text or a whole number.
 #[derive(Debug, Clone)]
 pub(super) struct ForeignId(Name);
@@ -239,6 +242,9 @@ impl NativeReport {
         }
         if self.attempt.is_some_and(|attempt| attempt > 1_000_000) {
             return Err(("attempt", "must be at most 1000000".to_owned()));
+        }
+        if self.duration_ms.is_some_and(|ms| ms > LONGEST_MS) {
+            return Err(("duration_ms", "must be at most ten years".to_owned()));
         }
         if self.data.percent.is_some_and(|percent| !(0.0..=100.0).contains(&percent)) {
             return Err(("data.percent", "must be a number from 0 to 100".to_owned()));

@@ -289,7 +289,7 @@ impl Task {
         self.enqueued_at = seen.enqueued;
         self.started_at = seen.started.or_else(|| {
             let (at, _) = seen.ended?;
-            Some(at - chrono::TimeDelta::milliseconds(i64::try_from(seen.duration_ms?).ok()?))
+            at.checked_sub_signed(chrono::TimeDelta::milliseconds(i64::try_from(seen.duration_ms?).ok()?))
         });
         self.finished_at = match status {
             Status::Cancelled => seen.cancelled,

@@ -12,9 +12,6 @@ use crate::model::{
     task::NewTask,
 };
 
-/// Depends on nothing.
-static NONE: Vec<Uuid> = Vec::new();
-
 impl Batch<'_> {
     /// Creates tasks, all or none. One that exists already, by its id or its unique key, is answered as it is.
     pub(super) fn create(&mut self, new: &[NewTask]) -> Outcome {
@@ -121,25 +118,36 @@ impl Batch<'_> {
         if let Some(missing) = depends_on.iter().find(|id| self.task(**id).is_none()) {
             return Err(WriteError::NoDependency(*missing));
         }
-        match self.cycles.get(&(id, depends_on.to_vec())) {
-            Some(ring) => Err(WriteError::Cycle(ring.clone())),
+        // As it is within the batch by now, and beyond it as it was loaded.
+        let waits_for = |task: Uuid| -> &[Uuid] {
+            if task == id {
+                return depends_on;
+            }
+            match self.task(task) {
+                Some(task) if task.status == Status::Blocked => &task.depends_on,
+                Some(_) => &[],
+                None => self.waits.get(&task).map_or(&[], Vec::as_slice),
+            }
+        };
+        match dependency::cycle(id, waits_for) {
+            Some(ring) => Err(WriteError::Cycle(ring)),
             None => Ok(()),
         }
     }
 
-    /// Looks for rings that edits would make; what these tasks wait for cannot change meanwhile.
-    pub(super) async fn check_cycles(&mut self, conn: &mut PgConnection, commands: &[&Command]) -> sqlx::Result<()> {
+    /// What the tasks wait for that edits name as dependencies; others cannot change that meanwhile.
+    pub(super) async fn load_waits(&mut self, conn: &mut PgConnection, commands: &[&Command]) -> sqlx::Result<()> {
+        let mut from = Vec::new();
         for command in commands {
             let Command::Tasks { changes, .. } = command else { continue };
-            for (id, change) in changes {
-                let transition::Command::Edit(edit) = change else { continue };
-                let Some(depends_on) = &edit.depends_on else { continue };
-                let waits = tasks::waits(conn, depends_on).await?;
-                let of = |task: Uuid| if task == *id { depends_on } else { waits.get(&task).map_or(&NONE, |ids| ids) };
-                if let Some(ring) = dependency::cycle(*id, |task| of(task).as_slice()) {
-                    self.cycles.insert((*id, depends_on.clone()), ring);
+            for (_, change) in changes {
+                if let transition::Command::Edit(edit) = change {
+                    from.extend(edit.depends_on.iter().flatten());
                 }
             }
+        }
+        if !from.is_empty() {
+            self.waits = tasks::waits(conn, &from).await?;
         }
         Ok(())
     }

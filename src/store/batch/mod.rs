@@ -100,8 +100,8 @@ pub(super) struct Batch<'a> {
     keys: HashMap<(String, Name), Uuid>,
     children: Children,
     operators: Operators,
-    /// Rings that edits of dependencies would make: the task and what it would depend on.
-    cycles: HashMap<(Uuid, Vec<Uuid>), Vec<Uuid>>,
+    /// What blocked tasks wait for, as far as edits of dependencies need to know.
+    waits: HashMap<Uuid, Vec<Uuid>>,
     /// Rows of `rechecks` that are worked off.
     rechecked: Vec<i64>,
     drafts: Vec<Draft>,
@@ -129,7 +129,7 @@ impl<'a> Batch<'a> {
             keys: HashMap::new(),
             children: Children::default(),
             operators: Operators::default(),
-            cycles: HashMap::new(),
+            waits: HashMap::new(),
             rechecked: Vec::new(),
             drafts: Vec::new(),
         };
@@ -139,7 +139,7 @@ impl<'a> Batch<'a> {
         }
         batch.load_held(conn, &touched).await?;
         batch.load_tasks(conn, &touched).await?;
-        batch.check_cycles(conn, commands).await?;
+        batch.load_waits(conn, commands).await?;
         batch.load_workers(conn, &touched).await?;
         batch.operators.load(conn, commands).await?;
         batch.load_queues(conn, &touched, commands).await?;
@@ -170,6 +170,14 @@ impl<'a> Batch<'a> {
         let mut ids: BTreeSet<_> = locked.into_iter().chain(touched.parents.iter().copied()).collect();
         if !ids.is_empty() {
             self.keep(tasks::load(conn, &ids.iter().copied().collect::<Vec<_>>(), &whole).await?);
+        }
+        // A finished task that is to run again may find its unique key taken.
+        let over = |task: &Task| task.unique_key.clone().filter(|_| task.status.is_finished());
+        let keys: Vec<_> = self.tasks.values().filter_map(|entry| over(entry.after.as_ref()?)).collect();
+        if !keys.is_empty() {
+            let mut holders = tasks::with_keys(conn, &keys).await?;
+            holders.retain(|id| !self.tasks.contains_key(id));
+            self.keep(tasks::load(conn, &holders, &[]).await?);
         }
         // Reported tasks inherit from parents that they named earlier.
         let known = |task: &Task| task.parent_task_id.filter(|_| task.inherits());
@@ -268,11 +276,24 @@ impl<'a> Batch<'a> {
         if let Some(depends_on) = &rewires {
             self.check_dependencies(id, depends_on)?;
         }
+        let revived = match command {
+            transition::Command::Retry => self.free_key(id)?,
+            _ => None,
+        };
         let task = self.decide(id, command, actor)?;
+        self.keys.extend(revived.map(|key| (key, id)));
         match rewires {
             None => Ok(task),
             Some(_) => self.settle_dependencies(id),
         }
+    }
+
+    /// The unique key of a task that is to live again; refused while another live task has it.
+    fn free_key(&self, id: Uuid) -> Result<Option<(String, Name)>, WriteError> {
+        let Some(task) = self.task(id) else { return Ok(None) };
+        let Some(key) = task.unique_key.clone().map(|key| (key, task.project_id.clone())) else { return Ok(None) };
+        let lives = |other: &Uuid| *other != id && self.task(*other).is_some_and(|task| !task.status.is_finished());
+        if self.keys.get(&key).is_some_and(lives) { Err(WriteError::KeyTaken) } else { Ok(Some(key)) }
     }
 
     fn task(&self, id: Uuid) -> Option<&Task> {
@@ -281,7 +302,7 @@ impl<'a> Batch<'a> {
 
     fn decide(&mut self, id: Uuid, command: transition::Command, actor: Option<&str>) -> Result<Task, WriteError> {
         let task = self.task(id).ok_or(WriteError::NoTask(id))?;
-        let removes = command == transition::Command::Delete;
+        let removes = matches!(command, transition::Command::Delete | transition::Command::Expire(_));
         let before = task.clone();
         let (after, steps) = task.decide(command, self.now)?;
         self.put(&before, (!removes).then(|| after.clone()), &steps, actor);

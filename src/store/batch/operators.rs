@@ -169,6 +169,12 @@ impl Batch<'_> {
         }
         for id in &step.ids {
             let actor = bulk.actor.clone();
+            // It may have moved on since it was found.
+            let wanted = &bulk.filter.statuses;
+            if !wanted.is_empty() && self.task(*id).is_none_or(|task| !wanted.contains(&task.status)) {
+                bulk.failed += 1;
+                continue;
+            }
             match self.change(*id, bulk.action.command(), Some(&actor)) {
                 Ok(_) => bulk.succeeded += 1,
                 Err(_) => bulk.failed += 1,

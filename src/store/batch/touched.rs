@@ -72,6 +72,7 @@ impl Touched {
                 }
             }
             Command::Recheck(rows) => {
+                self.graph = true;
                 self.tasks.extend(rows.iter().map(|(_, id)| *id));
                 self.rechecked.extend(rows.iter().map(|(_, id)| *id));
             }
