@@ -271,7 +271,7 @@ impl Reader {
         let word = if wants && reset.is_none() { "snapshot" } else { word };
         let mut snapshot_frames = Vec::new();
         if wants {
-            let snapshot = site.snapshots.frames(&site.board, epoch, site.clock.now());
+            let snapshot = site.snapshots.frames(&site.board, epoch);
             after = snapshot.position;
             snapshot_frames = snapshot.frames.to_vec();
         }

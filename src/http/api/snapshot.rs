@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::{
-    board::{Board, parents::Parent, queues::Queue, verdict},
+    board::{Board, parents::Parent, queues::Queue},
     clock::Time,
     event::{
         EventId,
@@ -24,14 +24,14 @@ const MAX_CHUNK: usize = 48 * 1024;
 
 /// The board as one JSON object.
 #[must_use]
-pub fn json(board: &SharedBoard, epoch: Epoch, now: Time) -> String {
+pub fn json(board: &SharedBoard, epoch: Epoch) -> String {
     let board = feed::read(board).clone();
     let mut whole = serde_json::Map::new();
     whole.insert("event_id".to_owned(), EventId { epoch, position: board.position }.to_string().into());
     whole.insert("position".to_owned(), board.position.into());
     whole.insert("ts".to_owned(), board.ts.map(rfc3339).into());
     whole.insert("counts".to_owned(), value(&board.tasks));
-    for (part, items) in parts(&board, now) {
+    for (part, items) in parts(&board) {
         whole.insert(part.to_owned(), Value::Array(items));
     }
     Value::Object(whole).to_string()
@@ -52,7 +52,7 @@ pub struct Frames {
 
 impl Snapshots {
     /// The snapshot as of now.
-    pub fn frames(&self, board: &SharedBoard, epoch: Epoch, now: Time) -> Frames {
+    pub fn frames(&self, board: &SharedBoard, epoch: Epoch) -> Frames {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let position = feed::read(board).position;
         if let Some(frames) = last.as_ref().filter(|frames| frames.position == position) {
@@ -60,16 +60,16 @@ impl Snapshots {
         }
         // A copy, so that the tailer does not wait for the encoding.
         let board = feed::read(board).clone();
-        let frames = Frames { position: board.position, frames: encode(&board, epoch, now).into() };
+        let frames = Frames { position: board.position, frames: encode(&board, epoch).into() };
         *last = Some(frames.clone());
         frames
     }
 }
 
-fn encode(board: &Board, epoch: Epoch, now: Time) -> Vec<Bytes> {
+fn encode(board: &Board, epoch: Epoch) -> Vec<Bytes> {
     let id = EventId { epoch, position: board.position };
     let mut frames = vec![chunk("counts", &[value(&board.tasks)])];
-    for (part, items) in parts(board, now) {
+    for (part, items) in parts(board) {
         let mut rest = items.as_slice();
         while !rest.is_empty() {
             let mut size = 0;
@@ -93,10 +93,12 @@ fn chunk(part: &str, items: &[Value]) -> Bytes {
 }
 
 /// The parts of a snapshot: what it is called, and its items.
-fn parts(board: &Board, now: Time) -> [(&'static str, Vec<Value>); 6] {
+fn parts(board: &Board) -> [(&'static str, Vec<Value>); 6] {
+    // As of its last event, so that a snapshot is the same for everyone at a position.
+    let now = board.ts.unwrap_or_default();
     [
         ("workers", board.workers.0.iter().map(|(id, worker)| with("worker_id", id, worker)).collect()),
-        ("queues", board.queues.0.iter().map(|(name, queue)| queue_item(board, name, queue, now)).collect()),
+        ("queues", board.queues.0.iter().map(|(name, queue)| queue_item(name, queue, now)).collect()),
         ("running", board.running.0.iter().map(|(id, task)| with("task_id", id, task)).collect()),
         ("parents", board.parents.open.iter().map(|(id, parent)| parent_item(board, *id, parent, now)).collect()),
         ("completed", board.recent.completed.iter().map(|event| value(&**event)).collect()),
@@ -105,14 +107,11 @@ fn parts(board: &Board, now: Time) -> [(&'static str, Vec<Value>); 6] {
 }
 
 /// A queue with its figures instead of what they are counted from.
-fn queue_item(board: &Board, name: &Name, queue: &Queue, now: Time) -> Value {
+fn queue_item(name: &Name, queue: &Queue, now: Time) -> Value {
     let mut item = with("queue", name, queue);
     if let (Value::Object(fields), Value::Object(figures)) = (&mut item, value(queue.figures(now))) {
         fields.retain(|field, _| !["waits", "runs", "ended"].contains(&field.as_str()));
         fields.extend(figures);
-        let verdict = verdict::of_queue(board, name, queue, now);
-        fields.insert("verdict".to_owned(), value(verdict.verdict));
-        fields.insert("reasons".to_owned(), value(verdict.reasons));
     }
     item
 }
