@@ -170,6 +170,12 @@ impl Settings {
         }
     }
 
+    /// A worker that is silent for so long is worth a word: two heartbeats and a half.
+    #[must_use]
+    pub fn quiet(&self) -> TimeDelta {
+        TimeDelta::milliseconds(2_500 * i64::from(self.heartbeat_seconds))
+    }
+
     /// What is wrong with them, in a sentence.
     ///
     /// # Errors

@@ -263,6 +263,14 @@ impl<'de, const MAX: usize> Deserialize<'de> for Text<MAX> {
     }
 }
 
+/// Tells a field that is `null` from one that is absent, with `#[serde(default, deserialize_with = "present")]`.
+///
+/// # Errors
+/// When the value is of another type.
+pub fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
 /// Free JSON, kept as it came.
 #[derive(Debug, Clone)]
 pub struct Free(pub KeptJson);

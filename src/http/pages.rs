@@ -133,6 +133,7 @@ impl Site {
             subscriptions: self.subscriptions.clone(),
             clock: self.clock.clone(),
             heartbeat_seconds: self.settings.heartbeat_seconds,
+            quiet: self.settings.quiet(),
             url: self.url.clone(),
         }
     }

@@ -71,12 +71,6 @@ impl Site {
         let before = self.streams.fetch_add(1, Ordering::Relaxed);
         (before < self.settings.stream_max_clients as usize).then_some(place)
     }
-
-    /// A worker that is silent for so long is worth a word: two heartbeats and a half.
-    #[must_use]
-    pub fn quiet(&self) -> chrono::TimeDelta {
-        chrono::TimeDelta::milliseconds(2_500 * i64::from(self.settings.heartbeat_seconds))
-    }
 }
 
 impl Drop for OpenStream {

@@ -41,16 +41,10 @@ pub struct View {
     pub clock: Clock,
     /// How often workers are asked to report.
     pub heartbeat_seconds: u32,
+    /// A worker that is silent for so long is worth a word.
+    pub quiet: chrono::TimeDelta,
     /// Where the server listens, for commands to try.
     pub url: String,
-}
-
-impl View {
-    /// A worker that is silent for so long is worth a word: two heartbeats and a half.
-    #[must_use]
-    pub fn quiet(&self) -> chrono::TimeDelta {
-        chrono::TimeDelta::milliseconds(2_500 * i64::from(self.heartbeat_seconds))
-    }
 }
 
 /// What a page is asked to show.

@@ -115,7 +115,7 @@ pub(super) fn render(view: &View, _: &Params) -> Result<Content, PageError> {
     let now = view.clock.now();
     let page = {
         let board = feed::read(&view.board);
-        Overview::of(&board, view.quiet(), now, view.url.clone())
+        Overview::of(&board, view.quiet, now, view.url.clone())
     };
     let title = match (page.verdict.verdict, page.stats.failed) {
         (verdict::Level::Stalled, _) => "(stalled) Overview".to_owned(),

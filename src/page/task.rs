@@ -37,7 +37,7 @@ pub(super) async fn render(view: &View, params: &Params) -> Result<Content, Page
     let name = format::clip(task.title.as_deref().unwrap_or(task.task_type.as_str()), 80);
     let waits = task.status == Status::Blocked && !task.depends_on.is_empty();
     let open = if waits { search::open_dependencies(view.store.pool(), id).await? } else { Vec::new() };
-    let verdict = verdict::of_task(&feed::read(&view.board), &task, &open, view.quiet(), view.clock.now());
+    let verdict = verdict::of_task(&feed::read(&view.board), &task, &open, view.quiet, view.clock.now());
     let page = TaskPage {
         verdict,
         payload: task.payload.as_ref().map(|json| format::clip(json.as_str(), LONGEST)),

@@ -103,15 +103,8 @@ impl Children {
         )
         .fetch_all(conn)
         .await?;
-        let count = |number: i64| u64::try_from(number).unwrap_or_default();
         for row in rows {
-            let counts = Counts {
-                pending: count(row.pending),
-                running: count(row.running),
-                completed: count(row.completed),
-                failed: count(row.failed),
-                cancelled: count(row.cancelled),
-            };
+            let counts = counts([row.pending, row.running, row.completed, row.failed, row.cancelled]);
             self.stored.entry(row.parent_task_id).or_default().insert(name(&row.name)?, counts);
         }
         Ok(())
@@ -145,25 +138,18 @@ impl Children {
         )
         .fetch_all(&mut *conn)
         .await?;
-        let count = |number: i64| u64::try_from(number).unwrap_or_default();
         let (mut turns, mut left) = (Vec::new(), false);
         for row in rows {
             let name = name(&row.name)?;
             let Some(delta) = self.deltas.get(&(row.parent_task_id, name.clone())) else { continue };
-            let counts = Counts {
-                pending: count(row.pending),
-                running: count(row.running),
-                completed: count(row.completed),
-                failed: count(row.failed),
-                cancelled: count(row.cancelled),
-            };
-            let old = Counts {
-                pending: count(row.pending - delta.pending),
-                running: count(row.running - delta.running),
-                completed: count(row.completed - delta.completed),
-                failed: count(row.failed - delta.failed),
-                cancelled: count(row.cancelled - delta.cancelled),
-            };
+            let counts = counts([row.pending, row.running, row.completed, row.failed, row.cancelled]);
+            let old = self::counts([
+                row.pending - delta.pending,
+                row.running - delta.running,
+                row.completed - delta.completed,
+                row.failed - delta.failed,
+                row.cancelled - delta.cancelled,
+            ]);
             left |= counts.total() == 0;
             let turn = Turn {
                 parent_task_id: row.parent_task_id,
@@ -185,6 +171,12 @@ impl Children {
         }
         Ok(turns)
     }
+}
+
+/// Counts as a row has them: pending, running, completed, failed, cancelled.
+fn counts(row: [i64; 5]) -> Counts {
+    let [pending, running, completed, failed, cancelled] = row.map(|number| u64::try_from(number).unwrap_or_default());
+    Counts { pending, running, completed, failed, cancelled }
 }
 
 const fn has_begun(counts: &Counts) -> bool {

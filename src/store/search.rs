@@ -38,6 +38,46 @@ pub struct TaskQuery {
     pub limit: i64,
 }
 
+/// The time and the id of tasks, with a tail.
+macro_rules! select_places {
+    ($tail:literal $(, $arg:expr)* $(,)?) => {
+        sqlx::query!("SELECT t.created_at, t.id FROM taskwatch.tasks t " + $tail $(, $arg)*)
+    };
+}
+
+/// A page of what a [`TaskQuery`] finds: the one statement of what its fields mean.
+macro_rules! narrowed {
+    ($select:ident, [$($head:tt)*], $query:ident, $found:ident) => {
+        $select!(
+            $($head)*
+            "WHERE (cardinality($1::text[]) = 0 OR t.status = ANY($1))
+               AND (cardinality($2::text[]) = 0 OR t.project_id = ANY($2))
+               AND (cardinality($3::text[]) = 0 OR t.queue = ANY($3))
+               AND (cardinality($4::text[]) = 0 OR t.task_type = ANY($4))
+               AND (cardinality($5::text[]) = 0 OR t.phase = ANY($5))
+               AND (cardinality($6::uuid[]) = 0 OR t.parent_task_id = ANY($6))
+               AND (cardinality($7::uuid[]) = 0 OR t.worker_id = ANY($7))
+               AND t.priority BETWEEN $8 AND $9
+               AND ($10::text IS NULL OR t.title ILIKE $10 OR t.task_type ILIKE $10 OR t.error ILIKE $10)
+               AND ($11::timestamptz IS NULL OR (t.created_at, t.id) < ($11, $12))
+             ORDER BY t.created_at DESC, t.id DESC LIMIT $13",
+            &$found.statuses as &[&str],
+            &$found.projects,
+            &$found.queues,
+            &$found.task_types,
+            &$found.phases,
+            &$query.parents,
+            &$query.workers,
+            i16::from($query.priority_min.unwrap_or(0)),
+            i16::from($query.priority_max.unwrap_or(9)),
+            $found.pattern,
+            $query.before.map(|(at, _)| at),
+            $query.before.map(|(_, id)| id),
+            $query.limit,
+        )
+    };
+}
+
 /// Values as SQL takes them.
 struct Narrowed<'a> {
     statuses: Vec<&'a str>,
@@ -69,35 +109,7 @@ impl<'a> Narrowed<'a> {
 /// When the database does not answer, or not within the time for pages.
 pub async fn tasks(pool: &PgPool, query: &TaskQuery) -> sqlx::Result<Vec<Task>> {
     let found = Narrowed::new(query);
-    let rows = select_tasks!(
-        "NULL::json",
-        "WHERE (cardinality($1::text[]) = 0 OR t.status = ANY($1))
-           AND (cardinality($2::text[]) = 0 OR t.project_id = ANY($2))
-           AND (cardinality($3::text[]) = 0 OR t.queue = ANY($3))
-           AND (cardinality($4::text[]) = 0 OR t.task_type = ANY($4))
-           AND (cardinality($5::text[]) = 0 OR t.phase = ANY($5))
-           AND (cardinality($6::uuid[]) = 0 OR t.parent_task_id = ANY($6))
-           AND (cardinality($7::uuid[]) = 0 OR t.worker_id = ANY($7))
-           AND t.priority BETWEEN $8 AND $9
-           AND ($10::text IS NULL OR t.title ILIKE $10 OR t.task_type ILIKE $10 OR t.error ILIKE $10)
-           AND ($11::timestamptz IS NULL OR (t.created_at, t.id) < ($11, $12))
-         ORDER BY t.created_at DESC, t.id DESC LIMIT $13",
-        &found.statuses as &[&str],
-        &found.projects,
-        &found.queues,
-        &found.task_types,
-        &found.phases,
-        &query.parents,
-        &query.workers,
-        i16::from(query.priority_min.unwrap_or(0)),
-        i16::from(query.priority_max.unwrap_or(9)),
-        found.pattern,
-        query.before.map(|(at, _)| at),
-        query.before.map(|(_, id)| id),
-        query.limit,
-    )
-    .fetch_all(pool)
-    .await?;
+    let rows = narrowed!(select_tasks, ["NULL::json",], query, found).fetch_all(pool).await?;
     rows.into_iter().map(Task::try_from).collect()
 }
 
@@ -107,35 +119,7 @@ pub async fn tasks(pool: &PgPool, query: &TaskQuery) -> sqlx::Result<Vec<Task>> 
 /// As [`tasks`].
 pub async fn places(pool: &PgPool, query: &TaskQuery) -> sqlx::Result<Vec<(Time, Uuid)>> {
     let found = Narrowed::new(query);
-    let rows = sqlx::query!(
-        "SELECT t.created_at, t.id FROM taskwatch.tasks t
-         WHERE (cardinality($1::text[]) = 0 OR t.status = ANY($1))
-           AND (cardinality($2::text[]) = 0 OR t.project_id = ANY($2))
-           AND (cardinality($3::text[]) = 0 OR t.queue = ANY($3))
-           AND (cardinality($4::text[]) = 0 OR t.task_type = ANY($4))
-           AND (cardinality($5::text[]) = 0 OR t.phase = ANY($5))
-           AND (cardinality($6::uuid[]) = 0 OR t.parent_task_id = ANY($6))
-           AND (cardinality($7::uuid[]) = 0 OR t.worker_id = ANY($7))
-           AND t.priority BETWEEN $8 AND $9
-           AND ($10::text IS NULL OR t.title ILIKE $10 OR t.task_type ILIKE $10 OR t.error ILIKE $10)
-           AND ($11::timestamptz IS NULL OR (t.created_at, t.id) < ($11, $12))
-         ORDER BY t.created_at DESC, t.id DESC LIMIT $13",
-        &found.statuses as &[&str],
-        &found.projects,
-        &found.queues,
-        &found.task_types,
-        &found.phases,
-        &query.parents,
-        &query.workers,
-        i16::from(query.priority_min.unwrap_or(0)),
-        i16::from(query.priority_max.unwrap_or(9)),
-        found.pattern,
-        query.before.map(|(at, _)| at),
-        query.before.map(|(_, id)| id),
-        query.limit,
-    )
-    .fetch_all(pool)
-    .await?;
+    let rows = narrowed!(select_places, [], query, found).fetch_all(pool).await?;
     Ok(rows.into_iter().map(|row| (row.created_at, row.id)).collect())
 }
 

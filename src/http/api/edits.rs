@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use axum::{Json as Out, extract::State, http::StatusCode};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use uuid::Uuid;
 
 use super::{
@@ -15,7 +15,7 @@ use super::{
 use crate::{
     http::{
         caller::Caller,
-        input::{Id, Json, Text},
+        input::{Id, Json, Text, present},
         problem::Problem,
         site::Site,
     },
@@ -56,11 +56,6 @@ pub(super) struct EditTask {
     /// All tasks that must complete first; only a blocked task gets others (409).
     #[schema(max_items = 1000)]
     depends_on: Option<Vec<Uuid>>,
-}
-
-/// Tells a field that is `null` from one that is absent.
-fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
-    Option::deserialize(deserializer).map(Some)
 }
 
 impl EditTask {

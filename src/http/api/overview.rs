@@ -133,7 +133,7 @@ pub(super) struct Overall {
 pub(super) async fn overall(State(site): State<Site>) -> Out<Overall> {
     let now = site.clock.now();
     let board = feed::read(&site.board);
-    Out(Overall { position: board.position, verdict: verdict::overall(&board, site.quiet(), now) })
+    Out(Overall { position: board.position, verdict: verdict::overall(&board, site.settings.quiet(), now) })
 }
 
 /// Everything the board shows, with the position it stands for: read `/events?after=<event_id>` from there.

@@ -1,14 +1,14 @@
 //! What operators decide about queues.
 
 use axum::{Json as Out, extract::State, http::StatusCode};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use super::tasks::unexpected;
 use crate::{
     clock::Time,
     http::{
         caller::Caller,
-        input::{Json, Named},
+        input::{Json, Named, present},
         problem::Problem,
         site::Site,
     },
@@ -71,10 +71,6 @@ pub(super) struct LimitQueue {
     /// The period of the rate limit, 1 to 86400 seconds. No stretch of this length sees more starts than the limit.
     #[schema(minimum = 1, maximum = 86400, default = 1)]
     rate_period_seconds: Option<u32>,
-}
-
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<u32>>, D::Error> {
-    Option::deserialize(deserializer).map(Some)
 }
 
 impl LimitQueue {

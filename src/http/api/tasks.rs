@@ -98,7 +98,7 @@ pub(super) async fn read(State(site): State<Site>, Id(id): Id) -> Result<Out<Tas
     let task = search::task(site.store.pool(), id).await?.ok_or(WriteError::NoTask(id))?;
     let waits = task.status == Status::Blocked && !task.depends_on.is_empty();
     let open = if waits { search::open_dependencies(site.store.pool(), id).await? } else { Vec::new() };
-    let verdict = verdict::of_task(&feed::read(&site.board), &task, &open, site.quiet(), site.clock.now());
+    let verdict = verdict::of_task(&feed::read(&site.board), &task, &open, site.settings.quiet(), site.clock.now());
     Ok(Out(TaskAndVerdict { task: task.into(), verdict }))
 }
 

@@ -26,13 +26,8 @@ impl Batch<'_> {
                 tasks.push((existing.clone(), false));
                 continue;
             }
-            if let Some(parent) = task.parent_task_id
-                && self.task(parent).is_some_and(|parent| !parent.is_parent)
-            {
-                // Before the child, so that whoever counts children knows their parent.
-                let children = self.children.of(parent);
-                self.decide(parent, transition::Command::BecomeParent { children }, None)?;
-            }
+            // Before the child, so that whoever counts children knows their parent.
+            self.adopt(task.parent_task_id);
             // What comes later in the same request is still to be done.
             let sum = self.dependencies(task.on_dependency_failure, &task.depends_on, Some(Status::Pending));
             let created = task.clone().into_task(inherited.as_ref(), sum != Dependencies::Done, self.now);

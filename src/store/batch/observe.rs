@@ -46,18 +46,22 @@ impl Batch<'_> {
                 self.decide(id, transition::Command::BecomeParent { children }, None)?;
             }
         }
-        let Some(task) = self.task(id) else { return Ok(true) };
-        let (parent, inherits) = (task.parent_task_id, task.inherits());
-        self.adopt(parent);
-        let project = parent.filter(|_| inherits).and_then(|id| self.task(id)).map(|parent| parent.project_id.clone());
-        if let Some(project) = project {
-            self.decide(id, transition::Command::Inherit(project), None)?;
-        }
+        self.adopt(self.task(id).and_then(|task| task.parent_task_id));
+        self.inherit(id);
         Ok(self.drafts.len() > recorded)
     }
 
+    /// A reported task without a project of its own has its parent's.
+    pub(super) fn inherit(&mut self, id: Uuid) {
+        let parent = self.task(id).filter(|task| task.inherits()).and_then(|task| task.parent_task_id);
+        if let Some(project) = parent.and_then(|id| self.task(id)).map(|parent| parent.project_id.clone()) {
+            // Nothing to change is fine.
+            let _ = self.decide(id, transition::Command::Inherit(project), None);
+        }
+    }
+
     /// A known task gets its first child.
-    fn adopt(&mut self, parent: Option<Uuid>) {
+    pub(super) fn adopt(&mut self, parent: Option<Uuid>) {
         if let Some(parent) = parent
             && self.task(parent).is_some_and(|task| !task.is_parent)
         {

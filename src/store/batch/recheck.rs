@@ -15,7 +15,7 @@ impl Batch<'_> {
         for (number, id) in rows {
             self.rechecked.push(*number);
             let Some(task) = self.task(*id) else { continue };
-            let (is_group, inherits, parent) = (task.close_when_done, task.inherits(), task.parent_task_id);
+            let is_group = task.close_when_done;
             // Nothing to change is fine: someone else may have seen to it.
             let children = self.children.of(*id);
             if !children.is_empty() {
@@ -28,10 +28,7 @@ impl Batch<'_> {
             } else {
                 let _ = self.settle_dependencies(*id);
             }
-            let project = parent.filter(|_| inherits).and_then(|id| self.task(id)).map(|task| task.project_id.clone());
-            if let Some(project) = project {
-                let _ = self.decide(*id, transition::Command::Inherit(project), None);
-            }
+            self.inherit(*id);
         }
         Answer::Done
     }
