@@ -6,7 +6,6 @@ use anyhow::{Context, bail};
 use chrono::TimeDelta;
 use sqlx::postgres::PgConnectOptions;
 use tokio::{
-    net::TcpListener,
     sync::mpsc,
     task::{JoinError, JoinSet},
 };
@@ -19,6 +18,7 @@ use crate::{
     demo,
     feed::{
         Callbacks, Tailer,
+        ledger::Ledger,
         tailer::{self, Wake},
         waiters::Waiters,
     },
@@ -86,7 +86,7 @@ impl App {
     pub async fn start(settings: Settings, options: Options) -> anyhow::Result<Self> {
         let Options { database, clock, callbacks, max_batch } = options;
         let listener =
-            TcpListener::bind(settings.listen).await.map_err(|error| cannot_listen(settings.listen, &error))?;
+            http::server::listen(settings.listen).map_err(|error| cannot_listen(settings.listen, &error))?;
         let address = listener.local_addr()?;
         let store = Store::open(database).await?;
         let epoch = log::epoch(store.pool()).await?;
@@ -133,6 +133,9 @@ impl App {
             pulses_until: NEVER,
             saved_position,
         };
+        let deliveries = subscriptions.deliveries();
+        let (most, most_each) = (settings.stream_max_clients as usize, settings.stream_max_per_address as usize);
+        let ledger = Arc::new(Ledger::new(most, most_each, clock.clone()));
         let demo = settings.demo.then(|| demo::Demo::new(format!("http://{address}")));
         let site = Site(Arc::new(site::Parts {
             settings,
@@ -147,7 +150,8 @@ impl App {
             fragments: Fragments::default(),
             metrics: Metrics::new(callbacks),
             stopping: stopping.clone(),
-            streams: Arc::default(),
+            ledger,
+            deliveries: deliveries.clone(),
         }));
 
         let mut tasks = JoinSet::new();
@@ -160,8 +164,13 @@ impl App {
             (over.clone(), tokio::spawn(demo.run(over)))
         });
         let serving = http::server::serve(listener, http::router(site.clone()), stopping.clone());
+        // Streams go on getting events while the server drains.
+        let delivering = deliveries.conduct(stopping.clone());
         tasks.spawn(async move {
-            serving.await;
+            tokio::select! {
+                () = serving => {}
+                () = delivering => {}
+            }
             ("http", Ok(()))
         });
         Ok(Self { address, stop: CancellationToken::new(), stopping, site, tasks, demo })

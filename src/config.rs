@@ -1,9 +1,12 @@
 //! Settings: each is a flag and an environment variable `TASKWATCH_…`. The README's table is checked against this.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 use chrono::TimeDelta;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::{model::lease::StalledPolicy, store::writer::Rules};
 
@@ -120,6 +123,18 @@ pub struct Settings {
     /// Streams open at once, in all.
     #[arg(long, env = "TASKWATCH_STREAM_MAX_CLIENTS", default_value_t = 10_000)]
     pub stream_max_clients: u32,
+    /// Streams open at once, of one address.
+    #[arg(long, env = "TASKWATCH_STREAM_MAX_PER_ADDRESS", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    pub stream_max_per_address: u32,
+    /// Compress streams for clients that take gzip, once for all of them: on or off.
+    #[arg(long, env = "TASKWATCH_STREAM_COMPRESSION", default_value = "on", value_parser = on_or_off, action = ArgAction::Set)]
+    pub stream_compression: bool,
+    /// Seconds after which a stream is ended so that its client comes back, perhaps to another server (varies by 10 %); 0: never.
+    #[arg(long, env = "TASKWATCH_STREAM_MAX_AGE_SECONDS", default_value_t = 43_200)]
+    pub stream_max_age_seconds: u32,
+    /// Addresses of reverse proxies whose X-Forwarded-For is believed, separated by commas.
+    #[arg(long, env = "TASKWATCH_TRUSTED_PROXIES", value_delimiter = ',', default_value = "127.0.0.1,::1")]
+    pub trusted_proxies: Vec<IpAddr>,
     /// Memory for recent frames, MiB.
     #[arg(long, env = "TASKWATCH_RING_MIB", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub ring_mib: u32,
@@ -155,6 +170,14 @@ pub struct DemoSettings {
     /// Stop after so many seconds; 0: never.
     #[arg(long, default_value_t = 0)]
     pub seconds: u64,
+}
+
+fn on_or_off(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        other => Err(format!("'{other}' is neither on nor off")),
+    }
 }
 
 impl Settings {

@@ -60,6 +60,14 @@ impl Bench {
         options.database(&name)
     }
 
+    /// The URL of a fresh database, for a server of its own.
+    pub(crate) fn database_url(&self) -> String {
+        let options = self.database();
+        let folder = options.get_socket().expect("it listens on a unix socket").display().to_string();
+        let name = options.get_database().expect("it has a name");
+        format!("postgres://{}@localhost/{name}?host={folder}", options.get_username())
+    }
+
     /// A server; its address, and what stops it.
     pub(crate) fn serve_on(&self, mut settings: Settings, options: Options) -> (String, CancellationToken) {
         self.servers.block_on(async {
@@ -119,11 +127,17 @@ impl Client {
 
     /// Reads something; how many bytes came.
     pub(crate) async fn get(&mut self, path: &str) -> usize {
+        self.text(path).await.len()
+    }
+
+    /// Reads something.
+    pub(crate) async fn text(&mut self, path: &str) -> String {
         let request = Request::get(path).header("host", &self.address).body(Full::default()).expect("a request");
         self.sender.ready().await.expect("the connection stands");
         let response = self.sender.send_request(request).await.expect("an answer");
         assert!(response.status().is_success(), "{path}: {}", response.status());
-        response.into_body().collect().await.expect("a body").to_bytes().len()
+        let body = response.into_body().collect().await.expect("a body").to_bytes();
+        String::from_utf8_lossy(&body).into_owned()
     }
 
     /// Registers a worker; its id.

@@ -1,13 +1,20 @@
 //! Load runs over HTTP against real servers and a private Postgres, all on this machine.
 //!
-//! `cargo bench` runs all; `cargo bench -- throughput`, `-- latency` or `-- history` one of them.
+//! `cargo bench` runs all; `cargo bench -- throughput`, `-- latency`, `-- history`, `-- fanout`, `-- slow` or `-- storm`
+//! one of them.
 
 #![expect(clippy::print_stdout, reason = "figures are what a benchmark is for")]
 #![expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a percentile's index")]
 
 mod bench;
+mod fanout;
+mod herd;
 mod history;
 mod latency;
+mod plain;
+mod server;
+mod slow;
+mod storm;
 mod throughput;
 
 use bench::Bench;
@@ -18,15 +25,28 @@ type Run = fn(&Bench, &Runtime);
 
 fn main() {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
+    if arguments.first().is_some_and(|argument| argument == "plain-server") {
+        Runtime::new().expect("a runtime can be made").block_on(plain::serve());
+        return;
+    }
     // `cargo test --benches` starts this too, without the flag; a load run is not a test.
     if !arguments.iter().any(|argument| argument == "--bench") {
         return;
     }
     let chosen = arguments.iter().find(|argument| !argument.starts_with('-'));
+    if chosen.is_some_and(|chosen| ["fanout", "slow", "storm"].contains(&chosen.as_str())) {
+        server::leave_the_first_core();
+    }
     let bench = Bench::start();
     let clients = Runtime::new().expect("a runtime can be made");
-    let runs: [(&str, Run); 3] =
-        [("throughput", throughput::run), ("latency", latency::run), ("history", history::run)];
+    let runs: [(&str, Run); 6] = [
+        ("throughput", throughput::run),
+        ("latency", latency::run),
+        ("history", history::run),
+        ("fanout", fanout::run),
+        ("slow", slow::run),
+        ("storm", storm::run),
+    ];
     for (name, run) in runs {
         if chosen.is_none_or(|chosen| chosen == name) {
             run(&bench, &clients);

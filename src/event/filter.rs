@@ -180,6 +180,18 @@ impl Filter {
         &self.pairs
     }
 
+    /// One spelling for all filters that mean the same: parameters and their values in order, without repetitions.
+    #[must_use]
+    pub fn canonical(&self) -> String {
+        let values = |value: &str| {
+            let values = value.split(',').map(str::trim).filter(|value| !value.is_empty());
+            values.map(str::to_owned).collect::<BTreeSet<_>>()
+        };
+        let pairs: std::collections::BTreeMap<_, _> =
+            self.pairs.iter().map(|(field, value)| (field, values(value))).collect();
+        serde_json::to_string(&pairs).expect("texts are JSON")
+    }
+
     /// The value given for a parameter, for forms; empty when it was not given.
     #[must_use]
     pub fn value(&self, field: &str) -> &str {

@@ -1,26 +1,184 @@
-//! The bytes of Server-Sent-Events frames. Built here alone, so that no text can ever break one.
+//! The bytes of the stream: Server-Sent Events or lines of JSON, native or as CloudEvents. Built here alone, so that no
+//! text can ever break a frame.
 //!
-//! One frame is `event:`, one `data:` line, and `id:` last: some clients adopt an id as soon as they read its line,
+//! An SSE frame is `event:`, one `data:` line, and `id:` last: some clients adopt an id as soon as they read its line,
 //! so an id must not come before the data it stands for. LF only. Never a comment, never a frame without data.
 
+use std::ops::Range;
+
 use bytes::{BufMut, Bytes, BytesMut};
+use serde::Serialize;
+use serde_json::json;
 
-use super::{EventId, Kind};
+use super::{Event, EventId, envelope::rfc3339};
 
-/// The frame of a stored event and its JSON.
-#[must_use]
-pub fn event(kind: Kind, json: &str, id: EventId) -> Bytes {
-    named(kind.name(), json, Some(id), None)
+/// How events travel.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Wire {
+    /// Server-Sent Events with `event:` lines.
+    #[default]
+    Named,
+    /// Server-Sent Events without them, for clients that hear unnamed messages only.
+    Unnamed,
+    /// One JSON object a line.
+    Lines,
 }
 
-/// A frame of the stream itself (`hello`, `heartbeat` …). `json` must be one line, as serde_json writes it.
+/// How an event is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// As it is stored.
+    #[default]
+    Native,
+    /// Within a CloudEvents 1.0 envelope.
+    CloudEvents,
+}
+
+/// What a reader gets: the two together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Form {
+    /// How events travel.
+    pub wire: Wire,
+    /// How an event is written.
+    pub format: Format,
+}
+
+/// A frame of the usual form, and where in it the JSON stands; other forms are made from it.
+#[derive(Debug, Clone)]
+pub struct Frame {
+    /// `event:`, `data:`, `id:`.
+    pub bytes: Bytes,
+    data: Range<usize>,
+    name_end: usize,
+}
+
+impl Frame {
+    /// The frame of an event and its JSON, which must be one line, as serde_json writes it. Without an id when it is
+    /// ephemeral.
+    #[must_use]
+    pub fn event(name: &str, json: &str, id: Option<EventId>) -> Self {
+        let bytes = named(name, json, id, None);
+        let name_end = "event: \n".len() + name.len();
+        let start = name_end + "data: ".len();
+        Self { bytes, data: start..start + json.len(), name_end }
+    }
+
+    /// The JSON of the event.
+    #[must_use]
+    pub fn json(&self) -> &[u8] {
+        &self.bytes[self.data.clone()]
+    }
+}
+
+impl Form {
+    /// Adds an event to what will be sent.
+    pub fn put(self, out: &mut BytesMut, frame: &Frame, event: &Event) {
+        match (self.wire, self.format) {
+            (Wire::Named, Format::Native) => out.put_slice(&frame.bytes),
+            (Wire::Unnamed, Format::Native) => out.put_slice(&frame.bytes[frame.name_end..]),
+            (Wire::Lines, Format::Native) => {
+                out.put_slice(frame.json());
+                out.put_u8(b'\n');
+            }
+            (wire, Format::CloudEvents) => {
+                let after = &frame.bytes[frame.data.end..];
+                match wire {
+                    Wire::Named => out.put_slice(&frame.bytes[..frame.data.start]),
+                    Wire::Unnamed => out.put_slice(b"data: "),
+                    Wire::Lines => {}
+                }
+                put_cloud_event(out, event, frame.json());
+                out.put_slice(if wire == Wire::Lines { b"\n" } else { after });
+            }
+        }
+    }
+
+    /// A frame of the stream itself (`hello`, `heartbeat` …), which is no event of the log. Where frames have no name,
+    /// the JSON says which it is: `{"event_type": "hello", "event_id": …, "retry_ms": …, "data": {…}}`.
+    #[must_use]
+    pub fn control(self, name: &str, data: &serde_json::Value, id: Option<EventId>, retry_ms: Option<u32>) -> Bytes {
+        if self.wire == Wire::Named {
+            return named(name, &data.to_string(), id, retry_ms);
+        }
+        let mut whole = json!({ "event_type": name, "data": data });
+        if let Some(id) = id {
+            whole["event_id"] = id.to_string().into();
+        }
+        if let Some(retry_ms) = retry_ms {
+            whole["retry_ms"] = retry_ms.into();
+        }
+        if self.format == Format::CloudEvents {
+            // Nothing else has this id: it names the moment of this stream, not an event of the log.
+            let id = format!("{name}-{:032x}", hash(&whole));
+            whole = json!({ "specversion": "1.0", "id": id, "source": SOURCE, "type": format!("taskwatch.stream.{name}"),
+                "datacontenttype": "application/json", "data": whole });
+        }
+        match self.wire {
+            Wire::Lines => Bytes::from(format!("{whole}\n")),
+            Wire::Named | Wire::Unnamed => unnamed(&whole.to_string(), id, retry_ms),
+        }
+    }
+}
+
+/// `source` of CloudEvents. Together with the id, which begins with the log's epoch, it names one event of all.
+const SOURCE: &str = "/taskwatch";
+
+fn hash(value: &serde_json::Value) -> u128 {
+    // FNV-1a: unlikely to meet another, and the same text gives the same id.
+    value.to_string().bytes().fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d, |hash, byte| {
+        (hash ^ u128::from(byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b)
+    })
+}
+
+/// CloudEvents 1.0, structured, with the native event as its data.
+fn put_cloud_event(out: &mut BytesMut, event: &Event, json: &[u8]) {
+    let name = event.event_type.name();
+    let ts = rfc3339(event.ts);
+    let id = event.event_id.clone().unwrap_or_else(|| format!("{name}-{ts}-{:016x}", hash_of(json)));
+    let subject = event.task_id.or(event.worker_id).map(|id| id.to_string());
+    let subject = subject.or_else(|| event.queue.as_ref().map(|queue| queue.as_str().to_owned()));
+    let head = json!({ "specversion": "1.0", "id": id, "source": SOURCE, "type": format!("taskwatch.{name}"),
+        "time": ts, "subject": subject, "datacontenttype": "application/json",
+        "dataschema": format!("/api/v1/schemas/{name}") });
+    let mut head = head;
+    if head["subject"].is_null()
+        && let Some(fields) = head.as_object_mut()
+    {
+        fields.remove("subject");
+    }
+    let head = head.to_string();
+    out.put_slice(head.trim_end_matches('}').as_bytes());
+    out.put_slice(b",\"data\":");
+    out.put_slice(json);
+    out.put_u8(b'}');
+}
+
+fn hash_of(json: &[u8]) -> u64 {
+    json.iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
+}
+
+/// An SSE frame with a name. `json` must be one line.
 #[must_use]
-pub fn named(name: &'static str, json: &str, id: Option<EventId>, retry_ms: Option<u32>) -> Bytes {
+pub fn named(name: &str, json: &str, id: Option<EventId>, retry_ms: Option<u32>) -> Bytes {
     let mut frame = BytesMut::with_capacity(json.len() + name.len() + 64);
     frame.put_slice(b"event: ");
-    frame.put_slice(name.as_bytes());
-    frame.put_slice(b"\ndata: ");
-    put_line(&mut frame, json);
+    put_line(&mut frame, name);
+    put_rest(&mut frame, json, id, retry_ms);
+    frame.freeze()
+}
+
+fn unnamed(json: &str, id: Option<EventId>, retry_ms: Option<u32>) -> Bytes {
+    let mut frame = BytesMut::with_capacity(json.len() + 64);
+    put_rest(&mut frame, json, id, retry_ms);
+    frame.freeze()
+}
+
+fn put_rest(frame: &mut BytesMut, json: &str, id: Option<EventId>, retry_ms: Option<u32>) {
+    frame.put_slice(b"data: ");
+    put_line(frame, json);
     if let Some(retry_ms) = retry_ms {
         frame.put_slice(format!("retry: {retry_ms}\n").as_bytes());
     }
@@ -28,7 +186,6 @@ pub fn named(name: &'static str, json: &str, id: Option<EventId>, retry_ms: Opti
         frame.put_slice(format!("id: {id}\n").as_bytes());
     }
     frame.put_u8(b'\n');
-    frame.freeze()
 }
 
 /// An unnamed frame of HTML: each line its own `data:` line.
@@ -56,13 +213,34 @@ fn put_line(frame: &mut BytesMut, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::envelope::Epoch;
+    use crate::event::{Kind, envelope::Epoch};
+
+    const ID: EventId = EventId { epoch: Epoch(0x5c1f_09ae), position: 184 };
+
+    fn written(wire: Wire, format: Format) -> String {
+        let event = Event::new(Kind::TaskCompleted, crate::clock::Time::UNIX_EPOCH);
+        let mut out = BytesMut::new();
+        Form { wire, format }.put(&mut out, &Frame::event("task_completed", "{\"a\":1}", Some(ID)), &event);
+        String::from_utf8_lossy(&out).into_owned()
+    }
 
     #[test]
     fn id_is_the_last_line() {
-        let id = EventId { epoch: Epoch(0x5c1f_09ae), position: 184 };
-        let frame = event(Kind::TaskCompleted, "{}", id);
-        assert_eq!(frame, "event: task_completed\ndata: {}\nid: 5c1f09ae-184\n\n");
+        assert_eq!(
+            written(Wire::Named, Format::Native),
+            "event: task_completed\ndata: {\"a\":1}\nid: 5c1f09ae-184\n\n"
+        );
+        assert_eq!(written(Wire::Unnamed, Format::Native), "data: {\"a\":1}\nid: 5c1f09ae-184\n\n");
+        assert_eq!(written(Wire::Lines, Format::Native), "{\"a\":1}\n");
+    }
+
+    #[test]
+    fn a_cloud_event_holds_the_native_event() {
+        let line = written(Wire::Lines, Format::CloudEvents);
+        assert!(line.starts_with("{\"") && line.ends_with(",\"data\":{\"a\":1}}\n"), "{line}");
+        let frame = written(Wire::Named, Format::CloudEvents);
+        assert!(frame.starts_with("event: task_completed\ndata: {") && frame.ends_with("}}\nid: 5c1f09ae-184\n\n"));
+        assert!(written(Wire::Unnamed, Format::CloudEvents).starts_with("data: {"));
     }
 
     #[test]

@@ -1,24 +1,30 @@
-//! The hub: a ring of encoded frames bounded by bytes, and a broadcast that wakes whoever follows live.
+//! The hub: a ring of encoded frames bounded by bytes, and the pages of the log that readers far behind share.
 
 use std::{
     collections::VecDeque,
     sync::{
         Arc, Mutex, PoisonError, RwLock,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 use super::Published;
+use crate::{
+    event::envelope::Epoch,
+    store::{Store, log},
+};
 
-/// Batches that a live reader may be behind before it reads from the ring instead.
-const BROADCAST: usize = 16;
 /// Frames handed out from the ring at once.
 const CHUNK: usize = 1_000;
+/// Pages of the log kept for readers that are behind the ring.
+const PAGES: usize = 4;
+/// Batches of ephemeral events that may wait for who follows; they can be computed again.
+const EPHEMERAL: usize = 16;
 
-/// One publication: stored events in order, or ephemeral ones.
+/// Ephemeral events.
 pub(super) type Batch = Arc<[Published]>;
 
 #[derive(Debug)]
@@ -26,7 +32,13 @@ pub(super) struct Hub {
     ring: RwLock<Ring>,
     oldest: AtomicI64,
     checked: Mutex<Instant>,
-    live: broadcast::Sender<Batch>,
+    /// Counts publications.
+    published: watch::Sender<u64>,
+    ephemeral: broadcast::Sender<Batch>,
+    /// Pages of the log, newest use last. The lock is held while one is read, so that many who are behind read it once.
+    pages: tokio::sync::Mutex<VecDeque<Page>>,
+    readers: AtomicUsize,
+    rows_read: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -36,36 +48,59 @@ struct Ring {
     max_bytes: usize,
     /// Position of the newest event handed in.
     head: i64,
+    /// Position of the oldest frame in the ring; `head + 1` when it is empty.
+    first: i64,
+}
+
+/// Positions `number × PAGE + 1` and on, as far as they were there when it was read.
+#[derive(Debug)]
+struct Page {
+    number: i64,
+    events: Arc<[Published]>,
 }
 
 impl Hub {
     pub(super) fn new(head: i64, oldest: i64, max_bytes: usize) -> Self {
-        let ring = Ring { frames: VecDeque::new(), bytes: 0, max_bytes, head };
+        let ring = Ring { frames: VecDeque::new(), bytes: 0, max_bytes, head, first: head + 1 };
         Self {
             ring: RwLock::new(ring),
             oldest: AtomicI64::new(oldest),
             checked: Mutex::new(Instant::now()),
-            live: broadcast::Sender::new(BROADCAST),
+            published: watch::Sender::new(0),
+            ephemeral: broadcast::Sender::new(EPHEMERAL),
+            pages: tokio::sync::Mutex::default(),
+            readers: AtomicUsize::new(0),
+            rows_read: AtomicU64::new(0),
         }
     }
 
-    /// Hands in the next stored events (or ephemeral ones, which the ring does not keep). Never waits for a reader.
-    pub(super) fn publish(&self, batch: Batch) {
-        let mut ring = self.ring.write().unwrap_or_else(PoisonError::into_inner);
-        for published in batch.iter() {
-            if let Some(id) = published.id {
-                ring.push(published.clone(), id.position);
+    /// Hands in the next stored events. Never waits for a reader.
+    pub(super) fn publish(&self, batch: Vec<Published>) {
+        {
+            let mut ring = self.ring.write().unwrap_or_else(PoisonError::into_inner);
+            for published in batch {
+                if let Some(id) = published.id {
+                    ring.push(published, id.position);
+                }
             }
         }
-        // Under the lock, so that who subscribes meanwhile gets each batch either from the ring or live. An error
-        // means that nobody listens.
-        let _ = self.live.send(batch);
+        self.published.send_modify(|count| *count += 1);
     }
 
-    /// A live reader and the head at that moment: every later event comes through the reader.
-    pub(super) fn subscribe(&self) -> (broadcast::Receiver<Batch>, i64) {
-        let ring = self.ring.read().unwrap_or_else(PoisonError::into_inner);
-        (self.live.subscribe(), ring.head)
+    /// Hands in events without a position, which the ring does not keep.
+    pub(super) fn publish_ephemeral(&self, batch: Vec<Published>) {
+        // An error means that nobody listens.
+        let _ = self.ephemeral.send(batch.into());
+    }
+
+    /// Tells when something was published since it was last looked at.
+    pub(super) fn publications(&self) -> watch::Receiver<u64> {
+        self.published.subscribe()
+    }
+
+    /// Ephemeral events from now on.
+    pub(super) fn ephemeral(&self) -> broadcast::Receiver<Batch> {
+        self.ephemeral.subscribe()
     }
 
     /// The oldest position that the log still has.
@@ -91,9 +126,22 @@ impl Hub {
         self.ring.read().unwrap_or_else(PoisonError::into_inner).head
     }
 
-    /// How many listen.
+    /// How many follow.
     pub(super) fn readers(&self) -> usize {
-        self.live.receiver_count()
+        self.readers.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn reader_came(&self) {
+        self.readers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn reader_left(&self) {
+        self.readers.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Rows of the log read for readers behind the ring.
+    pub(super) fn rows_read(&self) -> u64 {
+        self.rows_read.load(Ordering::Relaxed)
     }
 
     /// The frames after a position, as far as one chunk reaches; `None` when the ring no longer has the next one.
@@ -102,9 +150,45 @@ impl Hub {
         if position >= ring.head {
             return Some(Vec::new());
         }
-        let oldest = ring.head + 1 - i64::try_from(ring.frames.len()).unwrap_or(i64::MAX);
-        let skip = usize::try_from(position + 1 - oldest).ok()?;
+        let skip = usize::try_from(position + 1 - ring.first).ok()?;
         Some(ring.frames.range(skip..(skip + CHUNK).min(ring.frames.len())).cloned().collect())
+    }
+
+    /// The same from the ring or, behind it, from the log, up to the end of the log's page.
+    ///
+    /// # Errors
+    /// When the log has to be read and does not answer.
+    pub(super) async fn read_after(
+        &self,
+        store: &Store,
+        epoch: Epoch,
+        position: i64,
+    ) -> sqlx::Result<Arc<[Published]>> {
+        if let Some(frames) = self.after(position) {
+            return Ok(frames.into());
+        }
+        let number = position / log::PAGE;
+        let mut pages = self.pages.lock().await;
+        let reaches = |page: &Page| {
+            page.number == number
+                && page.events.last().and_then(|last| last.id).is_some_and(|last| last.position > position)
+        };
+        if let Some(found) = pages.iter().position(reaches)
+            && let Some(page) = pages.remove(found)
+        {
+            let events = page.events.clone();
+            pages.push_back(page);
+            return Ok(events);
+        }
+        let rows = log::page(store.pool(), epoch, number * log::PAGE).await?;
+        self.rows_read.fetch_add(rows.len() as u64, Ordering::Relaxed);
+        let events: Arc<[Published]> = rows.into_iter().map(Published::from).collect();
+        pages.retain(|page| page.number != number);
+        pages.push_back(Page { number, events: events.clone() });
+        while pages.len() > PAGES {
+            pages.pop_front();
+        }
+        Ok(events)
     }
 
     /// The newest frames that pass a test, newest first.
@@ -121,6 +205,7 @@ impl Ring {
         self.frames.push_back(published);
         while self.bytes > self.max_bytes {
             let Some(oldest) = self.frames.pop_front() else { break };
+            self.first += 1;
             self.bytes -= cost(&oldest);
         }
     }
@@ -128,5 +213,5 @@ impl Ring {
 
 /// What a frame takes in memory: its bytes, the parsed event beside it, and the bookkeeping.
 fn cost(published: &Published) -> usize {
-    2 * published.frame.len() + 512
+    2 * published.frame.bytes.len() + 512
 }

@@ -2,20 +2,28 @@
 //! each event, the hub keeps encoded frames, subscriptions follow at their own pace (law 7).
 
 pub mod callbacks;
+mod class;
+pub mod delivery;
 mod hub;
+pub mod ledger;
+pub mod pack;
 pub mod subscription;
 pub mod tailer;
 pub mod waiters;
 
-use std::sync::{Arc, RwLock};
+use std::{
+    sync::{Arc, RwLock},
+    time::Instant,
+};
 
 use crate::{
     board::Board,
-    event::{Event, EventId},
+    event::{Event, EventId, frame::Frame},
 };
-use bytes::Bytes;
 
 pub use callbacks::{Callbacks, Hook};
+pub use class::Limit;
+pub use delivery::{Deliveries, Delivery};
 pub use subscription::{Subscription, Subscriptions};
 pub use tailer::Tailer;
 
@@ -29,8 +37,10 @@ pub struct Published {
     pub id: Option<EventId>,
     /// What happened.
     pub event: Arc<Event>,
-    /// The bytes of its frame.
-    pub frame: Bytes,
+    /// Its frame.
+    pub frame: Frame,
+    /// When it was handed in here.
+    pub at: Instant,
 }
 
 /// Reads the board. A panic while someone held it cannot leave it half changed, so poison is ignored.

@@ -1,17 +1,17 @@
-//! A reader of the feed: a cursor, never a queue. Behind, it reads the ring, and behind that the log; at the head it
-//! is woken by the broadcast. Nothing is skipped and nobody waits for it.
+//! A reader of the feed within this process: a cursor, never a queue. Behind, it reads the ring, and behind that the
+//! log; at the head it is woken. Nothing is skipped and nobody waits for it.
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 use super::{
-    Published,
+    Deliveries, Published,
     hub::{Batch, Hub},
 };
 use crate::{
     event::{Event, Filter, envelope::Epoch},
-    store::{Store, log},
+    store::Store,
 };
 
 /// Opens subscriptions. Cheap to clone.
@@ -28,10 +28,10 @@ pub struct Subscription {
     hub: Arc<Hub>,
     store: Store,
     epoch: Epoch,
-    live: broadcast::Receiver<Batch>,
+    publications: watch::Receiver<u64>,
+    ephemeral: Option<broadcast::Receiver<Batch>>,
     cursor: i64,
     filter: Filter,
-    ephemeral: bool,
 }
 
 /// What came next.
@@ -83,18 +83,24 @@ impl Subscriptions {
         self.hub.age()
     }
 
+    /// Opens deliveries of bytes.
+    #[must_use]
+    pub fn deliveries(&self) -> Deliveries {
+        Deliveries::new(self.hub.clone(), self.store.clone(), self.epoch)
+    }
+
     /// Follows from behind a position, through a filter.
     #[must_use]
     pub fn follow(&self, after: i64, filter: Filter) -> Subscription {
-        let (live, _) = self.hub.subscribe();
+        self.hub.reader_came();
         Subscription {
             hub: self.hub.clone(),
             store: self.store.clone(),
             epoch: self.epoch,
-            live,
+            publications: self.hub.publications(),
+            ephemeral: Some(self.hub.ephemeral()),
             cursor: after,
             filter,
-            ephemeral: true,
         }
     }
 
@@ -123,73 +129,52 @@ impl Subscription {
     /// When the log has to be read and the database does not answer; the cursor stays, so it can be called again.
     pub async fn next(&mut self) -> sqlx::Result<Next> {
         loop {
+            self.publications.mark_unchanged();
             if self.cursor < self.hub.head() {
-                let events = match self.hub.after(self.cursor) {
-                    Some(frames) => frames,
-                    None => self.page().await?,
-                };
-                if !events.is_empty() {
-                    return Ok(self.take(events));
+                let events = self.hub.read_after(&self.store, self.epoch, self.cursor).await?;
+                if let Some(next) = self.take(&events) {
+                    return Ok(next);
                 }
             }
-            match self.live.recv().await {
-                Ok(batch) => {
-                    if let Some(next) = self.live_batch(&batch) {
-                        return Ok(next);
-                    }
+            let ephemeral = &mut self.ephemeral;
+            let ephemeral = async {
+                match ephemeral {
+                    Some(ephemeral) => ephemeral.recv().await,
+                    None => std::future::pending().await,
                 }
-                // What was dropped is in the ring or in the log.
-                Err(broadcast::error::RecvError::Lagged(_)) => {}
-                Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+            };
+            tokio::select! {
+                // The sender lives in the hub, which this holds.
+                _ = self.publications.changed() => {}
+                batch = ephemeral => if let Ok(batch) = batch {
+                    let (filter, position) = (&self.filter, self.cursor);
+                    let events = batch.iter().filter(|published| filter.matches(&published.event));
+                    return Ok(Next { events: events.cloned().collect(), position });
+                }
             }
         }
     }
 
-    /// A batch from the broadcast, when it is the next one; several waiting batches become one.
-    fn live_batch(&mut self, batch: &Batch) -> Option<Next> {
-        let mut events = Vec::new();
-        self.add(batch, &mut events)?;
-        while let Ok(batch) = self.live.try_recv() {
-            if self.add(&batch, &mut events).is_none() {
-                break;
-            }
-        }
-        Some(Next { events, position: self.cursor })
-    }
-
-    fn add(&mut self, batch: &Batch, events: &mut Vec<Published>) -> Option<()> {
-        match batch.first()?.id {
-            None if !self.ephemeral => return Some(()),
-            None => {}
-            Some(first) if first.position == self.cursor + 1 => {
-                self.cursor = batch.last()?.id?.position;
-            }
-            // Old news, or a hole: the loop reads from the ring.
-            Some(_) => return None,
-        }
-        events.extend(batch.iter().filter(|published| self.filter.matches(&published.event)).cloned());
-        Some(())
-    }
-
-    fn take(&mut self, mut events: Vec<Published>) -> Next {
-        if let Some(id) = events.last().and_then(|published| published.id) {
-            self.cursor = id.position;
-        }
-        if !self.filter.is_empty() {
-            events.retain(|published| self.filter.matches(&published.event));
-        }
-        Next { events, position: self.cursor }
-    }
-
-    async fn page(&self) -> sqlx::Result<Vec<Published>> {
-        let page = log::page(self.store.pool(), self.epoch, self.cursor).await?;
-        Ok(page.into_iter().map(Published::from).collect())
+    /// Moves the cursor over these events; `None` when they are all behind it.
+    fn take(&mut self, events: &[Published]) -> Option<Next> {
+        let last = events.last()?.id?.position;
+        let after = self.cursor;
+        self.cursor = last.max(after);
+        let new = events.iter().filter(|published| published.id.is_some_and(|id| id.position > after));
+        let passed = new.filter(|published| self.filter.matches(&published.event)).cloned().collect();
+        (last > after).then_some(Next { events: passed, position: last })
     }
 
     /// Leaves out events that have no position.
     #[must_use]
-    pub const fn stored_only(mut self) -> Self {
-        self.ephemeral = false;
+    pub fn stored_only(mut self) -> Self {
+        self.ephemeral = None;
         self
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.hub.reader_left();
     }
 }

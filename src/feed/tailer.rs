@@ -13,7 +13,7 @@ use tokio::{
 use super::{Callbacks, Published, SharedBoard, Subscriptions, hub::Hub};
 use crate::{
     board::{Board, OutOfOrder},
-    event::{Event, envelope::Epoch, frame},
+    event::{Event, envelope::Epoch, frame::Frame},
     store::{
         Store,
         log::{self, Reader, Recorded},
@@ -31,8 +31,8 @@ const CHUNK: usize = 512;
 
 impl From<Recorded> for Published {
     fn from(recorded: Recorded) -> Self {
-        let frame = frame::event(recorded.event.event_type, &recorded.json, recorded.id);
-        Self { id: Some(recorded.id), event: recorded.event, frame }
+        let frame = Frame::event(recorded.event.event_type.name(), &recorded.json, Some(recorded.id));
+        Self { id: Some(recorded.id), event: recorded.event, frame, at: std::time::Instant::now() }
     }
 }
 
@@ -109,7 +109,7 @@ impl Tailer {
             for published in &page {
                 board.apply(&published.event)?;
             }
-            hub.publish(page.into());
+            hub.publish(page);
         }
         let board: SharedBoard = Arc::new(std::sync::RwLock::new(board));
         let subscriptions = Subscriptions::new(hub.clone(), store.clone(), epoch);
@@ -199,7 +199,7 @@ impl Tailer {
                 }
                 self.callbacks.fire(&published.event);
             }
-            self.hub.publish(chunk.into());
+            self.hub.publish(chunk);
             tokio::task::yield_now().await;
         }
         Ok(())
@@ -212,8 +212,9 @@ impl Tailer {
                 let json = crate::event::truncate::encode(&event);
                 Published {
                     id: None,
-                    frame: frame::named(event.event_type.name(), &json, None, None),
+                    frame: Frame::event(event.event_type.name(), &json, None),
                     event: Arc::new(event),
+                    at: std::time::Instant::now(),
                 }
             })
             .collect();
@@ -224,6 +225,6 @@ impl Tailer {
                 let _ = board.apply(&published.event);
             }
         }
-        self.hub.publish(published.into());
+        self.hub.publish_ephemeral(published);
     }
 }

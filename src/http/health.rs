@@ -1,6 +1,6 @@
 //! `/healthz`, `/readyz`, `/metrics`.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::time::Duration;
 
 use axum::{
     Json as Out,
@@ -11,7 +11,7 @@ use axum::{
 use serde::Serialize;
 
 use super::{problem::Problem, site::Site};
-use crate::{feed, store::log};
+use crate::{feed, metrics::Sources, store::log};
 
 /// The tailer may be this far behind the log and still count as current.
 const CURRENT: i64 = 10_000;
@@ -64,7 +64,7 @@ pub(super) async fn readyz(State(site): State<Site>) -> Result<Out<Health>, Prob
 pub(super) async fn metrics(State(site): State<Site>) -> impl IntoResponse {
     let stats = feed::read(&site.board).stats(site.clock.now());
     let position = feed::read(&site.board).position;
-    let streams = site.streams.load(Ordering::Relaxed);
-    let text = site.metrics.render(&stats, position, streams, site.writer.counters());
+    let (ledger, deliveries, writer) = (&site.ledger, &site.deliveries, site.writer.counters());
+    let text = site.metrics.render(Sources { stats: &stats, position, ledger, deliveries, writer });
     ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
 }

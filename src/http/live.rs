@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use axum::{
     body::Body,
-    extract::{Query, State},
-    http::{HeaderValue, StatusCode, header},
+    extract::{Extension, Query, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
@@ -14,14 +14,15 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use super::{
-    pages,
+    caller, pages,
     problem::Problem,
-    site::{OpenStream, Site},
+    site::Site,
     stream::Cut,
 };
 use crate::{
     config::Live,
-    event::frame,
+    event::frame::{self, Form, Wire},
+    feed::ledger::{Ending, Opening, Peer, Place, Purpose},
     page::{Fragment, PAGES},
 };
 
@@ -33,12 +34,14 @@ struct Viewer {
     fragments: watch::Receiver<Fragment>,
     fresh: bool,
     ended: bool,
-    _place: OpenStream,
+    place: Place,
 }
 
 /// Follow a page: `page` names it, `id` is the id in its path, the rest are its filters.
 pub(super) async fn live(
     State(site): State<Site>,
+    peer: Option<Extension<Peer>>,
+    headers: HeaderMap,
     Query(pairs): Query<Vec<(String, String)>>,
 ) -> Result<Response, Problem> {
     if site.settings.live == Live::Off {
@@ -50,15 +53,21 @@ pub(super) async fn live(
     })?;
     let rest: Vec<_> = pairs.iter().filter(|(name, _)| name != "page" && name != "id").cloned().collect();
     let params = pages::params(page, value("id"), &rest)?;
-    let place = site.open_stream().ok_or_else(|| {
-        Problem::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "too_many_streams",
-            "too many streams are open; the page polls meanwhile",
-        )
+    let peer = peer.map(|Extension(peer)| peer);
+    let opening = Opening {
+        purpose: Purpose::Page,
+        address: caller::address(&site.settings, peer.as_ref(), &headers),
+        user_agent: caller::user_agent(&headers),
+        query: pairs.clone(),
+        form: Form { wire: Wire::Unnamed, ..Form::default() },
+        gzip: false,
+    };
+    let place = site.ledger.enter(opening, site.subscriptions.head(), peer.as_ref()).map_err(|full| {
+        let detail = "too many streams are open; the page polls meanwhile";
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, full.as_str(), detail)
     })?;
     let fragments = site.fragments.follow(&site.view(), page, &params).await?;
-    let viewer = Viewer { site, fragments, fresh: true, ended: false, _place: place };
+    let viewer = Viewer { site, fragments, fresh: true, ended: false, place };
     let body = stream::unfold(viewer, |mut viewer| async move { viewer.next().await.map(|item| (item, viewer)) });
     let mut response = Body::from_stream(body).into_response();
     let headers = response.headers_mut();
@@ -75,23 +84,34 @@ impl Viewer {
         }
         if self.fresh {
             self.fresh = false;
-            return Some(Ok(self.fragments.borrow_and_update().frame.clone()));
+            return self.sends();
         }
         tokio::select! {
             changed = self.fragments.changed() => match changed {
-                Ok(()) => Some(Ok(self.fragments.borrow_and_update().frame.clone())),
+                Ok(()) => self.sends(),
                 // The page is gone (its task was deleted); the client comes back and is told.
-                Err(_) => self.cut(),
+                Err(_) => self.cut(Ending::PageGone),
             },
             () = tokio::time::sleep(HEARTBEAT) => {
                 let data = json!({ "age_ms": pages::age_ms(&self.site), "position": self.site.subscriptions.head() });
                 Some(Ok(frame::named("heartbeat", &data.to_string(), None, None)))
             }
-            () = self.site.stopping.cancelled() => self.cut(),
+            () = self.site.stopping.cancelled() => self.cut(Ending::Drain),
         }
     }
 
-    fn cut(&mut self) -> Option<Result<Bytes, Cut>> {
+    fn sends(&mut self) -> Option<Result<Bytes, Cut>> {
+        let (frame, position) = {
+            let fragment = self.fragments.borrow_and_update();
+            (fragment.frame.clone(), fragment.position)
+        };
+        self.place.sent(1, frame.len());
+        self.place.shows(position);
+        Some(Ok(frame))
+    }
+
+    fn cut(&mut self, ending: Ending) -> Option<Result<Bytes, Cut>> {
+        self.place.ends(ending);
         self.ended = true;
         Some(Err(Cut))
     }

@@ -1,15 +1,29 @@
-//! The accept loop: header time-out, small buffers, a cap on connections, graceful end.
+//! The accept loop: HTTP/1.1 and HTTP/2 without TLS (h2c), header time-out, small buffers, a cap on connections,
+//! graceful end.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use axum::{Router, body::Body, extract::Request};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{net::TcpListener, sync::Semaphore};
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustix::net::sockopt;
+use tokio::{
+    net::{TcpListener, TcpSocket, TcpStream},
+    sync::Semaphore,
+};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::socket::Socket;
+use crate::feed::ledger::Peer;
 
 /// Time from the first byte of a connection (or the end of the last answer) to the end of a request's headers.
 const HEADERS: Duration = Duration::from_secs(15);
@@ -17,19 +31,45 @@ const HEADERS: Duration = Duration::from_secs(15);
 const BUFFER: usize = 32 * 1024;
 /// Connections open at once.
 const CONNECTIONS: usize = 20_000;
+/// Connections that wait to be accepted, as far as the system allows: all clients of a server that was restarted come
+/// back within seconds.
+const BACKLOG: u32 = 4_096;
+/// What the kernel keeps for a peer that reads slowly, bytes (it doubles this).
+const SEND_BUFFER: usize = 128 * 1024;
+/// A peer that acknowledges nothing for so long is gone.
+const VANISHED_MS: u32 = 30_000;
+/// Streams within one HTTP/2 connection.
+const STREAMS: u32 = 200;
+/// What one HTTP/2 stream may have buffered, bytes.
+const STREAM_BUFFER: usize = 64 * 1024;
 /// How long open connections may take to end when the server stops.
 const DRAIN: Duration = Duration::from_secs(5);
 /// Pause after the system refused a connection (too many open files).
 const PAUSE: Duration = Duration::from_millis(100);
+/// Pause before the first bytes of a connection are looked at again.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
+/// Opens the socket.
+///
+/// # Errors
+/// When the address cannot be had.
+pub fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    // Accepted connections inherit it.
+    socket.set_send_buffer_size(u32::try_from(SEND_BUFFER).unwrap_or(u32::MAX))?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
 
 /// Serves until `stopping` is cancelled and the connections have ended.
 pub async fn serve(listener: TcpListener, router: Router, stopping: CancellationToken) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { return };
-        let stream = tokio::select! {
+        let (stream, address) = tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
+                Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(PAUSE).await;
@@ -40,14 +80,41 @@ pub async fn serve(listener: TcpListener, router: Router, stopping: Cancellation
         };
         // Frames are small and must leave at once.
         let _ = stream.set_nodelay(true);
+        // Not every system knows it; then the kernel's own patience holds.
+        let _ = sockopt::set_tcp_user_timeout(&stream, VANISHED_MS);
+        let _ = sockopt::set_socket_keepalive(&stream, true);
+        let peer = Peer { address: address.ip(), stuck: Arc::new(AtomicBool::new(false)) };
         let (router, stopping) = (router.clone(), stopping.clone());
         tokio::spawn(async move {
-            let service = service_fn(move |request: Request<Incoming>| router.clone().oneshot(request.map(Body::new)));
-            let mut builder = http1::Builder::new();
-            builder.timer(TokioTimer::new()).header_read_timeout(HEADERS).max_buf_size(BUFFER);
-            let connection = builder.serve_connection(TokioIo::new(Socket::new(stream)), service);
-            let mut connection = std::pin::pin!(connection);
-            // A connection that breaks is the peer's business.
+            connection(stream, peer, router, stopping).await;
+            drop(place);
+        });
+    }
+    drop(listener);
+    let all = u32::try_from(CONNECTIONS).unwrap_or(u32::MAX);
+    if tokio::time::timeout(DRAIN, places.acquire_many(all)).await.is_err() {
+        tracing::warn!("some connections did not end in time and are cut");
+    }
+}
+
+/// One connection to its end. One that breaks is the peer's business.
+async fn connection(stream: TcpStream, peer: Peer, router: Router, stopping: CancellationToken) {
+    let second = tokio::select! {
+        version = tokio::time::timeout(HEADERS, is_http2(&stream)) => match version {
+            Ok(Ok(second)) => second,
+            Ok(Err(_)) | Err(_) => return,
+        },
+        () = stopping.cancelled() => return,
+    };
+    let socket = TokioIo::new(Socket::new(stream, peer.stuck.clone()));
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer.clone());
+        router.clone().oneshot(request.map(Body::new))
+    });
+    // The same for both, which have no type in common.
+    macro_rules! drive {
+        ($connection:expr) => {{
+            let mut connection = std::pin::pin!($connection);
             let ended = tokio::select! {
                 _ = connection.as_mut() => true,
                 () = stopping.cancelled() => false,
@@ -56,12 +123,32 @@ pub async fn serve(listener: TcpListener, router: Router, stopping: Cancellation
                 connection.as_mut().graceful_shutdown();
                 let _ = connection.await;
             }
-            drop(place);
-        });
+        }};
     }
-    drop(listener);
-    let all = u32::try_from(CONNECTIONS).unwrap_or(u32::MAX);
-    if tokio::time::timeout(DRAIN, places.acquire_many(all)).await.is_err() {
-        tracing::warn!("some connections did not end in time and are cut");
+    if second {
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder.timer(TokioTimer::new()).keep_alive_interval(HEADERS).keep_alive_timeout(HEADERS);
+        builder.max_concurrent_streams(STREAMS).max_send_buf_size(STREAM_BUFFER).max_header_list_size(16 * 1024);
+        drive!(builder.serve_connection(socket, service));
+    } else {
+        let mut builder = http1::Builder::new();
+        builder.timer(TokioTimer::new()).header_read_timeout(HEADERS).max_buf_size(BUFFER);
+        drive!(builder.serve_connection(socket, service));
+    }
+}
+
+/// Looks at the first bytes, without taking them: HTTP/2 begins with `PRI`, and no request of HTTP/1 does.
+async fn is_http2(stream: &TcpStream) -> std::io::Result<bool> {
+    const PREFACE: &[u8] = b"PRI";
+    let mut first = [0; PREFACE.len()];
+    loop {
+        let seen = stream.peek(&mut first).await?;
+        if seen == 0 || first[..seen] != PREFACE[..seen] {
+            return Ok(false);
+        }
+        if seen == PREFACE.len() {
+            return Ok(true);
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
     }
 }

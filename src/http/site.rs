@@ -1,9 +1,6 @@
 //! What handlers work with. They reach the feed through subscriptions only, never the hub.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
@@ -11,7 +8,7 @@ use super::api::snapshot::Snapshots;
 use crate::{
     clock::Clock,
     config::Settings,
-    feed::{SharedBoard, Subscriptions, waiters::Waiters},
+    feed::{Deliveries, SharedBoard, Subscriptions, ledger::Ledger, waiters::Waiters},
     metrics::Metrics,
     page::Fragments,
     store::{Store, Writer},
@@ -48,33 +45,15 @@ pub struct Parts {
     pub metrics: Metrics,
     /// Set when the server stops.
     pub stopping: CancellationToken,
-    /// Streams that are open.
-    pub streams: Arc<AtomicUsize>,
+    /// Streams that are open, and those that ended.
+    pub ledger: Arc<Ledger>,
+    /// Events as bytes for streams.
+    pub deliveries: Deliveries,
 }
 
 impl std::ops::Deref for Site {
     type Target = Parts;
     fn deref(&self) -> &Parts {
         &self.0
-    }
-}
-
-/// Counts an open stream for as long as it lives.
-#[derive(Debug)]
-pub struct OpenStream(Arc<AtomicUsize>);
-
-impl Site {
-    /// A place for one more stream; `None` when there are too many.
-    #[must_use]
-    pub fn open_stream(&self) -> Option<OpenStream> {
-        let place = OpenStream(self.streams.clone());
-        let before = self.streams.fetch_add(1, Ordering::Relaxed);
-        (before < self.settings.stream_max_clients as usize).then_some(place)
-    }
-}
-
-impl Drop for OpenStream {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

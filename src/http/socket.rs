@@ -4,8 +4,13 @@
 //! (hyperium/hyper#3121); the limit has to sit here.
 
 use std::{
+    future::Future,
     io,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -13,7 +18,7 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    time::{Instant, Sleep},
+    time::Sleep,
 };
 
 /// Longest time without a single byte taken by the peer while there is something to write.
@@ -23,31 +28,28 @@ const STUCK: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct Socket {
     stream: TcpStream,
-    limit: Pin<Box<Sleep>>,
-    waiting: bool,
+    limit: Option<Pin<Box<Sleep>>>,
+    /// Told to whoever wants to know why the connection ended.
+    stuck: Arc<AtomicBool>,
 }
 
 impl Socket {
-    pub(super) fn new(stream: TcpStream) -> Self {
-        Self { stream, limit: Box::pin(tokio::time::sleep(STUCK)), waiting: false }
+    pub(super) const fn new(stream: TcpStream, stuck: Arc<AtomicBool>) -> Self {
+        Self { stream, limit: None, stuck }
     }
 
     /// Takes note of how a write went.
     fn watch<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_ready() {
-            self.waiting = false;
+            self.limit = None;
             return written;
         }
-        if !self.waiting {
-            self.waiting = true;
-            self.limit.as_mut().reset(Instant::now() + STUCK);
-        }
-        ready!(self.limit.as_mut().poll(cx));
+        let limit = self.limit.get_or_insert_with(|| Box::pin(tokio::time::sleep(STUCK)));
+        ready!(limit.as_mut().poll(cx));
+        self.stuck.store(true, Ordering::Relaxed);
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer stopped reading")))
     }
 }
-
-use std::future::Future;
 
 impl AsyncRead for Socket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {

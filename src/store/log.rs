@@ -6,7 +6,10 @@ use sqlx::{Connection, PgConnection, PgExecutor, PgPool};
 use uuid::Uuid;
 
 use super::{Store, connect::limited};
-use crate::event::{Draft, Event, EventId, envelope::Epoch};
+use crate::{
+    clock::Time,
+    event::{Draft, Event, EventId, envelope::Epoch},
+};
 
 /// Most events in one read. Positions are dense, so the bound on the position is a bound on the rows.
 pub const PAGE: i64 = 1_000;
@@ -96,6 +99,29 @@ pub async fn ends(db: impl PgExecutor<'_>) -> sqlx::Result<Ends> {
     )
     .fetch_one(db)
     .await
+}
+
+/// The position of the last event before a time, or at it when it counts as well. Times rise with positions but for
+/// what the clocks of several servers differ, so this is a search by halves.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn position_before(pool: &PgPool, time: Time, inclusive: bool) -> sqlx::Result<i64> {
+    let ends = ends(pool).await?;
+    let (mut low, mut high) = (ends.oldest - 1, ends.head);
+    while low < high {
+        let middle = low + (high - low + 1) / 2;
+        let at = sqlx::query_scalar!("SELECT at FROM taskwatch.events WHERE position = $1", middle)
+            .fetch_optional(pool)
+            .await?;
+        // Retention may have removed it meanwhile; then it was early.
+        if at.is_none_or(|at| at < time || (inclusive && at == time)) {
+            low = middle;
+        } else {
+            high = middle - 1;
+        }
+    }
+    Ok(low)
 }
 
 /// Up to [`PAGE`] events after a position, in order.

@@ -11,9 +11,9 @@ mod overview;
 mod queues;
 mod records;
 mod reports;
-
 mod schedules;
 pub mod snapshot;
+mod streams;
 mod tasks;
 mod workers;
 
@@ -75,6 +75,7 @@ pub fn router() -> OpenApiRouter<Site> {
         .routes(routes!(overview::stats))
         .routes(routes!(overview::overall))
         .routes(routes!(super::stream::events))
+        .routes(routes!(streams::streams))
         .routes(routes!(super::health::healthz))
         .routes(routes!(super::health::readyz))
 }

@@ -1,6 +1,9 @@
 //! The board as JSON: whole for `GET /api/v1/snapshot`, in frames at the start of a stream.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -13,18 +16,18 @@ use crate::{
     event::{
         EventId,
         envelope::{Epoch, rfc3339},
-        frame,
+        frame::Form,
     },
-    feed::{self, SharedBoard},
+    feed::{self, SharedBoard, pack::Packed},
     model::Name,
 };
 
 /// Largest frame of a snapshot, bytes of JSON.
 const MAX_CHUNK: usize = 48 * 1024;
 
-/// The board as one JSON object.
+/// The board as one JSON object, with the position it shows.
 #[must_use]
-pub fn json(board: &SharedBoard, epoch: Epoch) -> String {
+pub fn json(board: &SharedBoard, epoch: Epoch) -> (i64, String) {
     let board = feed::read(board).clone();
     let mut whole = serde_json::Map::new();
     whole.insert("event_id".to_owned(), EventId { epoch, position: board.position }.to_string().into());
@@ -34,12 +37,12 @@ pub fn json(board: &SharedBoard, epoch: Epoch) -> String {
     for (part, items) in parts(&board) {
         whole.insert(part.to_owned(), Value::Array(items));
     }
-    Value::Object(whole).to_string()
+    (board.position, Value::Object(whole).to_string())
 }
 
 /// The frames of the last snapshot, shared by all readers that begin at the same position.
 #[derive(Debug, Default)]
-pub struct Snapshots(Mutex<Option<Frames>>);
+pub struct Snapshots(Mutex<HashMap<Form, Frames>>);
 
 /// A snapshot as frames. Only the last has an id: whoever is cut off before has seen no snapshot and starts again.
 #[derive(Debug, Clone)]
@@ -47,28 +50,28 @@ pub struct Frames {
     /// The position it shows.
     pub position: i64,
     /// The bytes.
-    pub frames: Arc<[Bytes]>,
+    pub frames: Arc<[Arc<Packed>]>,
 }
 
 impl Snapshots {
     /// The snapshot as of now.
-    pub fn frames(&self, board: &SharedBoard, epoch: Epoch) -> Frames {
+    pub fn frames(&self, board: &SharedBoard, epoch: Epoch, form: Form) -> Frames {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let position = feed::read(board).position;
-        if let Some(frames) = last.as_ref().filter(|frames| frames.position == position) {
+        if let Some(frames) = last.get(&form).filter(|frames| frames.position == position) {
             return frames.clone();
         }
         // A copy, so that the tailer does not wait for the encoding.
         let board = feed::read(board).clone();
-        let frames = Frames { position: board.position, frames: encode(&board, epoch).into() };
-        *last = Some(frames.clone());
+        let frames = Frames { position: board.position, frames: encode(&board, epoch, form).into() };
+        last.insert(form, frames.clone());
         frames
     }
 }
 
-fn encode(board: &Board, epoch: Epoch) -> Vec<Bytes> {
+fn encode(board: &Board, epoch: Epoch, form: Form) -> Vec<Arc<Packed>> {
     let id = EventId { epoch, position: board.position };
-    let mut frames = vec![chunk("counts", &[value(&board.tasks)])];
+    let mut frames = vec![chunk(form, "counts", &[value(&board.tasks)])];
     for (part, items) in parts(board) {
         let mut rest = items.as_slice();
         while !rest.is_empty() {
@@ -79,17 +82,17 @@ fn encode(board: &Board, epoch: Epoch) -> Vec<Bytes> {
                 first || size <= MAX_CHUNK
             });
             let (now, later) = rest.split_at(fits.count());
-            frames.push(chunk(part, now));
+            frames.push(chunk(form, part, now));
             rest = later;
         }
     }
-    let end = json!({ "position": id.position, "ts": board.ts.map(rfc3339) }).to_string();
-    frames.push(frame::named("snapshot_end", &end, Some(id), None));
-    frames
+    let end = json!({ "position": id.position, "ts": board.ts.map(rfc3339) });
+    frames.push(form.control("snapshot_end", &end, Some(id), None));
+    frames.into_iter().map(|frame| Arc::new(Packed::new(frame))).collect()
 }
 
-fn chunk(part: &str, items: &[Value]) -> Bytes {
-    frame::named("snapshot", &json!({ "part": part, "items": items }).to_string(), None, None)
+fn chunk(form: Form, part: &str, items: &[Value]) -> Bytes {
+    form.control("snapshot", &json!({ "part": part, "items": items }), None, None)
 }
 
 /// The parts of a snapshot: what it is called, and its items.

@@ -1,0 +1,355 @@
+//! Delivery of the feed to streams: bytes ready to be written, shared by all readers of a [`Class`].
+//!
+//! After quiet an event goes out at once; under load readers are woken at most every few milliseconds, the longer the
+//! more there are, so that the cost of waking stays below the cost of what it brings. The writer, the tailer and the
+//! ring know nothing of it.
+
+use std::{
+    collections::HashMap,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
+    },
+    task::{Context, Poll, Waker, ready},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Published,
+    class::{Chunk, Class, Found, Limit},
+    hub::Hub,
+};
+use crate::{
+    clock::Time,
+    event::{Filter, envelope::Epoch, frame::Form},
+    store::Store,
+};
+
+/// Pause between two wakes per reader: a wake and a write take 3 to 5 µs, so readers take half of the machine at most.
+const PAUSE_EACH: Duration = Duration::from_micros(8);
+/// Longest such pause.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Memory for the chunks of all classes; each has at least [`LEAST`].
+const CHUNKS: usize = 64 * 1024 * 1024;
+const LEAST: usize = 128 * 1024;
+const MOST: usize = 2 * 1024 * 1024;
+/// A class without readers is kept as long as clients may take to come back.
+const LINGER: Duration = Duration::from_secs(20);
+/// Pause before the log is read again after it did not answer.
+const READ_AGAIN: Duration = Duration::from_secs(1);
+
+/// Opens deliveries. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Deliveries(Arc<Parts>);
+
+#[derive(Debug)]
+struct Parts {
+    hub: Arc<Hub>,
+    store: Store,
+    epoch: Epoch,
+    classes: Mutex<HashMap<Key, Kept>>,
+    draining: AtomicBool,
+}
+
+/// Which class: the filter in one spelling, and the form.
+type Key = (String, Form);
+
+#[derive(Debug)]
+struct Kept {
+    class: Arc<Class>,
+    used: Instant,
+}
+
+/// One reader's place in the feed.
+pub struct Delivery {
+    parts: Arc<Parts>,
+    class: Arc<Class>,
+    /// Its place among the readers of its class.
+    place: usize,
+    progress: Arc<Progress>,
+    gzip: bool,
+    reading: Option<Reading>,
+}
+
+/// How far a reader is. It alone moves; everyone may look.
+#[derive(Debug)]
+pub struct Progress {
+    class: Weak<Class>,
+    /// The last position that it has taken or skipped.
+    cursor: AtomicI64,
+    /// The chunk it takes next; [`NO_NUMBER`] while it reads pages.
+    number: AtomicU64,
+}
+
+const NO_NUMBER: u64 = u64::MAX;
+
+impl Progress {
+    /// The last position examined: of a reader in step, that of its whole class.
+    #[must_use]
+    pub fn position(&self) -> i64 {
+        let cursor = self.cursor.load(Ordering::Relaxed);
+        let number = self.number();
+        let tail = number.and_then(|number| self.class.upgrade()?.in_step(number));
+        tail.map_or(cursor, |tail| tail.max(cursor))
+    }
+
+    fn number(&self) -> Option<u64> {
+        Some(self.number.load(Ordering::Relaxed)).filter(|number| *number != NO_NUMBER)
+    }
+
+    fn moves(&self, cursor: i64, number: Option<u64>) {
+        self.cursor.fetch_max(cursor, Ordering::Relaxed);
+        self.number.store(number.unwrap_or(NO_NUMBER), Ordering::Relaxed);
+    }
+}
+
+type Reading = Pin<Box<dyn Future<Output = Arc<Chunk>> + Send>>;
+
+/// What came next.
+#[derive(Debug, Clone)]
+pub struct Piece {
+    /// To be written as it is.
+    pub bytes: Bytes,
+    /// Events in it.
+    pub events: u64,
+    /// When its oldest event was handed in here; `None` when it was caught up from older ones.
+    pub since: Option<Instant>,
+    /// Its first event's own time.
+    pub ts: Time,
+}
+
+/// The log no longer has what comes next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the log no longer has what comes next")]
+pub struct Gone;
+
+impl Deliveries {
+    pub(super) fn new(hub: Arc<Hub>, store: Store, epoch: Epoch) -> Self {
+        Self(Arc::new(Parts { hub, store, epoch, classes: Mutex::default(), draining: AtomicBool::new(false) }))
+    }
+
+    /// Delivers from behind a position, through a filter, in a form; compressed as a part of a gzip body when asked to.
+    #[must_use]
+    pub fn open(&self, after: i64, filter: &Filter, form: Form, gzip: bool) -> Delivery {
+        let key = (filter.canonical(), form);
+        let class = {
+            let mut classes = self.0.classes.lock().unwrap_or_else(PoisonError::into_inner);
+            let class = || Arc::new(Class::new(filter.clone(), form, self.0.hub.head()));
+            let kept = classes.entry(key).or_insert_with(|| Kept { class: class(), used: Instant::now() });
+            kept.used = Instant::now();
+            kept.class.clone()
+        };
+        self.0.hub.reader_came();
+        let place = class.enter();
+        let (cursor, number) = (AtomicI64::new(after), AtomicU64::new(NO_NUMBER));
+        let progress = Arc::new(Progress { class: Arc::downgrade(&class), cursor, number });
+        Delivery { parts: self.0.clone(), class, place, progress, gzip, reading: None }
+    }
+
+    /// Classes that are kept.
+    #[must_use]
+    pub fn classes(&self) -> usize {
+        self.0.classes.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Rows of the log that were read for readers behind the ring.
+    #[must_use]
+    pub fn rows_read(&self) -> u64 {
+        self.0.hub.rows_read()
+    }
+
+    /// When an event was handed in here, or the first after it; `None` when the ring no longer has it.
+    #[must_use]
+    pub fn handed_in(&self, position: i64) -> Option<Instant> {
+        self.0.hub.after(position - 1)?.first().map(|published| published.at)
+    }
+
+    /// The server stops: streams are to end.
+    #[must_use]
+    pub fn draining(&self) -> bool {
+        self.0.draining.load(Ordering::SeqCst)
+    }
+
+    /// Tells all readers that the server stops.
+    fn drain(&self) {
+        self.0.draining.store(true, Ordering::SeqCst);
+        let mut wake = Vec::new();
+        for class in self.all() {
+            class.wake_all(&mut wake);
+        }
+        wake.into_iter().for_each(Waker::wake);
+    }
+
+    fn all(&self) -> Vec<Arc<Class>> {
+        let mut classes = self.0.classes.lock().unwrap_or_else(PoisonError::into_inner);
+        classes.retain(|_, kept| {
+            let in_use = Arc::strong_count(&kept.class) > 1;
+            if in_use {
+                kept.used = Instant::now();
+            }
+            in_use || kept.used.elapsed() < LINGER
+        });
+        classes.values().map(|kept| kept.class.clone()).collect()
+    }
+
+    /// Hands what is published to the classes and wakes their readers, also while the server stops. Ends never.
+    pub(crate) async fn conduct(self, stopping: CancellationToken) {
+        let hub = self.0.hub.clone();
+        let (mut publications, mut ephemeral) = (hub.publications(), hub.ephemeral());
+        let mut wake = Vec::new();
+        loop {
+            let mut batch = Vec::new();
+            tokio::select! {
+                // The sender lives in the hub.
+                _ = publications.changed() => {}
+                first = ephemeral.recv() => batch.extend(first),
+                () = stopping.cancelled(), if !self.draining() => {
+                    self.drain();
+                    continue;
+                }
+            }
+            let begun = Instant::now();
+            while let Ok(more) = ephemeral.try_recv() {
+                batch.push(more);
+            }
+            let events: Vec<Published> = batch.iter().flat_map(|batch| batch.iter().cloned()).collect();
+            let head = hub.head();
+            let classes = self.all();
+            let most = (CHUNKS / classes.len().max(1)).clamp(LEAST, MOST);
+            for class in classes {
+                class.extend(&hub, head, &events, most, &mut wake);
+                if wake.len() > 100 {
+                    wake.drain(..).for_each(Waker::wake);
+                    tokio::task::yield_now().await;
+                }
+            }
+            wake.drain(..).for_each(Waker::wake);
+            let readers = u32::try_from(hub.readers()).unwrap_or(u32::MAX);
+            let pause = PAUSE_EACH.saturating_mul(readers).min(PAUSE);
+            let rest = pause.saturating_sub(begun.elapsed());
+            // Shorter ones are not worth a timer.
+            if rest >= Duration::from_micros(500) {
+                tokio::time::sleep(rest).await;
+            }
+        }
+    }
+}
+
+impl Delivery {
+    /// The last position examined.
+    #[must_use]
+    pub fn position(&self) -> i64 {
+        self.progress.position()
+    }
+
+    /// The same for others to look at.
+    #[must_use]
+    pub fn progress(&self) -> Arc<Progress> {
+        self.progress.clone()
+    }
+
+    fn cursor(&self) -> i64 {
+        self.progress.cursor.load(Ordering::Relaxed)
+    }
+
+    /// How many published events it is behind.
+    #[must_use]
+    pub fn behind(&self) -> i64 {
+        (self.parts.hub.head() - self.position()).max(0)
+    }
+
+    /// The next bytes within a limit; `None` when its `until` is reached.
+    ///
+    /// # Errors
+    /// [`Gone`] when retention overtook the reader.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>, limit: Limit) -> Poll<Result<Option<Piece>, Gone>> {
+        loop {
+            if limit.until.is_some_and(|until| self.cursor() >= until) {
+                return Poll::Ready(Ok(None));
+            }
+            if let Some(reading) = &mut self.reading {
+                let page = ready!(reading.as_mut().poll(cx));
+                self.reading = None;
+                if page.to <= self.cursor() {
+                    return Poll::Ready(Err(Gone));
+                }
+                if let Some(piece) = self.take(&page, limit, None) {
+                    return Poll::Ready(Ok(Some(piece)));
+                }
+                continue;
+            }
+            match self.class.next(self.cursor(), self.progress.number(), cx.waker(), self.place) {
+                Found::Chunk(chunk, number) => {
+                    if let Some(piece) = self.take(&chunk, limit, Some(number)) {
+                        return Poll::Ready(Ok(Some(piece)));
+                    }
+                }
+                Found::Nothing(tail, upcoming) => {
+                    self.progress.moves(tail, Some(upcoming));
+                    if limit.until.is_none_or(|until| self.cursor() < until) {
+                        return Poll::Pending;
+                    }
+                }
+                Found::Behind => {
+                    self.progress.moves(i64::MIN, None);
+                    if self.cursor() + 1 < self.parts.hub.oldest() {
+                        return Poll::Ready(Err(Gone));
+                    }
+                    self.reading = Some(self.read());
+                }
+            }
+        }
+    }
+
+    /// What a chunk (with its number) or a page has for the reader.
+    fn take(&mut self, chunk: &Chunk, limit: Limit, number: Option<u64>) -> Option<Piece> {
+        let (live, next) = (number.is_some(), number.map(|number| number + 1));
+        // A chunk of ephemeral events alone ends where it begins.
+        let from = if live && chunk.after >= self.cursor() { i64::MIN } else { self.cursor() };
+        let Some(slice) = chunk.after(from, limit) else {
+            self.progress.moves(chunk.to, next);
+            return None;
+        };
+        if limit.events.is_some_and(|most| slice.events as u64 == most) {
+            // More of this chunk may follow.
+            self.progress.moves(slice.last, None);
+        } else {
+            self.progress.moves(chunk.to, next);
+        }
+        let bytes = if self.gzip { chunk.gzip(&slice) } else { slice.bytes };
+        Some(Piece { bytes, events: slice.events as u64, since: live.then_some(chunk.since), ts: slice.ts })
+    }
+
+    /// Reads the page behind the cursor, as long as it takes.
+    fn read(&self) -> Reading {
+        let (parts, class, cursor) = (self.parts.clone(), self.class.clone(), self.cursor());
+        Box::pin(async move {
+            loop {
+                match class.page(&parts.hub, &parts.store, parts.epoch, cursor).await {
+                    Ok(page) => return page,
+                    Err(error) => {
+                        tracing::warn!(%error, "a stream cannot read the log; it tries again");
+                        tokio::time::sleep(READ_AGAIN).await;
+                    }
+                }
+            }
+        })
+    }
+}
+
+impl std::fmt::Debug for Delivery {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Delivery").field("progress", &self.progress).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        self.class.leave(self.place);
+        self.parts.hub.reader_left();
+    }
+}

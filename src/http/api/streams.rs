@@ -1,0 +1,127 @@
+//! The ledger of streams in JSON.
+
+use std::{net::IpAddr, sync::atomic::Ordering, time::Instant};
+
+use axum::{Json as Out, extract::State};
+use serde::Serialize;
+
+use crate::{
+    clock::Time,
+    event::{
+        EventId,
+        frame::{Format, Wire},
+    },
+    feed::ledger::{Ending, Purpose, Row},
+    http::site::Site,
+};
+
+/// One stream.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct StreamRecord {
+    /// Its number since the server started.
+    id: u64,
+    purpose: Purpose,
+    #[schema(value_type = String)]
+    address: IpAddr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_agent: Option<String>,
+    /// Its query: filters and the rest.
+    query: String,
+    /// `named`, `unnamed` (Server-Sent Events without `event:`) or `lines`.
+    #[schema(value_type = String)]
+    wire: Wire,
+    /// `native` or `cloudevents`.
+    #[schema(value_type = String)]
+    format: Format,
+    /// Compressed.
+    gzip: bool,
+    #[schema(value_type = String, format = DateTime)]
+    opened_at: Time,
+    /// The last event examined for it.
+    cursor: String,
+    /// Events of the log that were not yet examined for it.
+    behind: i64,
+    /// How long the oldest of these has been here, milliseconds; absent when it is older than memory reaches.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    behind_ms: Option<u64>,
+    /// Events sent.
+    events: u64,
+    /// Bytes sent, compressed as sent.
+    bytes: u64,
+    /// Events dropped: never any. Who is slow gets them later.
+    dropped: u64,
+}
+
+/// A stream that has ended.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct EndedRecord {
+    #[serde(flatten)]
+    stream: StreamRecord,
+    ending: Ending,
+    #[schema(value_type = String, format = DateTime)]
+    ended_at: Time,
+}
+
+/// All streams of this server.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct ManyStreams {
+    /// The end of the log.
+    head: String,
+    /// Oldest first.
+    open: Vec<StreamRecord>,
+    /// The last hundred, newest first.
+    ended: Vec<EndedRecord>,
+    /// Sent since the server started, to all streams.
+    events: u64,
+    bytes: u64,
+    /// Streams that found no place.
+    refused: u64,
+}
+
+fn record(site: &Site, row: &Row, open: bool) -> StreamRecord {
+    let epoch = site.subscriptions.epoch();
+    let cursor = row.position();
+    let behind = if open { (site.subscriptions.head() - cursor).max(0) } else { 0 };
+    let since = (behind > 0).then(|| site.deliveries.handed_in(cursor + 1)).flatten();
+    let behind_ms = match (behind, since) {
+        (0, _) => Some(0),
+        (_, since) => since.map(|at| Instant::now().saturating_duration_since(at).as_millis() as u64),
+    };
+    StreamRecord {
+        id: row.id,
+        purpose: row.opening.purpose,
+        address: row.opening.address,
+        user_agent: row.opening.user_agent.clone(),
+        query: crate::page::format::query(&row.opening.query),
+        wire: row.opening.form.wire,
+        format: row.opening.form.format,
+        gzip: row.opening.gzip,
+        opened_at: row.opened_at,
+        cursor: EventId { epoch, position: cursor }.to_string(),
+        behind,
+        behind_ms,
+        events: row.events.load(Ordering::Relaxed),
+        bytes: row.bytes.load(Ordering::Relaxed),
+        dropped: 0,
+    }
+}
+
+/// Who follows the events of this server, how far each is, and how the last ones ended.
+#[utoipa::path(get, path = "/api/v1/streams", tag = "watching", responses((status = 200, description = "As asked", body = ManyStreams)))]
+pub(super) async fn streams(State(site): State<Site>) -> Out<ManyStreams> {
+    let (open, ended) = site.ledger.rows();
+    let ended = ended.iter().map(|ended| EndedRecord {
+        stream: record(&site, &ended.row, false),
+        ending: ended.ending,
+        ended_at: ended.ended_at,
+    });
+    let counters = &site.ledger.counters;
+    Out(ManyStreams {
+        head: EventId { epoch: site.subscriptions.epoch(), position: site.subscriptions.head() }.to_string(),
+        open: open.iter().map(|row| record(&site, row, true)).collect(),
+        ended: ended.collect(),
+        events: counters.events.load(Ordering::Relaxed),
+        bytes: counters.bytes.load(Ordering::Relaxed),
+        refused: counters.refused.load(Ordering::Relaxed),
+    })
+}

@@ -1,0 +1,125 @@
+//! `GET /events`: the log as Server-Sent Events, as lines of JSON, or in answers of a long poll.
+
+mod poll;
+mod reader;
+mod start;
+mod wish;
+
+use axum::{
+    body::Body,
+    extract::{Extension, Query, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+
+pub use wish::PARAMETERS;
+
+use self::{
+    reader::Reader,
+    start::Start,
+    wish::Wish,
+};
+use super::{caller, problem::Problem, site::Site};
+use crate::{
+    event::{EventId, frame::Wire},
+    feed::ledger::{Opening, Peer, Purpose},
+};
+
+/// Ends a body without its last chunk, so that every client comes back (some take a clean end for the end of all).
+#[derive(Debug, thiserror::Error)]
+#[error("the stream is cut on purpose, so that the client comes back")]
+pub(super) struct Cut;
+
+/// Follow the log: every event that passes the filters, in order, without a gap.
+#[utoipa::path(get, path = "/events", tag = "watching",
+    params(
+        ("topics" = Option<String>, Query), ("types" = Option<String>, Query), ("project_id" = Option<String>, Query),
+        ("parent_task_id" = Option<String>, Query), ("task_id" = Option<String>, Query), ("task_type" = Option<String>, Query),
+        ("phase" = Option<String>, Query), ("queue" = Option<String>, Query), ("worker_id" = Option<String>, Query),
+        ("machine_id" = Option<String>, Query), ("connector_id" = Option<String>, Query), ("status" = Option<String>, Query),
+        ("priority" = Option<String>, Query), ("stats_only" = Option<bool>, Query),
+        ("Last-Event-ID" = Option<String>, Header, description = "Continue behind this event"),
+        ("after" = Option<String>, Query, description = "The same in the URL: an event id, `earliest` or `now`"),
+        ("snapshot" = Option<String>, Query, description = "`auto` (when there is no usable cursor), `always`, `never`"),
+        ("on_gap" = Option<String>, Query, description = "`reset` (told in the stream) or `error` (410)"),
+        ("heartbeat" = Option<u32>, Query, minimum = 5, maximum = 60), ("max_events" = Option<u64>, Query, minimum = 1),
+        ("names" = Option<u8>, Query, description = "`0` leaves `event:` out"),
+        ("format" = Option<String>, Query, description = "`native` or `cloudevents` (1.0, structured)"),
+        ("from" = Option<String>, Query, description = "Replay from here: a position, an event id or a time"),
+        ("until" = Option<String>, Query, description = "End the replay there, inclusive; without it the stream goes on live"),
+        ("speed" = Option<String>, Query, description = "`max`, or times as fast as it happened, such as `1` or `10`"),
+        ("poll" = Option<u8>, Query, description = "`1`: a long poll, answered with JSON"),
+        ("wait" = Option<u32>, Query, maximum = 55, description = "How long a long poll waits for an event, seconds"),
+    ),
+    responses(
+        (status = 200, description = "Frames `hello`, `snapshot` … `snapshot_end`, one per event, `heartbeat`, `lagging`, `reset`, `bye`, `close`; as `application/x-ndjson` the same, one JSON object a line; with `poll=1` one JSON object", content(
+            (String = "text/event-stream"), (String = "application/x-ndjson"), (poll::Polled = "application/json"),
+        )),
+        (status = 400, description = "A parameter is wrong", body = Problem), (status = 406, description = "Another media type was asked for", body = Problem), (status = 410, description = "The log cannot be continued from there", body = Problem),
+    ))]
+pub(super) async fn events(
+    State(site): State<Site>,
+    peer: Option<Extension<Peer>>,
+    headers: HeaderMap,
+    Query(pairs): Query<Vec<(String, String)>>,
+) -> Result<Response, Problem> {
+    let wish = Wish::read(&site, &headers, &pairs)?;
+    let peer = peer.map(|Extension(peer)| peer);
+    let begin = start::begin(&site, &wish).await?;
+    if let Start::Gap(reason) = begin.start
+        && wish.gap_is_error
+    {
+        return Err(gap(&site, reason));
+    }
+    if let Some(wait) = wish.wait {
+        return Ok(poll::answer(&site, &wish, &begin, wait).await.into_response());
+    }
+    let opening = Opening {
+        purpose: Purpose::Events,
+        address: caller::address(&site.settings, peer.as_ref(), &headers),
+        user_agent: caller::user_agent(&headers),
+        query: pairs,
+        form: wish.form,
+        gzip: wish.gzip,
+    };
+    let (body, word) = match site.ledger.enter(opening, begin.position(&site), peer.as_ref()) {
+        Ok(place) => Reader::open(&site, &wish, &begin, place),
+        // A refusal by status would end a browser's EventSource for good.
+        Err(full) => Reader::refused(&site, &wish, full),
+    };
+    Ok(respond(&site, word, &wish, Body::new(body)))
+}
+
+fn respond(site: &Site, resume: &'static str, wish: &Wish, body: Body) -> Response {
+    let mut response = body.into_response();
+    let headers = response.headers_mut();
+    let media = if wish.form.wire == Wire::Lines { "application/x-ndjson" } else { "text/event-stream; charset=utf-8" };
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store, no-transform"));
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    headers.insert("events-resume", HeaderValue::from_static(resume));
+    headers.insert("events-head", HeaderValue::from(site.subscriptions.head()));
+    headers.insert(header::VARY, HeaderValue::from_static("accept, accept-encoding"));
+    if wish.gzip {
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    response
+}
+
+/// The cursor cannot be served, and the client wants to hear it by status.
+fn gap(site: &Site, reason: &str) -> Problem {
+    let epoch = site.subscriptions.epoch();
+    let id = |position| EventId { epoch, position };
+    let detail = format!(
+        "the log cannot be continued from there ({reason}); it holds {} to {}: start from a snapshot",
+        id(site.subscriptions.oldest()),
+        id(site.subscriptions.head())
+    );
+    Problem::new(StatusCode::GONE, "gap", detail)
+}
+
+/// When a client should come back: spread, and wider the more there are.
+pub(super) fn retry_ms(site: &Site) -> u32 {
+    let clients = u32::try_from(site.ledger.open()).unwrap_or(u32::MAX);
+    fastrand::u32(1_000..=4_000 + clients.min(4_000))
+}

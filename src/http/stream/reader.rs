@@ -1,0 +1,384 @@
+//! One stream: a body that hands frames to its connection as fast as that takes them, and not faster.
+
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use chrono::TimeDelta;
+use hyper::body::{Body, Frame};
+use serde_json::{Value, json};
+use tokio::time::{Instant, Sleep};
+
+use super::{
+    Cut, retry_ms,
+    start::{Begin, Start},
+    wish::{Snapshot, Wish},
+};
+use crate::{
+    clock::Time,
+    event::{EventId, envelope::rfc3339, frame::Form},
+    feed::{
+        Delivery, Limit,
+        delivery::Piece,
+        ledger::{Ending, Full, Place},
+        pack::{self, Packed},
+    },
+    http::site::Site,
+};
+
+/// Time for the last frame to leave before the connection is cut.
+const LEAVE: Duration = Duration::from_millis(50);
+/// A reader that is this far behind is told, and told again after so long.
+const LAGGING: TimeDelta = TimeDelta::seconds(10);
+/// The streams of a server that stops end spread over this time at most.
+const DRAIN: Duration = Duration::from_millis(2_500);
+/// The same for each stream.
+const DRAIN_EACH: Duration = Duration::from_micros(500);
+
+/// A stream's body.
+pub(super) struct Reader {
+    site: Site,
+    form: Form,
+    gzip: bool,
+    heartbeat: Duration,
+    /// What is sent before anything else, ready to be written.
+    first: VecDeque<First>,
+    delivery: Delivery,
+    limit: Limit,
+    pace: Option<Pace>,
+    /// Rings when the next heartbeat, the end, or the next event of a paced replay is due.
+    timer: Pin<Box<Sleep>>,
+    beat_at: Instant,
+    end_at: Option<(Instant, Ending)>,
+    draining: bool,
+    /// It was in step once.
+    caught_up: bool,
+    told_lagging: Option<Time>,
+    ending: Option<End>,
+    place: Option<Place>,
+}
+
+enum First {
+    Own(Bytes),
+    Shared(Arc<Packed>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Clean,
+    /// The last frame needs time to leave: hyper drops what it has not written yet when a body fails.
+    Leaving,
+}
+
+/// A replay at a speed: an event waits until it is its turn.
+struct Pace {
+    speed: f64,
+    /// The first event's own time, and when it was sent.
+    began: Option<(Time, Instant)>,
+    held: Option<(Piece, Instant)>,
+}
+
+/// What there is to send.
+enum Next {
+    Piece(Piece),
+    /// As much as was asked for.
+    Done,
+    /// Retention was faster.
+    Gone,
+}
+
+impl Reader {
+    /// Prepares the first frames: `hello` at once, then `reset` and a snapshot when there are any. With the word that
+    /// `hello` says.
+    pub(super) fn open(site: &Site, wish: &Wish, begin: &Begin, place: Place) -> (Self, &'static str) {
+        let epoch = site.subscriptions.epoch();
+        let id = |position| EventId { epoch, position }.to_string();
+        let oldest = site.subscriptions.oldest();
+        let (mut after, word, reset) = match begin.start {
+            Start::After(position, word) => (position, word, None),
+            // A replay begins with what is left; everything else with a snapshot.
+            Start::Gap(reason) if wish.replay.from.is_some() => (oldest - 1, "reset", Some(reason)),
+            Start::Gap(reason) => (site.subscriptions.head(), "reset", Some(reason)),
+        };
+        let usual = wish.snapshot == Snapshot::Auto && matches!(word, "snapshot" | "reset");
+        let wants = wish.replay.from.is_none() && (wish.snapshot == Snapshot::Always || usual);
+        let word = if wants && reset.is_none() { "snapshot" } else { word };
+        let snapshot = wants.then(|| site.snapshots.frames(&site.board, epoch, wish.form));
+        if let Some(snapshot) = &snapshot {
+            after = snapshot.position;
+        }
+        let head = id(site.subscriptions.head().max(after));
+        let mut hello = json!({
+            "resume": word,
+            "requested": wish.requested,
+            "head": head,
+            "oldest": id(oldest),
+            "heartbeat_ms": wish.heartbeat.as_millis() as u64,
+            "server_version": env!("CARGO_PKG_VERSION"),
+        });
+        if let Some(until) = begin.until {
+            hello["until"] = id(until).into();
+        }
+        let mut reader = Self::new(site, wish, after);
+        let start_id = (!wants).then_some(EventId { epoch, position: after });
+        reader.puts("hello", &hello, start_id, Some(fastrand::u32(1_000..=4_000)));
+        if let Some(reason) = reset {
+            let reset = json!({ "reason": reason, "requested": wish.requested, "oldest": id(oldest), "head": head });
+            reader.puts("reset", &reset, None, None);
+        }
+        reader.first.extend(snapshot.iter().flat_map(|snapshot| snapshot.frames.iter().cloned().map(First::Shared)));
+        reader.limit = Limit { events: wish.max_events, until: begin.until };
+        reader.pace = wish.replay.speed.map(|speed| Pace { speed, began: None, held: None });
+        place.follows(reader.delivery.progress());
+        reader.place = Some(place);
+        (reader, word)
+    }
+
+    /// Says why there is no place, and that the client should come back.
+    pub(super) fn refused(site: &Site, wish: &Wish, full: Full) -> (Self, &'static str) {
+        let mut reader = Self::new(site, wish, site.subscriptions.head());
+        reader.puts("bye", &json!({ "reason": full.as_str() }), None, Some(retry_ms(site)));
+        reader.leaves();
+        (reader, "refused")
+    }
+
+    fn new(site: &Site, wish: &Wish, after: i64) -> Self {
+        let beat_at = Instant::now() + jittered(wish.heartbeat);
+        let age = Duration::from_secs(site.settings.stream_max_age_seconds.into());
+        let mut reader = Self {
+            site: site.clone(),
+            form: wish.form,
+            gzip: wish.gzip,
+            heartbeat: wish.heartbeat,
+            first: VecDeque::new(),
+            delivery: site.deliveries.open(after, &wish.filter, wish.form, wish.gzip),
+            limit: Limit::default(),
+            pace: None,
+            timer: Box::pin(tokio::time::sleep_until(beat_at)),
+            beat_at,
+            end_at: (!age.is_zero()).then(|| (Instant::now() + jittered(age), Ending::Rotation)),
+            draining: false,
+            caught_up: false,
+            told_lagging: None,
+            ending: None,
+            place: None,
+        };
+        reader.rest();
+        if wish.gzip {
+            reader.first.push_back(First::Own(Bytes::from_static(pack::HEADER)));
+        }
+        reader
+    }
+
+    /// A frame for this reader alone.
+    fn control(&self, name: &str, data: &Value, id: Option<EventId>, retry_ms: Option<u32>) -> Bytes {
+        let frame = self.form.control(name, data, id, retry_ms);
+        if self.gzip { pack::stored(&frame) } else { frame }
+    }
+
+    fn puts(&mut self, name: &str, data: &Value, id: Option<EventId>, retry_ms: Option<u32>) {
+        let frame = self.control(name, data, id, retry_ms);
+        self.first.push_back(First::Own(frame));
+    }
+
+    /// The last position examined, as an id.
+    fn id(&self) -> EventId {
+        let position = self.delivery.position();
+        let position = self.limit.until.map_or(position, |until| position.min(until));
+        EventId { epoch: self.site.subscriptions.epoch(), position }
+    }
+
+    /// Sends bytes, and notes it.
+    fn sends(&self, events: u64, bytes: Bytes) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        if let Some(place) = &self.place {
+            place.sent(events, bytes.len());
+        }
+        Poll::Ready(Some(Ok(Frame::data(bytes))))
+    }
+
+    /// A real event with the last position examined, so that a filtered reader never falls out of the log.
+    fn beats(&self) -> Bytes {
+        let (id, head) = (self.id(), self.site.subscriptions.head());
+        let behind = (head - id.position).max(0);
+        let data = json!({ "ts": rfc3339(self.site.clock.now()), "position": id.position, "head": head, "behind": behind });
+        self.control("heartbeat", &data, Some(id), None)
+    }
+
+    /// The last frame. Its id says how far the stream came, so that nothing is examined twice.
+    fn ends(&mut self, ending: Ending) -> Bytes {
+        if let Some(place) = &self.place {
+            place.ends(ending);
+        }
+        if ending == Ending::Finished {
+            let reason = if self.limit.events == Some(0) { "max_events" } else { "replayed" };
+            self.ending = Some(End::Clean);
+            return self.control("close", &json!({ "reason": reason }), Some(self.id()), None);
+        }
+        self.leaves();
+        let retry = Some(retry_ms(&self.site));
+        self.control("bye", &json!({ "reason": ending.as_str() }), Some(self.id()), retry)
+    }
+
+    fn leaves(&mut self) {
+        self.ending = Some(End::Leaving);
+        self.timer.as_mut().reset(Instant::now() + LEAVE);
+    }
+
+    /// Sets the timer to what comes next.
+    fn rest(&mut self) {
+        let due = self.pace.as_ref().and_then(|pace| pace.held.as_ref()).map(|(_, due)| *due);
+        let end = self.end_at.map(|(at, _)| at);
+        let next = [due, end].into_iter().flatten().fold(self.beat_at, Instant::min);
+        self.timer.as_mut().reset(next);
+    }
+
+    /// What the timer rang for, if that sends something.
+    fn rang(&mut self) -> Option<Bytes> {
+        let now = Instant::now();
+        if let Some((_, ending)) = self.end_at.filter(|(at, _)| *at <= now) {
+            return Some(self.ends(ending));
+        }
+        let beats = self.beat_at <= now;
+        if beats {
+            self.beat_at = now + jittered(self.heartbeat);
+        }
+        self.rest();
+        beats.then(|| self.beats())
+    }
+
+    /// The server stops: this stream ends at a moment of its own, so that not all clients come back at once.
+    fn drains(&mut self) {
+        let streams = u32::try_from(self.site.ledger.open()).unwrap_or(u32::MAX);
+        let spread = DRAIN_EACH.saturating_mul(streams).min(DRAIN);
+        self.draining = true;
+        self.end_at = Some((Instant::now() + spread.mul_f64(fastrand::f64()), Ending::Drain));
+        self.rest();
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+        if self.limit.events == Some(0) {
+            return Poll::Ready(Next::Done);
+        }
+        let Some(pace) = &mut self.pace else {
+            return self.delivery.poll_next(cx, self.limit).map(Next::from);
+        };
+        if pace.held.is_none() {
+            let one = Limit { events: Some(1), ..self.limit };
+            let piece = match ready!(self.delivery.poll_next(cx, one)) {
+                Ok(Some(piece)) => piece,
+                other => return Poll::Ready(other.into()),
+            };
+            let (first, began) = *pace.began.get_or_insert((piece.ts, Instant::now()));
+            let later = (piece.ts - first).to_std().unwrap_or_default().div_f64(pace.speed);
+            pace.held = Some((piece, began + later));
+            self.rest();
+        }
+        let pace = self.pace.as_mut().and_then(|pace| pace.held.take_if(|(_, due)| *due <= Instant::now()));
+        match pace {
+            Some((piece, _)) => Poll::Ready(Next::Piece(piece)),
+            None => Poll::Pending,
+        }
+    }
+
+    fn poll_events(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        let piece = match self.poll_next(cx) {
+            Poll::Ready(Next::Piece(piece)) => piece,
+            Poll::Ready(Next::Done) => {
+                let close = self.ends(Ending::Finished);
+                return self.sends(0, close);
+            }
+            Poll::Ready(Next::Gone) => {
+                let bye = self.ends(Ending::TooOld);
+                return self.sends(0, bye);
+            }
+            Poll::Pending => {
+                self.caught_up |= self.pace.is_none() && self.delivery.behind() == 0;
+                return Poll::Pending;
+            }
+        };
+        if let Some(left) = &mut self.limit.events {
+            *left -= piece.events;
+        }
+        if let (Some(since), Some(place)) = (piece.since, &self.place) {
+            place.delayed(piece.events, since.elapsed());
+        }
+        match self.lagging(piece.ts) {
+            Some(lagging) => {
+                self.first.push_back(First::Own(piece.bytes));
+                self.sends(piece.events, lagging)
+            }
+            None => self.sends(piece.events, piece.bytes),
+        }
+    }
+
+    /// Tells a reader that was in step how far it is behind; nothing is dropped, it only gets it late.
+    fn lagging(&mut self, ts: Time) -> Option<Bytes> {
+        let now = self.site.clock.now();
+        if !self.caught_up || now - ts < LAGGING || self.told_lagging.is_some_and(|told| now - told < LAGGING) {
+            return None;
+        }
+        self.told_lagging = Some(now);
+        Some(self.control("lagging", &json!({ "behind": self.delivery.behind() }), None, None))
+    }
+}
+
+impl From<Result<Option<Piece>, crate::feed::delivery::Gone>> for Next {
+    fn from(polled: Result<Option<Piece>, crate::feed::delivery::Gone>) -> Self {
+        match polled {
+            Ok(Some(piece)) => Self::Piece(piece),
+            Ok(None) => Self::Done,
+            Err(_) => Self::Gone,
+        }
+    }
+}
+
+impl Body for Reader {
+    type Data = Bytes;
+    type Error = Cut;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        let this = self.get_mut();
+        match this.first.pop_front() {
+            Some(First::Own(bytes)) => return this.sends(0, bytes),
+            Some(First::Shared(packed)) if this.gzip => return this.sends(0, packed.gzip()),
+            Some(First::Shared(packed)) => return this.sends(0, packed.plain.clone()),
+            None => {}
+        }
+        match this.ending {
+            Some(End::Clean) => return Poll::Ready(None),
+            Some(End::Leaving) => {
+                ready!(this.timer.as_mut().poll(cx));
+                this.ending = Some(End::Clean);
+                return Poll::Ready(Some(Err(Cut)));
+            }
+            None => {}
+        }
+        loop {
+            if this.timer.as_mut().poll(cx).is_ready() {
+                match this.rang() {
+                    Some(frame) => return this.sends(0, frame),
+                    None => continue,
+                }
+            }
+            let rings_at = this.timer.deadline();
+            let polled = this.poll_events(cx);
+            // Looked at after the reader left its waker, so that a stop in between is not missed.
+            if polled.is_pending() && !this.draining && this.site.deliveries.draining() {
+                this.drains();
+            }
+            if polled.is_ready() || this.timer.deadline() == rings_at {
+                return polled;
+            }
+        }
+    }
+}
+
+/// 10 % around a duration, so that readers do not beat in step.
+pub(super) fn jittered(duration: Duration) -> Duration {
+    duration.mul_f64(0.9 + 0.2 * fastrand::f64())
+}

@@ -1,0 +1,110 @@
+//! Where a stream begins: what a cursor comes to.
+
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use tokio::time::Instant;
+
+use super::wish::{Cursor, Moment, Snapshot, Wish};
+use crate::{
+    event::EventId,
+    http::{problem::Problem, site::Site},
+    store::log,
+};
+
+/// A cursor ahead of this server may come from one that is ahead of it for a moment.
+const CATCH_UP: Duration = Duration::from_secs(2);
+
+/// What a cursor comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Start {
+    /// Behind this position; the word for `hello`.
+    After(i64, &'static str),
+    /// It cannot be served: why.
+    Gap(&'static str),
+}
+
+/// Where a stream begins, and where a replay ends.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Begin {
+    pub(super) start: Start,
+    /// The last position to send.
+    pub(super) until: Option<i64>,
+}
+
+impl Begin {
+    pub(super) fn position(&self, site: &Site) -> i64 {
+        match self.start {
+            Start::After(position, _) => position,
+            Start::Gap(_) => site.subscriptions.head(),
+        }
+    }
+}
+
+/// Works out where to begin.
+///
+/// # Errors
+/// 400 when a replay's range is none; 503 when times have to be looked up and the log does not answer.
+pub(super) async fn begin(site: &Site, wish: &Wish) -> Result<Begin, Problem> {
+    let until = match wish.replay.until {
+        None => None,
+        Some(until) => Some(position(site, until, "until").await?.min(site.subscriptions.head())),
+    };
+    let from = match wish.replay.from {
+        None => None,
+        // A time names the first event at or after it.
+        Some(from @ Moment::Time(_)) => Some(position(site, from, "from").await?),
+        Some(from) => Some(position(site, from, "from").await? - 1),
+    };
+    if let (Some(from), Some(until)) = (from, until)
+        && until < from
+    {
+        let detail = "must not lie before from";
+        return Err(Problem::field(StatusCode::BAD_REQUEST, "invalid_parameter", "until", detail));
+    }
+    let start = match (&wish.cursor, from) {
+        // A client that comes back to its replay has got so far.
+        (Cursor::Absent, Some(after)) if after + 1 < site.subscriptions.oldest() => Start::Gap("too_old"),
+        (Cursor::Absent, Some(after)) => Start::After(after, "replay"),
+        (cursor, _) => of_cursor(site, cursor, wish.snapshot).await,
+    };
+    Ok(Begin { start, until })
+}
+
+/// The position that a moment names; of a time: that of the last event before it.
+async fn position(site: &Site, moment: Moment, field: &'static str) -> Result<i64, Problem> {
+    match moment {
+        Moment::Position(position) => Ok(position),
+        Moment::Id(id) if id.epoch == site.subscriptions.epoch() => Ok(id.position),
+        Moment::Id(EventId { .. }) => {
+            let detail = "is an event id of another log; the log was restored since";
+            Err(Problem::field(StatusCode::BAD_REQUEST, "invalid_parameter", field, detail))
+        }
+        Moment::Time(time) => Ok(log::position_before(site.store.pool(), time, field == "until").await?),
+    }
+}
+
+async fn of_cursor(site: &Site, cursor: &Cursor, snapshot: Snapshot) -> Start {
+    let subscriptions = &site.subscriptions;
+    match cursor {
+        Cursor::Absent if snapshot == Snapshot::Never => Start::After(subscriptions.head(), "live"),
+        Cursor::Absent => Start::After(subscriptions.head(), "snapshot"),
+        Cursor::Now => Start::After(subscriptions.head(), "live"),
+        Cursor::Earliest => Start::After(subscriptions.oldest() - 1, "resumed"),
+        Cursor::Malformed => Start::Gap("malformed"),
+        Cursor::At(id) if id.epoch != subscriptions.epoch() => Start::Gap("epoch"),
+        Cursor::At(id) => {
+            let deadline = Instant::now() + CATCH_UP;
+            while id.position > subscriptions.head() {
+                if Instant::now() > deadline {
+                    return Start::Gap("ahead");
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            if id.position + 1 < subscriptions.oldest() {
+                return Start::Gap("too_old");
+            }
+            Start::After(id.position, "resumed")
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! What a reader of the stream asks for, by headers and query.
+
+use std::{str::FromStr, time::Duration};
+
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
+
+use crate::{
+    clock::Time,
+    event::{
+        EventId, Filter,
+        frame::{Form, Format, Wire},
+    },
+    http::{problem::Problem, site::Site},
+};
+
+/// Parameters that are no filters.
+pub const PARAMETERS: [&str; 14] = [
+    "last_event_id",
+    "lastEventId",
+    "after",
+    "snapshot",
+    "on_gap",
+    "heartbeat",
+    "max_events",
+    "names",
+    "format",
+    "from",
+    "until",
+    "speed",
+    "poll",
+    "wait",
+];
+/// Longest wait of a long poll, seconds: below what proxies cut (60 s).
+const LONGEST_WAIT: u64 = 55;
+/// Events in one answer of a long poll, unless it asks for fewer.
+pub(super) const POLLED: u64 = 1_000;
+
+/// Where a reader wants to begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Cursor {
+    Absent,
+    Now,
+    Earliest,
+    At(EventId),
+    Malformed,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Snapshot {
+    Auto,
+    Always,
+    Never,
+}
+
+/// An end of a range that is to be replayed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Moment {
+    Position(i64),
+    Id(EventId),
+    Time(Time),
+}
+
+/// A part of the log, again.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Replay {
+    pub(super) from: Option<Moment>,
+    pub(super) until: Option<Moment>,
+    /// Times as fast as it happened; `None`: as fast as it can be read.
+    pub(super) speed: Option<f64>,
+}
+
+/// Everything that can be asked for.
+#[derive(Debug, Clone)]
+pub(super) struct Wish {
+    pub(super) filter: Filter,
+    pub(super) form: Form,
+    pub(super) gzip: bool,
+    pub(super) cursor: Cursor,
+    /// The cursor as it was given, as far as it can be repeated safely.
+    pub(super) requested: Option<String>,
+    pub(super) snapshot: Snapshot,
+    pub(super) gap_is_error: bool,
+    pub(super) heartbeat: Duration,
+    pub(super) max_events: Option<u64>,
+    pub(super) replay: Replay,
+    /// A long poll: answer within this time.
+    pub(super) wait: Option<Duration>,
+}
+
+struct Query<'a>(&'a [(String, String)]);
+
+impl Query<'_> {
+    fn value(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(key, value)| key == name && !value.is_empty()).map(|(_, value)| value.as_str())
+    }
+
+    /// One of several words.
+    fn word<T: Copy>(&self, name: &str, words: &[(&str, T)]) -> Result<T, Problem> {
+        let Some(value) = self.value(name) else { return Ok(words[0].1) };
+        words.iter().find(|(word, _)| *word == value).map(|(_, meaning)| *meaning).ok_or_else(|| {
+            let words: Vec<_> = words.iter().map(|(word, _)| *word).collect();
+            bad(name, format!("must be one of {}", words.join(", ")))
+        })
+    }
+
+    fn number<T: FromStr>(
+        &self,
+        name: &str,
+        detail: &'static str,
+        fits: impl Fn(&T) -> bool,
+    ) -> Result<Option<T>, Problem> {
+        let Some(value) = self.value(name) else { return Ok(None) };
+        value.parse().ok().filter(fits).map(Some).ok_or_else(|| bad(name, detail))
+    }
+
+    fn moment(&self, name: &str) -> Result<Option<Moment>, Problem> {
+        let Some(value) = self.value(name) else { return Ok(None) };
+        let time = || Time::from_str(value).ok().map(Moment::Time);
+        let id = || value.parse().ok().map(Moment::Id);
+        let position = value.parse().ok().filter(|position| *position >= 1).map(Moment::Position);
+        let moment = position.or_else(id).or_else(time);
+        moment
+            .map(Some)
+            .ok_or_else(|| bad(name, "must be a position, an event id or a time such as 2026-11-20T16:05:00Z"))
+    }
+}
+
+fn bad(field: &str, detail: impl Into<String>) -> Problem {
+    Problem::field(StatusCode::BAD_REQUEST, "invalid_parameter", field, detail)
+}
+
+impl Wish {
+    /// Reads a request.
+    ///
+    /// # Errors
+    /// 400 that names the parameter, or 406.
+    pub(super) fn read(site: &Site, headers: &HeaderMap, pairs: &[(String, String)]) -> Result<Self, Problem> {
+        let filter = Filter::from_query(pairs, &PARAMETERS)?;
+        if let Some((name, _)) =
+            pairs.iter().enumerate().find(|(n, (name, _))| pairs[..*n].iter().any(|(known, _)| known == name)).map(|(_, pair)| pair)
+        {
+            return Err(bad(name, "is given twice"));
+        }
+        let query = Query(pairs);
+        let header =
+            headers.get("last-event-id").map(|value| value.to_str().unwrap_or("?")).filter(|value| !value.is_empty());
+        let requested = header.or_else(|| ["last_event_id", "lastEventId", "after"].into_iter().find_map(|n| query.value(n)));
+        let cursor = match requested {
+            None => Cursor::Absent,
+            Some("now") => Cursor::Now,
+            Some("earliest") => Cursor::Earliest,
+            Some(text) => text.parse().map_or(Cursor::Malformed, Cursor::At),
+        };
+        let polls = query.word("poll", &[("0", false), ("1", true)])?;
+        let waits = query.number("wait", "must be a whole number of seconds from 0 to 55", |n| *n <= LONGEST_WAIT)?;
+        if waits.is_some() && !polls {
+            return Err(bad("wait", "goes with poll=1"));
+        }
+        let names = query.word("names", &[("1", true), ("0", false)])?;
+        let format = query.word("format", &[("native", Format::Native), ("cloudevents", Format::CloudEvents)])?;
+        let wire = if polls { Wire::Lines } else { wire(headers, names)? };
+        let heartbeat =
+            query.number("heartbeat", "must be a whole number of seconds from 5 to 60", |n| (5..=60).contains(n))?;
+        let max_events = query.number("max_events", "must be a whole number from 1", |n| *n > 0)?;
+        let replay = replay(&query)?;
+        let endless = max_events.is_none() && replay.until.is_none() && !polls;
+        Ok(Self {
+            filter,
+            form: Form { wire, format },
+            gzip: endless && site.settings.stream_compression && takes_gzip(headers),
+            cursor,
+            requested: requested.map(|text| text.chars().filter(|c| c.is_ascii_graphic()).take(64).collect()),
+            snapshot: query.word(
+                "snapshot",
+                &[
+                    ("auto", Snapshot::Auto),
+                    ("always", Snapshot::Always),
+                    ("true", Snapshot::Always),
+                    ("never", Snapshot::Never),
+                    ("false", Snapshot::Never),
+                ],
+            )?,
+            gap_is_error: query.word("on_gap", &[("reset", false), ("error", true)])? || (wire == Wire::Lines && !polls),
+            heartbeat: Duration::from_secs(heartbeat.unwrap_or(site.settings.stream_heartbeat_seconds).into()),
+            max_events,
+            replay,
+            wait: polls.then(|| Duration::from_secs(waits.unwrap_or(25))),
+        })
+    }
+}
+
+fn replay(query: &Query<'_>) -> Result<Replay, Problem> {
+    let speed = match query.value("speed") {
+        None | Some("max") => None,
+        Some(_) => query.number("speed", "must be max, or a number from 0.1 to 10000", |n| (0.1..=10_000.0).contains(n))?,
+    };
+    let replay = Replay { from: query.moment("from")?, until: query.moment("until")?, speed };
+    if replay.from.is_none() && replay != Replay::default() {
+        let field = if replay.until.is_some() { "until" } else { "speed" };
+        return Err(bad(field, "goes with from, which says where the replay begins"));
+    }
+    Ok(replay)
+}
+
+/// Whether frames or lines are asked for: the first media type in `Accept` that we have.
+fn wire(headers: &HeaderMap, names: bool) -> Result<Wire, Problem> {
+    let events = if names { Wire::Named } else { Wire::Unnamed };
+    let asked: Vec<_> = items(headers, header::ACCEPT).collect();
+    if asked.is_empty() {
+        return Ok(events);
+    }
+    let known = asked.iter().find_map(|kind| match kind.split(';').next().unwrap_or_default().trim() {
+        "text/event-stream" | "text/*" | "*/*" => Some(events),
+        "application/x-ndjson" | "application/ndjson" | "application/*" => Some(Wire::Lines),
+        _ => None,
+    });
+    known.ok_or_else(|| {
+        Problem::new(
+            StatusCode::NOT_ACCEPTABLE,
+            "not_acceptable",
+            "this address sends text/event-stream or application/x-ndjson; ask with Accept: text/event-stream",
+        )
+    })
+}
+
+/// The client takes gzip and has not forbidden to transform what it gets.
+fn takes_gzip(headers: &HeaderMap) -> bool {
+    let forbidden = items(headers, header::CACHE_CONTROL).any(|item| item.eq_ignore_ascii_case("no-transform"));
+    let takes = items(headers, header::ACCEPT_ENCODING).any(|item| {
+        let mut parts = item.split(';').map(str::trim);
+        let name = parts.next().unwrap_or_default();
+        let refused = parts.any(|part| part.strip_prefix("q=").is_some_and(|q| q.parse() == Ok(0.0)));
+        name.eq_ignore_ascii_case("gzip") && !refused
+    });
+    takes && !forbidden
+}
+
+/// The items of a header that is a list.
+fn items(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
+    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(str::trim).filter(|item| !item.is_empty())
+}
