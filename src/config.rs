@@ -29,6 +29,8 @@ pub enum Command {
     Serve(Settings),
     /// Run fake workers against a taskwatch, over its public API only.
     Demo(DemoSettings),
+    /// Follow the stream in a terminal, also across restarts of the server.
+    Tail(TailSettings),
     /// Check the event log against the tables; exit code 1 on any difference.
     Verify(DatabaseSettings),
     /// Print the OpenAPI document.
@@ -178,6 +180,26 @@ fn on_or_off(text: &str) -> Result<bool, String> {
         "off" => Ok(false),
         other => Err(format!("'{other}' is neither on nor off")),
     }
+}
+
+/// Settings of `tail`.
+#[derive(Debug, Clone, Args)]
+pub struct TailSettings {
+    /// The taskwatch to follow.
+    #[arg(long, env = "TASKWATCH_URL", default_value = "http://127.0.0.1:8080")]
+    pub url: String,
+    /// Where to begin: now, earliest, or behind an event id.
+    #[arg(long, default_value = "now")]
+    pub after: String,
+    /// Print each event's JSON, one a line.
+    #[arg(long)]
+    pub json: bool,
+    /// Stop after so many events.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub max_events: Option<u64>,
+    /// Filters, as in queue=default types=task_failed,task_retry; the words are those of /events.
+    #[arg(value_name = "NAME=VALUE")]
+    pub filters: Vec<String>,
 }
 
 impl Settings {

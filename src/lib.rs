@@ -9,7 +9,7 @@
 //!                                                                                              ▼
 //!      pages, snapshot ◄── board (fold of events) ◄── callbacks, wake-ups ◄──────────── each event
 //!                                                                                              │
-//!      SSE clients ◄── http/stream ◄── feed::subscription ◄── feed::hub (ring of frames + broadcast)
+//!      SSE clients ◄── http/stream ◄── feed::delivery (classes) ◄── feed::hub (ring of frames)
 //! ```
 //!
 //! # Laws
@@ -28,7 +28,7 @@
 //! # Folders
 //!
 //! [`model`] → [`event`] → [`board`] → [`store`] → [`feed`] → [`page`], [`upkeep`] → [`http`]; a folder reaches only what
-//! lies before it. [`app`] sees all. Handlers cannot reach the hub. [`demo`] knows the public API only.
+//! lies before it. [`app`] sees all. Handlers cannot reach the hub. [`demo`] and [`tail`] know the public API only.
 //!
 //! | to add | edit |
 //! | --- | --- |
@@ -51,5 +51,6 @@ pub mod metrics;
 pub mod model;
 pub mod page;
 pub mod store;
+pub mod tail;
 pub mod telemetry;
 pub mod upkeep;

@@ -7,11 +7,11 @@ use clap::Parser;
 use sqlx::postgres::PgConnectOptions;
 use taskwatch::{
     app::{App, Options},
-    config::{Cli, Command, DatabaseSettings, DemoSettings, Settings},
+    config::{Cli, Command, DatabaseSettings, DemoSettings, Settings, TailSettings},
     demo::Demo,
     http,
     store::{Store, embedded::Embedded, verify},
-    telemetry,
+    tail, telemetry,
 };
 use tokio::{
     runtime::Runtime,
@@ -32,8 +32,9 @@ fn main() -> ExitCode {
     let ended = match cli.command.unwrap_or(Command::Serve(cli.settings)) {
         Command::Serve(settings) => serve(settings),
         Command::Demo(settings) => demo(&settings),
+        Command::Tail(settings) => follow(settings),
         Command::Verify(settings) => check(&settings),
-        Command::Openapi => print(&http::api::document().to_pretty_json().unwrap_or_default()).map(|()| STOPPED),
+        Command::Openapi => print(&format!("{:#}", http::api::document())).map(|()| STOPPED),
     };
     match ended {
         Ok(code) => ExitCode::from(code),
@@ -168,6 +169,25 @@ fn demo(settings: &DemoSettings) -> anyhow::Result<u8> {
         run.await;
         Ok(STOPPED)
     })
+}
+
+fn follow(settings: TailSettings) -> anyhow::Result<u8> {
+    Runtime::new()?.block_on(async {
+        let signals = Signals::listen()?;
+        tokio::select! {
+            ended = tail::run(settings) => match ended {
+                // Whoever read the output has gone, as in `| head`.
+                Err(error) if is_broken_pipe(&error) => Ok(STOPPED),
+                Err(error) => Err(bad_settings(&error)),
+                Ok(()) => Ok(STOPPED),
+            },
+            () = signals.asked() => Ok(STOPPED),
+        }
+    })
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 fn check(settings: &DatabaseSettings) -> anyhow::Result<u8> {

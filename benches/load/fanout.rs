@@ -15,7 +15,10 @@ use std::{
 };
 
 use serde_json::json;
-use taskwatch::event::{Event, EventId, Kind, envelope::Epoch};
+use taskwatch::{
+    event::{Event, EventId, Kind, envelope::Epoch},
+    model::Name,
+};
 use tokio::{runtime::Runtime, task::JoinSet, time::MissedTickBehavior};
 
 use crate::{
@@ -141,11 +144,11 @@ async fn publish(herd: &Arc<Herd>, address: &str, rate: u64, total: u64) {
                 let position = positions.fetch_add(1, Ordering::Relaxed) + 1;
                 event.event_id = Some(EventId { epoch: Epoch(0x5c1f_09ae), position }.to_string());
                 event.position = Some(position);
-                event.project_id = "default".parse().ok();
-                event.task_type = "bench".parse().ok();
-                event.queue = "default".parse().ok();
+                event.project_id = Name::new("default").ok();
+                event.task_type = Name::new("bench").ok();
+                event.queue = Name::new("default").ok();
                 (event.task_id, event.worker_id) = (Some(id), Some(id));
-                event.machine_id = "bench".parse().ok();
+                event.machine_id = Name::new("bench").ok();
                 event.attempt = Some(1);
                 event.data.percent = Some(41.5);
                 event.message = Some(message(&herd));

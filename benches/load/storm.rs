@@ -39,7 +39,7 @@ pub(crate) fn run(bench: &Bench, clients: &Runtime) {
         let other = Server::taskwatch(&database, "127.0.0.1:0", &[]);
         clients.block_on(report(&herd, &other.address, RATE, RATE * AFTER / 2));
         other.terminate();
-        let server = Server::taskwatch(&database, &address, &[]);
+        let _server = Server::taskwatch(&database, &address, &[]);
         let up = Instant::now();
         clients.block_on(async {
             report(&herd, &address, RATE, RATE * AFTER / 2).await;

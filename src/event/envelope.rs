@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 use serde::{Deserialize, Serialize, Serializer};
 use uuid::Uuid;
 
-use super::Kind;
+use super::{
+    Kind,
+    schema::{Field, FieldType},
+};
 use crate::{
     clock::Time,
     model::{
@@ -73,7 +76,7 @@ impl FromStr for EventId {
 }
 
 macro_rules! envelope {
-    ($($(#[$doc:meta])* $field:ident: $type:ty,)+) => {
+    ($(#[doc = $doc:literal] $field:ident: $type:ty,)+) => {
         /// One event. Absent fields are left out of the JSON. Without a position it is a draft or ephemeral.
         #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
         pub struct Event {
@@ -90,7 +93,7 @@ macro_rules! envelope {
             /// When it happened, UTC, microseconds.
             #[serde(serialize_with = "micros")]
             pub ts: Time,
-            $($(#[$doc])* #[serde(default, skip_serializing_if = "Option::is_none")] pub $field: Option<$type>,)+
+            $(#[doc = $doc] #[serde(default, skip_serializing_if = "Option::is_none")] pub $field: Option<$type>,)+
             /// What belongs to this kind only.
             #[serde(default, skip_serializing_if = "Data::is_empty")]
             pub data: Data,
@@ -108,6 +111,11 @@ macro_rules! envelope {
                     $($field: None,)+
                     data: Data::default(), truncated: Vec::new(),
                 }
+            }
+
+            /// Every field that an event may have beside those it always has.
+            pub(super) fn fields() -> Vec<Field> {
+                vec![$((stringify!($field), $doc, <$type as FieldType>::schema())),+]
             }
         }
     };
@@ -190,16 +198,21 @@ pub struct Stats {
 }
 
 macro_rules! data {
-    ($($(#[$doc:meta])* $field:ident: $type:ty,)+) => {
+    ($(#[doc = $doc:literal] $field:ident: $type:ty,)+) => {
         /// What belongs to one kind only. Which kind carries which field stands in [`super::kind`].
         #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
         pub struct Data {
-            $($(#[$doc])* #[serde(default, skip_serializing_if = "Option::is_none")] pub $field: Option<$type>,)+
+            $(#[doc = $doc] #[serde(default, skip_serializing_if = "Option::is_none")] pub $field: Option<$type>,)+
         }
 
         impl Data {
             /// Every field's name.
             pub const FIELDS: &'static [&'static str] = &[$(stringify!($field)),+];
+
+            /// Every field, with what it says and its schema.
+            pub(super) fn fields() -> Vec<Field> {
+                vec![$((stringify!($field), $doc, <$type as FieldType>::schema())),+]
+            }
 
             /// True when no field is set.
             #[must_use]

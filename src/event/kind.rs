@@ -25,6 +25,8 @@ pub enum Topic {
     Queues,
     /// Figures.
     Stats,
+    /// Kinds that are not in the table.
+    Unknown,
 }
 
 impl Topic {
@@ -40,6 +42,7 @@ impl Topic {
             Self::Phases => "phases",
             Self::Queues => "queues",
             Self::Stats => "stats",
+            Self::Unknown => "unknown",
         }
     }
 }
@@ -80,7 +83,11 @@ macro_rules! kinds {
     ($($(#[$doc:meta])* $kind:ident = $name:literal, $topic:ident, $durable:ident, $tone:ident, $sentence:literal, [$($data:literal),*];)+) => {
         /// The kind of an event.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum Kind { $(#[doc = $sentence] $kind),+ }
+        pub enum Kind {
+            $(#[doc = $sentence] $kind,)+
+            /// A kind of a newer version of this program. It is handed on and takes part in nothing.
+            Unknown,
+        }
 
         impl Kind {
             /// Every kind, in the order of the table.
@@ -97,7 +104,8 @@ macro_rules! kinds {
                         tone: Tone::$tone,
                         sentence: $sentence,
                         data: &[$($data),*],
-                    }),+
+                    },)+
+                    Self::Unknown => &UNKNOWN,
                 }
             }
         }
@@ -167,6 +175,16 @@ kinds! {
         ["stats"];
 }
 
+/// What is known of a kind that is not in the table.
+const UNKNOWN: Row = Row {
+    name: "unknown",
+    topic: Topic::Unknown,
+    durable: true,
+    tone: Tone::Quiet,
+    sentence: "Something that only a newer version of taskwatch knows.",
+    data: &[],
+};
+
 impl Kind {
     /// `event_type` in JSON and `event:` in a frame.
     #[must_use]
@@ -186,6 +204,7 @@ impl FromStr for Kind {
     fn from_str(name: &str) -> Result<Self, String> {
         Self::ALL
             .iter()
+            .chain([&Self::Unknown])
             .copied()
             .find(|kind| kind.name() == name)
             .ok_or_else(|| format!("'{name}' is not an event type"))

@@ -5,7 +5,9 @@ pub mod envelope;
 pub mod filter;
 pub mod frame;
 pub mod kind;
+pub mod schema;
 pub mod truncate;
+pub mod upcast;
 
 pub use draft::Draft;
 pub use envelope::{Event, EventId};

@@ -162,10 +162,16 @@ impl Deliveries {
         self.0.hub.rows_read()
     }
 
-    /// When an event was handed in here, or the first after it; `None` when the ring no longer has it.
+    /// How far a reader at a position is behind: events, and for how many milliseconds the oldest of them has been
+    /// here, unless that is longer than memory reaches.
     #[must_use]
-    pub fn handed_in(&self, position: i64) -> Option<Instant> {
-        self.0.hub.after(position - 1)?.first().map(|published| published.at)
+    pub fn lag(&self, position: i64) -> (i64, Option<u64>) {
+        let behind = (self.0.hub.head() - position).max(0);
+        if behind == 0 {
+            return (0, Some(0));
+        }
+        let since = self.0.hub.at(position + 1).map(|published| published.at.elapsed());
+        (behind, since.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)))
     }
 
     /// The server stops: streams are to end.

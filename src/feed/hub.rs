@@ -154,6 +154,12 @@ impl Hub {
         Some(ring.frames.range(skip..(skip + CHUNK).min(ring.frames.len())).cloned().collect())
     }
 
+    /// The frame at a position, when the ring has it.
+    pub(super) fn at(&self, position: i64) -> Option<Published> {
+        let ring = self.ring.read().unwrap_or_else(PoisonError::into_inner);
+        ring.frames.get(usize::try_from(position - ring.first).ok()?).cloned()
+    }
+
     /// The same from the ring or, behind it, from the log, up to the end of the log's page.
     ///
     /// # Errors

@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::delivery::Progress;
 use crate::{
     clock::{Clock, Time},
-    event::frame::Form,
+    event::frame::{Form, Format, Wire},
 };
 
 /// Ended streams that are remembered.
@@ -103,6 +103,20 @@ pub struct Opening {
     pub form: Form,
     /// Compressed.
     pub gzip: bool,
+}
+
+impl Opening {
+    /// Its form, for people.
+    #[must_use]
+    pub fn form_in_words(&self) -> String {
+        let wire = match self.form.wire {
+            Wire::Named => "SSE",
+            Wire::Unnamed => "SSE without names",
+            Wire::Lines => "NDJSON",
+        };
+        let format = if self.form.format == Format::CloudEvents { ", CloudEvents" } else { "" };
+        format!("{wire}{format}{}", if self.gzip { ", gzip" } else { "" })
+    }
 }
 
 /// One stream.

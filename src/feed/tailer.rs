@@ -31,7 +31,7 @@ const CHUNK: usize = 512;
 
 impl From<Recorded> for Published {
     fn from(recorded: Recorded) -> Self {
-        let frame = Frame::event(recorded.event.event_type.name(), &recorded.json, Some(recorded.id));
+        let frame = Frame::event(&recorded.name, &recorded.json, Some(recorded.id));
         Self { id: Some(recorded.id), event: recorded.event, frame, at: std::time::Instant::now() }
     }
 }

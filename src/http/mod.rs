@@ -29,7 +29,8 @@ use site::Site;
 
 /// The whole site.
 pub fn router(site: Site) -> Router {
-    let (api, document) = api::router().split_for_parts();
+    let (api, _) = api::router().split_for_parts();
+    let document = api::document();
     api.route("/openapi.json", get(move || std::future::ready(Json(document.clone()))))
         .route("/metrics", get(health::metrics))
         .route("/live", get(live::live))

@@ -131,6 +131,8 @@ impl Site {
             store: self.store.clone(),
             board: self.board.clone(),
             subscriptions: self.subscriptions.clone(),
+            ledger: self.ledger.clone(),
+            deliveries: self.deliveries.clone(),
             clock: self.clock.clone(),
             heartbeat_seconds: self.settings.heartbeat_seconds,
             quiet: self.settings.quiet(),

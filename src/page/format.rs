@@ -49,6 +49,14 @@ pub fn duration(ms: &u64) -> String {
     }
 }
 
+/// A size for people: 812 B, 4.2 kB, 3.1 MB (powers of 1,000).
+#[must_use]
+pub fn bytes(bytes: &u64) -> String {
+    let units = [("TB", 1_000_000_000_000), ("GB", 1_000_000_000), ("MB", 1_000_000), ("kB", 1_000)];
+    let unit = units.into_iter().find(|(_, size)| bytes >= size);
+    unit.map_or_else(|| format!("{bytes} B"), |(unit, size)| format!("{}.{} {unit}", bytes / size, bytes % size * 10 / size))
+}
+
 /// A duration in whole seconds, for people: 40 s, 4 min, 2 h 5 min.
 #[must_use]
 pub fn seconds(seconds: u64) -> String {

@@ -7,11 +7,12 @@ pub mod format;
 mod fragments;
 mod overview;
 mod parent;
+mod streams;
 mod task;
 mod tasks;
 mod workers;
 
-use std::{future::Future, pin::Pin, time::Duration};
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use askama::Template;
 use uuid::Uuid;
@@ -21,7 +22,7 @@ pub use fragments::{Fragment, Fragments, Freshness};
 use crate::{
     clock::Clock,
     event::{Event, Filter, Kind},
-    feed::{SharedBoard, Subscriptions},
+    feed::{Deliveries, SharedBoard, Subscriptions, ledger::Ledger},
     store::{Store, search::TaskQuery},
 };
 
@@ -37,6 +38,10 @@ pub struct View {
     pub board: SharedBoard,
     /// The feed.
     pub subscriptions: Subscriptions,
+    /// Streams.
+    pub ledger: Arc<Ledger>,
+    /// What streams are fed from.
+    pub deliveries: Deliveries,
     /// The time.
     pub clock: Clock,
     /// How often workers are asked to report.
@@ -115,7 +120,7 @@ pub struct Page {
 }
 
 /// The table.
-pub static PAGES: [Page; 6] = [
+pub static PAGES: [Page; 7] = [
     Page {
         name: "overview",
         path: "/",
@@ -169,6 +174,15 @@ pub static PAGES: [Page; 6] = [
         filters: Filters::Events,
         concerned: |params, event| event.position.is_some() && params.filter.matches(event),
         render: |view, params| Box::pin(std::future::ready(events::render(view, params))),
+    },
+    Page {
+        name: "streams",
+        path: "/streams",
+        nav: "Streams",
+        from_tables: false,
+        filters: Filters::None,
+        concerned: |_, _| true,
+        render: |view, params| Box::pin(std::future::ready(streams::render(view, params))),
     },
 ];
 

@@ -1,6 +1,6 @@
 //! The event log: its epoch, appending to it, reading it forward.
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use sqlx::{Connection, PgConnection, PgExecutor, PgPool};
 use uuid::Uuid;
@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::{Store, connect::limited};
 use crate::{
     clock::Time,
-    event::{Draft, Event, EventId, envelope::Epoch},
+    event::{Draft, Event, EventId, envelope::Epoch, upcast},
 };
 
 /// Most events in one read. Positions are dense, so the bound on the position is a bound on the rows.
@@ -24,6 +24,8 @@ pub struct Recorded {
     pub id: EventId,
     /// What happened.
     pub event: Arc<Event>,
+    /// The name of its kind, which may be newer than this program.
+    pub name: Cow<'static, str>,
     /// The encoded JSON object.
     pub json: String,
 }
@@ -201,8 +203,8 @@ pub async fn at(pool: &PgPool, epoch: Epoch, position: i64) -> sqlx::Result<Opti
 }
 
 fn recorded(epoch: Epoch, position: i64, json: String) -> sqlx::Result<Recorded> {
-    let event = serde_json::from_str(&json).map_err(|e| sqlx::Error::Decode(Box::new(e)))?;
-    Ok(Recorded { id: EventId { epoch, position }, event: Arc::new(event), json })
+    let (event, json, name) = upcast::read(json).map_err(|e| sqlx::Error::Decode(Box::new(e)))?;
+    Ok(Recorded { id: EventId { epoch, position }, event: Arc::new(event), name: name.into(), json })
 }
 
 /// Takes the log's lock until the end of the transaction and reads the head after that (law 2).
@@ -225,7 +227,7 @@ pub(super) async fn append(
         .map(|(position, draft)| {
             let id = EventId { epoch, position };
             let (event, json) = draft.at(id);
-            Recorded { id, event: Arc::new(event), json }
+            Recorded { id, name: event.event_type.name().into(), event: Arc::new(event), json }
         })
         .collect();
     let positions: Vec<_> = recorded.iter().map(|r| r.id.position).collect();

@@ -12,6 +12,7 @@ mod queues;
 mod records;
 mod reports;
 mod schedules;
+mod schemas;
 pub mod snapshot;
 mod streams;
 mod tasks;
@@ -76,12 +77,16 @@ pub fn router() -> OpenApiRouter<Site> {
         .routes(routes!(overview::overall))
         .routes(routes!(super::stream::events))
         .routes(routes!(streams::streams))
+        .routes(routes!(schemas::schemas))
+        .routes(routes!(schemas::schema))
         .routes(routes!(super::health::healthz))
         .routes(routes!(super::health::readyz))
 }
 
-/// The OpenAPI document.
+/// The OpenAPI document: from the handlers, with the schemas of events.
 #[must_use]
-pub fn document() -> utoipa::openapi::OpenApi {
-    router().split_for_parts().1
+pub fn document() -> serde_json::Value {
+    let mut document = serde_json::to_value(router().split_for_parts().1).expect("the document is JSON");
+    schemas::describe(&mut document);
+    document
 }

@@ -1,6 +1,6 @@
 //! The ledger of streams in JSON.
 
-use std::{net::IpAddr, sync::atomic::Ordering, time::Instant};
+use std::{net::IpAddr, sync::atomic::Ordering};
 
 use axum::{Json as Out, extract::State};
 use serde::Serialize;
@@ -81,12 +81,7 @@ pub(super) struct ManyStreams {
 fn record(site: &Site, row: &Row, open: bool) -> StreamRecord {
     let epoch = site.subscriptions.epoch();
     let cursor = row.position();
-    let behind = if open { (site.subscriptions.head() - cursor).max(0) } else { 0 };
-    let since = (behind > 0).then(|| site.deliveries.handed_in(cursor + 1)).flatten();
-    let behind_ms = match (behind, since) {
-        (0, _) => Some(0),
-        (_, since) => since.map(|at| Instant::now().saturating_duration_since(at).as_millis() as u64),
-    };
+    let (behind, behind_ms) = if open { site.deliveries.lag(cursor) } else { (0, None) };
     StreamRecord {
         id: row.id,
         purpose: row.opening.purpose,

@@ -1,0 +1,184 @@
+//! JSON Schemas (draft 2020-12) of events and of the stream's own frames, from the tables.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use super::{
+    Event, Kind,
+    envelope::{Data, SCHEMA_VERSION, Stats},
+};
+use crate::{
+    clock::Time,
+    model::{
+        Name, Priority, Status,
+        edit::Changes,
+        phase::Counts,
+        report::{Json, WorkCounts},
+    },
+};
+
+/// A field: its name, what it says, and its schema.
+pub(super) type Field = (&'static str, &'static str, Value);
+
+/// What a type of a field looks like in JSON.
+pub(super) trait FieldType {
+    /// Its schema.
+    fn schema() -> Value;
+}
+
+macro_rules! field_types {
+    ($($type:ty => $schema:tt,)+) => {
+        $(impl FieldType for $type {
+            fn schema() -> Value {
+                json!($schema)
+            }
+        })+
+    };
+}
+
+field_types! {
+    String => { "type": "string" },
+    Name => { "type": "string", "minLength": 1 },
+    Uuid => { "type": "string", "format": "uuid" },
+    Time => { "type": "string", "format": "date-time" },
+    u32 => { "type": "integer", "minimum": 0 },
+    u64 => { "type": "integer", "minimum": 0 },
+    f64 => { "type": "number" },
+    Priority => { "type": "integer", "minimum": 0, "maximum": 9 },
+    Json => {},
+    Changes => { "type": "object", "additionalProperties": { "type": "array", "minItems": 2, "maxItems": 2 } },
+}
+
+impl FieldType for Status {
+    fn schema() -> Value {
+        json!({ "enum": Self::ALL.map(|status| status.to_string()) })
+    }
+}
+
+impl<T: FieldType> FieldType for Vec<T> {
+    fn schema() -> Value {
+        json!({ "type": "array", "items": T::schema() })
+    }
+}
+
+impl<T: FieldType> FieldType for BTreeMap<Name, T> {
+    fn schema() -> Value {
+        json!({ "type": "object", "additionalProperties": T::schema() })
+    }
+}
+
+/// Types that the API describes as well.
+macro_rules! described {
+    ($($type:ty),+) => {
+        $(impl FieldType for $type {
+            fn schema() -> Value {
+                serde_json::to_value(<$type as utoipa::PartialSchema>::schema()).expect("a schema is JSON")
+            }
+        })+
+    };
+}
+
+described!(Counts, WorkCounts, Stats);
+
+/// The schema of a kind of event.
+#[must_use]
+pub fn of_kind(kind: Kind) -> Value {
+    let row = kind.row();
+    let mut properties = Map::new();
+    let mut required = vec!["event_type", "schema_version", "ts"];
+    if row.durable {
+        required.extend(["event_id", "position"]);
+        let id = json!({ "type": "string", "pattern": "^[0-9a-f]{8}-[0-9]+$", "description": "Its place in the log: <epoch>-<position>." });
+        properties.insert("event_id".to_owned(), id);
+        let position = json!({ "type": "integer", "minimum": 1, "description": "Place in the log, from 1, without gaps." });
+        properties.insert("position".to_owned(), position);
+    }
+    properties.insert("event_type".to_owned(), json!({ "const": row.name }));
+    properties.insert("schema_version".to_owned(), json!({ "const": SCHEMA_VERSION }));
+    let ts = json!({ "type": "string", "format": "date-time", "description": "When it happened, UTC, microseconds." });
+    properties.insert("ts".to_owned(), ts);
+    properties.extend(described_fields(Event::fields(), |_| true));
+    let data = described_fields(Data::fields(), |name| row.data.contains(&name));
+    if !data.is_empty() {
+        let data = json!({ "type": "object", "description": "What belongs to this kind only.", "properties": data });
+        properties.insert("data".to_owned(), data);
+    }
+    let truncated = json!({ "type": "array", "items": { "type": "string" },
+        "description": "Fields left out because the event was too large; the task's own record has them." });
+    properties.insert("truncated".to_owned(), truncated);
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": format!("/api/v1/schemas/{}", row.name),
+        "title": row.name,
+        "description": row.sentence,
+        "type": "object",
+        "required": required,
+        "properties": properties,
+    })
+}
+
+fn described_fields(fields: Vec<Field>, wanted: impl Fn(&str) -> bool) -> Map<String, Value> {
+    let fields = fields.into_iter().filter(|(name, _, _)| wanted(name));
+    fields
+        .map(|(name, says, mut schema)| {
+            schema["description"] = says.trim().into();
+            (name.to_owned(), schema)
+        })
+        .collect()
+}
+
+/// The stream's own frames: what each is called, what it says, and the fields of its data.
+pub const CONTROLS: [(&str, &str, &[&str]); 8] = [
+    ("hello", "The stream begins.", &["resume", "requested", "head", "oldest", "until", "heartbeat_ms", "server_version"]),
+    ("snapshot", "A part of the board.", &["part", "items"]),
+    ("snapshot_end", "The board is complete; its id is the position it shows.", &["position", "ts"]),
+    ("heartbeat", "Up to date to its id.", &["ts", "position", "head", "behind"]),
+    ("lagging", "The reader is over 10 s behind; it gets everything, late.", &["behind"]),
+    ("reset", "The log cannot be continued from the cursor.", &["reason", "requested", "oldest", "head"]),
+    ("bye", "The server ends the stream; come back.", &["reason"]),
+    ("close", "The stream is over for good.", &["reason"]),
+];
+
+/// The schema of one of the stream's own frames.
+#[must_use]
+pub fn of_control((name, says, fields): (&str, &str, &[&str])) -> Value {
+    let id = || json!({ "type": "string", "pattern": "^[0-9a-f]{8}-[0-9]+$" });
+    let count = || json!({ "type": "integer", "minimum": 0 });
+    let properties: Map<_, _> = fields
+        .iter()
+        .map(|field| {
+            let schema = match *field {
+                "head" | "position" if name == "heartbeat" || name == "snapshot_end" => count(),
+                "head" | "oldest" | "until" => id(),
+                "behind" | "heartbeat_ms" => count(),
+                "resume" => json!({ "enum": ["live", "resumed", "snapshot", "reset", "replay"] }),
+                "requested" | "ts" => json!({ "type": ["string", "null"] }),
+                "items" => json!({ "type": "array" }),
+                _ => json!({ "type": "string" }),
+            };
+            ((*field).to_owned(), schema)
+        })
+        .collect();
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": format!("/api/v1/schemas/{name}"),
+        "title": name,
+        "description": says,
+        "type": "object",
+        "properties": properties,
+    })
+}
+
+/// The schema with a name; `None` when there is none.
+#[must_use]
+pub fn named(name: &str) -> Option<Value> {
+    let control = CONTROLS.into_iter().find(|(control, _, _)| *control == name).map(of_control);
+    control.or_else(|| Kind::ALL.iter().copied().find(|kind| kind.name() == name).map(of_kind))
+}
+
+/// The name of every schema.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    Kind::ALL.iter().map(|kind| kind.name()).chain(CONTROLS.into_iter().map(|(name, _, _)| name))
+}

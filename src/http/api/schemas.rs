@@ -1,0 +1,66 @@
+//! JSON Schemas of what the stream sends.
+
+use std::collections::BTreeMap;
+
+use axum::{
+    Json as Out,
+    extract::Path,
+    http::header,
+    response::{IntoResponse, Response},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    event::schema,
+    http::problem::Problem,
+};
+
+/// Where to find the schema of each event and frame of the stream.
+#[utoipa::path(get, path = "/api/v1/schemas", tag = "watching", responses((status = 200, description = "Name to address", body = BTreeMap<String, String>)))]
+pub(super) async fn schemas() -> Out<BTreeMap<&'static str, String>> {
+    Out(schema::names().map(|name| (name, format!("/api/v1/schemas/{name}"))).collect())
+}
+
+/// The JSON Schema (draft 2020-12) of the data of one kind of event, or of one of the stream's own frames.
+#[utoipa::path(get, path = "/api/v1/schemas/{name}", tag = "watching", params(("name" = String, Path, description = "An event type, or `hello`, `heartbeat` …")),
+    responses((status = 200, description = "As asked", body = Object, content_type = "application/schema+json"), (status = 404, description = "Not found", body = Problem)))]
+pub(super) async fn schema(Path(name): Path<String>) -> Result<Response, Problem> {
+    let found = schema::named(&name).ok_or_else(|| {
+        let names: Vec<_> = schema::names().collect();
+        Problem::not_found(format!("there is no schema of that name; there are {}", names.join(", ")))
+    })?;
+    Ok(([(header::CONTENT_TYPE, "application/schema+json")], found.to_string()).into_response())
+}
+
+/// Adds the schemas to the OpenAPI document, and what the stream's items are.
+pub(super) fn describe(document: &mut Value) {
+    let reference = |name: &str| json!({ "$ref": format!("#/components/schemas/{name}") });
+    for name in schema::names() {
+        if let Some(mut schema) = schema::named(name) {
+            // Within the document it has another place.
+            if let Some(fields) = schema.as_object_mut() {
+                fields.remove("$id");
+                fields.remove("$schema");
+            }
+            document["components"]["schemas"][name] = schema;
+        }
+    }
+    let data: Vec<_> = schema::names().map(reference).collect();
+    let events: Vec<_> = crate::event::Kind::ALL.iter().map(|kind| reference(kind.name())).collect();
+    document["components"]["schemas"]["Event"] = json!({ "description": "Any event of the log.", "oneOf": events });
+    let content = &mut document["paths"]["/events"]["get"]["responses"]["200"]["content"];
+    content["text/event-stream"] = json!({
+        "schema": { "type": "string" },
+        "itemSchema": {
+            "type": "object",
+            "required": ["data"],
+            "properties": {
+                "event": { "enum": schema::names().collect::<Vec<_>>() },
+                "data": { "type": "string", "contentMediaType": "application/json", "contentSchema": { "anyOf": data } },
+                "id": { "type": "string" },
+                "retry": { "type": "integer", "minimum": 0 },
+            },
+        },
+    });
+    content["application/x-ndjson"] = json!({ "schema": { "type": "string" }, "itemSchema": reference("Event") });
+}

@@ -1,0 +1,78 @@
+//! Who follows the events: streams and live pages, how far each is, and how the last ones ended.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use askama::Template;
+
+use super::{Content, PageError, Params, View, format};
+use crate::feed::ledger::{Ended, Ending, Purpose, Row};
+
+/// Rows shown of those that are open.
+const SHOWN: usize = 200;
+
+#[derive(Template)]
+#[template(path = "streams.html")]
+struct Streams {
+    open: Vec<Line>,
+    all: usize,
+    ended: Vec<(Line, Ended)>,
+    events: u64,
+    bytes: u64,
+    refused: u64,
+}
+
+/// A stream as a row of the table.
+struct Line {
+    row: Arc<Row>,
+    what: String,
+    form: String,
+    behind: i64,
+    behind_ms: Option<u64>,
+}
+
+impl Line {
+    fn new(view: &View, row: Arc<Row>) -> Self {
+        let (behind, behind_ms) = view.deliveries.lag(row.position());
+        let what = match row.opening.purpose {
+            Purpose::Events => format!("/events?{}", format::query(&row.opening.query)),
+            Purpose::Page => format!("/live?{}", format::query(&row.opening.query)),
+        };
+        Self { what: what.trim_end_matches('?').to_owned(), form: row.opening.form_in_words(), behind, behind_ms, row }
+    }
+
+    fn events(&self) -> u64 {
+        self.row.events.load(Ordering::Relaxed)
+    }
+
+    fn bytes(&self) -> u64 {
+        self.row.bytes.load(Ordering::Relaxed)
+    }
+}
+
+pub(super) fn render(view: &View, _: &Params) -> Result<Content, PageError> {
+    let (open, ended) = view.ledger.rows();
+    let all = open.len();
+    let mut open: Vec<_> = open.into_iter().map(|row| Line::new(view, row)).collect();
+    // Who is furthest behind comes first.
+    open.sort_by_key(|line| (std::cmp::Reverse(line.behind), line.row.id));
+    open.truncate(SHOWN);
+    let ended = ended.into_iter().map(|ended| (Line::new(view, ended.row.clone()), ended)).collect();
+    let counters = &view.ledger.counters;
+    let page = Streams {
+        open,
+        all,
+        ended,
+        events: counters.events.load(Ordering::Relaxed),
+        bytes: counters.bytes.load(Ordering::Relaxed),
+        refused: counters.refused.load(Ordering::Relaxed),
+    };
+    Ok(Content { title: format!("({all} open) Streams"), html: page.render()? })
+}
+
+/// How an ending looks.
+const fn look(ending: &Ending) -> (&'static str, &'static str) {
+    match *ending {
+        Ending::ClientLeft | Ending::Finished | Ending::PageGone | Ending::Rotation | Ending::Drain => ("quiet", "■"),
+        Ending::Stuck | Ending::TooOld => ("warn", "▲"),
+    }
+}
