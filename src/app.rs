@@ -85,8 +85,7 @@ impl App {
     /// With one sentence that says what is wrong and what to do.
     pub async fn start(settings: Settings, options: Options) -> anyhow::Result<Self> {
         let Options { database, clock, callbacks, max_batch } = options;
-        let listener =
-            http::server::listen(settings.listen).map_err(|error| cannot_listen(settings.listen, &error))?;
+        let listener = http::server::listen(settings.listen).map_err(|error| cannot_listen(settings.listen, &error))?;
         let address = listener.local_addr()?;
         let store = Store::open(database).await?;
         let epoch = log::epoch(store.pool()).await?;

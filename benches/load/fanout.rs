@@ -27,8 +27,6 @@ use crate::{
     server::Server,
 };
 
-/// Connections that report.
-const REPORTERS: u64 = 10;
 /// Clients that are only there.
 const IDLE: usize = 10_000;
 /// What a message is filled up to, so that an event is about 350 bytes of JSON and more.
@@ -76,7 +74,7 @@ pub(crate) fn run(bench: &Bench, clients: &Runtime) {
 /// A load, and what it costs the server.
 async fn measure(server: &Server, readers: usize, rate: u64, ours: bool) -> Figures {
     let total = rate * seconds(20);
-    let herd = Herd::new(&server.address, "/events?after=now&types=task_progress");
+    let herd = Herd::new(&server.address, "/events?after=now&types=task_progress", ours);
     let mut clients = herd.join(readers, Pace::Fast, total).await;
     let (before, began) = (server.usage(), Instant::now());
     if ours {
@@ -108,7 +106,7 @@ fn message(herd: &Herd) -> String {
 /// Progress reports at a rate, spread over the reporters, one request each.
 pub(crate) async fn report(herd: &Arc<Herd>, address: &str, rate: u64, total: u64) {
     let mut reporters = JoinSet::new();
-    for number in 0..REPORTERS {
+    for number in 0..reporters_for(rate) {
         let mut client = Client::connect(address).await;
         let herd = herd.clone();
         reporters.spawn(async move {
@@ -118,7 +116,7 @@ pub(crate) async fn report(herd: &Arc<Herd>, address: &str, rate: u64, total: u6
             let claimed = client.post("/api/v1/claims", claim).await;
             let path = format!("/api/v1/tasks/{}/progress", claimed["tasks"][0]["id"].as_str().expect("a task"));
             let mut tick = ticks(number, rate);
-            for _ in 0..total / REPORTERS {
+            for _ in 0..total / reporters_for(rate) {
                 tick.tick().await;
                 let report = json!({ "worker_id": worker, "attempt": 1, "percent": 41.5, "message": message(&herd) });
                 client.post(&path, report.to_string()).await;
@@ -132,13 +130,13 @@ pub(crate) async fn report(herd: &Arc<Herd>, address: &str, rate: u64, total: u6
 async fn publish(herd: &Arc<Herd>, address: &str, rate: u64, total: u64) {
     let positions = Arc::new(AtomicI64::new(0));
     let mut reporters = JoinSet::new();
-    for number in 0..REPORTERS {
+    for number in 0..reporters_for(rate) {
         let mut client = Client::connect(address).await;
         let (herd, positions) = (herd.clone(), positions.clone());
         reporters.spawn(async move {
             let id = uuid::Uuid::now_v7();
             let mut tick = ticks(number, rate);
-            for _ in 0..total / REPORTERS {
+            for _ in 0..total / reporters_for(rate) {
                 tick.tick().await;
                 let mut event = Event::new(Kind::TaskProgress, chrono::Utc::now());
                 let position = positions.fetch_add(1, Ordering::Relaxed) + 1;
@@ -159,10 +157,16 @@ async fn publish(herd: &Arc<Herd>, address: &str, rate: u64, total: u64) {
     reporters.join_all().await;
 }
 
+/// Connections that report: each waits for its answers, so more are needed for more.
+fn reporters_for(rate: u64) -> u64 {
+    (rate / 10).clamp(10, 100)
+}
+
 /// One reporter's share of a rate, not in step with the others.
 fn ticks(number: u64, rate: u64) -> tokio::time::Interval {
-    let period = Duration::from_secs_f64(REPORTERS as f64 / rate as f64);
-    let start = tokio::time::Instant::now() + period.mul_f64(number as f64 / REPORTERS as f64);
+    let reporters = reporters_for(rate) as f64;
+    let period = Duration::from_secs_f64(reporters / rate as f64);
+    let start = tokio::time::Instant::now() + period.mul_f64(number as f64 / reporters);
     let mut tick = tokio::time::interval_at(start, period);
     tick.set_missed_tick_behavior(MissedTickBehavior::Burst);
     tick
@@ -170,7 +174,7 @@ fn ticks(number: u64, rate: u64) -> tokio::time::Interval {
 
 /// Memory of a client that waits, KB.
 async fn idle(server: &Server) -> f64 {
-    let herd = Herd::new(&server.address, "/events?after=now&types=task_progress");
+    let herd = Herd::new(&server.address, "/events?after=now&types=task_progress", true);
     // What the first requests cost is not theirs.
     let first = herd.join(100, Pace::Fast, 1).await;
     let before = server.usage();

@@ -24,7 +24,7 @@ pub(crate) fn run(bench: &Bench, clients: &Runtime) {
         let server = Server::taskwatch(&bench.database_url(), "127.0.0.1:0", &[]);
         clients.block_on(async {
             let path = "/events?after=now&types=task_progress";
-            let (herd, lame) = (Herd::new(&server.address, path), Herd::new(&server.address, path));
+            let (herd, lame) = (Herd::new(&server.address, path, true), Herd::new(&server.address, path, true));
             let mut fast = herd.join(FAST, Pace::Fast, total).await;
             let mut stopped = lame.join(slow, Pace::Stopped, total).await;
             let mut slowly = lame.join(slow, Pace::Slow, total).await;

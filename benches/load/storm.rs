@@ -28,7 +28,7 @@ pub(crate) fn run(bench: &Bench, clients: &Runtime) {
         let server = Server::taskwatch(&database, "127.0.0.1:0", &[]);
         let address = server.address.clone();
         let total = RATE * (BEFORE + AFTER);
-        let herd = Herd::new(&address, "/events?after=now&types=task_progress");
+        let herd = Herd::new(&address, "/events?after=now&types=task_progress", true);
         let mut all = clients.block_on(async {
             let all = herd.join(CLIENTS, Pace::Fast, total).await;
             report(&herd, &address, RATE, RATE * BEFORE).await;

@@ -156,8 +156,7 @@ fn put_cloud_event(out: &mut BytesMut, event: &Event, json: &[u8]) {
 }
 
 fn hash_of(json: &[u8]) -> u64 {
-    json.iter()
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
+    json.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
 /// An SSE frame with a name. `json` must be one line.

@@ -92,7 +92,8 @@ pub fn of_kind(kind: Kind) -> Value {
         required.extend(["event_id", "position"]);
         let id = json!({ "type": "string", "pattern": "^[0-9a-f]{8}-[0-9]+$", "description": "Its place in the log: <epoch>-<position>." });
         properties.insert("event_id".to_owned(), id);
-        let position = json!({ "type": "integer", "minimum": 1, "description": "Place in the log, from 1, without gaps." });
+        let position =
+            json!({ "type": "integer", "minimum": 1, "description": "Place in the log, from 1, without gaps." });
         properties.insert("position".to_owned(), position);
     }
     properties.insert("event_type".to_owned(), json!({ "const": row.name }));
@@ -131,7 +132,11 @@ fn described_fields(fields: Vec<Field>, wanted: impl Fn(&str) -> bool) -> Map<St
 
 /// The stream's own frames: what each is called, what it says, and the fields of its data.
 pub const CONTROLS: [(&str, &str, &[&str]); 8] = [
-    ("hello", "The stream begins.", &["resume", "requested", "head", "oldest", "until", "heartbeat_ms", "server_version"]),
+    (
+        "hello",
+        "The stream begins.",
+        &["resume", "requested", "head", "oldest", "until", "heartbeat_ms", "server_version"],
+    ),
     ("snapshot", "A part of the board.", &["part", "items"]),
     ("snapshot_end", "The board is complete; its id is the position it shows.", &["position", "ts"]),
     ("heartbeat", "Up to date to its id.", &["ts", "position", "head", "behind"]),

@@ -152,7 +152,14 @@ impl Class {
     }
 
     /// Takes in what the hub has up to `head`, and `ephemeral` events; keeps at most `max_bytes`. Who has to be woken.
-    pub(super) fn extend(&self, hub: &Hub, head: i64, ephemeral: &[Published], max_bytes: usize, wake: &mut Vec<Waker>) {
+    pub(super) fn extend(
+        &self,
+        hub: &Hub,
+        head: i64,
+        ephemeral: &[Published],
+        max_bytes: usize,
+        wake: &mut Vec<Waker>,
+    ) {
         loop {
             let tail = self.tail();
             let events = if tail < head { hub.after(tail) } else { Some(Vec::new()) };

@@ -54,15 +54,8 @@ pub enum Ending {
 
 impl Ending {
     /// Every ending.
-    pub const ALL: [Self; 7] = [
-        Self::ClientLeft,
-        Self::Stuck,
-        Self::Drain,
-        Self::Rotation,
-        Self::Finished,
-        Self::TooOld,
-        Self::PageGone,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::ClientLeft, Self::Stuck, Self::Drain, Self::Rotation, Self::Finished, Self::TooOld, Self::PageGone];
 
     /// The word in JSON, metrics and pages.
     #[must_use]

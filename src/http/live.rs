@@ -13,12 +13,7 @@ use futures_util::stream;
 use serde_json::json;
 use tokio::sync::watch;
 
-use super::{
-    caller, pages,
-    problem::Problem,
-    site::Site,
-    stream::Cut,
-};
+use super::{caller, pages, problem::Problem, site::Site, stream::Cut};
 use crate::{
     config::Live,
     event::frame::{self, Form, Wire},

@@ -6,6 +6,7 @@ pub mod caller;
 pub mod health;
 pub mod input;
 pub mod live;
+mod outgoing;
 pub mod pages;
 pub mod problem;
 pub mod query;

@@ -3,7 +3,12 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, atomic::AtomicBool},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Poll,
     time::Duration,
 };
 
@@ -22,7 +27,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use super::socket::Socket;
+use super::{outgoing::Outgoing, socket::Socket};
 use crate::feed::ledger::Peer;
 
 /// Time from the first byte of a connection (or the end of the last answer) to the end of a request's headers.
@@ -65,6 +70,7 @@ pub fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
 /// Serves until `stopping` is cancelled and the connections have ended.
 pub async fn serve(listener: TcpListener, router: Router, stopping: CancellationToken) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let ending = Arc::new(Ending::default());
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { return };
         let (stream, address) = tokio::select! {
@@ -84,57 +90,85 @@ pub async fn serve(listener: TcpListener, router: Router, stopping: Cancellation
         let _ = sockopt::set_tcp_user_timeout(&stream, VANISHED_MS);
         let _ = sockopt::set_socket_keepalive(&stream, true);
         let peer = Peer { address: address.ip(), stuck: Arc::new(AtomicBool::new(false)) };
-        let (router, stopping) = (router.clone(), stopping.clone());
+        let (router, ending) = (router.clone(), ending.clone());
         tokio::spawn(async move {
-            connection(stream, peer, router, stopping).await;
+            connection(stream, peer, router, ending).await;
             drop(place);
         });
     }
     drop(listener);
+    ending.begin();
     let all = u32::try_from(CONNECTIONS).unwrap_or(u32::MAX);
     if tokio::time::timeout(DRAIN, places.acquire_many(all)).await.is_err() {
         tracing::warn!("some connections did not end in time and are cut");
     }
 }
 
+/// Told to all connections when the server stops.
+#[derive(Debug, Default)]
+struct Ending {
+    /// Set before anyone is woken, so that a connection needs no more than a glance.
+    begun: AtomicBool,
+    wake: CancellationToken,
+}
+
+impl Ending {
+    fn begin(&self) {
+        self.begun.store(true, Ordering::SeqCst);
+        self.wake.cancel();
+    }
+}
+
 /// One connection to its end. One that breaks is the peer's business.
-async fn connection(stream: TcpStream, peer: Peer, router: Router, stopping: CancellationToken) {
+async fn connection(stream: TcpStream, peer: Peer, router: Router, ending: Arc<Ending>) {
     let second = tokio::select! {
         version = tokio::time::timeout(HEADERS, is_http2(&stream)) => match version {
             Ok(Ok(second)) => second,
             Ok(Err(_)) | Err(_) => return,
         },
-        () = stopping.cancelled() => return,
+        () = ending.wake.cancelled() => return,
     };
     let socket = TokioIo::new(Socket::new(stream, peer.stuck.clone()));
+    // The future is boxed, so that an open stream does not hold the room that its request took.
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer.clone());
-        router.clone().oneshot(request.map(Body::new))
+        let answer = router.clone().oneshot(request.map(Body::new));
+        Box::pin(async move { answer.await.map(Outgoing::of) })
     });
-    // The same for both, which have no type in common.
-    macro_rules! drive {
-        ($connection:expr) => {{
-            let mut connection = std::pin::pin!($connection);
-            let ended = tokio::select! {
-                _ = connection.as_mut() => true,
-                () = stopping.cancelled() => false,
-            };
-            if !ended {
-                connection.as_mut().graceful_shutdown();
-                let _ = connection.await;
-            }
-        }};
-    }
     if second {
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder.timer(TokioTimer::new()).keep_alive_interval(HEADERS).keep_alive_timeout(HEADERS);
         builder.max_concurrent_streams(STREAMS).max_send_buf_size(STREAM_BUFFER).max_header_list_size(16 * 1024);
-        drive!(builder.serve_connection(socket, service));
+        let mut connection = Box::pin(builder.serve_connection(socket, service));
+        if !until(connection.as_mut(), &ending).await {
+            connection.as_mut().graceful_shutdown();
+            let _ = connection.await;
+        }
     } else {
         let mut builder = http1::Builder::new();
         builder.timer(TokioTimer::new()).header_read_timeout(HEADERS).max_buf_size(BUFFER);
-        drive!(builder.serve_connection(socket, service));
+        let mut connection = std::pin::pin!(builder.serve_connection(socket, service));
+        if !until(connection.as_mut(), &ending).await {
+            connection.as_mut().graceful_shutdown();
+            let _ = connection.await;
+        }
     }
+}
+
+/// Polls a connection until it has ended (true) or the server stops. A stream's connection is polled for each of its
+/// events, so this asks once to be woken at the end and only glances at it then.
+async fn until(mut connection: Pin<&mut impl Future>, ending: &Ending) -> bool {
+    let mut wake = std::pin::pin!(ending.wake.cancelled());
+    let mut asked = false;
+    std::future::poll_fn(|cx| {
+        if connection.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(true);
+        }
+        let over = if asked { ending.begun.load(Ordering::SeqCst) } else { wake.as_mut().poll(cx).is_ready() };
+        asked = true;
+        if over { Poll::Ready(false) } else { Poll::Pending }
+    })
+    .await
 }
 
 /// Looks at the first bytes, without taking them: HTTP/2 begins with `PRI`, and no request of HTTP/1 does.

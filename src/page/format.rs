@@ -54,7 +54,10 @@ pub fn duration(ms: &u64) -> String {
 pub fn bytes(bytes: &u64) -> String {
     let units = [("TB", 1_000_000_000_000), ("GB", 1_000_000_000), ("MB", 1_000_000), ("kB", 1_000)];
     let unit = units.into_iter().find(|(_, size)| bytes >= size);
-    unit.map_or_else(|| format!("{bytes} B"), |(unit, size)| format!("{}.{} {unit}", bytes / size, bytes % size * 10 / size))
+    unit.map_or_else(
+        || format!("{bytes} B"),
+        |(unit, size)| format!("{}.{} {unit}", bytes / size, bytes % size * 10 / size),
+    )
 }
 
 /// A duration in whole seconds, for people: 40 s, 4 min, 2 h 5 min.

@@ -54,9 +54,7 @@ pub(super) fn readable(event: &Value, colour: bool) -> String {
 /// Control characters shown, so that no text can steer the terminal.
 fn visible(text: &str) -> String {
     let steers = |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    text.chars()
-        .flat_map(|c| if steers(c) { c.escape_unicode().collect::<Vec<_>>() } else { vec![c] })
-        .collect()
+    text.chars().flat_map(|c| if steers(c) { c.escape_unicode().collect::<Vec<_>>() } else { vec![c] }).collect()
 }
 
 #[cfg(test)]
@@ -66,10 +64,7 @@ mod tests {
     #[test]
     fn a_text_cannot_steer_the_terminal() {
         let event = serde_json::json!({ "event_type": "task_failed", "ts": "2026-11-20T16:05:00.123456Z", "error": "a\x1b[2Jb\u{202e}" });
-        assert_eq!(
-            readable(&event, false),
-            "16:05:00.123 x task_failed                a\\u{1b}[2Jb\\u{202e}"
-        );
+        assert_eq!(readable(&event, false), "16:05:00.123 x task_failed                a\\u{1b}[2Jb\\u{202e}");
         assert!(readable(&event, true).contains("\x1b[31mx task_failed"));
     }
 }

@@ -140,11 +140,7 @@ impl Tail {
             "bye" => return Ok(Some(End::Broken(format!("the server says bye ({})", json()["reason"])))),
             "close" => return Ok(Some(End::Closed)),
             _ => {
-                let line = if self.settings.json {
-                    message.data.clone()
-                } else {
-                    line::readable(&json(), self.colour)
-                };
+                let line = if self.settings.json { message.data.clone() } else { line::readable(&json(), self.colour) };
                 writeln!(std::io::stdout().lock(), "{line}")?;
                 if let Some(left) = &mut self.settings.max_events {
                     *left = left.saturating_sub(1);

@@ -10,10 +10,7 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-use crate::{
-    event::schema,
-    http::problem::Problem,
-};
+use crate::{event::schema, http::problem::Problem};
 
 /// Where to find the schema of each event and frame of the stream.
 #[utoipa::path(get, path = "/api/v1/schemas", tag = "watching", responses((status = 200, description = "Name to address", body = BTreeMap<String, String>)))]

@@ -6,20 +6,17 @@ mod start;
 mod wish;
 
 use axum::{
-    body::Body,
     extract::{Extension, Query, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
-    response::{IntoResponse, Response},
+    response::Response,
 };
 
 pub use wish::PARAMETERS;
 
-use self::{
-    reader::Reader,
-    start::Start,
-    wish::Wish,
-};
-use super::{caller, problem::Problem, site::Site};
+pub(super) use reader::Reader;
+
+use self::{start::Start, wish::Wish};
+use super::{caller, outgoing::with_stream, problem::Problem, site::Site};
 use crate::{
     event::{EventId, frame::Wire},
     feed::ledger::{Opening, Peer, Purpose},
@@ -72,7 +69,7 @@ pub(super) async fn events(
         return Err(gap(&site, reason));
     }
     if let Some(wait) = wish.wait {
-        return Ok(poll::answer(&site, &wish, &begin, wait).await.into_response());
+        return Ok(poll::answer(&site, &wish, &begin, wait).await);
     }
     let opening = Opening {
         purpose: Purpose::Events,
@@ -87,11 +84,11 @@ pub(super) async fn events(
         // A refusal by status would end a browser's EventSource for good.
         Err(full) => Reader::refused(&site, &wish, full),
     };
-    Ok(respond(&site, word, &wish, Body::new(body)))
+    Ok(respond(&site, word, &wish, body))
 }
 
-fn respond(site: &Site, resume: &'static str, wish: &Wish, body: Body) -> Response {
-    let mut response = body.into_response();
+fn respond(site: &Site, resume: &'static str, wish: &Wish, reader: Reader) -> Response {
+    let mut response = with_stream(reader);
     let headers = response.headers_mut();
     let media = if wish.form.wire == Wire::Lines { "application/x-ndjson" } else { "text/event-stream; charset=utf-8" };
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media));

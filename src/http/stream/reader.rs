@@ -41,7 +41,7 @@ const DRAIN: Duration = Duration::from_millis(2_500);
 const DRAIN_EACH: Duration = Duration::from_micros(500);
 
 /// A stream's body.
-pub(super) struct Reader {
+pub(in crate::http) struct Reader {
     site: Site,
     form: Form,
     gzip: bool,
@@ -53,6 +53,8 @@ pub(super) struct Reader {
     pace: Option<Pace>,
     /// Rings when the next heartbeat, the end, or the next event of a paced replay is due.
     timer: Pin<Box<Sleep>>,
+    /// The timer knows whom to wake.
+    armed: bool,
     beat_at: Instant,
     end_at: Option<(Instant, Ending)>,
     draining: bool,
@@ -80,7 +82,14 @@ struct Pace {
     speed: f64,
     /// The first event's own time, and when it was sent.
     began: Option<(Time, Instant)>,
-    held: Option<(Piece, Instant)>,
+    held: Option<Held>,
+}
+
+struct Held {
+    piece: Piece,
+    due: Instant,
+    /// The position before it: what was examined and sent.
+    before: i64,
 }
 
 /// What there is to send.
@@ -160,6 +169,7 @@ impl Reader {
             limit: Limit::default(),
             pace: None,
             timer: Box::pin(tokio::time::sleep_until(beat_at)),
+            armed: false,
             beat_at,
             end_at: (!age.is_zero()).then(|| (Instant::now() + jittered(age), Ending::Rotation)),
             draining: false,
@@ -188,7 +198,8 @@ impl Reader {
 
     /// The last position examined, as an id.
     fn id(&self) -> EventId {
-        let position = self.delivery.position();
+        let held = self.pace.as_ref().and_then(|pace| pace.held.as_ref());
+        let position = held.map_or_else(|| self.delivery.position(), |held| held.before);
         let position = self.limit.until.map_or(position, |until| position.min(until));
         EventId { epoch: self.site.subscriptions.epoch(), position }
     }
@@ -205,7 +216,8 @@ impl Reader {
     fn beats(&self) -> Bytes {
         let (id, head) = (self.id(), self.site.subscriptions.head());
         let behind = (head - id.position).max(0);
-        let data = json!({ "ts": rfc3339(self.site.clock.now()), "position": id.position, "head": head, "behind": behind });
+        let data =
+            json!({ "ts": rfc3339(self.site.clock.now()), "position": id.position, "head": head, "behind": behind });
         self.control("heartbeat", &data, Some(id), None)
     }
 
@@ -227,14 +239,16 @@ impl Reader {
     fn leaves(&mut self) {
         self.ending = Some(End::Leaving);
         self.timer.as_mut().reset(Instant::now() + LEAVE);
+        self.armed = false;
     }
 
     /// Sets the timer to what comes next.
     fn rest(&mut self) {
-        let due = self.pace.as_ref().and_then(|pace| pace.held.as_ref()).map(|(_, due)| *due);
+        let due = self.pace.as_ref().and_then(|pace| pace.held.as_ref()).map(|held| held.due);
         let end = self.end_at.map(|(at, _)| at);
         let next = [due, end].into_iter().flatten().fold(self.beat_at, Instant::min);
         self.timer.as_mut().reset(next);
+        self.armed = false;
     }
 
     /// What the timer rang for, if that sends something.
@@ -269,18 +283,19 @@ impl Reader {
         };
         if pace.held.is_none() {
             let one = Limit { events: Some(1), ..self.limit };
+            let before = self.delivery.position();
             let piece = match ready!(self.delivery.poll_next(cx, one)) {
                 Ok(Some(piece)) => piece,
                 other => return Poll::Ready(other.into()),
             };
             let (first, began) = *pace.began.get_or_insert((piece.ts, Instant::now()));
             let later = (piece.ts - first).to_std().unwrap_or_default().div_f64(pace.speed);
-            pace.held = Some((piece, began + later));
+            pace.held = Some(Held { piece, due: began + later, before });
             self.rest();
         }
-        let pace = self.pace.as_mut().and_then(|pace| pace.held.take_if(|(_, due)| *due <= Instant::now()));
+        let pace = self.pace.as_mut().and_then(|pace| pace.held.take_if(|held| held.due <= Instant::now()));
         match pace {
-            Some((piece, _)) => Poll::Ready(Next::Piece(piece)),
+            Some(held) => Poll::Ready(Next::Piece(held.piece)),
             None => Poll::Pending,
         }
     }
@@ -327,6 +342,12 @@ impl Reader {
     }
 }
 
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reader").field("delivery", &self.delivery).finish_non_exhaustive()
+    }
+}
+
 impl From<Result<Option<Piece>, crate::feed::delivery::Gone>> for Next {
     fn from(polled: Result<Option<Piece>, crate::feed::delivery::Gone>) -> Self {
         match polled {
@@ -359,19 +380,21 @@ impl Body for Reader {
             None => {}
         }
         loop {
-            if this.timer.as_mut().poll(cx).is_ready() {
+            // The task that polls a body stays the same, so the timer is asked once for each time it is set.
+            let rang = if this.armed { this.timer.is_elapsed() } else { this.timer.as_mut().poll(cx).is_ready() };
+            this.armed = !rang;
+            if rang {
                 match this.rang() {
                     Some(frame) => return this.sends(0, frame),
                     None => continue,
                 }
             }
-            let rings_at = this.timer.deadline();
             let polled = this.poll_events(cx);
             // Looked at after the reader left its waker, so that a stop in between is not missed.
             if polled.is_pending() && !this.draining && this.site.deliveries.draining() {
                 this.drains();
             }
-            if polled.is_ready() || this.timer.deadline() == rings_at {
+            if polled.is_ready() || this.armed {
                 return polled;
             }
         }

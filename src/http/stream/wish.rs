@@ -136,15 +136,19 @@ impl Wish {
     /// 400 that names the parameter, or 406.
     pub(super) fn read(site: &Site, headers: &HeaderMap, pairs: &[(String, String)]) -> Result<Self, Problem> {
         let filter = Filter::from_query(pairs, &PARAMETERS)?;
-        if let Some((name, _)) =
-            pairs.iter().enumerate().find(|(n, (name, _))| pairs[..*n].iter().any(|(known, _)| known == name)).map(|(_, pair)| pair)
+        if let Some((name, _)) = pairs
+            .iter()
+            .enumerate()
+            .find(|(n, (name, _))| pairs[..*n].iter().any(|(known, _)| known == name))
+            .map(|(_, pair)| pair)
         {
             return Err(bad(name, "is given twice"));
         }
         let query = Query(pairs);
         let header =
             headers.get("last-event-id").map(|value| value.to_str().unwrap_or("?")).filter(|value| !value.is_empty());
-        let requested = header.or_else(|| ["last_event_id", "lastEventId", "after"].into_iter().find_map(|n| query.value(n)));
+        let requested =
+            header.or_else(|| ["last_event_id", "lastEventId", "after"].into_iter().find_map(|n| query.value(n)));
         let cursor = match requested {
             None => Cursor::Absent,
             Some("now") => Cursor::Now,
@@ -180,7 +184,8 @@ impl Wish {
                     ("false", Snapshot::Never),
                 ],
             )?,
-            gap_is_error: query.word("on_gap", &[("reset", false), ("error", true)])? || (wire == Wire::Lines && !polls),
+            gap_is_error: query.word("on_gap", &[("reset", false), ("error", true)])?
+                || (wire == Wire::Lines && !polls),
             heartbeat: Duration::from_secs(heartbeat.unwrap_or(site.settings.stream_heartbeat_seconds).into()),
             max_events,
             replay,
@@ -192,7 +197,9 @@ impl Wish {
 fn replay(query: &Query<'_>) -> Result<Replay, Problem> {
     let speed = match query.value("speed") {
         None | Some("max") => None,
-        Some(_) => query.number("speed", "must be max, or a number from 0.1 to 10000", |n| (0.1..=10_000.0).contains(n))?,
+        Some(_) => {
+            query.number("speed", "must be max, or a number from 0.1 to 10000", |n| (0.1..=10_000.0).contains(n))?
+        }
     };
     let replay = Replay { from: query.moment("from")?, until: query.moment("until")?, speed };
     if replay.from.is_none() && replay != Replay::default() {

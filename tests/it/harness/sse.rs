@@ -36,7 +36,7 @@ impl Frame {
     }
 
     /// Reads one frame and holds it against the rules.
-    fn parse(raw: &str) -> Self {
+    pub(crate) fn parse(raw: &str) -> Self {
         assert!(!raw.contains('\r'), "frames use LF only: {raw:?}");
         assert!(raw.len() < 60 * 1024, "a frame of {} bytes", raw.len());
         let mut frame = Self { event: String::new(), data: String::new(), id: None, retry: None, raw: raw.to_owned() };
@@ -64,8 +64,12 @@ impl Stream {
         if let Some(id) = last_event_id {
             request = request.header("last-event-id", id);
         }
-        let response = request.send().await.unwrap();
-        assert_eq!(response.status(), 200, "{url}");
+        Self::of(request.send().await.unwrap())
+    }
+
+    /// The stream in an answer.
+    pub(crate) fn of(response: reqwest::Response) -> Self {
+        assert_eq!(response.status(), 200, "{}", response.url());
         let headers = response.headers().clone();
         Self { body: Box::pin(response.bytes_stream()), buffer: Vec::new(), headers, was_cut: false }
     }
