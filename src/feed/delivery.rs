@@ -29,8 +29,8 @@ use crate::{
     store::Store,
 };
 
-/// Pause between two wakes per reader: a wake and a write take 3 to 5 µs, so readers take half of the machine at most.
-const PAUSE_EACH: Duration = Duration::from_micros(8);
+/// Pause between two wakes per reader: a wake and a write take 5 to 8 µs, so readers take half of a core at most.
+const PAUSE_EACH: Duration = Duration::from_micros(16);
 /// Longest such pause.
 const PAUSE: Duration = Duration::from_millis(50);
 /// Memory for the chunks of all classes; each has at least [`LEAST`].

@@ -89,9 +89,9 @@ pub struct Opening {
     /// The client's address.
     pub address: IpAddr,
     /// What the client says it is.
-    pub user_agent: Option<String>,
-    /// Its query.
-    pub query: Vec<(String, String)>,
+    pub user_agent: Option<Box<str>>,
+    /// Its query, as in a URL.
+    pub query: Box<str>,
     /// In which form it gets events.
     pub form: Form,
     /// Compressed.

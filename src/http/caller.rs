@@ -45,7 +45,7 @@ pub fn address(settings: &Settings, peer: Option<&Peer>, headers: &HeaderMap) ->
 
 /// What the client says it is, shortened.
 #[must_use]
-pub fn user_agent(headers: &HeaderMap) -> Option<String> {
+pub fn user_agent(headers: &HeaderMap) -> Option<Box<str>> {
     let text = headers.get(header::USER_AGENT)?.to_str().ok()?;
-    Some(text.chars().take(120).collect())
+    Some(text.chars().take(120).collect::<String>().into())
 }

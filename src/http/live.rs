@@ -18,7 +18,7 @@ use crate::{
     config::Live,
     event::frame::{self, Form, Wire},
     feed::ledger::{Ending, Opening, Peer, Place, Purpose},
-    page::{Fragment, PAGES},
+    page::{Fragment, PAGES, format},
 };
 
 /// Data is this fresh at least, or the page says otherwise.
@@ -53,7 +53,7 @@ pub(super) async fn live(
         purpose: Purpose::Page,
         address: caller::address(&site.settings, peer.as_ref(), &headers),
         user_agent: caller::user_agent(&headers),
-        query: pairs.clone(),
+        query: format::query(&pairs).into(),
         form: Form { wire: Wire::Unnamed, ..Form::default() },
         gzip: false,
     };

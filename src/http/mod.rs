@@ -67,7 +67,9 @@ fn panicked(cause: Box<dyn std::any::Any + Send>) -> Response {
 /// Refuses names that are not ours: a foreign page whose own name was pointed at this machine (DNS rebinding) would
 /// otherwise count as the same origin.
 async fn known_host(State(site): State<Site>, request: Request, next: Next) -> Response {
-    let host = request.headers().get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let told = request.headers().get(header::HOST).and_then(|value| value.to_str().ok());
+    // HTTP/2 has it in the address.
+    let host = told.or_else(|| Some(request.uri().authority()?.as_str())).unwrap_or_default();
     let name = host
         .rsplit_once(':')
         .filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()))
@@ -97,8 +99,12 @@ async fn headers(request: Request, next: Next) -> Response {
     ];
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
+    // A stream is no document; its connection keeps the room that its headers took.
+    let is_stream = headers.contains_key("events-resume");
     for (name, value) in FIXED {
-        headers.insert(name, HeaderValue::from_static(value));
+        if !is_stream || name == header::X_CONTENT_TYPE_OPTIONS {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
     }
     if !headers.contains_key(header::CACHE_CONTROL) {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -4,7 +4,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 use askama::Template;
 
-use super::{Content, PageError, Params, View, format};
+use super::{Content, PageError, Params, View};
 use crate::feed::ledger::{Ended, Ending, Purpose, Row};
 
 /// Rows shown of those that are open.
@@ -34,8 +34,8 @@ impl Line {
     fn new(view: &View, row: Arc<Row>) -> Self {
         let (behind, behind_ms) = view.deliveries.lag(row.position());
         let what = match row.opening.purpose {
-            Purpose::Events => format!("/events?{}", format::query(&row.opening.query)),
-            Purpose::Page => format!("/live?{}", format::query(&row.opening.query)),
+            Purpose::Events => format!("/events?{}", row.opening.query),
+            Purpose::Page => format!("/live?{}", row.opening.query),
         };
         Self { what: what.trim_end_matches('?').to_owned(), form: row.opening.form_in_words(), behind, behind_ms, row }
     }

@@ -260,9 +260,10 @@ async fn what_retention_takes_from_a_reader_that_does_not_read_is_not_passed_ove
 
 /// More than the sockets on both sides of a stream take.
 async fn large_events(app: &TestApp) {
-    let text = "x".repeat(500);
-    for _ in 0..12 {
-        let tasks = vec![json!({ "task_type": "t", "title": text, "labels": { "l": text } }); 500];
+    let text = "x".repeat(240);
+    for _ in 0..20 {
+        let labels = json!({ "a": text, "b": text, "c": text, "d": text, "e": text, "f": text });
+        let tasks = vec![json!({ "task_type": "t", "labels": labels }); 500];
         app.post("/api/v1/tasks", &json!(tasks)).await.expect(201);
     }
 }

@@ -24,9 +24,11 @@ pub(super) struct StreamRecord {
     #[schema(value_type = String)]
     address: IpAddr,
     #[serde(skip_serializing_if = "Option::is_none")]
-    user_agent: Option<String>,
+    #[schema(value_type = Option<String>)]
+    user_agent: Option<Box<str>>,
     /// Its query: filters and the rest.
-    query: String,
+    #[schema(value_type = String)]
+    query: Box<str>,
     /// `named`, `unnamed` (Server-Sent Events without `event:`) or `lines`.
     #[schema(value_type = String)]
     wire: Wire,
@@ -87,7 +89,7 @@ fn record(site: &Site, row: &Row, open: bool) -> StreamRecord {
         purpose: row.opening.purpose,
         address: row.opening.address,
         user_agent: row.opening.user_agent.clone(),
-        query: crate::page::format::query(&row.opening.query),
+        query: row.opening.query.clone(),
         wire: row.opening.form.wire,
         format: row.opening.form.format,
         gzip: row.opening.gzip,

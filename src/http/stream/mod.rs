@@ -20,6 +20,7 @@ use super::{caller, outgoing::with_stream, problem::Problem, site::Site};
 use crate::{
     event::{EventId, frame::Wire},
     feed::ledger::{Opening, Peer, Purpose},
+    page::format,
 };
 
 /// Ends a body without its last chunk, so that every client comes back (some take a clean end for the end of all).
@@ -75,7 +76,7 @@ pub(super) async fn events(
         purpose: Purpose::Events,
         address: caller::address(&site.settings, peer.as_ref(), &headers),
         user_agent: caller::user_agent(&headers),
-        query: pairs,
+        query: format::query(&pairs).into(),
         form: wish.form,
         gzip: wish.gzip,
     };

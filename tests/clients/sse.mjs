@@ -1,0 +1,44 @@
+// An unmodified client of Server-Sent Events from npm, named by the first argument, reads the stream at the second and
+// prints the type and the id of each message. Its module lies in the folder MODULES.
+import { createRequire } from "node:module";
+import { pathToFileURL } from "node:url";
+
+const [name, url] = process.argv.slice(2);
+const require = createRequire(`${process.env.MODULES}/`);
+const load = (module) => import(pathToFileURL(require.resolve(module)));
+
+// Written at once, so that nothing is lost when the process is ended.
+const print = (type, data, id) => process.stdout.write(`${JSON.stringify({ type, id, data })}\n`);
+
+const clients = {
+  // As browsers do: the messages of each name have listeners of their own.
+  async eventsource() {
+    const { EventSource } = await load("eventsource");
+    const names = Object.keys(await (await fetch(`${new URL(url).origin}/api/v1/schemas`)).json());
+    const source = new EventSource(url);
+    for (const type of ["message", ...names]) {
+      source.addEventListener(type, (event) => print(event.type, event.data, event.lastEventId));
+    }
+  },
+  async "eventsource-client"() {
+    const { createEventSource } = await load("eventsource-client");
+    createEventSource({ url, onMessage: ({ event, data, id }) => print(event, data, id) });
+  },
+  async "@microsoft/fetch-event-source"() {
+    globalThis.window = globalThis;
+    globalThis.document = { hidden: false, addEventListener() {}, removeEventListener() {} };
+    const { fetchEventSource } = await load("@microsoft/fetch-event-source");
+    await fetchEventSource(url, { openWhenHidden: true, onmessage: ({ event, data, id }) => print(event, data, id) });
+  },
+  async "launchdarkly-eventsource"() {
+    const { EventSource } = (await load("launchdarkly-eventsource")).default;
+    const names = Object.keys(await (await fetch(`${new URL(url).origin}/api/v1/schemas`)).json());
+    const source = new EventSource(url);
+    source.onerror = () => {};
+    for (const type of ["message", ...names]) {
+      source.addEventListener(type, (event) => print(event.type, event.data, event.lastEventId));
+    }
+  },
+};
+
+await clients[name]();
