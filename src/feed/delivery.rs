@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// Pause between two wakes per reader: a wake and a write take 5 to 8 µs, so readers take half of a core at most.
-const PAUSE_EACH: Duration = Duration::from_micros(16);
+const PAUSE_EACH: Duration = Duration::from_micros(20);
 /// Longest such pause.
 const PAUSE: Duration = Duration::from_millis(50);
 /// Memory for the chunks of all classes; each has at least [`LEAST`].

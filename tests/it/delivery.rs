@@ -60,7 +60,11 @@ async fn filters_that_mean_the_same_share_a_class() {
 
 /// Reads a gzip stream until it has an event at a position; the frames, and how many bytes came.
 async fn unzipped(app: &TestApp, query: &str, position: i64) -> (Vec<Frame>, usize) {
-    let response = app.http().get(format!("{}/events{query}", app.url)).header("accept-encoding", "gzip").send();
+    unzipped_from(app, &format!("{}/events{query}", app.url), position).await
+}
+
+pub(crate) async fn unzipped_from(app: &TestApp, url: &str, position: i64) -> (Vec<Frame>, usize) {
+    let response = app.http().get(url).header("accept-encoding", "gzip").send();
     let response = response.await.unwrap();
     assert_eq!(response.headers()["content-encoding"], "gzip");
     let mut body = response.bytes_stream();

@@ -128,6 +128,11 @@ impl TestApp {
         Self::on(database, settings(), Callbacks::default(), clock).await
     }
 
+    /// A server on a database that another one left.
+    pub(crate) async fn again(database: PgConnectOptions) -> Self {
+        Self::on(database, settings(), Callbacks::default(), Clock::default()).await
+    }
+
     /// Waits until it ends by itself.
     pub(crate) async fn ended(mut self) -> anyhow::Result<()> {
         let run = self.run.take().unwrap();
