@@ -10,7 +10,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use serde::Serialize;
 use serde_json::json;
 
-use super::{Event, EventId, envelope::rfc3339};
+use super::{Event, EventId, envelope::rfc3339, truncate::one_line};
 
 /// How events travel.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize)]
@@ -100,7 +100,7 @@ impl Form {
     #[must_use]
     pub fn control(self, name: &str, data: &serde_json::Value, id: Option<EventId>, retry_ms: Option<u32>) -> Bytes {
         if self.wire == Wire::Named {
-            return named(name, &data.to_string(), id, retry_ms);
+            return named(name, &one_line(data.to_string()), id, retry_ms);
         }
         let mut whole = json!({ "event_type": name, "data": data });
         if let Some(id) = id {
@@ -115,9 +115,10 @@ impl Form {
             whole = json!({ "specversion": "1.0", "id": id, "source": SOURCE, "type": format!("taskwatch.stream.{name}"),
                 "datacontenttype": "application/json", "data": whole });
         }
+        let whole = one_line(whole.to_string());
         match self.wire {
-            Wire::Lines => Bytes::from(format!("{whole}\n")),
-            Wire::Named | Wire::Unnamed => unnamed(&whole.to_string(), id, retry_ms),
+            Wire::Lines => Bytes::from(whole + "\n"),
+            Wire::Named | Wire::Unnamed => unnamed(&whole, id, retry_ms),
         }
     }
 }

@@ -57,8 +57,20 @@ fn clear(event: &mut Event, field: &str) {
     }
 }
 
-/// The JSON of an event: one line, no CR, LF or NUL (serde_json escapes them).
+/// The JSON of an event: one line for every reader.
 #[must_use]
 pub fn encode(event: &Event) -> String {
-    serde_json::to_string(event).expect("an event has string keys only and no failing serializer")
+    one_line(serde_json::to_string(event).expect("an event has string keys only and no failing serializer"))
+}
+
+/// JSON without characters that some readers take for the end of a line. serde_json escapes CR, LF and the like; these
+/// three it leaves, and Python's `splitlines`, for one, splits at them (seen with sseclient 0.0.27). In JSON they stand
+/// within strings only, so they can be escaped wherever they are.
+#[must_use]
+pub fn one_line(json: String) -> String {
+    // The first bytes of all three in UTF-8.
+    if !json.bytes().any(|byte| matches!(byte, 0xc2 | 0xe2)) {
+        return json;
+    }
+    json.replace('\u{85}', "\\u0085").replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029")
 }

@@ -1,9 +1,10 @@
 // An unmodified client of Server-Sent Events from npm, named by the first argument, reads the stream at the second and
-// prints the type and the id of each message. Its module lies in the folder MODULES.
+// prints the type and the id of each message. Its module lies in the folder MODULES; TYPES are the names of all frames.
 import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
 
 const [name, url] = process.argv.slice(2);
+const types = ["message", ...process.env.TYPES.split(",")];
 const require = createRequire(`${process.env.MODULES}/`);
 const load = (module) => import(pathToFileURL(require.resolve(module)));
 
@@ -14,9 +15,8 @@ const clients = {
   // As browsers do: the messages of each name have listeners of their own.
   async eventsource() {
     const { EventSource } = await load("eventsource");
-    const names = Object.keys(await (await fetch(`${new URL(url).origin}/api/v1/schemas`)).json());
     const source = new EventSource(url);
-    for (const type of ["message", ...names]) {
+    for (const type of types) {
       source.addEventListener(type, (event) => print(event.type, event.data, event.lastEventId));
     }
   },
@@ -32,10 +32,9 @@ const clients = {
   },
   async "launchdarkly-eventsource"() {
     const { EventSource } = (await load("launchdarkly-eventsource")).default;
-    const names = Object.keys(await (await fetch(`${new URL(url).origin}/api/v1/schemas`)).json());
     const source = new EventSource(url);
     source.onerror = () => {};
-    for (const type of ["message", ...names]) {
+    for (const type of types) {
       source.addEventListener(type, (event) => print(event.type, event.data, event.lastEventId));
     }
   },

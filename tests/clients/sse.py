@@ -27,13 +27,12 @@ def httpx_sse(url):
                     if event.id:
                         last = event.id
                     show(event.event, event.data, event.id)
-        except httpx.HTTPError:
+        except (httpx.HTTPError, OSError):
             pass
         time.sleep(pause)
 
 
 def sseclient(url):
-    import requests
     from sseclient import SSEClient
 
     last = None
@@ -43,12 +42,11 @@ def sseclient(url):
             for event in source:
                 last = source.last_id
                 show(event.event, event.data, event.id)
-        except requests.RequestException:
+        except OSError:
             time.sleep(1)
 
 
 def requests_sse(url):
-    import requests
     from requests_sse import EventSource
 
     last = None
@@ -59,7 +57,7 @@ def requests_sse(url):
                 for event in source:
                     last = event.last_event_id or last
                     show(event.type, event.data, event.last_event_id)
-        except requests.RequestException:
+        except OSError:
             time.sleep(1)
 
 
@@ -76,7 +74,7 @@ def aiohttp_sse_client2(url):
                     async for event in source:
                         last = event.last_event_id or last
                         show(event.type, event.data, event.last_event_id)
-            except (aiohttp.ClientError, ConnectionError):
+            except (aiohttp.ClientError, OSError):
                 pass
             await asyncio.sleep(1)
 

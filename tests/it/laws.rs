@@ -229,6 +229,7 @@ async fn replayed_bytes_equal_live_bytes() {
     worker.claims("default").await.fails("line one\r\nid: 7\n\nevent: x").await;
     let head = app.settles().await;
     let sent: Vec<_> = live.events_to(head).await.into_iter().map(|frame| frame.raw).collect();
+    assert!(sent.iter().all(|raw| !raw.contains(['\u{85}', '\u{2028}', '\u{2029}'])), "some readers split lines there");
     let mut again = app.events("?after=earliest").await;
     let replayed: Vec<_> = again.events_to(head).await.into_iter().map(|frame| frame.raw).collect();
     assert_eq!(sent, replayed);

@@ -230,8 +230,16 @@ fn wire(headers: &HeaderMap, names: bool) -> Result<Wire, Problem> {
     })
 }
 
+/// Clients that ask for gzip and do not decode it: `sseclient` 0.0.27 reads below the decoder of `requests`, which asks
+/// for gzip by default.
+const DO_NOT_DECODE: [&str; 1] = ["python-requests/"];
+
 /// The client takes gzip and has not forbidden to transform what it gets.
 fn takes_gzip(headers: &HeaderMap) -> bool {
+    let agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if DO_NOT_DECODE.iter().any(|name| agent.starts_with(name)) {
+        return false;
+    }
     let forbidden = items(headers, header::CACHE_CONTROL).any(|item| item.eq_ignore_ascii_case("no-transform"));
     let takes = items(headers, header::ACCEPT_ENCODING).any(|item| {
         let mut parts = item.split(';').map(str::trim);
