@@ -43,22 +43,24 @@ struct Figures {
 }
 
 pub(crate) fn run(bench: &Bench, clients: &Runtime) {
-    let scales = std::env::var("BENCH_SCALES").unwrap_or_else(|_| "100x100,1000x100,1000x1000".to_owned());
+    let scales = std::env::var("BENCH_SCALES").unwrap_or_else(|_| "1000x100,1000x1000".to_owned());
     for scale in scales.split(',') {
         let (readers, rate) = scale.split_once('x').expect("clients x rate");
         let (readers, rate) = (readers.parse().expect("clients"), rate.parse().expect("a rate"));
-        let plain = Server::plain();
-        let theirs = clients.block_on(measure(&plain, readers, rate, false));
-        drop(plain);
-        let server = Server::taskwatch(&bench.database_url(), "127.0.0.1:0", &[]);
-        let ours = clients.block_on(measure(&server, readers, rate, true));
-        drop(server);
-        for (name, figures) in [("plain", &theirs), ("taskwatch", &ours)] {
+        let tell = |name: &str, figures: &Figures| {
             println!(
                 "fanout {readers} clients x {rate}/s, {name}: {:.2} us CPU per delivery, {:.0} deliveries/s, p50 {:.1} ms, p99 {:.1} ms, {} missing, {:.0} bytes per delivery",
                 figures.cpu_us, figures.rate, figures.p50, figures.p99, figures.missing, figures.bytes
             );
-        }
+        };
+        let server = Server::taskwatch(&bench.database_url(), "127.0.0.1:0", &[]);
+        let ours = clients.block_on(measure(&server, readers, rate, true));
+        drop(server);
+        tell("taskwatch", &ours);
+        let plain = Server::plain();
+        let theirs = clients.block_on(measure(&plain, readers, rate, false));
+        drop(plain);
+        tell("plain", &theirs);
         println!(
             "fanout {readers} x {rate}/s, ratios: CPU {:.2}, p99 {:.2}",
             ours.cpu_us / theirs.cpu_us,

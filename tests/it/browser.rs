@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{TestApp, app::settings, browser::Browser};
+use crate::harness::{TestApp, app::settings, browser::Browser, eventually};
 
 async fn quick() -> TestApp {
     let mut settings = settings();
@@ -83,4 +83,38 @@ async fn an_operator_runs_a_failed_task_again() {
     browser.shows("#page", "pending").await;
     browser.shows("#page .timeline", "by local").await;
     assert_eq!(browser.complaints().await, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_browsers_own_reader_of_streams_takes_compressed_ones_and_comes_back() {
+    let app = TestApp::with(
+        taskwatch::config::Settings { stream_max_age_seconds: 4, ..settings() },
+        taskwatch::feed::Callbacks::default(),
+    )
+    .await;
+    let browser = Browser::open().await;
+    browser.goes_to(&app.url).await;
+    app.creates_many(20, "t").await;
+    browser
+        .runs(
+            "window.seen = []; window.hellos = 0; const source = new EventSource('/events?after=earliest'); \
+             source.addEventListener('hello', () => window.hellos++); \
+             for (const type of ['task_created', 'task_enqueued']) \
+               source.addEventListener(type, (event) => window.seen.push(JSON.parse(event.data).position));",
+        )
+        .await;
+    let seen = |count: usize| {
+        let browser = &browser;
+        async move { browser.runs("return window.seen").await.as_array().map_or(0, Vec::len) >= count }
+    };
+    eventually("the browser has all events", || seen(40)).await;
+    let ledger = app.get("/api/v1/streams").await.expect(200);
+    let gzip = ledger["open"].as_array().unwrap().iter().any(|row| row["purpose"] == "events" && row["gzip"] == true);
+    assert!(gzip, "browsers ask for gzip: {ledger}");
+    // Its stream is old soon; it comes back behind what it had, without being told in the page.
+    eventually("the browser came back", || async { browser.runs("return window.hellos").await.as_i64() >= Some(2) })
+        .await;
+    app.creates_many(5, "t").await;
+    eventually("the browser has what came later", || seen(50)).await;
+    assert_eq!(browser.runs("return window.seen").await, json!((1..=50).collect::<Vec<_>>()));
 }
