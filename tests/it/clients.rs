@@ -281,17 +281,16 @@ async fn clients_of_all_kinds_miss_nothing() {
         inboxes.push((name, inbox));
         processes.push(child);
     }
-    let rust: [(&str, fn(String, Inbox) -> _); 3] = [
-        ("reqwest-eventsource", |url, inbox| tokio::spawn(reqwest_eventsource(url, inbox))),
-        ("eventsource-client (Rust)", |url, inbox| tokio::spawn(eventsource_client(url, inbox))),
-        ("eventsource-stream", |url, inbox| tokio::spawn(eventsource_stream(url, inbox))),
+    let rust =
+        ["reqwest-eventsource", "eventsource-client (Rust)", "eventsource-stream"].map(|name| (name, Inbox::default()));
+    let of = |index: usize| (url.clone(), rust[index].1.clone());
+    let ((url_0, inbox_0), (url_1, inbox_1), (url_2, inbox_2)) = (of(0), of(1), of(2));
+    let tasks = [
+        tokio::spawn(reqwest_eventsource(url_0, inbox_0)),
+        tokio::spawn(eventsource_client(url_1, inbox_1)),
+        tokio::spawn(eventsource_stream(url_2, inbox_2)),
     ];
-    let mut tasks: Vec<JoinHandle<()>> = Vec::new();
-    for (name, start) in rust {
-        let inbox = Inbox::default();
-        tasks.push(start(url.clone(), inbox.clone()));
-        inboxes.push((name, inbox));
-    }
+    inboxes.extend(rust);
     let stop = Arc::new(AtomicBool::new(false));
     let publisher = tokio::spawn(publish(program.url.clone(), stop.clone()));
     let cut = |times: u64| {
