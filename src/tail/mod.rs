@@ -16,6 +16,8 @@ use serde_json::Value;
 
 use crate::config::TailSettings;
 
+/// What the server's ledger shows.
+const AGENT: &str = concat!("taskwatch-tail/", env!("CARGO_PKG_VERSION"));
 /// Silence after which a connection counts as dead: more than two heartbeats of the slowest kind.
 const SILENCE: Duration = Duration::from_secs(150);
 /// Longest time to connect.
@@ -44,7 +46,7 @@ struct Tail {
 /// When the server refuses the filters, or the output cannot be written.
 pub async fn run(settings: TailSettings) -> anyhow::Result<()> {
     let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let http = reqwest::Client::builder().connect_timeout(CONNECT).read_timeout(SILENCE).build()?;
+    let http = reqwest::Client::builder().user_agent(AGENT).connect_timeout(CONNECT).read_timeout(SILENCE).build()?;
     let mut tail = Tail { colour, cursor: None, retry: PAUSE, settings };
     loop {
         match tail.connection(&http).await? {

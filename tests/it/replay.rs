@@ -106,6 +106,7 @@ async fn rubbish_in_a_replay_is_named() {
         ("from=yesterday", "from"),
         ("from=0", "from"),
         ("from=-3", "from"),
+        ("from=9223372036854775807", "from"),
         ("until=5", "until"),
         ("speed=2", "speed"),
         ("from=1&speed=0", "speed"),

@@ -56,6 +56,10 @@ pub(super) async fn begin(site: &Site, wish: &Wish) -> Result<Begin, Problem> {
         Some(from @ Moment::Time(_)) => Some(position(site, from, "from").await?),
         Some(from) => Some(position(site, from, "from").await? - 1),
     };
+    if from.is_some_and(|from| from > site.subscriptions.head()) {
+        let detail = "lies ahead of the log; follow it with after=now instead";
+        return Err(Problem::field(StatusCode::BAD_REQUEST, "invalid_parameter", "from", detail));
+    }
     if let (Some(from), Some(until)) = (from, until)
         && until < from
     {
