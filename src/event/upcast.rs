@@ -5,6 +5,7 @@
 //! [`SCHEMA_VERSION`](super::envelope::SCHEMA_VERSION) and add the step from the version before. A new optional field or
 //! a new kind needs neither.
 
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{Event, Kind, envelope::SCHEMA_VERSION};
@@ -50,7 +51,9 @@ pub fn read(json: String) -> serde_json::Result<(Event, String, String)> {
         json
     };
     let name = fields.get("event_type").and_then(Value::as_str).unwrap_or_default().to_owned();
-    if name.parse::<Kind>().is_err() {
+    let newer = written > STEPS.len();
+    let understood = name.parse::<Kind>().is_ok() && (!newer || Event::deserialize(&fields).is_ok());
+    if !understood {
         // Of a newer server: handed on as it is, and no part of what this one shows.
         fields.retain(|field, _| ["event_id", "position", "schema_version", "ts", "task_id"].contains(&field.as_str()));
         fields.insert("event_type".to_owned(), Kind::Unknown.name().into());
@@ -84,6 +87,9 @@ mod tests {
         let (event, same, name) = read(json.to_owned()).unwrap();
         assert_eq!((event.event_type, event.position, name.as_str()), (Kind::Unknown, Some(7), "task_teleported"));
         assert_eq!(same, json);
+        let odd = json.replace("task_teleported", "task_failed");
+        let (event, same, name) = read(odd.clone()).unwrap();
+        assert_eq!((event.event_type, name.as_str(), same), (Kind::Unknown, "task_failed", odd));
         assert!(read("{}".to_owned()).is_err() && read("7".to_owned()).is_err());
     }
 }

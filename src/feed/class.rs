@@ -254,7 +254,7 @@ impl Class {
         }
         let after = (cursor / PAGE * PAGE).max(hub.oldest() - 1);
         // Not beyond what the class has examined: what comes then is in its chunks.
-        let end = (cursor / PAGE * PAGE + PAGE).min(self.tail().max(cursor));
+        let end = (cursor / PAGE * PAGE).saturating_add(PAGE).min(self.tail().max(cursor));
         let mut events = hub.read_after(store, epoch, after).await?;
         if events.last().and_then(|last| last.id).is_none_or(|last| last.position <= cursor) {
             events = hub.read_after(store, epoch, cursor).await?;

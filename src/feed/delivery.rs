@@ -16,7 +16,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
     Published,
@@ -39,6 +39,10 @@ const LEAST: usize = 128 * 1024;
 const MOST: usize = 2 * 1024 * 1024;
 /// A class without readers is kept as long as clients may take to come back.
 const LINGER: Duration = Duration::from_secs(20);
+/// Classes without readers that are kept at most.
+const IDLE: usize = 64;
+/// Classes that are served before others get their turn.
+const TURN: usize = 64;
 /// Pause before the log is read again after it did not answer.
 const READ_AGAIN: Duration = Duration::from_secs(1);
 
@@ -107,7 +111,8 @@ impl Progress {
     }
 }
 
-type Reading = Pin<Box<dyn Future<Output = Arc<Chunk>> + Send>>;
+/// `None` when reading panicked.
+type Reading = Pin<Box<dyn Future<Output = Option<Arc<Chunk>>> + Send>>;
 
 /// What came next.
 #[derive(Debug, Clone)]
@@ -192,13 +197,23 @@ impl Deliveries {
 
     fn all(&self) -> Vec<Arc<Class>> {
         let mut classes = self.0.classes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = Vec::new();
         classes.retain(|_, kept| {
-            let in_use = Arc::strong_count(&kept.class) > 1;
-            if in_use {
+            if Arc::strong_count(&kept.class) > 1 {
                 kept.used = Instant::now();
+                return true;
             }
-            in_use || kept.used.elapsed() < LINGER
+            let keep = kept.used.elapsed() < LINGER;
+            if keep {
+                idle.push(kept.used);
+            }
+            keep
         });
+        if idle.len() > IDLE {
+            idle.sort_unstable();
+            let since = idle[idle.len() - IDLE];
+            classes.retain(|_, kept| Arc::strong_count(&kept.class) > 1 || kept.used >= since);
+        }
         classes.values().map(|kept| kept.class.clone()).collect()
     }
 
@@ -226,9 +241,9 @@ impl Deliveries {
             let head = hub.head();
             let classes = self.all();
             let most = (CHUNKS / classes.len().max(1)).clamp(LEAST, MOST);
-            for class in classes {
+            for (number, class) in classes.into_iter().enumerate() {
                 class.extend(&hub, head, &events, most, &mut wake);
-                if wake.len() > 100 {
+                if wake.len() > 100 || number % TURN == TURN - 1 {
                     wake.drain(..).for_each(Waker::wake);
                     tokio::task::yield_now().await;
                 }
@@ -280,7 +295,9 @@ impl Delivery {
             if let Some(reading) = &mut self.reading {
                 let page = ready!(reading.as_mut().poll(cx));
                 self.reading = None;
-                if page.to <= self.cursor() {
+                let Some(page) = page else { return Poll::Ready(Err(Gone)) };
+                // Nothing there, or retention took the beginning while the page was read.
+                if page.to <= self.cursor() || page.after > self.cursor() {
                     return Poll::Ready(Err(Gone));
                 }
                 if let Some(piece) = self.take(&page, limit, None) {
@@ -333,7 +350,8 @@ impl Delivery {
     /// Reads the page behind the cursor, as long as it takes.
     fn read(&self) -> Reading {
         let (parts, class, cursor) = (self.parts.clone(), self.class.clone(), self.cursor());
-        Box::pin(async move {
+        // A task of its own: what it locks must not depend on whether this reader's connection is polled.
+        let reading = AbortOnDropHandle::new(tokio::spawn(async move {
             loop {
                 match class.page(&parts.hub, &parts.store, parts.epoch, cursor).await {
                     Ok(page) => return page,
@@ -343,7 +361,8 @@ impl Delivery {
                     }
                 }
             }
-        })
+        }));
+        Box::pin(async move { reading.await.ok() })
     }
 }
 

@@ -21,6 +21,8 @@ use crate::{
 const CHUNK: usize = 1_000;
 /// Pages of the log kept for readers that are behind the ring.
 const PAGES: usize = 4;
+/// Longest time of one read of the log.
+const READ: Duration = Duration::from_secs(10);
 /// Batches of ephemeral events that may wait for who follows; they can be computed again.
 const EPHEMERAL: usize = 16;
 
@@ -186,7 +188,9 @@ impl Hub {
             pages.push_back(page);
             return Ok(events);
         }
-        let rows = log::page(store.pool(), epoch, number * log::PAGE).await?;
+        // Bounded, because everyone who is behind waits for it.
+        let read = log::page(store.pool(), epoch, number * log::PAGE);
+        let rows = tokio::time::timeout(READ, read).await.map_err(|_| sqlx::Error::PoolTimedOut)??;
         self.rows_read.fetch_add(rows.len() as u64, Ordering::Relaxed);
         let events: Arc<[Published]> = rows.into_iter().map(Published::from).collect();
         pages.retain(|page| page.number != number);

@@ -27,6 +27,8 @@ const ENDED: usize = 100;
 pub enum Purpose {
     /// `GET /events`.
     Events,
+    /// A long poll of `GET /events`.
+    Poll,
     /// A live page.
     Page,
 }

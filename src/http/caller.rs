@@ -1,6 +1,9 @@
 //! Who calls. Until there is authentication every caller is local: the server listens on loopback addresses only.
 
-use std::{convert::Infallible, net::IpAddr};
+use std::{
+    convert::Infallible,
+    net::{IpAddr, SocketAddr},
+};
 
 use axum::{
     extract::FromRequestParts,
@@ -34,13 +37,19 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
 /// The client's address: that of the connection, or, when a trusted proxy is there, the one that the proxy saw.
 #[must_use]
 pub fn address(settings: &Settings, peer: Option<&Peer>, headers: &HeaderMap) -> IpAddr {
-    let nearest = peer.map_or(IpAddr::from([127, 0, 0, 1]), |peer| peer.address);
-    if !settings.trusted_proxies.contains(&nearest) {
-        return nearest;
+    let mut address = peer.map_or(IpAddr::from([127, 0, 0, 1]), |peer| peer.address);
+    let lines: Vec<_> = headers.get_all("x-forwarded-for").into_iter().filter_map(|line| line.to_str().ok()).collect();
+    // From the nearest proxy outwards, as far as each is trusted: what stands before that anyone can make up.
+    for told in lines.iter().rev().flat_map(|line| line.rsplit(',')).map(str::trim) {
+        if !settings.trusted_proxies.contains(&address) {
+            break;
+        }
+        // Some proxies add the port.
+        let parsed = told.parse().ok().or_else(|| Some(told.parse::<SocketAddr>().ok()?.ip()));
+        let Some(parsed) = parsed else { break };
+        address = parsed;
     }
-    let told = headers.get_all("x-forwarded-for").into_iter().next_back().and_then(|value| value.to_str().ok());
-    // The last one is what the nearest proxy saw; those before it anyone can make up.
-    told.and_then(|list| list.rsplit(',').next()?.trim().parse().ok()).unwrap_or(nearest)
+    address
 }
 
 /// What the client says it is, shortened.

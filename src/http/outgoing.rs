@@ -36,17 +36,17 @@ pub(super) fn with_stream(reader: Reader) -> Response {
 }
 
 impl Outgoing {
-    /// The answer as the connection sends it.
-    pub(super) fn of(mut response: Response) -> hyper::Response<Self> {
+    /// The answer as the connection sends it; without a body to a `HEAD` request.
+    pub(super) fn of(mut response: Response, head: bool) -> hyper::Response<Self> {
         let beside = response.extensions_mut().remove::<Beside>();
         let reader = beside.and_then(|beside| beside.0.lock().unwrap_or_else(PoisonError::into_inner).take());
         match reader {
-            Some(reader) => {
+            Some(reader) if !head => {
                 // That of the empty body.
                 response.headers_mut().remove(hyper::header::CONTENT_LENGTH);
                 response.map(|_| Self::Stream(reader))
             }
-            None => response.map(Self::Answer),
+            Some(_) | None => response.map(Self::Answer),
         }
     }
 }

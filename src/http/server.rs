@@ -14,6 +14,7 @@ use std::{
 
 use axum::{Router, body::Body, extract::Request};
 use hyper::{
+    Method,
     body::Incoming,
     server::conn::{http1, http2},
     service::service_fn,
@@ -72,9 +73,12 @@ pub async fn serve(listener: TcpListener, router: Router, stopping: Cancellation
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let ending = Arc::new(Ending::default());
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else { return };
-        let (stream, address) = tokio::select! {
-            accepted = listener.accept() => match accepted {
+        let accept = async {
+            let place = places.clone().acquire_owned().await.map_err(std::io::Error::other)?;
+            Ok::<_, std::io::Error>((listener.accept().await?, place))
+        };
+        let ((stream, address), place) = tokio::select! {
+            accepted = accept => match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
@@ -132,8 +136,9 @@ async fn connection(stream: TcpStream, peer: Peer, router: Router, ending: Arc<E
     // The future is boxed, so that an open stream does not hold the room that its request took.
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer.clone());
+        let head = request.method() == Method::HEAD;
         let answer = router.clone().oneshot(request.map(Body::new));
-        Box::pin(async move { answer.await.map(Outgoing::of) })
+        Box::pin(async move { answer.await.map(|answer| Outgoing::of(answer, head)) })
     });
     if second {
         let mut builder = http2::Builder::new(TokioExecutor::new());

@@ -34,7 +34,7 @@ impl Line {
     fn new(view: &View, row: Arc<Row>) -> Self {
         let (behind, behind_ms) = view.deliveries.lag(row.position());
         let what = match row.opening.purpose {
-            Purpose::Events => format!("/events?{}", row.opening.query),
+            Purpose::Events | Purpose::Poll => format!("/events?{}", row.opening.query),
             Purpose::Page => format!("/live?{}", row.opening.query),
         };
         Self { what: what.trim_end_matches('?').to_owned(), form: row.opening.form_in_words(), behind, behind_ms, row }

@@ -185,10 +185,10 @@ async fn one_address_cannot_take_all_places() {
         let request = app.http().get(format!("{}/events?after=now", app.url)).header("x-forwarded-for", address);
         async { Stream::of(request.send().await.unwrap()) }
     };
-    let mut other = from("203.0.113.9, 203.0.113.7").await;
+    let mut other = from("203.0.113.9, 203.0.113.7:4711, 127.0.0.1").await;
     assert_eq!(other.next().await.unwrap().event, "hello");
     let ledger = app.get("/api/v1/streams").await.expect(200);
-    assert_eq!(ledger["open"][2]["address"], "203.0.113.7", "the last is what the proxy saw");
+    assert_eq!(ledger["open"][2]["address"], "203.0.113.7", "the last that is no proxy of ours is what that saw");
     let mut fourth = from("203.0.113.8").await;
     assert_eq!(fourth.next().await.unwrap().json()["reason"], "too_many_streams");
 }
@@ -289,6 +289,30 @@ async fn the_stream_goes_over_http2_as_well() {
     one.until("bye").await;
     two.until("bye").await;
     stopping.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_request_opens_no_stream() {
+    let app = TestApp::start().await;
+    for http in [reqwest::Client::new(), reqwest::Client::builder().http2_prior_knowledge().build().unwrap()] {
+        let head = http.head(format!("{}/events", app.url)).send().await.unwrap();
+        assert_eq!(
+            (head.status().as_u16(), head.headers()["content-type"].to_str().unwrap()),
+            (200, "text/event-stream; charset=utf-8")
+        );
+        assert!(head.bytes().await.unwrap().is_empty());
+    }
+    eventually("no stream is left", || async { app.get("/api/v1/streams").await.json["open"] == json!([]) }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn filters_that_nobody_follows_any_more_are_forgotten() {
+    let app = TestApp::start().await;
+    for number in 0..150 {
+        app.get(&format!("/events?poll=1&wait=0&after=now&queue=q{number}")).await.expect(200);
+    }
+    app.creates("t").await;
+    eventually("few classes are kept", || async { app.site.deliveries.classes() <= 64 }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -73,6 +73,30 @@ async fn a_replay_keeps_the_time_between_events_and_goes_on_live() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_slow_replay_goes_on_through_live_events_and_ends_with_the_server() {
+    let app = TestApp::start().await;
+    // An hour back, so that live events wait for their turn as well.
+    app.creates("t").await;
+    app.settles().await;
+    let mut stream = app.events("?from=1&speed=1&heartbeat=5").await;
+    stream.events_to(2).await;
+    for _ in 0..3 {
+        app.time_passes(1);
+        app.creates("t").await;
+    }
+    let frames = stream.events_to(8).await;
+    assert_eq!(frames.len(), 6);
+    app.time_passes(3_600);
+    app.creates("t").await;
+    // The next event has an hour to wait; the stream still beats, and says bye.
+    stream.until("heartbeat").await;
+    let stopping = tokio::spawn(app.stopped());
+    let bye = stream.until("bye").await.pop().unwrap();
+    assert_eq!((bye.json()["reason"].as_str(), bye.id.unwrap().ends_with("-8")), (Some("drain"), true));
+    stopping.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_comes_back_to_its_replay_continues_it() {
     let app = TestApp::start().await;
     app.creates_many(20, "t").await;
@@ -97,6 +121,16 @@ async fn a_replay_of_what_has_gone_says_so_and_begins_with_what_is_left() {
     assert_eq!((frames[1].event.as_str(), frames[1].json()["reason"].as_str()), ("reset", Some("too_old")));
     assert_eq!(frames[2].position(), Some(11));
     assert_eq!(app.get("/events?from=3&on_gap=error").await.expect(410)["code"], "gap");
+    let polled = app.get("/events?poll=1&from=3&until=14").await.expect(200);
+    let positions: Vec<_> =
+        polled["events"].as_array().unwrap().iter().map(|event| event["position"].clone()).collect();
+    assert_eq!((json!(positions), &polled["done"]), (json!([11, 12, 13, 14]), &json!(true)));
+    // A cursor that is none does not make the range larger.
+    let url = format!("{}/events?from=30&until=32", app.url);
+    let mut again = crate::harness::Stream::open(app.http(), &url, Some("nonsense")).await;
+    let frames = again.until("close").await;
+    let positions: Vec<_> = frames[2..frames.len() - 1].iter().filter_map(crate::harness::Frame::position).collect();
+    assert_eq!(positions, [30, 31, 32]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

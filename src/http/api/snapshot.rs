@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -22,6 +23,9 @@ use crate::{
     model::Name,
 };
 
+/// A snapshot is given out for so long, also when events came since: they follow behind it, so nothing is missed, and
+/// many who come at once cost one encoding.
+const REUSE: Duration = Duration::from_millis(500);
 /// Largest frame of a snapshot, bytes of JSON.
 const MAX_CHUNK: usize = 48 * 1024;
 
@@ -49,6 +53,7 @@ pub struct Snapshots(Mutex<HashMap<Form, Frames>>);
 pub struct Frames {
     /// The position it shows.
     pub position: i64,
+    at: Instant,
     /// The bytes.
     pub frames: Arc<[Arc<Packed>]>,
 }
@@ -58,12 +63,14 @@ impl Snapshots {
     pub fn frames(&self, board: &SharedBoard, epoch: Epoch, form: Form) -> Frames {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let position = feed::read(board).position;
-        if let Some(frames) = last.get(&form).filter(|frames| frames.position == position) {
+        let usable = |frames: &&Frames| frames.position == position || frames.at.elapsed() < REUSE;
+        if let Some(frames) = last.get(&form).filter(usable) {
             return frames.clone();
         }
         // A copy, so that the tailer does not wait for the encoding.
         let board = feed::read(board).clone();
-        let frames = Frames { position: board.position, frames: encode(&board, epoch, form).into() };
+        let frames =
+            Frames { position: board.position, at: Instant::now(), frames: encode(&board, epoch, form).into() };
         last.insert(form, frames.clone());
         frames
     }

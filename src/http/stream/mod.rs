@@ -19,7 +19,7 @@ use self::{start::Start, wish::Wish};
 use super::{caller, outgoing::with_stream, problem::Problem, site::Site};
 use crate::{
     event::{EventId, frame::Wire},
-    feed::ledger::{Opening, Peer, Purpose},
+    feed::ledger::{Ending, Opening, Peer, Purpose},
     page::format,
 };
 
@@ -69,18 +69,25 @@ pub(super) async fn events(
     {
         return Err(gap(&site, reason));
     }
-    if let Some(wait) = wish.wait {
-        return Ok(poll::answer(&site, &wish, &begin, wait).await);
-    }
     let opening = Opening {
-        purpose: Purpose::Events,
+        purpose: if wish.wait.is_some() { Purpose::Poll } else { Purpose::Events },
         address: caller::address(&site.settings, peer.as_ref(), &headers),
         user_agent: caller::user_agent(&headers),
         query: format::query(&pairs).into(),
         form: wish.form,
         gzip: wish.gzip,
     };
-    let (body, word) = match site.ledger.enter(opening, begin.position(&site), peer.as_ref()) {
+    let entered = site.ledger.enter(opening, begin.position(&site), peer.as_ref());
+    if let Some(wait) = wish.wait {
+        let place = entered.map_err(|full| {
+            let detail = "too many streams are open; come back later";
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, full.as_str(), detail)
+        })?;
+        let answer = poll::answer(&site, &wish, &begin, wait).await;
+        place.ends(Ending::Finished);
+        return Ok(answer);
+    }
+    let (body, word) = match entered {
         Ok(place) => Reader::open(&site, &wish, &begin, place),
         // A refusal by status would end a browser's EventSource for good.
         Err(full) => Reader::refused(&site, &wish, full),

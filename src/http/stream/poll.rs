@@ -21,6 +21,9 @@ use crate::{
     http::{api::snapshot, site::Site},
 };
 
+/// How long reading the log for an answer may take.
+const READ: Duration = Duration::from_secs(5);
+
 /// One answer of a long poll.
 #[derive(Debug, utoipa::ToSchema)]
 #[expect(dead_code, reason = "it describes the JSON that is put together from parts already encoded")]
@@ -44,12 +47,14 @@ pub(super) struct Polled {
 /// Answers at once when there is something to tell, else as soon as there is, at the latest after `wait`.
 pub(super) async fn answer(site: &Site, wish: &Wish, begin: &Begin, wait: Duration) -> Response {
     let epoch = site.subscriptions.epoch();
-    let (mut after, word, reason) = match begin.start {
-        Start::After(position, word) => (position, word, None),
-        Start::Gap(reason) => (site.subscriptions.head(), "reset", Some(reason)),
+    let mut after = begin.position(site);
+    let (word, reason) = match begin.start {
+        Start::After(_, word) => (word, None),
+        Start::Gap(reason) => ("reset", Some(reason)),
     };
     let usual = wish.snapshot == Snapshot::Auto && matches!(word, "snapshot" | "reset");
-    let board = (wish.snapshot == Snapshot::Always || usual).then(|| snapshot::json(&site.board, epoch));
+    let wants = wish.replay.from.is_none() && (wish.snapshot == Snapshot::Always || usual);
+    let board = wants.then(|| snapshot::json(&site.board, epoch));
     if let Some((position, _)) = &board {
         after = *position;
     }
@@ -99,9 +104,13 @@ pub(super) async fn answer(site: &Site, wish: &Wish, begin: &Begin, wait: Durati
 async fn collect(site: &Site, delivery: &mut Delivery, mut limit: Limit, deadline: Instant) -> BytesMut {
     let mut lines = BytesMut::new();
     while limit.events != Some(0) {
+        // What is there already is taken, also when it has to be read; only at the head of the log is it waited.
+        let patience = match (lines.is_empty(), delivery.behind() > 0) {
+            (true, true) => deadline.max(Instant::now() + READ),
+            (true, false) => deadline,
+            (false, _) => Instant::now(),
+        };
         let next = std::future::poll_fn(|cx| delivery.poll_next(cx, limit));
-        // What is there already is taken; only the first event is worth a wait.
-        let patience = if lines.is_empty() { deadline } else { Instant::now() };
         let next = tokio::select! {
             biased;
             next = next => next,

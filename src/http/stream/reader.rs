@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
@@ -12,7 +12,10 @@ use bytes::Bytes;
 use chrono::TimeDelta;
 use hyper::body::{Body, Frame};
 use serde_json::{Value, json};
-use tokio::time::{Instant, Sleep};
+use tokio::{
+    task::coop,
+    time::{Instant, Sleep},
+};
 
 use super::{
     Cut, retry_ms,
@@ -21,7 +24,7 @@ use super::{
 };
 use crate::{
     clock::Time,
-    event::{EventId, envelope::rfc3339, frame::Form},
+    event::{EventId, Filter, envelope::rfc3339, frame::Form},
     feed::{
         Delivery, Limit,
         delivery::Piece,
@@ -33,6 +36,8 @@ use crate::{
 
 /// Time for the last frame to leave before the connection is cut.
 const LEAVE: Duration = Duration::from_millis(50);
+/// A paced replay looks this often whether it is to end.
+const LOOK_UP: Duration = Duration::from_secs(1);
 /// A reader that is this far behind is told, and told again after so long.
 const LAGGING: TimeDelta = TimeDelta::seconds(10);
 /// The streams of a server that stops end spread over this time at most.
@@ -110,9 +115,7 @@ impl Reader {
         let oldest = site.subscriptions.oldest();
         let (mut after, word, reset) = match begin.start {
             Start::After(position, word) => (position, word, None),
-            // A replay begins with what is left; everything else with a snapshot.
-            Start::Gap(reason) if wish.replay.from.is_some() => (oldest - 1, "reset", Some(reason)),
-            Start::Gap(reason) => (site.subscriptions.head(), "reset", Some(reason)),
+            Start::Gap(reason) => (begin.position(site), "reset", Some(reason)),
         };
         let usual = wish.snapshot == Snapshot::Auto && matches!(word, "snapshot" | "reset");
         let wants = wish.replay.from.is_none() && (wish.snapshot == Snapshot::Always || usual);
@@ -133,7 +136,7 @@ impl Reader {
         if let Some(until) = begin.until {
             hello["until"] = id(until).into();
         }
-        let mut reader = Self::new(site, wish, after);
+        let mut reader = Self::new(site, wish, after, &wish.filter);
         let start_id = (!wants).then_some(EventId { epoch, position: after });
         reader.puts("hello", &hello, start_id, Some(fastrand::u32(1_000..=4_000)));
         if let Some(reason) = reset {
@@ -150,13 +153,14 @@ impl Reader {
 
     /// Says why there is no place, and that the client should come back.
     pub(super) fn refused(site: &Site, wish: &Wish, full: Full) -> (Self, &'static str) {
-        let mut reader = Self::new(site, wish, site.subscriptions.head());
+        // Without its filter, so that refused clients make no classes.
+        let mut reader = Self::new(site, wish, site.subscriptions.head(), &Filter::default());
         reader.puts("bye", &json!({ "reason": full.as_str() }), None, Some(retry_ms(site)));
         reader.leaves();
         (reader, "refused")
     }
 
-    fn new(site: &Site, wish: &Wish, after: i64) -> Self {
+    fn new(site: &Site, wish: &Wish, after: i64, filter: &Filter) -> Self {
         let beat_at = Instant::now() + jittered(wish.heartbeat);
         let age = Duration::from_secs(site.settings.stream_max_age_seconds.into());
         let mut reader = Self {
@@ -165,7 +169,7 @@ impl Reader {
             gzip: wish.gzip,
             heartbeat: wish.heartbeat,
             first: VecDeque::new(),
-            delivery: site.deliveries.open(after, &wish.filter, wish.form, wish.gzip),
+            delivery: site.deliveries.open(after, filter, wish.form, wish.gzip),
             limit: Limit::default(),
             pace: None,
             timer: Box::pin(tokio::time::sleep_until(beat_at)),
@@ -244,7 +248,10 @@ impl Reader {
 
     /// Sets the timer to what comes next.
     fn rest(&mut self) {
+        let now = Instant::now();
         let due = self.pace.as_ref().and_then(|pace| pace.held.as_ref()).map(|held| held.due);
+        // While an event waits nothing else wakes the stream, so it looks up now and then whether the server stops.
+        let due = due.filter(|due| *due > now).map(|due| due.min(now + LOOK_UP));
         let end = self.end_at.map(|(at, _)| at);
         let next = [due, end].into_iter().flatten().fold(self.beat_at, Instant::min);
         self.timer.as_mut().reset(next);
@@ -381,7 +388,12 @@ impl Body for Reader {
         }
         loop {
             // The task that polls a body stays the same, so the timer is asked once for each time it is set.
-            let rang = if this.armed { this.timer.is_elapsed() } else { this.timer.as_mut().poll(cx).is_ready() };
+            // Without tokio's budget: a poll that is refused for it would not ask at all.
+            let rang = if this.armed {
+                this.timer.is_elapsed()
+            } else {
+                pin!(coop::unconstrained(this.timer.as_mut())).poll(cx).is_ready()
+            };
             this.armed = !rang;
             if rang {
                 match this.rang() {

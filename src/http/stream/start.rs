@@ -28,15 +28,20 @@ pub(super) enum Start {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Begin {
     pub(super) start: Start,
+    /// The position before the range of a replay.
+    from: Option<i64>,
     /// The last position to send.
     pub(super) until: Option<i64>,
 }
 
 impl Begin {
+    /// The position behind which the stream begins. After a gap a replay has what is left of its range; everything else
+    /// begins with a snapshot.
     pub(super) fn position(&self, site: &Site) -> i64 {
-        match self.start {
-            Start::After(position, _) => position,
-            Start::Gap(_) => site.subscriptions.head(),
+        match (self.start, self.from) {
+            (Start::After(position, _), _) => position,
+            (Start::Gap(_), Some(from)) => from.max(site.subscriptions.oldest() - 1),
+            (Start::Gap(_), None) => site.subscriptions.head(),
         }
     }
 }
@@ -72,7 +77,7 @@ pub(super) async fn begin(site: &Site, wish: &Wish) -> Result<Begin, Problem> {
         (Cursor::Absent, Some(after)) => Start::After(after, "replay"),
         (cursor, _) => of_cursor(site, cursor, wish.snapshot).await,
     };
-    Ok(Begin { start, until })
+    Ok(Begin { start, from, until })
 }
 
 /// The position that a moment names; of a time: that of the last event before it.
