@@ -1,5 +1,6 @@
 //! `GET /events`: the log as Server-Sent Events, as lines of JSON, or in answers of a long poll.
 
+mod pace;
 mod poll;
 mod reader;
 mod start;

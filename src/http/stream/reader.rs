@@ -18,7 +18,9 @@ use tokio::{
 };
 
 use super::{
-    Cut, retry_ms,
+    Cut,
+    pace::{Next, Pace},
+    retry_ms,
     start::{Begin, Start},
     wish::{Snapshot, Wish},
 };
@@ -27,7 +29,6 @@ use crate::{
     event::{EventId, Filter, envelope::rfc3339, frame::Form},
     feed::{
         Delivery, Limit,
-        delivery::Piece,
         ledger::{Ending, Full, Place},
         pack::{self, Packed},
     },
@@ -82,30 +83,6 @@ enum End {
     Leaving,
 }
 
-/// A replay at a speed: an event waits until it is its turn.
-struct Pace {
-    speed: f64,
-    /// The first event's own time, and when it was sent.
-    began: Option<(Time, Instant)>,
-    held: Option<Held>,
-}
-
-struct Held {
-    piece: Piece,
-    due: Instant,
-    /// The position before it: what was examined and sent.
-    before: i64,
-}
-
-/// What there is to send.
-enum Next {
-    Piece(Piece),
-    /// As much as was asked for.
-    Done,
-    /// Retention was faster.
-    Gone,
-}
-
 impl Reader {
     /// Prepares the first frames: `hello` at once, then `reset` and a snapshot when there are any. With the word that
     /// `hello` says.
@@ -145,7 +122,7 @@ impl Reader {
         }
         reader.first.extend(snapshot.iter().flat_map(|snapshot| snapshot.frames.iter().cloned().map(First::Shared)));
         reader.limit = Limit { events: wish.max_events, until: begin.until };
-        reader.pace = wish.replay.speed.map(|speed| Pace { speed, began: None, held: None });
+        reader.pace = wish.replay.speed.map(Pace::new);
         place.follows(reader.delivery.progress());
         reader.place = Some(place);
         (reader, word)
@@ -202,8 +179,8 @@ impl Reader {
 
     /// The last position examined, as an id.
     fn id(&self) -> EventId {
-        let held = self.pace.as_ref().and_then(|pace| pace.held.as_ref());
-        let position = held.map_or_else(|| self.delivery.position(), |held| held.before);
+        let before = self.pace.as_ref().and_then(Pace::before);
+        let position = before.unwrap_or_else(|| self.delivery.position());
         let position = self.limit.until.map_or(position, |until| position.min(until));
         EventId { epoch: self.site.subscriptions.epoch(), position }
     }
@@ -249,7 +226,7 @@ impl Reader {
     /// Sets the timer to what comes next.
     fn rest(&mut self) {
         let now = Instant::now();
-        let due = self.pace.as_ref().and_then(|pace| pace.held.as_ref()).map(|held| held.due);
+        let due = self.pace.as_ref().and_then(Pace::due);
         // While an event waits nothing else wakes the stream, so it looks up now and then whether the server stops.
         let due = due.filter(|due| *due > now).map(|due| due.min(now + LOOK_UP));
         let end = self.end_at.map(|(at, _)| at);
@@ -288,23 +265,12 @@ impl Reader {
         let Some(pace) = &mut self.pace else {
             return self.delivery.poll_next(cx, self.limit).map(Next::from);
         };
-        if pace.held.is_none() {
-            let one = Limit { events: Some(1), ..self.limit };
-            let before = self.delivery.position();
-            let piece = match ready!(self.delivery.poll_next(cx, one)) {
-                Ok(Some(piece)) => piece,
-                other => return Poll::Ready(other.into()),
-            };
-            let (first, began) = *pace.began.get_or_insert((piece.ts, Instant::now()));
-            let later = (piece.ts - first).to_std().unwrap_or_default().div_f64(pace.speed);
-            pace.held = Some(Held { piece, due: began + later, before });
+        let due = pace.due();
+        let polled = pace.poll_next(cx, &mut self.delivery, self.limit);
+        if pace.due() != due {
             self.rest();
         }
-        let pace = self.pace.as_mut().and_then(|pace| pace.held.take_if(|held| held.due <= Instant::now()));
-        match pace {
-            Some(held) => Poll::Ready(Next::Piece(held.piece)),
-            None => Poll::Pending,
-        }
+        polled
     }
 
     fn poll_events(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
@@ -352,16 +318,6 @@ impl Reader {
 impl std::fmt::Debug for Reader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Reader").field("delivery", &self.delivery).finish_non_exhaustive()
-    }
-}
-
-impl From<Result<Option<Piece>, crate::feed::delivery::Gone>> for Next {
-    fn from(polled: Result<Option<Piece>, crate::feed::delivery::Gone>) -> Self {
-        match polled {
-            Ok(Some(piece)) => Self::Piece(piece),
-            Ok(None) => Self::Done,
-            Err(_) => Self::Gone,
-        }
     }
 }
 
