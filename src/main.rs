@@ -42,6 +42,8 @@ fn main() -> ExitCode {
     };
     match ended {
         Ok(code) => ExitCode::from(code),
+        // Whoever read the output has gone, as in `| head`.
+        Err(error) if is_broken_pipe(&error) => ExitCode::from(STOPPED),
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "taskwatch: {error:#}");
             ExitCode::from(error.downcast_ref::<BadSettings>().map_or(FAILED, |_| BAD_SETTINGS))
@@ -180,8 +182,7 @@ fn follow(settings: TailSettings) -> anyhow::Result<u8> {
         let signals = Signals::listen()?;
         tokio::select! {
             ended = tail::run(settings) => match ended {
-                // Whoever read the output has gone, as in `| head`.
-                Err(error) if is_broken_pipe(&error) => Ok(STOPPED),
+                Err(error) if is_broken_pipe(&error) => Err(error),
                 Err(error) => Err(bad_settings(&error)),
                 Ok(()) => Ok(STOPPED),
             },

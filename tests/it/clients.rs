@@ -31,8 +31,9 @@ const NPM: [&str; 4] = [
     "@microsoft/fetch-event-source@2.0.1",
     "launchdarkly-eventsource@2.2.0",
 ];
-const PYPI: [&str; 7] = [
+const PYPI: [&str; 8] = [
     "jsonschema==4.26.0",
+    "openapi-spec-validator==0.9.0",
     "httpx==0.28.1",
     "httpx-sse==0.4.3",
     "requests==2.32.5",
@@ -48,8 +49,10 @@ fn run(program: &Path, arguments: &[&str], folder: &Path) {
     assert!(done.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
 }
 
-/// A folder made once and kept beside the build.
+/// A folder made once and kept beside the build. Tests that need it at the same time wait for the one that makes it.
 fn made_once(name: &str, make: impl FnOnce(&Path)) -> PathBuf {
+    static MAKING: Mutex<()> = Mutex::new(());
+    let _making = MAKING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let ready = folder.join("ready");
     if !ready.exists() {

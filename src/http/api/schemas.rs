@@ -29,7 +29,8 @@ pub(super) async fn schema(Path(name): Path<String>) -> Result<Response, Problem
     Ok(([(header::CONTENT_TYPE, "application/schema+json")], found.to_string()).into_response())
 }
 
-/// Adds the schemas to the OpenAPI document, and what the stream's items are.
+/// Adds the schemas to the OpenAPI document, and what the stream's items are: in the words of OpenAPI 3.2, which few tools
+/// read yet, as an extension of 3.1.
 pub(super) fn describe(document: &mut Value) {
     let reference = |name: &str| json!({ "$ref": format!("#/components/schemas/{name}") });
     for name in schema::names() {
@@ -48,7 +49,7 @@ pub(super) fn describe(document: &mut Value) {
     let content = &mut document["paths"]["/events"]["get"]["responses"]["200"]["content"];
     content["text/event-stream"] = json!({
         "schema": { "type": "string" },
-        "itemSchema": {
+        "x-itemSchema": {
             "type": "object",
             "required": ["data"],
             "properties": {
@@ -59,5 +60,5 @@ pub(super) fn describe(document: &mut Value) {
             },
         },
     });
-    content["application/x-ndjson"] = json!({ "schema": { "type": "string" }, "itemSchema": reference("Event") });
+    content["application/x-ndjson"] = json!({ "schema": { "type": "string" }, "x-itemSchema": reference("Event") });
 }
