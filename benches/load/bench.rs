@@ -15,7 +15,7 @@ use hyper::{
     client::conn::http1::{SendRequest, handshake},
 };
 use hyper_util::rt::TokioIo;
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 use taskwatch::{
     app::{App, Options},
@@ -144,6 +144,16 @@ impl Client {
     pub(crate) async fn worker(&mut self) -> String {
         let worker = self.post("/api/v1/workers", r#"{"name":"bench","machine_id":"bench"}"#.to_owned()).await;
         worker["worker"]["id"].as_str().expect("an id").to_owned()
+    }
+
+    /// Becomes a worker with a task: the worker's id, and where to report progress.
+    pub(crate) async fn begins_a_task(&mut self) -> (String, String) {
+        let worker = self.worker().await;
+        self.post("/api/v1/tasks", r#"{"task_type":"bench"}"#.to_owned()).await;
+        let claim = json!({ "worker_id": worker, "queues": ["default"], "wait_seconds": 5 }).to_string();
+        let claimed = self.post("/api/v1/claims", claim).await;
+        let id = claimed["tasks"][0]["id"].as_str().expect("a task");
+        (worker, format!("/api/v1/tasks/{id}/progress"))
     }
 
     /// Opens a stream.

@@ -112,11 +112,7 @@ pub(crate) async fn report(herd: &Arc<Herd>, address: &str, rate: u64, total: u6
         let mut client = Client::connect(address).await;
         let herd = herd.clone();
         reporters.spawn(async move {
-            let worker = client.worker().await;
-            client.post("/api/v1/tasks", r#"{"task_type":"bench"}"#.to_owned()).await;
-            let claim = json!({ "worker_id": worker, "queues": ["default"], "wait_seconds": 5 }).to_string();
-            let claimed = client.post("/api/v1/claims", claim).await;
-            let path = format!("/api/v1/tasks/{}/progress", claimed["tasks"][0]["id"].as_str().expect("a task"));
+            let (worker, path) = client.begins_a_task().await;
             let mut tick = ticks(number, rate);
             for _ in 0..total / reporters_for(rate) {
                 tick.tick().await;

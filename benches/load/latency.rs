@@ -49,11 +49,7 @@ async fn measure(address: String) {
     for number in 0..REPORTERS {
         let mut client = Client::connect(&address).await;
         reporters.spawn(async move {
-            let worker = client.worker().await;
-            client.post("/api/v1/tasks", r#"{"task_type":"bench"}"#.to_owned()).await;
-            let claim = json!({ "worker_id": worker, "queues": ["default"], "wait_seconds": 5 }).to_string();
-            let claimed = client.post("/api/v1/claims", claim).await;
-            let path = format!("/api/v1/tasks/{}/progress", claimed["tasks"][0]["id"].as_str().expect("a task"));
+            let (worker, path) = client.begins_a_task().await;
             // Spread over the period, not in step.
             tokio::time::sleep(Duration::from_millis(1_000 / EACH * number as u64 / REPORTERS as u64)).await;
             let mut tick = tokio::time::interval(Duration::from_millis(1_000 / EACH));

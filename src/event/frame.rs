@@ -140,10 +140,9 @@ fn put_cloud_event(out: &mut BytesMut, event: &Event, json: &[u8]) {
     let id = event.event_id.clone().unwrap_or_else(|| format!("{name}-{ts}-{:016x}", hash_of(json)));
     let subject = event.task_id.or(event.worker_id).map(|id| id.to_string());
     let subject = subject.or_else(|| event.queue.as_ref().map(|queue| queue.as_str().to_owned()));
-    let head = json!({ "specversion": "1.0", "id": id, "source": SOURCE, "type": format!("taskwatch.{name}"),
+    let mut head = json!({ "specversion": "1.0", "id": id, "source": SOURCE, "type": format!("taskwatch.{name}"),
         "time": ts, "subject": subject, "datacontenttype": "application/json",
         "dataschema": format!("/api/v1/schemas/{name}") });
-    let mut head = head;
     if head["subject"].is_null()
         && let Some(fields) = head.as_object_mut()
     {

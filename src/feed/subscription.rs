@@ -29,7 +29,7 @@ pub struct Subscription {
     store: Store,
     epoch: Epoch,
     publications: watch::Receiver<u64>,
-    ephemeral: Option<broadcast::Receiver<Batch>>,
+    ephemeral: broadcast::Receiver<Batch>,
     cursor: i64,
     filter: Filter,
 }
@@ -98,7 +98,7 @@ impl Subscriptions {
             store: self.store.clone(),
             epoch: self.epoch,
             publications: self.hub.publications(),
-            ephemeral: Some(self.hub.ephemeral()),
+            ephemeral: self.hub.ephemeral(),
             cursor: after,
             filter,
         }
@@ -136,17 +136,10 @@ impl Subscription {
                     return Ok(next);
                 }
             }
-            let ephemeral = &mut self.ephemeral;
-            let ephemeral = async {
-                match ephemeral {
-                    Some(ephemeral) => ephemeral.recv().await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 // The sender lives in the hub, which this holds.
                 _ = self.publications.changed() => {}
-                batch = ephemeral => if let Ok(batch) = batch {
+                batch = self.ephemeral.recv() => if let Ok(batch) = batch {
                     let (filter, position) = (&self.filter, self.cursor);
                     let events = batch.iter().filter(|published| filter.matches(&published.event));
                     return Ok(Next { events: events.cloned().collect(), position });
@@ -163,13 +156,6 @@ impl Subscription {
         let new = events.iter().filter(|published| published.id.is_some_and(|id| id.position > after));
         let passed = new.filter(|published| self.filter.matches(&published.event)).cloned().collect();
         (last > after).then_some(Next { events: passed, position: last })
-    }
-
-    /// Leaves out events that have no position.
-    #[must_use]
-    pub fn stored_only(mut self) -> Self {
-        self.ephemeral = None;
-        self
     }
 }
 
