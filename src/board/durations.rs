@@ -19,15 +19,55 @@ const KIND_WINDOW: i64 = 3_600;
 /// Fewer samples than this say nothing about what is usual.
 const LEAST_SAMPLES: u64 = 20;
 
+/// How many durations were how long: bucket to count.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Histogram(BTreeMap<u8, u64>);
+
+impl Histogram {
+    pub(super) fn add(&mut self, ms: u64) {
+        *self.0.entry(bucket(ms)).or_default() += 1;
+    }
+
+    /// Takes in all of another.
+    pub fn add_all(&mut self, other: &Self) {
+        other.0.iter().for_each(|(bucket, count)| *self.0.entry(*bucket).or_default() += count);
+    }
+
+    /// Nothing was measured.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// How many.
+    #[must_use]
+    pub fn samples(&self) -> u64 {
+        self.0.values().sum()
+    }
+
+    /// The duration, in milliseconds, that so many percent stayed below; nothing without samples.
+    #[must_use]
+    pub fn percentile(&self, percent: u64) -> Option<u64> {
+        let mut wanted = (self.samples() * percent).div_ceil(100).max(1);
+        for (bucket, count) in &self.0 {
+            if *count >= wanted {
+                return Some(upper(*bucket));
+            }
+            wanted -= count;
+        }
+        None
+    }
+}
+
 /// Durations of the present window of time and the one before it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Durations {
     /// Number of the present window since 1970.
     window: i64,
-    /// Bucket to count.
-    current: BTreeMap<u8, u64>,
+    current: Histogram,
     /// The window before.
-    last: BTreeMap<u8, u64>,
+    last: Histogram,
 }
 
 impl Durations {
@@ -35,42 +75,28 @@ impl Durations {
     pub(super) fn add(&mut self, ms: u64, ts: Time, seconds: i64) {
         let window = ts.timestamp().div_euclid(seconds);
         if window > self.window {
-            let next = window == self.window + 1;
-            self.last = if next { std::mem::take(&mut self.current) } else { BTreeMap::new() };
-            self.current.clear();
+            let ended = std::mem::take(&mut self.current);
+            self.last = if window == self.window + 1 { ended } else { Histogram::default() };
             self.window = window;
         }
-        *self.current.entry(bucket(ms)).or_default() += 1;
+        self.current.add(ms);
     }
 
     /// The duration, in milliseconds, that so many percent of the last one to two windows stayed below; nothing without
     /// samples.
     #[must_use]
     pub fn percentile(&self, percent: u64, now: Time, seconds: i64) -> Option<u64> {
-        let age = now.timestamp().div_euclid(seconds) - self.window;
-        let none = BTreeMap::new();
-        let (first, second) = match age {
-            ..=0 => (&self.current, &self.last),
-            1 => (&self.current, &none),
+        let mut both = match now.timestamp().div_euclid(seconds) - self.window {
+            ..=0 => self.last.clone(),
+            1 => Histogram::default(),
             _ => return None,
         };
-        let total: u64 = first.values().chain(second.values()).sum();
-        let mut wanted = (total * percent).div_ceil(100).max(1);
-        if total == 0 {
-            return None;
-        }
-        for index in 0..=u8::MAX {
-            let count = first.get(&index).unwrap_or(&0) + second.get(&index).unwrap_or(&0);
-            if count >= wanted {
-                return Some(upper(index));
-            }
-            wanted -= count;
-        }
-        None
+        both.add_all(&self.current);
+        both.percentile(percent)
     }
 
     fn samples(&self) -> u64 {
-        self.current.values().chain(self.last.values()).sum()
+        self.current.samples() + self.last.samples()
     }
 }
 

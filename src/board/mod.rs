@@ -3,6 +3,8 @@
 //! Its size depends on what is going on (workers, running tasks, open parents, queues), never on the backlog.
 
 pub mod durations;
+pub mod failures;
+pub mod history;
 pub mod parents;
 pub mod queues;
 pub mod rates;
@@ -21,6 +23,8 @@ use crate::{
     model::{Name, Status},
 };
 use durations::Kinds;
+use failures::Failures;
+use history::History;
 use parents::Parents;
 use queues::Queues;
 use rates::Rates;
@@ -29,7 +33,7 @@ use running::Running;
 use workers::Workers;
 
 /// Version of the encoding; a checkpoint of another one is folded again from the log.
-pub const VERSION: i32 = 2;
+pub const VERSION: i32 = 3;
 
 /// The state of everything at a position.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -52,6 +56,10 @@ pub struct Board {
     pub recent: Recent,
     /// What happened per second over the last hour.
     pub rates: Rates,
+    /// What happened over the last hour, day and week.
+    pub history: History,
+    /// Failures that are alike.
+    pub failures: Failures,
     /// How long each kind of work usually takes.
     pub kinds: Kinds,
 }
@@ -77,6 +85,8 @@ impl Board {
         self.parents.apply(event);
         self.recent.apply(event);
         self.rates.apply(event);
+        self.history.apply(event, self.count(Status::Pending));
+        self.failures.apply(event);
         self.kinds.apply(event);
         Ok(())
     }

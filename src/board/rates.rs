@@ -54,7 +54,22 @@ impl Tally {
         }
     }
 
-    fn add(&mut self, other: &Self) {
+    /// Counts an event; tells whether there was something to count.
+    pub(super) const fn count(&mut self, event: &Event) -> bool {
+        let counter = match event.event_type {
+            Kind::TaskCreated => &mut self.created,
+            Kind::TaskStarted => &mut self.started,
+            Kind::TaskCompleted => &mut self.completed,
+            Kind::TaskFailed => &mut self.failed,
+            Kind::TaskRetry => &mut self.retried,
+            _ => return false,
+        };
+        *counter += 1;
+        true
+    }
+
+    /// Takes in all of another.
+    pub const fn add(&mut self, other: &Self) {
         self.created += other.created;
         self.started += other.started;
         self.completed += other.completed;
@@ -65,21 +80,17 @@ impl Tally {
 
 impl Rates {
     pub(super) fn apply(&mut self, event: &Event) {
-        let counter: fn(&mut Tally) -> &mut u64 = match event.event_type {
-            Kind::TaskCreated => |tally| &mut tally.created,
-            Kind::TaskStarted => |tally| &mut tally.started,
-            Kind::TaskCompleted => |tally| &mut tally.completed,
-            Kind::TaskFailed => |tally| &mut tally.failed,
-            Kind::TaskRetry => |tally| &mut tally.retried,
-            _ => return,
-        };
+        let mut counted = Tally::default();
+        if !counted.count(event) {
+            return;
+        }
         let number = slot_of(event.ts);
         // Clocks of several servers may differ a little: what comes late counts for the newest slot.
         if self.slots.back().is_none_or(|slot| slot.number < number) {
             self.slots.push_back(Slot { number, tally: Tally::default() });
         }
         if let Some(slot) = self.slots.back_mut() {
-            *counter(&mut slot.tally) += 1;
+            slot.tally.add(&counted);
         }
         let oldest = number - SLOTS as i64;
         while self.slots.front().is_some_and(|slot| slot.number < oldest) {

@@ -63,6 +63,7 @@ pub fn task_event(step: &Step, actor: Option<&str>, now: Time) -> Event {
     event.status = Some(task.status);
     event.labels = (!task.labels.is_empty()).then(|| task.labels.clone());
     event.actor = actor.map(str::to_owned);
+    event.data.fingerprint.clone_from(&step.fingerprint);
     let title = || task.title.clone();
     let phases = || (!task.phases.is_empty()).then(|| task.phases.clone());
     match &step.event {

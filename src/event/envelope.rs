@@ -238,6 +238,8 @@ data! {
     phases: Vec<Name>,
     /// Attempts allowed.
     max_attempts: u32,
+    /// Failures with the same one are alike: the kind of work and the error, but for numbers and names.
+    fingerprint: String,
     /// Why.
     reason: String,
     /// 0–100.

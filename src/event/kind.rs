@@ -118,25 +118,25 @@ kinds! {
     TaskCreated = "task_created", TasksStatus, durable, Quiet, "A task was created.",
         ["depends_on", "external_id", "max_attempts", "phases", "reported_at", "run_at", "schedule", "title"];
     TaskEnqueued = "task_enqueued", TasksStatus, durable, Quiet, "A task may be claimed.",
-        ["reason", "reported_at"];
+        ["fingerprint", "reason", "reported_at"];
     TaskStarted = "task_started", TasksStatus, durable, Busy, "A worker began an attempt.",
-        ["phases", "reported_at", "title", "wait_ms"];
+        ["fingerprint", "phases", "reported_at", "title", "wait_ms"];
     TaskProgress = "task_progress", TasksProgress, durable, Busy, "A worker told how far it is.",
-        ["percent", "reported_at"];
+        ["fingerprint", "percent", "reported_at"];
     TaskCompleted = "task_completed", TasksStatus, durable, Good, "A task is done.",
-        ["reported_at", "result", "title"];
+        ["fingerprint", "reported_at", "result", "title"];
     TaskRetry = "task_retry", TasksStatus, durable, Warn, "An attempt failed; another follows.",
-        ["next_run_at", "reported_at", "title"];
+        ["fingerprint", "next_run_at", "reported_at", "title"];
     TaskFailed = "task_failed", TasksStatus, durable, Bad, "A task was given up.",
-        ["reported_at", "title"];
+        ["fingerprint", "reported_at", "title"];
     TaskStalled = "task_stalled", TasksStatus, durable, Warn, "An attempt was lost with its lease, its worker or its time.",
         ["reason"];
     TaskCancelled = "task_cancelled", TasksStatus, durable, Warn, "Someone stopped a task.",
-        ["reason", "reported_at"];
+        ["fingerprint", "reason", "reported_at"];
     TaskDeleted = "task_deleted", TasksStatus, durable, Quiet, "Someone removed a task.",
-        [];
+        ["fingerprint"];
     TaskUpdated = "task_updated", TasksEdits, durable, Quiet, "A task's own facts changed.",
-        ["changes", "children", "phases", "reason", "title"];
+        ["changes", "children", "fingerprint", "phases", "reason", "title"];
     TaskPriorityChanged = "task_priority_changed", TasksEdits, durable, Quiet, "Someone changed a task's priority.",
         ["changes", "title"];
     TaskAssigned = "task_assigned", TasksEdits, durable, Quiet, "Someone else is responsible for a task.",

@@ -3,6 +3,7 @@
 pub mod bulk;
 pub mod dependency;
 pub mod edit;
+pub mod fingerprint;
 pub mod group;
 pub mod lease;
 pub mod name;

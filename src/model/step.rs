@@ -86,6 +86,8 @@ pub struct Step {
     pub old_status: Option<Status>,
     /// The task after.
     pub after: Task,
+    /// The failures it is like: of a task that becomes, or was until now, a failed one, and of an attempt that failed.
+    pub fingerprint: Option<String>,
     /// What happened.
     pub event: TaskEvent,
 }
@@ -144,8 +146,9 @@ pub type Decision = Result<(Task, Vec<Step>), Refusal>;
 #[must_use]
 pub fn create(task: Task) -> Vec<Step> {
     let status = task.status;
-    let enqueued = Step { old_status: Some(status), after: task.clone(), event: TaskEvent::Enqueued { reason: None } };
-    let mut steps = vec![Step { old_status: None, after: task, event: TaskEvent::Created }];
+    let step = |old_status, event| Step { old_status, after: task.clone(), fingerprint: None, event };
+    let enqueued = step(Some(status), TaskEvent::Enqueued { reason: None });
+    let mut steps = vec![step(None, TaskEvent::Created)];
     if status == Status::Pending {
         steps.push(enqueued);
     }

@@ -9,7 +9,7 @@ use super::tasks::{decode, signed};
 use crate::{
     clock::Time,
     model::{
-        Name, Task,
+        Name, Status, Task,
         lease::Lease,
         observe::Observed,
         report::{Json, Progress},
@@ -25,7 +25,7 @@ pub(super) async fn insert(conn: &mut PgConnection, tasks: &[&Task]) -> sqlx::Re
               labels, phases, is_parent, max_attempts, timeout_seconds, attempt, retry_count, outcome, run_at, worker_id,
               machine_id, created_at, enqueued_at, started_at, finished_at, result, error, connector_id, external_id,
               unique_key, depends_on, on_dependency_failure, has_dependents, close_when_done, retry_base_seconds,
-              retry_cap_seconds, assignee, collaborators, watchers, observed)
+              retry_cap_seconds, assignee, collaborators, watchers, observed, fingerprint)
          SELECT id, project_id, task_type, queue, parent_task_id, phase, title, description, priority, status, payload,
               labels, ARRAY(SELECT json_array_elements_text(phases)), is_parent, max_attempts, timeout_seconds, attempt,
               retry_count, outcome, run_at, worker_id, machine_id, created_at, enqueued_at, started_at, finished_at,
@@ -33,18 +33,19 @@ pub(super) async fn insert(conn: &mut PgConnection, tasks: &[&Task]) -> sqlx::Re
               ARRAY(SELECT json_array_elements_text(depends_on)::uuid), on_dependency_failure, has_dependents,
               close_when_done, retry_base_seconds, retry_cap_seconds, assignee,
               ARRAY(SELECT json_array_elements_text(collaborators)), ARRAY(SELECT json_array_elements_text(watchers)),
-              observed
+              observed, fingerprint
          FROM UNNEST($1::uuid[], $2::text[], $3::text[], $4::text[], $5::uuid[], $6::text[], $7::text[], $8::text[],
               $9::smallint[], $10::text[], $11::json[], $12::json[], $13::json[], $14::boolean[], $15::integer[],
               $16::integer[], $17::integer[], $18::integer[], $19::text[], $20::timestamptz[], $21::uuid[], $22::text[],
               $23::timestamptz[], $24::timestamptz[], $25::timestamptz[], $26::timestamptz[], $27::json[], $28::text[],
               $29::text[], $30::text[], $31::text[], $32::json[], $33::text[], $34::boolean[], $35::boolean[],
-              $36::integer[], $37::integer[], $38::text[], $39::json[], $40::json[], $41::json[])
+              $36::integer[], $37::integer[], $38::text[], $39::json[], $40::json[], $41::json[],
+              $42::text[])
               AS new (id, project_id, task_type, queue, parent_task_id, phase, title, description, priority, status,
               payload, labels, phases, is_parent, max_attempts, timeout_seconds, attempt, retry_count, outcome, run_at,
               worker_id, machine_id, created_at, enqueued_at, started_at, finished_at, result, error, connector_id,
               external_id, unique_key, depends_on, on_dependency_failure, has_dependents, close_when_done,
-              retry_base_seconds, retry_cap_seconds, assignee, collaborators, watchers, observed)",
+              retry_base_seconds, retry_cap_seconds, assignee, collaborators, watchers, observed, fingerprint)",
         &col.ids(),
         &col.map(|t| t.project_id.as_str()) as &[&str],
         &col.map(|t| t.task_type.as_str()) as &[&str],
@@ -86,6 +87,7 @@ pub(super) async fn insert(conn: &mut PgConnection, tasks: &[&Task]) -> sqlx::Re
         &col.map(|t| Sql(&t.collaborators)) as &[Sql<&Vec<String>>],
         &col.map(|t| Sql(&t.watchers)) as &[Sql<&Vec<String>>],
         &col.map(|t| t.observed.as_ref().map(Sql)) as &[Option<Sql<&Box<Observed>>>],
+        &col.fingerprints() as &[Option<String>],
     )
     .execute(conn)
     .await?;
@@ -101,12 +103,12 @@ pub(super) async fn update(conn: &mut PgConnection, tasks: &[&Task]) -> sqlx::Re
              outcome = new.outcome, run_at = new.run_at, worker_id = new.worker_id, machine_id = new.machine_id,
              enqueued_at = new.enqueued_at, started_at = new.started_at, finished_at = new.finished_at,
              result = new.result, error = new.error, connector_id = new.connector_id,
-             has_dependents = new.has_dependents
+             has_dependents = new.has_dependents, fingerprint = new.fingerprint
          FROM UNNEST($1::uuid[], $2::text[], $3::boolean[], $4::integer[], $5::integer[], $6::text[], $7::timestamptz[],
              $8::uuid[], $9::text[], $10::timestamptz[], $11::timestamptz[], $12::timestamptz[], $13::json[], $14::text[],
-             $15::text[], $16::boolean[])
+             $15::text[], $16::boolean[], $17::text[])
              AS new (id, status, is_parent, attempt, retry_count, outcome, run_at, worker_id, machine_id, enqueued_at,
-             started_at, finished_at, result, error, connector_id, has_dependents)
+             started_at, finished_at, result, error, connector_id, has_dependents, fingerprint)
          WHERE t.id = new.id",
         &col.ids(),
         &col.map(|t| t.status.as_str()) as &[&str],
@@ -124,6 +126,7 @@ pub(super) async fn update(conn: &mut PgConnection, tasks: &[&Task]) -> sqlx::Re
         &col.map(|t| t.error.as_deref()) as &[Option<&str>],
         &col.map(|t| t.connector_id.as_ref().map(Name::as_str)) as &[Option<&str>],
         &col.map(|t| t.has_dependents),
+        &col.fingerprints() as &[Option<String>],
     )
     .execute(conn)
     .await?;
@@ -252,5 +255,10 @@ impl<T> Columns<'_, T> {
 impl Columns<'_, &Task> {
     fn ids(&self) -> Vec<Uuid> {
         self.map(|task| task.id)
+    }
+
+    /// Of failed tasks.
+    fn fingerprints(&self) -> Vec<Option<String>> {
+        self.map(|task| (task.status == Status::Failed).then(|| task.fingerprint()))
     }
 }

@@ -89,6 +89,7 @@ impl Task {
                     attempt: task.attempt,
                     retry_count: if same { after.retry_count } else { task.retry_count },
                     lease: task.lease.clone(),
+                    error: if same { after.error.clone() } else { task.error.clone() },
                     ..after.clone()
                 };
             });

@@ -1,0 +1,152 @@
+//! Failures that are alike, in groups: how many, since when, where.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{moved, name_or_dash};
+use crate::{
+    clock::Time,
+    event::{Event, Kind},
+    model::{
+        Name, Status,
+        fingerprint::{fingerprint, pattern},
+    },
+};
+
+/// Groups kept; those without failed tasks leave first, then those not seen for longest.
+const KEEP: usize = 200;
+/// Queues and workers named in a group.
+const MOST_NAMED: usize = 8;
+/// Hours of a group's little chart.
+pub const HOURS: usize = 24;
+/// Longest example of an error, characters.
+const LONGEST: usize = 1_000;
+
+/// Every group, by fingerprint.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Failures(pub BTreeMap<String, Group>);
+
+/// Failures that are alike.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Group {
+    /// What kind of work it is.
+    pub task_type: Name,
+    /// What their errors have in common.
+    pub pattern: String,
+    /// The latest error.
+    pub error: String,
+    /// The task it is from.
+    pub task_id: Option<Uuid>,
+    /// Tasks that are failed ones now.
+    pub open: u64,
+    /// How often a task was given up.
+    pub failed: u64,
+    /// How often an attempt failed and another followed.
+    pub retried: u64,
+    /// The first of them.
+    pub first_seen_at: Time,
+    /// The last of them.
+    pub last_seen_at: Time,
+    /// Queues of these tasks, a few.
+    pub queues: BTreeSet<Name>,
+    /// Workers they failed on, a few.
+    pub workers: BTreeSet<Uuid>,
+    /// Hour since 1970 to how many, oldest first.
+    pub hours: VecDeque<(i64, u64)>,
+}
+
+impl Failures {
+    pub(super) fn apply(&mut self, event: &Event) {
+        let told = event.data.fingerprint.as_ref();
+        if let Kind::TaskFailed | Kind::TaskRetry = event.event_type {
+            let computed = || fingerprint(&name_or_dash(event.task_type.as_ref()), event.error.as_deref());
+            let key = told.cloned().unwrap_or_else(computed);
+            self.0.entry(key).or_insert_with(|| Group::new(event)).add(event);
+            self.forget();
+        } else if let (Some(group), Some((Some(Status::Failed), _))) =
+            (told.and_then(|key| self.0.get_mut(key)), moved(event))
+        {
+            group.open = group.open.saturating_sub(1);
+        }
+    }
+
+    /// Those with failed tasks, the latest first.
+    #[must_use]
+    pub fn open(&self) -> Vec<(&String, &Group)> {
+        let mut open: Vec<_> = self.0.iter().filter(|(_, group)| group.open > 0).collect();
+        open.sort_by_key(|(_, group)| std::cmp::Reverse(group.last_seen_at));
+        open
+    }
+
+    fn forget(&mut self) {
+        if self.0.len() > KEEP {
+            let least = self.0.iter().min_by_key(|(_, group)| (group.open > 0, group.last_seen_at));
+            least.map(|(key, _)| key.clone()).and_then(|key| self.0.remove(&key));
+        }
+    }
+}
+
+impl Group {
+    fn new(event: &Event) -> Self {
+        Self {
+            task_type: name_or_dash(event.task_type.as_ref()),
+            pattern: pattern(event.error.as_deref().unwrap_or_default()),
+            error: String::new(),
+            task_id: None,
+            open: 0,
+            failed: 0,
+            retried: 0,
+            first_seen_at: event.ts,
+            last_seen_at: event.ts,
+            queues: BTreeSet::new(),
+            workers: BTreeSet::new(),
+            hours: VecDeque::new(),
+        }
+    }
+
+    fn add(&mut self, event: &Event) {
+        if let Some((from, Some(Status::Failed))) = moved(event) {
+            self.open += u64::from(from != Some(Status::Failed));
+        }
+        match event.event_type {
+            Kind::TaskFailed => self.failed += 1,
+            _ => self.retried += 1,
+        }
+        self.error = event.error.iter().flat_map(|error| error.chars()).take(LONGEST).collect();
+        self.task_id = event.task_id;
+        self.last_seen_at = event.ts;
+        if let Some(queue) = event.queue.as_ref().filter(|_| self.queues.len() < MOST_NAMED) {
+            self.queues.insert(queue.clone());
+        }
+        if let Some(worker) = event.worker_id.filter(|_| self.workers.len() < MOST_NAMED) {
+            self.workers.insert(worker);
+        }
+        let hour = event.ts.timestamp().div_euclid(3_600);
+        match self.hours.back_mut() {
+            // Clocks of several servers may differ a little: what comes late counts for the newest hour.
+            Some((last, count)) if *last >= hour => *count += 1,
+            _ => self.hours.push_back((hour, 1)),
+        }
+        while self.hours.front().is_some_and(|(first, _)| *first <= hour - HOURS as i64) {
+            self.hours.pop_front();
+        }
+    }
+
+    /// How many in each of the last hours, oldest first.
+    #[must_use]
+    pub fn last_hours(&self, now: Time) -> [u64; HOURS] {
+        let mut counts = [0; HOURS];
+        let present = now.timestamp().div_euclid(3_600);
+        for (hour, count) in &self.hours {
+            if let Ok(age) = usize::try_from((present - hour).max(0))
+                && age < HOURS
+            {
+                counts[HOURS - 1 - age] += count;
+            }
+        }
+        counts
+    }
+}

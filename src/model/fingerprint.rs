@@ -1,0 +1,125 @@
+//! Which failures are alike: the kind of work and the error without what differs from one failure to the next.
+
+use super::{Name, Status, Task, step::TaskEvent};
+
+/// So much of the line counts, characters.
+const LONGEST: usize = 160;
+/// Behind these words a number tells one error from another; elsewhere numbers are taken for accidents.
+const NAMES_AN_ERROR: [&str; 7] = ["http", "status", "code", "errno", "error", "exit", "signal"];
+/// What stands for a number or an id.
+const ANY: char = '#';
+
+/// The first line of an error with numbers, ids and quoted text replaced by `#`.
+#[must_use]
+pub fn pattern(error: &str) -> String {
+    let line = error.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("no error given");
+    let line = line.char_indices().nth(LONGEST).map_or(line, |(end, _)| &line[..end]);
+    let mut shown = String::new();
+    let mut last_word = String::new();
+    let mut rest = line;
+    while let Some(first) = rest.chars().next() {
+        let length = match first {
+            '"' | '\'' | '`' => quoted(rest, first),
+            c if c.is_alphanumeric() => word(rest),
+            c => c.len_utf8(),
+        };
+        let (token, after) = rest.split_at(length);
+        match first {
+            '"' | '\'' | '`' if length > 1 => shown.push(ANY),
+            c if c.is_alphanumeric() => {
+                shown.push_str(&if differs(token, &last_word) { ANY.to_string() } else { token.to_owned() });
+                last_word = token.to_lowercase();
+            }
+            _ => shown.push_str(token),
+        }
+        rest = after;
+    }
+    shown
+}
+
+/// Length of a quoted text with its quotes; 1 when the quote does not close or is an apostrophe.
+fn quoted(text: &str, quote: char) -> usize {
+    text[1..].find(quote).map_or(1, |end| end + 2)
+}
+
+/// Length of a word: letters and digits, and what joins the parts of ids.
+fn word(text: &str) -> usize {
+    let joins = |c: char| c.is_alphanumeric() || c == '-' || c == '_' || c == ':' || c == '.';
+    let whole = text.find(|c| !joins(c)).unwrap_or(text.len());
+    text[..whole].trim_end_matches(['-', ':', '.', '_']).len()
+}
+
+/// The word is a number or an id, not a name: it would make two like errors look different.
+fn differs(word: &str, before: &str) -> bool {
+    if !word.contains(|c: char| c.is_ascii_digit()) {
+        return false;
+    }
+    let letters = word.chars().filter(|c| c.is_alphabetic()).count();
+    let code = word.starts_with(|c: char| c.is_ascii_uppercase())
+        && word.len() <= 12
+        && word.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '-' || c == '_');
+    // E1234, ORA-00942, HTTP 503: these are what the error is.
+    !(code || letters == 0 && NAMES_AN_ERROR.contains(&before))
+}
+
+/// Sixteen hex digits: the same for failures of one kind of work whose errors have the same [`pattern`].
+#[must_use]
+pub fn fingerprint(task_type: &Name, error: Option<&str>) -> String {
+    let pattern = pattern(error.unwrap_or_default());
+    let text = task_type.as_str().bytes().chain([0]).chain(pattern.bytes());
+    // FNV-1a, 64 bits: the same in all versions and on all machines.
+    let hash =
+        text.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+    format!("{hash:016x}")
+}
+
+impl Task {
+    /// What its failure is like.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        fingerprint(&self.task_type, self.error.as_deref())
+    }
+
+    /// The task whose failure an event tells of: one that fails now, or one that is a failed one no more.
+    pub(super) fn failure_told<'a>(&'a self, after: &'a Self, event: &TaskEvent) -> Option<&'a Self> {
+        match event {
+            TaskEvent::Retried { .. } | TaskEvent::Failed { .. } => Some(after),
+            _ if self.status != Status::Failed => None,
+            TaskEvent::Deleted => Some(self),
+            _ => Some(self).filter(|_| after.status != Status::Failed),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_differs_by_accident_is_left_out() {
+        for (error, expected) in [
+            ("timeout after 3012 ms", "timeout after # ms"),
+            ("user 'bob' not found\nat line 3", "user # not found"),
+            ("no route to 10.0.0.7:5432", "no route to #"),
+            ("task 0190b6a2-3f5e-7a10-8c11-2d5f0c3b9a77 is gone", "task # is gone"),
+            ("HTTP 503 from upstream", "HTTP 503 from upstream"),
+            ("exit code 137", "exit code 137"),
+            ("ORA-00942: table or view does not exist", "ORA-00942: table or view does not exist"),
+            ("can't open it", "can't open it"),
+            ("", "no error given"),
+        ] {
+            assert_eq!(pattern(error), expected);
+        }
+        assert_eq!(pattern(&"ä".repeat(9_000)).chars().count(), LONGEST);
+    }
+
+    #[test]
+    fn like_failures_have_one_fingerprint() {
+        let mail = Name::literal("mail");
+        let of = |error| fingerprint(&mail, Some(error));
+        assert_eq!(of("timeout after 3 ms"), of("timeout after 3012 ms"));
+        assert_ne!(of("HTTP 503"), of("HTTP 404"));
+        assert_ne!(of("x"), fingerprint(&Name::literal("sms"), Some("x")));
+        assert_eq!(fingerprint(&mail, None), of("no error given"));
+    }
+}
