@@ -19,6 +19,7 @@ use crate::{
     feed::{
         Callbacks, Tailer,
         ledger::Ledger,
+        past::Past,
         tailer::{self, Wake},
         waiters::Waiters,
     },
@@ -139,6 +140,7 @@ impl App {
         let site = Site(Arc::new(site::Parts {
             settings,
             url: format!("http://{address}"),
+            past: Past::new(store.clone(), epoch),
             store,
             writer,
             board,
@@ -244,7 +246,7 @@ async fn until(stopping: CancellationToken, name: &'static str, work: impl Futur
 }
 
 async fn checkpoint(store: &Store) -> anyhow::Result<Board> {
-    let Some(checkpoint) = checkpoints::newest(store.pool(), board::VERSION).await? else {
+    let Some(checkpoint) = checkpoints::newest(store.pool(), board::VERSION, i64::MAX).await? else {
         return Ok(Board::default());
     };
     match serde_json::from_str(&checkpoint.body) {

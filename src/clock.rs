@@ -14,12 +14,22 @@ pub type Time = DateTime<Utc>;
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
     offset_micros: Arc<AtomicI64>,
+    stopped_at: Option<Time>,
 }
 
 impl Clock {
+    /// A clock that stands still: for a look at the past.
+    #[must_use]
+    pub fn stopped(at: Time) -> Self {
+        Self { stopped_at: Some(at), ..Self::default() }
+    }
+
     /// Now, cut to whole microseconds.
     #[must_use]
     pub fn now(&self) -> Time {
+        if let Some(at) = self.stopped_at {
+            return at;
+        }
         let now = Utc::now() + TimeDelta::microseconds(self.offset_micros.load(Ordering::Relaxed));
         now.duration_trunc(TimeDelta::microseconds(1)).unwrap_or(now)
     }

@@ -1,33 +1,32 @@
 // The refresh of pages. Polling: a "pulse" every so many seconds while the tab can be seen; the fragment listens to it.
-// Live: the stream swaps by itself; while it is down, pulses go on. Beside that: ages, link state, the page's title.
+// Live: the stream swaps by itself; while it is down, pulses go on. Nothing moves under the viewer's hands.
 (() => {
   const body = document.body;
-  const pollMs = Number(body.dataset.pollSeconds) * 1000;
+  const isWall = body.classList.contains("wall");
   const wantsLive = body.dataset.mode === "live";
-  const link = document.getElementById("link-state");
-  const age = document.getElementById("data-age");
-  const stale = document.getElementById("stale");
-  const announce = document.getElementById("announce");
-  let connected = false;
-  let freshAt = Date.now();
-  let pulseAt = Date.now() + pollMs;
-  let wasStale = false;
-  let heardAt = Date.now();
-  let triedAt = Date.now();
+  const isStill = body.dataset.mode === "still";
+  const pollMs = Number(body.dataset.refreshSeconds) * 1000;
+  const byId = (id) => document.getElementById(id);
+  const link = byId("link-state");
+  const age = byId("data-age");
+  const stale = byId("stale");
+  const announce = byId("announce");
+  const pauseButton = byId("pause");
   const silence = 15000;
-
-  // The server says how old its own knowledge is; silence of the server is counted here.
-  const fresh = (ageMs) => { freshAt = Date.now() - (Number(ageMs) || 0); heardAt = Date.now(); };
-
-  const showLink = () => {
-    if (!wantsLive) {
-      link.textContent = `Polling every ${pollMs / 1000} s`;
-    } else {
-      link.textContent = connected ? "Live" : "Reconnecting, polling meanwhile";
-    }
-    link.classList.toggle("live", connected);
-    link.classList.toggle("late", wantsLive && !connected);
-  };
+  const now = () => Date.now();
+  let connected = false;
+  let freshAt = now();
+  let heardAt = now();
+  let triedAt = now();
+  let touchedAt = 0;
+  let pulseAt = now() + pollMs;
+  let saidAt = 0;
+  let wasStale = false;
+  let paused = false;
+  let missed = 0;
+  let gone = "";
+  let clockOffset = 0;
+  document.documentElement.classList.add("js");
 
   const words = (seconds) => {
     if (seconds < 60) return `${seconds} s`;
@@ -35,82 +34,223 @@
     if (seconds < 86400) return `${Math.floor(seconds / 3600)} h`;
     return `${Math.floor(seconds / 86400)} d`;
   };
+  const two = (number) => String(number).padStart(2, "0");
+  const utc = (date) => `${date.toISOString().slice(0, 10)} ${date.toISOString().slice(11, 19)} UTC`;
+  const local = (date) => `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())} `
+    + `${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`;
+  const relative = (date) => {
+    const seconds = Math.round((now() + clockOffset - date.getTime()) / 1000);
+    return seconds >= 0 ? `${words(seconds)} ago` : `in ${words(-seconds)}`;
+  };
+  const inWords = (date, style) => (style === "local" ? local(date) : style === "utc" ? utc(date) : relative(date));
 
+  // The past does not get older while one looks at it.
+  const times = body.dataset.times === "relative" && byId("past") ? "utc" : body.dataset.times;
   const showTimes = () => {
-    const now = Date.now();
     for (const time of document.querySelectorAll("#page time")) {
-      const seconds = Math.round((now - Date.parse(time.dateTime)) / 1000);
-      const text = seconds >= 0 ? `${words(seconds)} ago` : `in ${words(-seconds)}`;
+      const date = new Date(time.dateTime);
+      const stamp = time.classList.contains("stamp");
+      const text = inWords(date, stamp && times === "relative" ? "utc" : times);
       if (time.textContent !== text) time.textContent = text;
+      const title = times === "local" ? utc(date) : `${utc(date)}, here ${local(date)}`;
+      if (time.title !== title) time.title = title;
     }
   };
 
+  // At most one message in ten seconds: a screen reader must not talk all the time.
+  const say = (text) => {
+    if (now() - saidAt < 10000) return;
+    saidAt = now();
+    announce.textContent = text;
+  };
+
+  // Text that is being marked would be torn away by a swap.
+  const isSelecting = () => {
+    const selection = document.getSelection();
+    return !isWall && selection && !selection.isCollapsed && byId("page").contains(selection.anchorNode);
+  };
+  const isHeld = () => paused || isSelecting();
+
+  // The server says how old its own knowledge is; silence of the server is counted here.
+  const fresh = (ageMs) => { freshAt = now() - (Number(ageMs) || 0); heardAt = now(); };
+
+  const play = () => Number(byId("refresh")?.dataset.play || 0);
+  const isPast = () => Boolean(byId("refresh")?.dataset.url);
+  const everyMs = () => (play() > 0 ? 1000 : isPast() ? 0 : wantsLive && !pollMs ? 5000 : pollMs);
+
+  const showLink = () => {
+    if (!link) return;
+    let text = "Refresh is off";
+    if (gone) text = gone;
+    else if (paused) text = missed > 0 ? `Paused, ${missed} changes wait` : "Paused";
+    else if (isSelecting()) text = "Holding still while text is selected";
+    else if (isPast()) text = play() > 0 ? `Playing the past, ${play()}×` : "Past";
+    else if (wantsLive) text = connected ? "Live" : "Reconnecting, polling meanwhile";
+    else if (pollMs) text = `Polling every ${pollMs / 1000} s`;
+    if (link.textContent !== text) link.textContent = text;
+    link.classList.toggle("live", connected && !isHeld());
+    link.classList.toggle("late", Boolean(gone) || (wantsLive && !connected));
+  };
+
   const showAge = () => {
-    const seconds = Math.max(0, Math.round((Date.now() - freshAt) / 1000));
-    age.textContent = seconds < 2 ? "data just now" : `data ${words(seconds)} old`;
-    const late = seconds * 1000 > 3 * pollMs;
+    if (!age || isPast()) { if (age && isPast()) age.textContent = "as it was"; return; }
+    const seconds = Math.max(0, Math.round((now() - freshAt) / 1000));
+    const text = seconds < 2 ? "data just now" : `data ${words(seconds)} old`;
+    if (age.textContent !== text) age.textContent = text;
+    body.dataset.age = String(seconds);
+    const usual = (wantsLive ? 5000 : everyMs()) || 60000;
+    const late = seconds * 1000 > 3 * usual;
+    const isStale = late && seconds > 20 && !isHeld() && (wantsLive || everyMs() > 0);
     age.classList.toggle("late", late);
-    const isStale = late && seconds > 20;
     stale.hidden = !isStale;
     if (isStale) stale.textContent = `Data is ${words(seconds)} old. The server does not answer; trying again.`;
     body.classList.toggle("is-stale", isStale);
-    if (isStale !== wasStale) announce.textContent = isStale ? "Data is stale" : "Data is fresh again";
+    if (isStale !== wasStale) say(isStale ? "Data is stale" : "Data is fresh again");
     wasStale = isStale;
   };
 
   const pulse = () => {
-    pulseAt = Date.now() + pollMs;
+    pulseAt = now() + (everyMs() || 60000);
     htmx.trigger(body, "pulse");
   };
 
+  const goLive = () => {
+    triedAt = heardAt = now();
+    const live = byId("live");
+    if (live) htmx.trigger(live, "go-live");
+  };
+
   // A stream that fell silent (after sleep, behind a dead proxy) is open and dead, and one that does not come up may
-  // never do so: it is made anew.
+  // never do so: it is made anew. The first message of a stream is the whole page.
   const reconnect = () => {
     connected = false;
-    heardAt = triedAt = Date.now();
-    const old = document.getElementById("live");
+    const old = byId("live");
     if (!old) return;
     const anew = old.cloneNode(false);
+    delete anew.dataset.htmxPowered;
+    anew.removeAttribute("data-htmx-powered");
     old.replaceWith(anew);
     htmx.process(anew);
+    goLive();
     showLink();
   };
 
+  const setPaused = (on) => {
+    paused = on;
+    if (pauseButton) pauseButton.textContent = on ? "Resume" : "Pause";
+    say(on ? "Paused" : "Resumed");
+    if (!on) catchUp();
+    showLink();
+  };
+
+  // What was held back is fetched whole.
+  const catchUp = () => {
+    if (missed > 0 && wantsLive) reconnect();
+    missed = 0;
+    if (!connected && everyMs() > 0) pulse();
+  };
+
+  // Another build of the server needs other scripts: load the page anew, once for each build, never under the hands.
+  const heardBuild = (build) => {
+    if (!build || build === body.dataset.build) return;
+    if (sessionStorage.getItem("taskwatch-build") === build) return;
+    body.dataset.newBuild = build;
+  };
+  const isTouched = () => {
+    const active = document.activeElement?.tagName;
+    const marked = document.querySelector("input.select:checked");
+    const open = document.querySelector(".actions details[open], details[open] form input:focus");
+    return now() - touchedAt < 10000 || ["INPUT", "TEXTAREA", "SELECT"].includes(active) || marked || open || isHeld();
+  };
+  const reloadForBuild = () => {
+    const build = body.dataset.newBuild;
+    if (!build || (!document.hidden && isTouched())) return;
+    sessionStorage.setItem("taskwatch-build", build);
+    location.reload();
+  };
+
+  let wasHeld = false;
   const tick = () => {
-    if (!document.hidden) {
-      if (connected && Date.now() - heardAt > silence) reconnect();
-      if (wantsLive && !connected && Date.now() - triedAt > silence) reconnect();
-      if (!connected && Date.now() >= pulseAt) pulse();
-      showTimes();
+    if (isStill) return;
+    const held = isHeld();
+    if (wasHeld && !held && !paused) catchUp();
+    wasHeld = held;
+    if (!document.hidden || isWall) {
+      if (!held) {
+        if (connected && now() - heardAt > silence) reconnect();
+        if (wantsLive && !connected && now() - triedAt > silence) reconnect();
+        if (!connected && !gone && everyMs() > 0 && now() >= pulseAt) pulse();
+      }
+      if (!paused) { showTimes(); showAge(); }
     }
-    showAge();
+    showLink();
+    reloadForBuild();
   };
 
   const showTitle = () => {
-    const refresh = document.getElementById("refresh");
-    if (refresh) document.title = `${refresh.dataset.title} · taskwatch`;
+    const title = byId("page-title")?.dataset.title;
+    if (title) document.title = `${title} · taskwatch`;
+    const url = byId("refresh")?.dataset.url;
+    // While the past is played, the address goes along.
+    if (url && play() > 0) history.replaceState(null, "", url);
   };
 
+  document.addEventListener("htmx:before:request", (event) => {
+    if (isHeld() && event.detail?.ctx?.sourceElement?.id === "refresh") event.preventDefault();
+  });
   document.addEventListener("htmx:after:request", (event) => {
     const response = event.detail?.ctx?.response;
-    const age = response?.headers?.get?.("x-data-age-ms");
-    if ((response?.status === 200 || response?.status === 204) && age != null) fresh(age);
+    const header = (name) => response?.headers?.get?.(name);
+    if (response?.status === 404 || response?.status === 410) { gone = "Gone: it was deleted"; showLink(); }
+    if (response?.status === 401 || response?.status === 403) { gone = "Signed out"; showLink(); }
+    heardBuild(header("x-app-build"));
+    const date = Date.parse(header("date") ?? "");
+    if (date && Math.abs(date - now()) > 5000) clockOffset = date - now();
+    if ((response?.status === 200 || response?.status === 204) && header("x-data-age-ms") != null) fresh(header("x-data-age-ms"));
   });
-  document.addEventListener("htmx:after:swap", () => { showTitle(); showTimes(); });
-  document.addEventListener("htmx:sse:after:connection", () => { connected = true; heardAt = triedAt = Date.now(); showLink(); });
+  document.addEventListener("htmx:after:swap", () => { showTitle(); showTimes(); showLink(); });
+  document.addEventListener("htmx:sse:after:connection", () => { connected = true; heardAt = triedAt = now(); showLink(); });
+  document.addEventListener("htmx:sse:before:message", (event) => {
+    const message = event.detail?.message;
+    if (message?.event || !isHeld()) return;
+    event.preventDefault();
+    missed += 1;
+    heardAt = now();
+    showLink();
+  });
   document.addEventListener("htmx:sse:after:message", (event) => {
     connected = true;
-    heardAt = triedAt = Date.now();
+    triedAt = now();
     const message = event.detail?.message;
     // A fragment is pushed because something happened; a heartbeat tells how old the server's knowledge is.
-    fresh(message?.event === "heartbeat" ? JSON.parse(message.data).age_ms : 0);
+    const beat = message?.event === "heartbeat" ? JSON.parse(message.data) : { age_ms: 0 };
+    heardBuild(beat.build);
+    fresh(beat.age_ms);
     showLink();
   });
   for (const name of ["htmx:sse:error", "htmx:sse:close", "htmx:sse:before:connection"]) {
-    document.addEventListener(name, () => { connected = false; pulseAt = Math.min(pulseAt, Date.now() + 1000); showLink(); });
+    document.addEventListener(name, () => { connected = false; pulseAt = Math.min(pulseAt, now() + 1000); showLink(); });
   }
-  document.addEventListener("visibilitychange", () => { if (!document.hidden && !connected) pulse(); });
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) return;
+    if (wantsLive && triedAt === 0) goLive();
+    if (!connected && everyMs() > 0) pulse();
+  });
+  for (const name of ["keydown", "pointerdown", "input"]) {
+    document.addEventListener(name, () => { touchedAt = now(); }, { capture: true, passive: true });
+  }
+  pauseButton?.addEventListener("click", () => setPaused(!paused));
+  byId("refresh-now")?.addEventListener("click", (event) => { event.preventDefault(); pulse(); say("Refreshed"); });
+  document.addEventListener("taskwatch:pause", () => setPaused(!paused));
+  document.addEventListener("taskwatch:refresh", pulse);
 
+  const start = () => {
+    // A tab that nobody sees has no stream: browsers share six connections between all tabs.
+    if (document.hidden && !isWall) triedAt = 0;
+    else goLive();
+  };
+  if (pauseButton && !isPast()) pauseButton.hidden = false;
+  if (wantsLive) { if (document.readyState === "complete") start(); else window.addEventListener("load", start); }
   showLink();
   showTimes();
   setInterval(tick, 1000);

@@ -27,7 +27,7 @@ const LONGEST: usize = 1_000;
 /// Every group, by fingerprint.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Failures(pub BTreeMap<String, Group>);
+pub struct Failures(pub BTreeMap<Name, Group>);
 
 /// Failures that are alike.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -75,7 +75,7 @@ impl Failures {
 
     /// Those with failed tasks, the latest first.
     #[must_use]
-    pub fn open(&self) -> Vec<(&String, &Group)> {
+    pub fn open(&self) -> Vec<(&Name, &Group)> {
         let mut open: Vec<_> = self.0.iter().filter(|(_, group)| group.open > 0).collect();
         open.sort_by_key(|(_, group)| std::cmp::Reverse(group.last_seen_at));
         open

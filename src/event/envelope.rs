@@ -239,7 +239,7 @@ data! {
     /// Attempts allowed.
     max_attempts: u32,
     /// Failures with the same one are alike: the kind of work and the error, but for numbers and names.
-    fingerprint: String,
+    fingerprint: Name,
     /// Why.
     reason: String,
     /// 0–100.

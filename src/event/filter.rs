@@ -46,7 +46,7 @@ pub const TOPICS: [(&str, &[Topic]); 10] = [
 ];
 
 /// Every filter but `label.<key>`.
-pub const ROWS: [Row; 14] = [
+pub const ROWS: [Row; 15] = [
     Row {
         name: "topics",
         help: "groups of event types: tasks, tasks:status, tasks:progress, tasks:edits, workers, connectors, phases, queues, stats, all",
@@ -66,6 +66,11 @@ pub const ROWS: [Row; 14] = [
         name: "status",
         help: "states after the event: scheduled, blocked, pending, running, retrying, completed, failed, cancelled",
         parse: statuses,
+    },
+    Row {
+        name: "fingerprint",
+        help: "failures that are alike: 16 hex digits, as in data.fingerprint",
+        parse: |text| names(text, |e| e.data.fingerprint.as_ref()),
     },
     Row { name: "priority", help: "a priority 0-9 or a range, as in 3..7", parse: priorities },
     Row { name: "stats_only", help: "true: only the figures, no single events", parse: stats_only },

@@ -7,6 +7,7 @@ pub mod delivery;
 mod hub;
 pub mod ledger;
 pub mod pack;
+pub mod past;
 pub mod subscription;
 pub mod tailer;
 pub mod waiters;

@@ -12,10 +12,11 @@ use tokio::{
 
 use super::{Callbacks, Published, SharedBoard, Subscriptions, hub::Hub};
 use crate::{
-    board::{Board, OutOfOrder},
+    board::{self, Board, OutOfOrder},
     event::{Event, envelope::Epoch, frame::Frame},
     store::{
         Store,
+        checkpoints::{self, Checkpoint},
         log::{self, Reader, Recorded},
     },
 };
@@ -100,10 +101,18 @@ impl Tailer {
         let Parts { store, epoch, mut board, ring_bytes, callbacks, wakes, committed, ephemeral } = parts;
         let oldest = log::ends(store.pool()).await?.oldest;
         let hub = Arc::new(Hub::new(board.position, oldest, ring_bytes));
+        let mut saved = board.position;
         loop {
             let page = log::page(store.pool(), epoch, board.position).await?;
             if page.is_empty() {
                 break;
+            }
+            // A long log was not folded with this version yet: whoever looks at the past needs boards on the way.
+            if board.position / checkpoints::SPACING > saved / checkpoints::SPACING {
+                let checkpoint = Checkpoint { position: board.position, body: serde_json::to_string(&board)? };
+                let at = board.ts.unwrap_or_default();
+                checkpoints::save(store.pool(), &checkpoint, board::VERSION, at).await?;
+                saved = board.position;
             }
             let page: Vec<_> = page.into_iter().map(Published::from).collect();
             for published in &page {

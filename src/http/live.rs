@@ -11,14 +11,13 @@ use axum::{
 use bytes::Bytes;
 use futures_util::stream;
 use serde_json::json;
-use tokio::sync::watch;
 
 use super::{caller, pages, problem::Problem, site::Site, stream::Cut};
 use crate::{
     config::Live,
     event::frame::{self, Form, Wire},
     feed::ledger::{Ending, Opening, Peer, Place, Purpose},
-    page::{Fragment, PAGES, format},
+    page::{self, PAGES, format, shell},
 };
 
 /// Data is this fresh at least, or the page says otherwise.
@@ -26,8 +25,7 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 
 struct Viewer {
     site: Site,
-    fragments: watch::Receiver<Fragment>,
-    fresh: bool,
+    fragments: page::Viewer,
     ended: bool,
     place: Place,
 }
@@ -47,7 +45,7 @@ pub(super) async fn live(
         Problem::field(StatusCode::BAD_REQUEST, "invalid_parameter", "page", "is not the name of a page")
     })?;
     let rest: Vec<_> = pairs.iter().filter(|(name, _)| name != "page" && name != "id").cloned().collect();
-    let params = pages::params(page, value("id"), &rest)?;
+    let params = pages::params(&site, page, value("id"), &rest).await?;
     let peer = peer.map(|Extension(peer)| peer);
     let opening = Opening {
         purpose: Purpose::Page,
@@ -62,7 +60,7 @@ pub(super) async fn live(
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, full.as_str(), detail)
     })?;
     let fragments = site.fragments.follow(&site.view(), page, &params).await?;
-    let viewer = Viewer { site, fragments, fresh: true, ended: false, place };
+    let viewer = Viewer { site, fragments, ended: false, place };
     let body = stream::unfold(viewer, |mut viewer| async move { viewer.next().await.map(|item| (item, viewer)) });
     let mut response = Body::from_stream(body).into_response();
     let headers = response.headers_mut();
@@ -77,32 +75,23 @@ impl Viewer {
         if self.ended {
             return None;
         }
-        if self.fresh {
-            self.fresh = false;
-            return self.sends();
-        }
         tokio::select! {
-            changed = self.fragments.changed() => match changed {
-                Ok(()) => self.sends(),
+            update = self.fragments.next() => match update {
+                Some(update) => {
+                    self.place.sent(1, update.frame.len());
+                    self.place.shows(update.position);
+                    Some(Ok(update.frame))
+                }
                 // The page is gone (its task was deleted); the client comes back and is told.
-                Err(_) => self.cut(Ending::PageGone),
+                None => self.cut(Ending::PageGone),
             },
             () = tokio::time::sleep(HEARTBEAT) => {
-                let data = json!({ "age_ms": pages::age_ms(&self.site), "position": self.site.subscriptions.head() });
+                let data = json!({ "age_ms": pages::age_ms(&self.site), "position": self.site.subscriptions.head(),
+                    "build": shell::build(super::assets::url) });
                 Some(Ok(frame::named("heartbeat", &data.to_string(), None, None)))
             }
             () = self.site.stopping.cancelled() => self.cut(Ending::Drain),
         }
-    }
-
-    fn sends(&mut self) -> Option<Result<Bytes, Cut>> {
-        let (frame, position) = {
-            let fragment = self.fragments.borrow_and_update();
-            (fragment.frame.clone(), fragment.position)
-        };
-        self.place.sent(1, frame.len());
-        self.place.shows(position);
-        Some(Ok(frame))
     }
 
     fn cut(&mut self, ending: Ending) -> Option<Result<Bytes, Cut>> {

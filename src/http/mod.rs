@@ -3,6 +3,7 @@
 pub mod api;
 pub mod assets;
 pub mod caller;
+mod forms;
 pub mod health;
 pub mod input;
 pub mod live;
@@ -38,6 +39,7 @@ pub fn router(site: Site) -> Router {
         .route("/static/{*path}", get(assets::serve))
         .route("/robots.txt", get(|| std::future::ready("User-agent: *\nDisallow: /\n")))
         .merge(pages::router())
+        .merge(forms::router())
         .fallback(pages::not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(CsrfLayer::new())

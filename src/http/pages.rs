@@ -1,4 +1,4 @@
-//! Pages over HTTP: whole, as a fragment for a poll, and the forms on them.
+//! Pages over HTTP: whole, as a fragment for a poll, and as what went wrong.
 
 use std::{str::FromStr, time::Duration};
 
@@ -6,105 +6,242 @@ use axum::{
     Router,
     extract::{Path, Query, Request, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
-    response::{IntoResponse, Redirect, Response},
-    routing::{get, post},
+    response::{IntoResponse, Response},
+    routing::get,
 };
+use chrono::NaiveDateTime;
 use uuid::Uuid;
 
-use super::{api, assets, caller::Caller, input::Id, problem::Problem, query, site::Site};
+use super::{assets, problem::Problem, query, site::Site};
 use crate::{
+    clock::Time,
     config::Live,
-    model::transition,
-    page::{self, Freshness, PAGES, Page, PageError, Params, Shell},
+    event::Filter,
+    feed::past::{Moment, PastError},
+    page::{
+        self, Filters, Freshness, PAGES, Page, PageError, Params,
+        shell::{self, Failure, Preferences, Server, Wish},
+    },
 };
 
-/// Parameters of every page that are no filters.
-const OWN: [&str; 3] = ["fragment", "version", "live"];
+/// Parameters of every page that steer the refresh.
+const STEERING: [&str; 4] = ["fragment", "version", "live", "refresh"];
+/// Parameters of every page that say when.
+const WHEN: [&str; 2] = ["at", "play"];
+/// The cookie of preferences.
+pub(super) const COOKIE: &str = "taskwatch_prefs";
 
-/// Routes of every page in the table, and of the forms.
+/// Routes of every page in the table.
 pub(super) fn router() -> Router<Site> {
-    let mut router = Router::new()
-        .route("/tasks/{id}/cancel", post(cancel))
-        .route("/tasks/{id}/retry", post(retry))
-        .route("/tasks/{id}/delete", post(delete));
+    let mut router = Router::new();
     for page in &PAGES {
         let handler = async move |State(site): State<Site>,
+                                  headers: HeaderMap,
                                   path: Option<Path<String>>,
                                   Query(pairs): Query<Vec<(String, String)>>| {
-            show(&site, page, path.map(|Path(id)| id), pairs).await
+            show(&site, &headers, page, path.map(|Path(id)| id), pairs).await
         };
         router = router.route(page.path, get(handler));
     }
     router
 }
 
-/// Reads what a page is asked to show: an id in its path, filters in its query.
-pub(super) fn params(page: &Page, id: Option<&str>, pairs: &[(String, String)]) -> Result<Params, Problem> {
+fn bad(field: &str, detail: impl Into<String>) -> Problem {
+    Problem::field(StatusCode::BAD_REQUEST, "invalid_filter", field, detail)
+}
+
+/// Reads what a page is asked to show: an id in its path, filters and a time in its query.
+pub(super) async fn params(
+    site: &Site,
+    page: &Page,
+    id: Option<&str>,
+    pairs: &[(String, String)],
+) -> Result<Params, Problem> {
     let id = match id {
         Some(text) => Some(
             Uuid::from_str(text)
-                .map_err(|_| Problem::not_found("there is no such page: the id in its address is not a UUID"))?,
+                .map_err(|_| Problem::not_found("There is no such page: the id in its address is not a UUID."))?,
         ),
         None => None,
     };
-    let pairs: Vec<_> = pairs.iter().filter(|(name, _)| !OWN.contains(&name.as_str())).cloned().collect();
-    let mut params = Params { id, ..Params::default() };
+    let mut pairs: Vec<_> =
+        pairs.iter().filter(|(name, value)| !STEERING.contains(&name.as_str()) && !value.is_empty()).cloned().collect();
+    let play = value(&pairs, "play").map(speed).transpose()?;
+    let at = match value(&pairs, "at") {
+        Some(text) => moment(site, text).await?,
+        None => None,
+    };
+    let play = play.filter(|_| at.is_some());
+    if at.is_none() {
+        // The past was played up to the present.
+        pairs.retain(|(name, _)| !WHEN.contains(&name.as_str()));
+    }
+    let filters: Vec<_> = pairs.iter().filter(|(name, _)| !WHEN.contains(&name.as_str())).cloned().collect();
+    let mut params = Params { id, at, play, ..Params::default() };
+    for (name, check) in page.own {
+        if let Some(value) = value(&pairs, name) {
+            check(value).map_err(|detail| bad(name, detail))?;
+        }
+    }
+    let own: Vec<_> = page.own.iter().map(|(name, _)| *name).collect();
     match page.filters {
-        page::Filters::None => {
-            if let Some((name, _)) = pairs.first() {
-                let detail = "is not known on this page";
-                return Err(Problem::field(StatusCode::BAD_REQUEST, "invalid_filter", name.as_str(), detail));
+        Filters::None => {
+            if let Some((name, _)) = filters.iter().find(|(name, _)| !own.contains(&name.as_str())) {
+                let known: Vec<_> = own.iter().copied().chain(WHEN).chain(["live", "refresh"]).collect();
+                return Err(bad(name, format!("is not known on this page; it takes {}", known.join(", "))));
             }
         }
-        page::Filters::Tasks => {
-            params.tasks = query::tasks(&pairs)?;
-            params.filter = crate::event::Filter::from_query(&pairs, &query::LIST)?;
+        Filters::Tasks => {
+            params.tasks = query::tasks(&filters)?;
+            params.filter = Filter::from_query(&filters, &query::LIST)?;
         }
-        page::Filters::Events => params.filter = crate::event::Filter::from_query(&pairs, &[])?,
+        Filters::Events => params.filter = Filter::from_query(&filters, &own)?,
     }
-    params.pairs = pairs.into_iter().filter(|(_, value)| !value.is_empty()).collect();
+    params.pairs = pairs;
     Ok(params)
 }
 
-async fn show(site: &Site, page: &'static Page, id: Option<String>, pairs: Vec<(String, String)>) -> Response {
+fn value<'a>(pairs: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+}
+
+fn speed(text: &str) -> Result<u32, Problem> {
+    let parsed = text.parse().ok().filter(|speed| (1..=3_600).contains(speed));
+    parsed.ok_or_else(|| bad("play", "must be how many times as fast, a whole number from 1 to 3600"))
+}
+
+/// A position of the log, or a time; nothing when that is the present.
+async fn moment(site: &Site, text: &str) -> Result<Option<Moment>, Problem> {
+    let head = site.subscriptions.head();
+    if let Ok(position) = text.parse::<i64>() {
+        if position >= head {
+            return Ok(None);
+        }
+        let known = site.past.at_position(position).await?;
+        let oldest = site.subscriptions.oldest();
+        return known.map(Some).ok_or_else(|| bad("at", format!("is no position of the log; the oldest is {oldest}")));
+    }
+    let time = time(text).ok_or_else(|| {
+        bad("at", "must be a time, as in 2026-11-21T03:00:00Z, or a position of the log, a whole number")
+    })?;
+    if time >= site.clock.now() {
+        return Ok(None);
+    }
+    let moment = site.past.at_time(time).await?;
+    if moment.position < site.subscriptions.oldest() - 1 || moment.position <= 0 && head > 0 {
+        return Err(bad("at", "is before the oldest event that the log holds"));
+    }
+    Ok(Some(moment))
+}
+
+/// RFC 3339, or without a zone, which is UTC then.
+fn time(text: &str) -> Option<Time> {
+    if let Ok(time) = text.parse::<Time>() {
+        return Some(time);
+    }
+    let naive = |format| NaiveDateTime::parse_from_str(text, format).ok();
+    let naive = naive("%Y-%m-%dT%H:%M:%S").or_else(|| naive("%Y-%m-%dT%H:%M")).or_else(|| naive("%Y-%m-%dT%H:%MZ"));
+    naive.map(|naive| naive.and_utc())
+}
+
+async fn show(
+    site: &Site,
+    headers: &HeaderMap,
+    page: &'static Page,
+    id: Option<String>,
+    pairs: Vec<(String, String)>,
+) -> Response {
+    match try_show(site, headers, page, id, &pairs).await {
+        Ok(response) => response,
+        Err(problem) => {
+            let kept: Vec<_> = pairs
+                .into_iter()
+                .filter(|(name, _)| !problem.errors.iter().any(|error| error.field == *name))
+                .filter(|(name, _)| name != "fragment" && name != "version")
+                .collect();
+            let without = (!page.path.contains("{id}") && !problem.errors.is_empty())
+                .then(|| format!("{}?{}", page.path, page::format::query(&kept)));
+            failure(site, headers, &problem, without)
+        }
+    }
+}
+
+async fn try_show(
+    site: &Site,
+    headers: &HeaderMap,
+    page: &'static Page,
+    id: Option<String>,
+    pairs: &[(String, String)],
+) -> Result<Response, Problem> {
     let own = |name: &str| pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
-    let params = match params(page, id.as_deref(), &pairs) {
-        Ok(params) => params,
-        Err(problem) => return failure(site, problem),
-    };
+    let wish = wish(site, headers, page, own("live"), own("refresh"))?;
+    let params = params(site, page, id.as_deref(), pairs).await?;
     let is_fragment = own("fragment") == Some("1");
     let freshness = match (is_fragment, page.from_tables) {
         // Every viewer of a list shares one reading per refresh.
         (true, true) => Freshness::Within(Duration::from_secs(site.settings.poll_seconds.into())),
         (false, true) => Freshness::Now,
-        (_, false) => Freshness::Within(page::LIVE_EVERY),
+        (_, false) => Freshness::Within(page::REGION),
     };
-    let fragment = match site.fragments.get(&site.view(), page, &params, freshness).await {
-        Ok(fragment) => fragment,
-        Err(error) => return failure(site, error.into()),
-    };
+    let fragment = site.fragments.get(&site.view(), page, &params, freshness).await?;
     let mut response = if is_fragment && own("version") == Some(&fragment.version) {
         StatusCode::NO_CONTENT.into_response()
     } else if is_fragment {
         fragment.html.clone().into_response()
     } else {
-        let live = match (site.settings.live, own("live")) {
-            (Live::Off, _) => false,
-            (Live::Allowed, wish) => wish == Some("1"),
-            (Live::Default, wish) => wish != Some("0"),
-        };
-        match page::shell(&shell(site, page, &params, live), &fragment) {
-            Ok(html) => html.into_response(),
-            Err(error) => return failure(site, error.into()),
-        }
+        shell::page(page, &params, &server(site), &wish, &fragment)?.into_response()
     };
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
-    headers.insert(header::VARY, HeaderValue::from_static("HX-Request"));
+    headers.insert(header::VARY, HeaderValue::from_static("HX-Request, Cookie"));
     headers.insert("x-data-position", HeaderValue::from(fragment.position));
     headers.insert("x-data-age-ms", HeaderValue::from(age_ms(site)));
-    response
+    headers.insert("x-app-build", HeaderValue::from_static(shell::build(assets::url)));
+    Ok(response)
+}
+
+/// What the viewer wants: in the address first, then as the server is set.
+fn wish(
+    site: &Site,
+    headers: &HeaderMap,
+    page: &Page,
+    live: Option<&str>,
+    refresh: Option<&str>,
+) -> Result<Wish, Problem> {
+    if let Some(other) = live.filter(|word| !["0", "1", ""].contains(word)) {
+        return Err(bad("live", format!("must be 1 or 0, not '{}'", page::format::clip(other, 20))));
+    }
+    let refresh = refresh.filter(|text| !text.is_empty());
+    let seconds =
+        refresh.map(|text| text.parse::<u32>().ok().filter(|seconds| *seconds == 0 || (2..=3_600).contains(seconds)));
+    let live = match (site.settings.live, live) {
+        (Live::Off, _) => false,
+        // Nobody is there to ask for it.
+        (Live::Allowed, None) if page.name == "wall" => refresh.is_none(),
+        (Live::Allowed, wish) => wish == Some("1"),
+        (Live::Default, wish) => wish != Some("0"),
+    };
+    match seconds {
+        Some(None) => Err(bad("refresh", "must be 0 for never, or a whole number of seconds from 2 to 3600")),
+        seconds => Ok(Wish { live, refresh: seconds.flatten(), ..viewer(headers) }),
+    }
+}
+
+/// What is known of a viewer without an address.
+pub(super) fn viewer(headers: &HeaderMap) -> Wish {
+    let cookies = headers.get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());
+    let mut cookies = cookies.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    let preferences = cookies.find(|(name, _)| *name == COOKIE).map(|(_, value)| Preferences::read(value));
+    let host = headers.get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or("127.0.0.1");
+    let scheme = headers.get("x-forwarded-proto").and_then(|value| value.to_str().ok());
+    let scheme = if scheme == Some("https") { "https" } else { "http" };
+    Wish {
+        live: false,
+        refresh: None,
+        preferences: preferences.unwrap_or_default(),
+        origin: format!("{scheme}://{host}"),
+    }
 }
 
 /// How long ago everything in the log was known here, milliseconds.
@@ -112,11 +249,9 @@ pub(super) fn age_ms(site: &Site) -> u64 {
     u64::try_from(site.subscriptions.age().as_millis()).unwrap_or(u64::MAX)
 }
 
-fn shell<'a>(site: &Site, page: &'a Page, params: &'a Params, live: bool) -> Shell<'a> {
-    Shell {
-        page,
-        params,
-        live,
+/// What the frame of pages needs to know of this server.
+pub(super) fn server(site: &Site) -> Server {
+    Server {
         live_allowed: site.settings.live != Live::Off,
         poll_seconds: site.settings.poll_seconds,
         asset: assets::url,
@@ -130,6 +265,7 @@ impl Site {
         page::View {
             store: self.store.clone(),
             board: self.board.clone(),
+            past: self.past.clone(),
             subscriptions: self.subscriptions.clone(),
             ledger: self.ledger.clone(),
             deliveries: self.deliveries.clone(),
@@ -145,57 +281,72 @@ impl From<PageError> for Problem {
     fn from(error: PageError) -> Self {
         match error {
             PageError::NotFound(what) => Self::not_found(what),
-            PageError::Database(error) => error.into(),
+            PageError::Past(PastError::Database(error)) | PageError::Database(error) => error.into(),
+            PageError::Past(error) => bad("at", error.to_string()),
             PageError::Template(error) => {
                 tracing::error!(%error, "a page could not be written");
                 Self::new(
                     StatusCode::INTERNAL_SERVER_ERROR,
                     "internal",
-                    "the server could not write this page; its log says more",
+                    "The server could not write this page. Its log says more.",
                 )
             }
         }
     }
 }
 
-/// A problem as a page.
-fn failure(site: &Site, problem: Problem) -> Response {
+/// A heading for people.
+const fn heading(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::NOT_FOUND => "There is nothing here",
+        StatusCode::CONFLICT => "That cannot be done now",
+        StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => "Something in the request is not right",
+        StatusCode::METHOD_NOT_ALLOWED => "This address takes another method",
+        StatusCode::FORBIDDEN => "That is not allowed",
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => "The server is busy or its database is away",
+        _ => "That did not work",
+    }
+}
+
+/// A problem as a page. `without` is the address without what was wrong in it.
+pub(super) fn failure(site: &Site, headers: &HeaderMap, problem: &Problem, without: Option<String>) -> Response {
     let status = problem.status();
-    match page::error_page(&problem.detail, site.settings.poll_seconds, assets::url) {
+    let mut ways: Vec<_> = without.into_iter().map(|url| ("The same without that", url)).collect();
+    ways.extend([("Overview", "/".to_owned()), ("Help", "/help".to_owned())]);
+    let title = heading(status);
+    let page = Failure { heading: title, detail: &problem.detail, ways };
+    let mut response = plain(site, headers, title, &page);
+    *response.status_mut() = status;
+    if let StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS = status {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
+}
+
+/// A page that is not refreshed.
+pub(super) fn plain(site: &Site, headers: &HeaderMap, title: &str, page: &impl askama::Template) -> Response {
+    let html = page.render().map_err(PageError::from);
+    let html = html.and_then(|html| shell::plain(title, &html, &server(site), &viewer(headers)));
+    match html {
         Ok(html) => {
-            let mut response = (status, html).into_response();
-            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
-            response
+            let kind = (header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+            ([kind], html).into_response()
         }
-        Err(_) => problem.into_response(),
+        Err(error) => Problem::from(error).into_response(),
     }
 }
 
 /// Nothing is at this address: a page for browsers, a problem for programs.
 pub(super) async fn not_found(State(site): State<Site>, headers: HeaderMap, request: Request) -> Response {
-    let problem = Problem::not_found("there is nothing at this address; see /openapi.json for the API");
-    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if accept.contains("text/html") && !request.uri().path().starts_with("/api/") {
-        return failure(&site, problem);
+    let problem = Problem::not_found("There is nothing at this address. The API is described at /openapi.json.");
+    if is_browser(&headers, request.uri().path()) {
+        return failure(&site, &headers, &problem, None);
     }
     problem.into_response()
 }
 
-async fn act(site: &Site, caller: &Caller, id: Uuid, command: transition::Command, next: &str) -> Response {
-    match api::change(site, id, command, caller).await {
-        Ok(_) => Redirect::to(next).into_response(),
-        Err(problem) => failure(site, problem),
-    }
-}
-
-async fn cancel(State(site): State<Site>, caller: Caller, Id(id): Id) -> Response {
-    act(&site, &caller, id, transition::Command::Cancel { reason: None }, &format!("/tasks/{id}")).await
-}
-
-async fn retry(State(site): State<Site>, caller: Caller, Id(id): Id) -> Response {
-    act(&site, &caller, id, transition::Command::Retry, &format!("/tasks/{id}")).await
-}
-
-async fn delete(State(site): State<Site>, caller: Caller, Id(id): Id) -> Response {
-    act(&site, &caller, id, transition::Command::Delete, "/tasks").await
+/// A page is wanted, not an answer for programs.
+pub(super) fn is_browser(headers: &HeaderMap, path: &str) -> bool {
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    accept.contains("text/html") && !path.starts_with("/api/")
 }

@@ -1,14 +1,32 @@
 //! Query strings of lists.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use axum::http::StatusCode;
 use uuid::Uuid;
 
 use super::problem::Problem;
-use crate::{clock::Time, event::Filter, model::Name, store::search::TaskQuery};
+use crate::{
+    clock::Time,
+    event::{Filter, filter::LABEL_PREFIX},
+    model::Name,
+    store::search::TaskQuery,
+};
 
 /// Parameters of a list of tasks that are filters.
-pub const TASK_FILTERS: [&str; 8] =
-    ["status", "project_id", "queue", "task_type", "phase", "parent_task_id", "worker_id", "priority"];
+pub const TASK_FILTERS: [&str; 11] = [
+    "status",
+    "project_id",
+    "queue",
+    "task_type",
+    "phase",
+    "parent_task_id",
+    "worker_id",
+    "machine_id",
+    "connector_id",
+    "fingerprint",
+    "priority",
+];
 /// Other parameters of a list of tasks.
 pub const LIST: [&str; 3] = ["q", "limit", "cursor"];
 /// Longest search text, characters.
@@ -23,9 +41,9 @@ fn bad(field: &str, detail: impl Into<String>) -> Problem {
 /// # Errors
 /// A 400 that names the parameter.
 pub fn tasks(pairs: &[(String, String)]) -> Result<TaskQuery, Problem> {
-    let known = |name: &str| TASK_FILTERS.contains(&name) || LIST.contains(&name);
+    let known = |name: &str| TASK_FILTERS.contains(&name) || LIST.contains(&name) || name.starts_with(LABEL_PREFIX);
     if let Some((name, _)) = pairs.iter().find(|(name, _)| !known(name)) {
-        let valid: Vec<_> = TASK_FILTERS.iter().chain(&LIST).copied().collect();
+        let valid: Vec<_> = TASK_FILTERS.iter().chain(&LIST).copied().chain(["label.<key>"]).collect();
         return Err(bad(name, format!("is not known here; use one of {}", valid.join(", "))));
     }
     // The filter table decides what is well formed; here its values become a statement's.
@@ -49,12 +67,26 @@ pub fn tasks(pairs: &[(String, String)]) -> Result<TaskQuery, Problem> {
         phases: names("phase"),
         parents: ids("parent_task_id"),
         workers: ids("worker_id"),
+        machines: names("machine_id"),
+        connectors: names("connector_id"),
+        fingerprints: names("fingerprint"),
+        labels: labels(&filter),
         priority_min: low.trim().parse().ok(),
         priority_max: high.trim().parse().ok(),
         text: value("q").map(search_text).transpose()?,
         before: value("cursor").map(read_cursor).transpose()?,
         limit: value("limit").map_or(Ok(50), limit)?,
     })
+}
+
+/// The labels of a filter, each with the values it may have.
+fn labels(filter: &Filter) -> BTreeMap<Name, BTreeSet<String>> {
+    let label = |(field, value): &(String, String)| {
+        let key = Name::new(field.strip_prefix(LABEL_PREFIX)?).ok()?;
+        let values = value.split(',').map(str::trim).filter(|value| !value.is_empty());
+        Some((key, values.map(str::to_owned).collect()))
+    };
+    filter.pairs().iter().filter_map(label).collect()
 }
 
 fn search_text(text: &str) -> Result<String, Problem> {

@@ -8,7 +8,7 @@ use super::api::snapshot::Snapshots;
 use crate::{
     clock::Clock,
     config::Settings,
-    feed::{Deliveries, SharedBoard, Subscriptions, ledger::Ledger, waiters::Waiters},
+    feed::{Deliveries, SharedBoard, Subscriptions, ledger::Ledger, past::Past, waiters::Waiters},
     metrics::Metrics,
     page::Fragments,
     store::{Store, Writer},
@@ -31,6 +31,8 @@ pub struct Parts {
     pub writer: Writer,
     /// The board.
     pub board: SharedBoard,
+    /// Boards of the past.
+    pub past: Past,
     /// The feed.
     pub subscriptions: Subscriptions,
     /// Claims that wait.

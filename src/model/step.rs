@@ -87,7 +87,7 @@ pub struct Step {
     /// The task after.
     pub after: Task,
     /// The failures it is like: of a task that becomes, or was until now, a failed one, and of an attempt that failed.
-    pub fingerprint: Option<String>,
+    pub fingerprint: Option<Name>,
     /// What happened.
     pub event: TaskEvent,
 }
@@ -144,13 +144,12 @@ pub type Decision = Result<(Task, Vec<Step>), Refusal>;
 
 /// The steps of a task that comes into being.
 #[must_use]
-pub fn create(task: Task) -> Vec<Step> {
+pub fn create(task: &Task) -> Vec<Step> {
     let status = task.status;
     let step = |old_status, event| Step { old_status, after: task.clone(), fingerprint: None, event };
-    let enqueued = step(Some(status), TaskEvent::Enqueued { reason: None });
     let mut steps = vec![step(None, TaskEvent::Created)];
     if status == Status::Pending {
-        steps.push(enqueued);
+        steps.push(step(Some(status), TaskEvent::Enqueued { reason: None }));
     }
     steps
 }

@@ -9,7 +9,11 @@ use crate::{
     board::recent,
     event::{Event, filter},
     feed,
+    store::log,
 };
+
+/// Events of the past looked at for those that pass a filter.
+const LOOK: i64 = 20_000;
 
 #[derive(Template)]
 #[template(path = "events.html")]
@@ -17,20 +21,25 @@ struct Events<'a> {
     events: Vec<Arc<Event>>,
     rows: &'a [filter::Row],
     params: &'a Params,
+    filtered: usize,
     position: i64,
 }
 
-pub(super) fn render(view: &View, params: &Params) -> Result<Content, PageError> {
+pub(super) async fn render(view: &View, params: &Params) -> Result<Content, PageError> {
     let (position, newest) = {
         let board = feed::read(&view.board);
         (board.position, board.recent.events.iter().cloned().collect::<Vec<_>>())
     };
-    let events = if params.filter.is_empty() {
-        newest
-    } else {
-        // Through a filter the board's newest may be too few; memory holds more.
-        view.subscriptions.newest(recent::EVENTS, |event| params.filter.matches(event))
+    let passes = |event: &Event| params.filter.matches(event);
+    let events = match params.at {
+        _ if params.filter.is_empty() => newest,
+        // Through a filter the board's newest may be too few; memory holds more, and the log all.
+        None => view.subscriptions.newest(recent::EVENTS, passes),
+        Some(moment) => {
+            let (pool, epoch) = (view.store.pool(), view.subscriptions.epoch());
+            log::newest_until(pool, epoch, moment.position, (recent::EVENTS, LOOK), passes).await?
+        }
     };
-    let page = Events { events, rows: &filter::ROWS, params, position };
-    Ok(Content { title: "Live events".to_owned(), html: page.render()? })
+    let filtered = params.without(&["at", "play"]).len();
+    Content::new("Live events", &Events { events, rows: &filter::ROWS, params, filtered, position })
 }

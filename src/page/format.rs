@@ -7,7 +7,7 @@ use crate::{
     clock::Time,
     event::{envelope::rfc3339, kind::Tone},
     model::{
-        Status,
+        Status, Task,
         worker::{ConnectorStatus, WorkerStatus},
     },
 };
@@ -82,6 +82,34 @@ pub fn count(number: &u64) -> String {
         text.push(digit);
     }
     text
+}
+
+/// A duration in milliseconds that may have parts, as [`duration`].
+#[must_use]
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive; saturates")]
+pub fn milliseconds(ms: f64) -> String {
+    duration(&(ms.max(0.0) as u64))
+}
+
+/// Day and minute, UTC.
+#[must_use]
+pub fn minute(time: &Time) -> String {
+    time.format("%m-%d %H:%M").to_string()
+}
+
+/// The time that matters in a task's state, and what it is.
+#[must_use]
+pub fn since(task: &Task) -> (&'static str, &Time) {
+    let (word, time) = match task.status {
+        Status::Scheduled | Status::Retrying => ("due", &task.run_at),
+        Status::Blocked => ("created", &None),
+        Status::Pending => ("waits", &task.enqueued_at),
+        Status::Running => ("began", &task.started_at),
+        Status::Completed => ("done", &task.finished_at),
+        Status::Failed => ("failed", &task.finished_at),
+        Status::Cancelled => ("stopped", &task.finished_at),
+    };
+    time.as_ref().map_or(("created", &task.created_at), |time| (word, time))
 }
 
 /// One decimal.

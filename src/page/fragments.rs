@@ -9,18 +9,16 @@ use std::{
 
 use askama::Template;
 use bytes::Bytes;
-use tokio::sync::watch;
+use chrono::TimeDelta;
 
-use super::{LIVE_EVERY, Page, PageError, Params, View, format};
-use crate::{
-    event::{envelope::rfc3339, frame},
-    feed,
+use super::{
+    Page, PageError, Params, Reach, View, format,
+    live::{self, Shows, Viewer},
 };
+use crate::{clock::Time, event::envelope::rfc3339, feed};
 
 /// Fragments kept; the oldest go first.
 const KEEP: usize = 500;
-/// A live page is looked at this often even when nothing happens: rates and states fade with time.
-const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// A rendered fragment. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -31,10 +29,8 @@ pub struct Fragment {
     pub title: Arc<str>,
     /// Position of the log that it shows.
     pub position: i64,
-    /// Its bytes, as a poll gets them.
+    /// Its bytes.
     pub html: Bytes,
-    /// The same as a message of a live stream.
-    pub frame: Bytes,
 }
 
 /// How new a fragment must be.
@@ -46,14 +42,14 @@ pub enum Freshness {
     Within(Duration),
 }
 
-type Key = (&'static str, String);
+pub(super) type Key = (&'static str, String);
 type Slot = Arc<tokio::sync::Mutex<Option<(Instant, Fragment)>>>;
 
 /// All fragments, and the renderers of live pages. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Fragments {
     slots: Arc<Mutex<HashMap<Key, (Instant, Slot)>>>,
-    live: Arc<Mutex<HashMap<Key, watch::Receiver<Fragment>>>>,
+    pub(super) shows: Shows,
 }
 
 #[derive(Template)]
@@ -61,9 +57,58 @@ pub struct Fragments {
 struct Wrapped<'a> {
     refresh_url: String,
     title: &'a str,
-    position: i64,
-    at: String,
+    past: Option<Past>,
     content: &'a str,
+}
+
+/// What a page says that looks at the past.
+struct Past {
+    position: i64,
+    time: Time,
+    /// The page knows the present only.
+    is_present: bool,
+    /// How fast time passes; 0 when it stands still.
+    play: u32,
+    /// Its own address.
+    url: String,
+    now_url: String,
+    stop_url: String,
+    /// Steps in time: words and addresses.
+    steps: Vec<(&'static str, String)>,
+    /// Speeds and addresses.
+    speeds: Vec<(u32, String)>,
+}
+
+/// How fast the past can be played.
+const SPEEDS: [u32; 3] = [1, 10, 60];
+
+const STEPS: [(&str, i64); 6] =
+    [("−1 h", -3_600), ("−10 min", -600), ("−1 min", -60), ("+1 min", 60), ("+10 min", 600), ("+1 h", 3_600)];
+
+impl Past {
+    fn of(page: &Page, params: &Params) -> Option<Self> {
+        let moment = params.at?;
+        let rest = params.without(&["at", "play"]);
+        let path = page.address(params);
+        let url = |at: Option<Time>, play: Option<u32>| {
+            let mut pairs = rest.clone();
+            pairs.extend(at.map(|at| ("at".to_owned(), rfc3339(at))));
+            pairs.extend(play.map(|play| ("play".to_owned(), play.to_string())));
+            if pairs.is_empty() { path.clone() } else { format!("{path}?{}", format::query(&pairs)) }
+        };
+        let time = moment.time;
+        Some(Self {
+            position: moment.position,
+            time,
+            is_present: page.reach == Reach::Present,
+            play: params.play.unwrap_or_default(),
+            url: url(Some(time), params.play),
+            now_url: url(None, None),
+            stop_url: url(Some(time), None),
+            steps: STEPS.map(|(words, by)| (words, url(Some(time + TimeDelta::seconds(by)), None))).into(),
+            speeds: SPEEDS.map(|speed| (speed, url(Some(time), Some(speed)))).into(),
+        })
+    }
 }
 
 impl Fragments {
@@ -97,29 +142,12 @@ impl Fragments {
         Ok(fragment)
     }
 
-    /// Follows a page. All its viewers share one renderer, which ends with the last of them.
+    /// Follows a page.
     ///
     /// # Errors
     /// When the page cannot be shown.
-    pub async fn follow(
-        &self,
-        view: &View,
-        page: &'static Page,
-        params: &Params,
-    ) -> Result<watch::Receiver<Fragment>, PageError> {
-        let key = key(page, params);
-        // Rendered before the lock is taken: a slow page must not keep other pages waiting.
-        let first = self.get(view, page, params, Freshness::Within(LIVE_EVERY)).await?;
-        let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(fragments) = live.get(&key).filter(|fragments| fragments.has_changed().is_ok()) {
-            return Ok(fragments.clone());
-        }
-        let (sender, fragments) = watch::channel(first);
-        live.retain(|_, fragments| fragments.has_changed().is_ok());
-        // The map's own receiver is not a viewer; the renderer counts one more than there are.
-        live.insert(key, fragments.clone());
-        tokio::spawn(keep_rendering(self.clone(), view.clone(), page, params.clone(), sender));
-        Ok(fragments)
+    pub async fn follow(&self, view: &View, page: &'static Page, params: &Params) -> Result<Viewer, PageError> {
+        live::follow(self, view, page, params).await
     }
 
     fn slot(&self, key: Key) -> Slot {
@@ -134,7 +162,7 @@ impl Fragments {
     }
 }
 
-fn key(page: &Page, params: &Params) -> Key {
+pub(super) fn key(page: &Page, params: &Params) -> Key {
     let id = params.id.map(|id| id.to_string()).unwrap_or_default();
     (page.name, format!("{id}?{}", format::query(&params.pairs)))
 }
@@ -145,64 +173,31 @@ async fn render(
     params: &Params,
     last: Option<&Fragment>,
 ) -> Result<Fragment, PageError> {
-    let (position, now) = (feed::read(&view.board).position, view.clock.now());
-    let content = (page.render)(view, params).await?;
+    let position = params.at.map_or_else(|| feed::read(&view.board).position, |at| at.position);
+    let content = page.content(view, params).await?;
     let mut hasher = DefaultHasher::new();
     (&content.title, &content.html).hash(&mut hasher);
     let version = format!("{:016x}", hasher.finish());
     if let Some(last) = last.filter(|last| last.version == version) {
         return Ok(Fragment { position, ..last.clone() });
     }
-    let mut query = params.pairs.clone();
-    query.push(("fragment".to_owned(), "1".to_owned()));
-    query.push(("version".to_owned(), version.clone()));
-    let refresh_url = format!("{}?{}", page.address(params), format::query(&query));
-    let wrapped =
-        Wrapped { refresh_url, title: &content.title, position, at: rfc3339(now), content: &content.html }.render()?;
-    let partial = format!("<hx-partial hx-target=\"#page\" hx-swap=\"innerMorph\">{wrapped}</hx-partial>");
-    let frame = frame::html(&partial);
-    Ok(Fragment { version, title: content.title.into(), position, html: wrapped.into(), frame })
+    let wrapped = Wrapped {
+        refresh_url: refresh_url(page, params, &version),
+        title: &content.title,
+        past: Past::of(page, params),
+        content: &content.html,
+    };
+    Ok(Fragment { html: wrapped.render()?.into(), version, title: content.title.into(), position })
 }
 
-/// Renders at once after quiet, then at most every [`LIVE_EVERY`], as long as someone looks.
-async fn keep_rendering(
-    fragments: Fragments,
-    view: View,
-    page: &'static Page,
-    params: Params,
-    sender: watch::Sender<Fragment>,
-) {
-    let mut feed = view.subscriptions.follow(view.subscriptions.head(), crate::event::Filter::default());
-    let mut look_again = tokio::time::Instant::now() + LOOK_AGAIN;
-    // One receiver is the map's.
-    while sender.receiver_count() > 1 {
-        let concerned = tokio::select! {
-            next = feed.next() => match next {
-                Ok(next) => next.events.iter().any(|published| (page.concerned)(&params, &published.event)),
-                Err(_) => {
-                    tokio::time::sleep(LOOK_AGAIN).await;
-                    true
-                }
-            },
-            () = tokio::time::sleep_until(look_again) => true,
-        };
-        if !concerned {
-            continue;
-        }
-        match fragments.get(&view, page, &params, Freshness::Now).await {
-            Ok(fragment) => {
-                sender.send_if_modified(|last| {
-                    let changed = last.version != fragment.version;
-                    *last = fragment;
-                    changed
-                });
-            }
-            Err(PageError::NotFound(_)) => return,
-            Err(error) => {
-                tracing::warn!(page = page.name, %error, "a live page could not be rendered; it is tried again")
-            }
-        }
-        look_again = tokio::time::Instant::now() + LOOK_AGAIN;
-        tokio::time::sleep(LIVE_EVERY).await;
+/// Where the next poll goes. While the past is played that is the next second of it.
+fn refresh_url(page: &Page, params: &Params, version: &str) -> String {
+    let mut query = params.pairs.clone();
+    if let (Some(moment), Some(play)) = (params.at, params.play) {
+        query = params.without(&["at"]);
+        query.push(("at".to_owned(), rfc3339(moment.time + TimeDelta::seconds(play.into()))));
     }
+    query.push(("fragment".to_owned(), "1".to_owned()));
+    query.push(("version".to_owned(), version.to_owned()));
+    format!("{}?{}", page.address(params), format::query(&query))
 }

@@ -1,8 +1,8 @@
-//! The overview: figures, queues, parents in progress, failures.
+//! The overview: what is wrong and why, figures, queues, parents in progress, failures.
 
 use askama::Template;
 
-use super::{Content, PageError, Params, View, format};
+use super::{Content, PageError, Params, View, chart::Sparkline, format};
 use crate::{
     board::{
         Board,
@@ -15,8 +15,6 @@ use crate::{
     model::{Name, phase::Counts, queue::Band},
 };
 
-/// Points of a sparkline: one a minute.
-const POINTS: usize = 60;
 /// Parents, failures and queues shown.
 const SHOWN: usize = 8;
 
@@ -31,9 +29,19 @@ struct Overview {
     throughput: Sparkline,
     errors: Sparkline,
     queues: Vec<QueueRow>,
+    more_queues: usize,
     parents: Vec<ParentCard>,
     more_parents: usize,
     failures: Vec<FailureRow>,
+    open_groups: usize,
+    slider: Option<Slider>,
+}
+
+/// The range of positions to look back to.
+struct Slider {
+    oldest: i64,
+    head: i64,
+    at: i64,
 }
 
 struct QueueRow {
@@ -45,6 +53,7 @@ struct QueueRow {
     running: u64,
     oldest: Option<Time>,
     paused: bool,
+    level: verdict::Level,
     limit: Option<String>,
 }
 
@@ -65,26 +74,6 @@ struct FailureRow {
     at: Time,
 }
 
-/// A line over the last hour.
-pub(super) struct Sparkline {
-    points: String,
-    sentence: String,
-}
-
-impl Sparkline {
-    /// A line through values, oldest first, in a box of 120 × 32.
-    fn new(values: &[u64], what: &str) -> Self {
-        let top = values.iter().copied().max().unwrap_or(0).max(1);
-        let step = 120.0 / (values.len() - 1).max(1) as f64;
-        let point = |(index, value): (usize, &u64)| {
-            format!("{:.1},{:.1}", index as f64 * step, 31.0 - *value as f64 * 30.0 / top as f64)
-        };
-        let points: Vec<_> = values.iter().enumerate().map(point).collect();
-        let sum: u64 = values.iter().sum();
-        Self { points: points.join(" "), sentence: format!("{sum} {what} in the last hour, at most {top} a minute") }
-    }
-}
-
 impl ParentCard {
     pub(super) fn new(id: uuid::Uuid, parent: &Parent, now: Time) -> Self {
         let total = parent.total();
@@ -99,7 +88,7 @@ impl ParentCard {
     }
 }
 
-fn eta(parent: &Parent, now: Time) -> String {
+pub(super) fn eta(parent: &Parent, now: Time) -> String {
     let total = parent.total();
     if total.total() > 0 && total.finished() == total.total() {
         return "all known children are done".to_owned();
@@ -111,27 +100,27 @@ fn eta(parent: &Parent, now: Time) -> String {
     }
 }
 
-pub(super) fn render(view: &View, _: &Params) -> Result<Content, PageError> {
-    let now = view.clock.now();
-    let page = {
+pub(super) fn render(view: &View, params: &Params) -> Result<Content, PageError> {
+    let now = view.now();
+    let mut page = {
         let board = feed::read(&view.board);
         Overview::of(&board, view.quiet, now, view.url.clone())
     };
+    let (oldest, head) = (view.subscriptions.oldest(), view.subscriptions.head());
+    // In steps: it does not have to change with every event.
+    let head = if params.at.is_some() { head } else { head - head % 1_000 + 1_000 };
+    page.slider = (!page.is_empty).then(|| Slider { oldest, head, at: params.at.map_or(head, |at| at.position) });
     let title = match (page.verdict.verdict, page.stats.failed) {
         (verdict::Level::Stalled, _) => "(stalled) Overview".to_owned(),
         (_, 0) => "Overview".to_owned(),
         (_, failed) => format!("({failed} failed) Overview"),
     };
-    Ok(Content { title, html: page.render()? })
+    Content::new(title, &page)
 }
 
 impl Overview {
     fn of(board: &Board, quiet: chrono::TimeDelta, now: Time, url: String) -> Self {
-        let hour = board.rates.hour(now, POINTS);
-        let completed: Vec<_> = hour.iter().map(|tally| tally.completed).collect();
-        let bad: Vec<_> = hour.iter().map(|tally| tally.failed + tally.retried).collect();
-        let mut queues: Vec<_> = board.queues.0.iter().map(QueueRow::from).collect();
-        queues.sort_by(|a, b| b.waiting.cmp(&a.waiting).then_with(|| a.name.cmp(&b.name)));
+        let queues = queues(board, now);
         let mut parents: Vec<_> = board.parents.open.iter().collect();
         parents.sort_by_key(|(id, parent)| (std::cmp::Reverse(parent.created_at), **id));
         let failures = board.recent.failed.iter().take(SHOWN).map(|event| FailureRow {
@@ -146,18 +135,43 @@ impl Overview {
             verdict: verdict::overall(board, quiet, now),
             stats: board.stats(now),
             offline: board.workers.0.len() - board.workers.online(),
-            throughput: Sparkline::new(&completed, "tasks completed"),
-            errors: Sparkline::new(&bad, "attempts failed"),
-            queues,
+            throughput: Sparkline::of_hour(board, now, "tasks completed", |tally| tally.completed),
+            errors: Sparkline::of_hour(board, now, "attempts failed", |tally| tally.failed + tally.retried),
+            more_queues: queues.len().saturating_sub(SHOWN),
+            queues: queues.into_iter().take(SHOWN).collect(),
             more_parents: parents.len().saturating_sub(SHOWN),
             parents: parents.into_iter().take(SHOWN).map(|(id, parent)| ParentCard::new(*id, parent, now)).collect(),
             failures: failures.collect(),
+            open_groups: board.failures.open().len(),
+            slider: None,
         }
     }
 }
 
+/// Worst first.
+fn queues(board: &Board, now: Time) -> Vec<QueueRow> {
+    let row = |(name, queue): (&Name, &crate::board::queues::Queue)| QueueRow {
+        level: verdict::of_queue(board, name, queue, now).verdict,
+        name: name.clone(),
+        high: queue.depth_of(Band::High),
+        normal: queue.depth_of(Band::Normal),
+        low: queue.depth_of(Band::Low),
+        waiting: queue.waiting(),
+        running: queue.count(crate::model::Status::Running),
+        oldest: queue.oldest_enqueued_at.filter(|_| queue.waiting() > 0),
+        paused: queue.paused_at.is_some(),
+        limit: limit(queue),
+    };
+    let mut queues: Vec<_> = board.queues.0.iter().map(row).collect();
+    queues.sort_by(|a, b| {
+        let worse = |row: &QueueRow| (std::cmp::Reverse(row.level), std::cmp::Reverse(row.waiting));
+        worse(a).cmp(&worse(b)).then_with(|| a.name.cmp(&b.name))
+    });
+    queues
+}
+
 /// The limits of a queue in a few words.
-fn limit(queue: &crate::board::queues::Queue) -> Option<String> {
+pub(super) fn limit(queue: &crate::board::queues::Queue) -> Option<String> {
     let concurrency = queue.concurrency_limit.map(|limit| format!("at most {limit} at once"));
     let rate = queue.rate_limit.map(|limit| match queue.rate_period_seconds.unwrap_or(1) {
         1 => format!("{limit} per s"),
@@ -165,20 +179,4 @@ fn limit(queue: &crate::board::queues::Queue) -> Option<String> {
     });
     let words: Vec<_> = concurrency.into_iter().chain(rate).collect();
     (!words.is_empty()).then(|| words.join(", "))
-}
-
-impl From<(&Name, &crate::board::queues::Queue)> for QueueRow {
-    fn from((name, queue): (&Name, &crate::board::queues::Queue)) -> Self {
-        Self {
-            name: name.clone(),
-            high: queue.depth_of(Band::High),
-            normal: queue.depth_of(Band::Normal),
-            low: queue.depth_of(Band::Low),
-            waiting: queue.waiting(),
-            running: queue.count(crate::model::Status::Running),
-            oldest: queue.oldest_enqueued_at.filter(|_| queue.waiting() > 0),
-            paused: queue.paused_at.is_some(),
-            limit: limit(queue),
-        }
-    }
 }

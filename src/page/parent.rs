@@ -2,10 +2,11 @@
 
 use askama::Template;
 
-use super::{Content, PageError, Params, View, overview::ParentCard};
+use super::{Content, PageError, Params, View, format, overview::ParentCard, tasks::as_of};
 use crate::{
+    clock::Time,
     feed,
-    model::{Status, Task},
+    model::{Name, Status, Task, phase::Counts},
     store::search::{self, TaskQuery},
 };
 
@@ -17,24 +18,76 @@ const CHILDREN: i64 = 50;
 struct ParentPage {
     task: Task,
     card: Option<ParentCard>,
+    phases: Vec<Phase>,
+    rolled_up: Option<Counts>,
+    chosen: Option<String>,
     children: Vec<Task>,
     failed: Vec<Task>,
+    is_past: bool,
+}
+
+struct Phase {
+    name: Name,
+    started_at: Option<Time>,
+    completed_at: Option<Time>,
+    is_current: bool,
+}
+
+/// Bad values of `phase`.
+pub(super) fn check_phase(text: &str) -> Result<(), String> {
+    Name::new(text).map(|_| ()).map_err(|error| error.to_string())
 }
 
 pub(super) async fn render(view: &View, params: &Params) -> Result<Content, PageError> {
-    let missing = || PageError::NotFound("there is no such task; it may have been deleted".to_owned());
+    let missing = || PageError::NotFound("There is no such task. It may have been deleted.".to_owned());
     let id = params.id.ok_or_else(missing)?;
     let pool = view.store.pool();
-    let task = search::task(pool, id).await?.ok_or_else(missing)?;
-    let of_parent = |statuses| TaskQuery { parents: vec![id], statuses, limit: CHILDREN, ..TaskQuery::default() };
-    let children = search::tasks(pool, &of_parent(Vec::new())).await?;
-    let failed = search::tasks(pool, &of_parent(vec![Status::Failed])).await?;
-    let now = view.clock.now();
-    let card = feed::read(&view.board).parents.get(id).map(|parent| ParentCard::new(id, parent, now));
-    let name = super::format::clip(task.title.as_deref().unwrap_or(task.task_type.as_str()), 80);
-    let title = match &card {
+    let mut task = search::task(pool, id).await?.ok_or_else(missing)?;
+    let phases: Vec<_> = params.own("phase").and_then(|name| Name::new(name).ok()).into_iter().collect();
+    let before = params.at.map(|at| (at.time, uuid::Uuid::max()));
+    let of_parent = |statuses| TaskQuery {
+        parents: vec![id],
+        phases: phases.clone(),
+        statuses,
+        before,
+        limit: CHILDREN,
+        ..TaskQuery::default()
+    };
+    let mut children = search::tasks(pool, &of_parent(Vec::new())).await?;
+    let mut failed = search::tasks(pool, &of_parent(vec![Status::Failed])).await?;
+    if let Some(moment) = params.at {
+        let unborn = || PageError::NotFound("This task did not exist yet at that time.".to_owned());
+        task = as_of(view, vec![task], moment).await?.pop().ok_or_else(unborn)?;
+        children = as_of(view, children, moment).await?;
+        failed = as_of(view, failed, moment).await?;
+        failed.retain(|task| task.status == Status::Failed);
+    }
+    let now = view.now();
+    let name = format::clip(task.title.as_deref().unwrap_or(task.task_type.as_str()), 80);
+    let page = {
+        let board = feed::read(&view.board);
+        let parent = board.parents.get(id);
+        let current = parent.and_then(|parent| parent.current_phase()).map(|phase| phase.name.clone());
+        let phase = |phase: &crate::board::parents::Phase| Phase {
+            is_current: current.as_ref() == Some(&phase.name),
+            name: phase.name.clone(),
+            started_at: phase.started_at,
+            completed_at: phase.completed_at,
+        };
+        ParentPage {
+            card: parent.map(|parent| ParentCard::new(id, parent, now)),
+            phases: parent.into_iter().flat_map(|parent| parent.phases.iter().map(phase)).collect(),
+            rolled_up: board.parents.rolled_up(id),
+            chosen: params.own("phase").map(str::to_owned),
+            task,
+            children,
+            failed,
+            is_past: params.at.is_some(),
+        }
+    };
+    let title = match &page.card {
         Some(card) => format!("({} %) {name}", card.total.percent()),
         None => name,
     };
-    Ok(Content { title, html: ParentPage { task, card, children, failed }.render()? })
+    Content::new(title, &page)
 }

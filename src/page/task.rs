@@ -1,15 +1,17 @@
-//! One task: its facts, what it was given, what came out, what happened.
+//! One task: its facts, what it was given, what came out, its attempts, what happened, and what can be done.
 
 use std::sync::Arc;
 
 use askama::Template;
+use uuid::Uuid;
 
-use super::{Content, PageError, Params, View, format};
+use super::{Content, PageError, Params, View, format, tasks::as_of};
 use crate::{
     board::verdict::{self, Verdict},
-    event::Event,
+    clock::Time,
+    event::{Event, Kind},
     feed,
-    model::{Status, Task},
+    model::{Name, Status, Task},
     store::{log, search},
 };
 
@@ -17,36 +19,100 @@ use crate::{
 const EVENTS: i64 = 200;
 /// Longest payload or result shown, characters.
 const LONGEST: usize = 8_192;
+/// Dependencies and dependents shown, of each.
+const NEIGHBOURS: i64 = 20;
 
 #[derive(Template)]
 #[template(path = "task.html")]
 struct TaskPage {
     task: Task,
     events: Vec<Arc<Event>>,
+    attempts: Vec<Attempt>,
     payload: Option<String>,
     result: Option<String>,
     facts: Vec<(&'static str, String)>,
     verdict: Verdict,
+    depends_on: Vec<Task>,
+    gone: usize,
+    dependents: Vec<Task>,
+    is_past: bool,
+}
+
+/// One attempt, as its events tell it.
+struct Attempt {
+    number: u32,
+    worker_id: Option<Uuid>,
+    machine_id: Option<Name>,
+    started_at: Time,
+    /// How it ended: the kind of event.
+    end: Option<Kind>,
+    duration_ms: Option<u64>,
+    error: Option<String>,
 }
 
 pub(super) async fn render(view: &View, params: &Params) -> Result<Content, PageError> {
-    let missing = || PageError::NotFound("there is no such task; it may have been deleted".to_owned());
+    let missing = || PageError::NotFound("There is no such task. It may have been deleted.".to_owned());
+    let pool = view.store.pool();
     let id = params.id.ok_or_else(missing)?;
-    let task = search::task(view.store.pool(), id).await?.ok_or_else(missing)?;
-    let events = log::of_task(view.store.pool(), view.subscriptions.epoch(), id, EVENTS).await?;
+    let mut task = search::task(pool, id).await?.ok_or_else(missing)?;
+    let until = params.at.map_or(i64::MAX, |at| at.position);
+    if let Some(moment) = params.at {
+        let unborn = || PageError::NotFound("This task did not exist yet at that time.".to_owned());
+        task = as_of(view, vec![task], moment).await?.pop().ok_or_else(unborn)?;
+    }
+    let events: Vec<_> = log::of_task(pool, view.subscriptions.epoch(), id, (until, EVENTS)).await?;
+    let events: Vec<_> = events.into_iter().map(|recorded| recorded.event).collect();
     let name = format::clip(task.title.as_deref().unwrap_or(task.task_type.as_str()), 80);
     let waits = task.status == Status::Blocked && !task.depends_on.is_empty();
-    let open = if waits { search::open_dependencies(view.store.pool(), id).await? } else { Vec::new() };
-    let verdict = verdict::of_task(&feed::read(&view.board), &task, &open, view.quiet, view.clock.now());
+    let open = if waits { search::open_dependencies(pool, id).await? } else { Vec::new() };
+    let verdict = verdict::of_task(&feed::read(&view.board), &task, &open, view.quiet, view.now());
+    let wanted: Vec<_> =
+        task.depends_on.iter().take(usize::try_from(NEIGHBOURS).unwrap_or_default()).copied().collect();
+    let depends_on = if wanted.is_empty() { Vec::new() } else { search::some(pool, &wanted).await? };
+    let waiting = if task.has_dependents { search::dependents(pool, id, NEIGHBOURS).await? } else { Vec::new() };
+    let dependents = if waiting.is_empty() { Vec::new() } else { search::some(pool, &waiting).await? };
     let page = TaskPage {
         verdict,
         payload: task.payload.as_ref().map(|json| format::clip(json.as_str(), LONGEST)),
         result: task.result.as_ref().map(|json| format::clip(json.as_str(), LONGEST)),
         facts: facts(&task),
-        events: events.into_iter().rev().map(|recorded| recorded.event).collect(),
+        attempts: attempts(&events),
+        events: events.into_iter().rev().collect(),
+        gone: task.depends_on.len() - depends_on.len(),
+        depends_on,
+        dependents,
+        is_past: params.at.is_some(),
         task,
     };
-    Ok(Content { title: format!("({}) {name}", page.task.status), html: page.render()? })
+    Content::new(format!("({}) {name}", page.task.status), &page)
+}
+
+/// Newest first.
+fn attempts(events: &[Arc<Event>]) -> Vec<Attempt> {
+    let mut attempts: Vec<Attempt> = Vec::new();
+    for event in events {
+        if event.event_type == Kind::TaskStarted {
+            attempts.push(Attempt {
+                number: event.attempt.unwrap_or(1),
+                worker_id: event.worker_id,
+                machine_id: event.machine_id.clone(),
+                started_at: event.ts,
+                end: None,
+                duration_ms: None,
+                error: None,
+            });
+            continue;
+        }
+        let ended = event.old_status == Some(Status::Running) && event.status != Some(Status::Running);
+        if let Some(attempt) = attempts.last_mut().filter(|attempt| ended && attempt.end.is_none()) {
+            attempt.end = Some(event.event_type);
+            let ms = u64::try_from((event.ts - attempt.started_at).num_milliseconds()).ok();
+            attempt.duration_ms = event.duration_ms.or(ms);
+            attempt.error.clone_from(&event.error);
+        }
+    }
+    attempts.reverse();
+    attempts
 }
 
 fn facts(task: &Task) -> Vec<(&'static str, String)> {
@@ -77,4 +143,16 @@ fn facts(task: &Task) -> Vec<(&'static str, String)> {
 fn took(task: &Task) -> Option<String> {
     let elapsed = task.finished_at? - task.started_at?;
     u64::try_from(elapsed.num_milliseconds()).ok().map(|ms| format::duration(&ms))
+}
+
+/// How an attempt ended, in words.
+const fn ending(kind: &Kind) -> (&'static str, &'static str, &'static str) {
+    match kind {
+        Kind::TaskCompleted => ("good", "✓", "completed"),
+        Kind::TaskFailed => ("bad", "✕", "failed"),
+        Kind::TaskRetry => ("warn", "↻", "failed, another follows"),
+        Kind::TaskCancelled => ("quiet", "■", "cancelled"),
+        Kind::TaskEnqueued => ("warn", "↺", "given back"),
+        _ => ("quiet", "○", "ended"),
+    }
 }

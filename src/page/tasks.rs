@@ -1,12 +1,20 @@
-//! The list of tasks: filters in the URL, paged by key.
+//! The list of tasks: filters in the URL, paged by key, with what can be done to those it finds.
 
 use askama::Template;
 
 use super::{Content, PageError, Params, View, format};
 use crate::{
+    event::{Event, filter},
+    feed::past::Moment,
     model::{Status, Task},
-    store::search,
+    store::{
+        log,
+        search::{self, TaskQuery},
+    },
 };
+
+/// Tasks of the past looked at for one page; their states then are not indexed.
+const LOOK: usize = 2_000;
 
 #[derive(Template)]
 #[template(path = "tasks.html")]
@@ -16,33 +24,119 @@ struct Tasks<'a> {
     params: &'a Params,
     text: &'a str,
     is_filtered: bool,
+    more_filters: Vec<(&'static str, &'static str)>,
+    others: Vec<(String, String)>,
+    labels: Vec<(String, String)>,
     is_first: bool,
+    is_past: bool,
     first_url: String,
     next_url: Option<String>,
+    clear_url: String,
 }
 
+/// Filters that the first row of the form has not.
+const MORE: [&str; 8] =
+    ["project_id", "phase", "parent_task_id", "worker_id", "machine_id", "connector_id", "fingerprint", "priority"];
+
 pub(super) async fn render(view: &View, params: &Params) -> Result<Content, PageError> {
-    let mut query = params.tasks.clone();
-    let limit = query.limit;
-    query.limit += 1;
-    let mut tasks = search::tasks(view.store.pool(), &query).await?;
-    let more = i64::try_from(tasks.len()).unwrap_or(i64::MAX) > limit;
-    tasks.truncate(usize::try_from(limit).unwrap_or_default());
-    let without_cursor: Vec<_> = params.pairs.iter().filter(|(name, _)| name != "cursor").cloned().collect();
+    let limit = usize::try_from(params.tasks.limit).unwrap_or_default();
+    let (mut tasks, more) = match params.at {
+        Some(moment) => past(view, &params.tasks, moment).await?,
+        None => {
+            let query = TaskQuery { limit: params.tasks.limit + 1, ..params.tasks.clone() };
+            let tasks = search::tasks(view.store.pool(), &query).await?;
+            let more = tasks.len() > limit;
+            (tasks, more)
+        }
+    };
+    tasks.truncate(limit);
+    let without_cursor = params.without(&["cursor"]);
     let next_url = tasks.last().filter(|_| more).map(|task| {
         let mut pairs = without_cursor.clone();
         pairs.push(("cursor".to_owned(), search::cursor(task)));
         format!("/tasks?{}", format::query(&pairs))
     });
+    let when: Vec<_> = params.pairs.iter().filter(|(name, _)| name == "at").cloned().collect();
+    let filters: Vec<_> = params.without(&["at", "play", "cursor", "limit"]);
+    let help = |name: &'static str| {
+        let row = filter::ROWS.iter().find(|row| row.name == name);
+        (name, row.map_or("", |row| row.help))
+    };
     let page = Tasks {
         tasks,
         statuses: Status::ALL,
         params,
         text: params.tasks.text.as_deref().unwrap_or_default(),
-        is_filtered: !params.pairs.is_empty(),
+        is_filtered: !filters.is_empty(),
+        more_filters: MORE.map(help).into(),
+        labels: filters.iter().filter(|(name, _)| name.starts_with(filter::LABEL_PREFIX)).cloned().collect(),
+        others: filters,
         is_first: params.tasks.before.is_none(),
+        is_past: params.at.is_some(),
         first_url: format!("/tasks?{}", format::query(&without_cursor)),
         next_url,
+        clear_url: format!("/tasks?{}", format::query(&when)),
     };
-    Ok(Content { title: "Tasks".to_owned(), html: page.render()? })
+    Content::new("Tasks", &page)
+}
+
+/// The tasks that were there at a moment, as they were, and whether there are more.
+async fn past(view: &View, query: &TaskQuery, moment: Moment) -> Result<(Vec<Task>, bool), PageError> {
+    let limit = usize::try_from(query.limit).unwrap_or_default();
+    let mut wanted = TaskQuery { statuses: Vec::new(), limit: 200, ..query.clone() };
+    wanted.before = Some(query.before.unwrap_or((moment.time, uuid::Uuid::max())));
+    let (mut found, mut looked) = (Vec::new(), 0);
+    loop {
+        let page = search::tasks(view.store.pool(), &wanted).await?;
+        let is_last = page.len() < 200;
+        looked += page.len();
+        wanted.before = page.last().map(|task| (task.created_at, task.id));
+        let then = as_of(view, page, moment).await?;
+        found
+            .extend(then.into_iter().filter(|task| query.statuses.is_empty() || query.statuses.contains(&task.status)));
+        if is_last || found.len() > limit || looked >= LOOK {
+            let more = found.len() > limit || !is_last;
+            return Ok((found, more));
+        }
+    }
+}
+
+/// Tasks as they were at a moment; those that were not there yet are left out.
+pub(super) async fn as_of(view: &View, tasks: Vec<Task>, moment: Moment) -> Result<Vec<Task>, PageError> {
+    let ids: Vec<_> = tasks.iter().map(|task| task.id).collect();
+    let epoch = view.subscriptions.epoch();
+    let last = log::last_of_each(view.store.pool(), epoch, &ids, moment.position).await?;
+    let last: std::collections::HashMap<_, _> =
+        last.into_iter().filter_map(|recorded| Some((recorded.event.task_id?, recorded.event))).collect();
+    Ok(tasks.into_iter().filter_map(|task| Some(then(task.clone(), last.get(&task.id)?))).collect())
+}
+
+/// A task as its last event of that time tells it.
+fn then(mut task: Task, event: &Event) -> Task {
+    let status = event.status.unwrap_or(task.status);
+    let same = status == task.status && event.attempt.unwrap_or_default() == task.attempt;
+    task.status = status;
+    task.attempt = event.attempt.unwrap_or_default();
+    task.retry_count = event.retry_count.unwrap_or_default();
+    task.queue = event.queue.clone().unwrap_or(task.queue);
+    task.priority = event.priority.unwrap_or(task.priority);
+    task.parent_task_id = event.parent_task_id;
+    task.phase.clone_from(&event.phase);
+    task.worker_id = event.worker_id;
+    task.machine_id.clone_from(&event.machine_id);
+    task.connector_id.clone_from(&event.connector_id);
+    task.error.clone_from(&event.error);
+    if !same {
+        // What came later.
+        task.lease = None;
+        task.result = None;
+        (task.finished_at, task.run_at) = (None, event.data.next_run_at);
+        match status {
+            Status::Running => task.started_at = Some(event.ts),
+            Status::Pending => task.enqueued_at = Some(event.ts),
+            Status::Completed | Status::Failed | Status::Cancelled => task.finished_at = Some(event.ts),
+            Status::Scheduled | Status::Blocked | Status::Retrying => {}
+        }
+    }
+    task
 }

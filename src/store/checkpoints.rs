@@ -4,8 +4,10 @@ use sqlx::{PgConnection, PgPool};
 
 use crate::clock::Time;
 
-/// Checkpoints kept.
+/// The newest that are kept.
 const KEEP: i64 = 4;
+/// Positions from one checkpoint that is kept to the next.
+pub const SPACING: i64 = 100_000;
 
 /// A board's encoding and the position it stands for.
 #[derive(Debug, Clone)]
@@ -16,15 +18,17 @@ pub struct Checkpoint {
     pub body: String,
 }
 
-/// The newest checkpoint of an encoding version.
+/// The newest checkpoint of an encoding version, up to a position.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn newest(pool: &PgPool, version: i32) -> sqlx::Result<Option<Checkpoint>> {
+pub async fn newest(pool: &PgPool, version: i32, position: i64) -> sqlx::Result<Option<Checkpoint>> {
     sqlx::query_as!(
         Checkpoint,
-        "SELECT position, body FROM taskwatch.checkpoints WHERE version = $1 ORDER BY position DESC LIMIT 1",
-        version
+        "SELECT position, body FROM taskwatch.checkpoints WHERE version = $1 AND position <= $2
+         ORDER BY position DESC LIMIT 1",
+        version,
+        position
     )
     .fetch_optional(pool)
     .await
@@ -46,7 +50,8 @@ pub(super) async fn oldest_since(
     .await
 }
 
-/// Stores a checkpoint and removes all but the newest few.
+/// Stores a checkpoint and removes others: all but the newest few, and the first of each [`SPACING`] positions that the
+/// log still has, from which the board can be shown as it was.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -62,10 +67,15 @@ pub async fn save(pool: &PgPool, checkpoint: &Checkpoint, version: i32, now: Tim
     .execute(pool)
     .await?;
     sqlx::query!(
-        "DELETE FROM taskwatch.checkpoints
-         WHERE position < (SELECT min(position) FROM
-             (SELECT position FROM taskwatch.checkpoints ORDER BY position DESC LIMIT $1) newest)",
-        KEEP
+        "DELETE FROM taskwatch.checkpoints c
+         WHERE c.position < (SELECT min(position) FROM
+                 (SELECT position FROM taskwatch.checkpoints ORDER BY position DESC LIMIT $1) newest)
+             AND (c.version <> $2 OR c.position < (SELECT oldest - 1 FROM taskwatch.log)
+                 OR EXISTS (SELECT 1 FROM taskwatch.checkpoints e WHERE e.version = c.version
+                     AND e.position / $3 = c.position / $3 AND e.position < c.position))",
+        KEEP,
+        version,
+        SPACING
     )
     .execute(pool)
     .await?;

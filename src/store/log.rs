@@ -176,19 +176,64 @@ impl Reader {
     }
 }
 
-/// The newest events of one task, oldest first.
+/// The newest events of one task up to a position, oldest first.
 ///
 /// # Errors
 /// When the database does not answer, or a stored event cannot be read.
-pub async fn of_task(pool: &PgPool, epoch: Epoch, task_id: Uuid, limit: i64) -> sqlx::Result<Vec<Recorded>> {
+pub async fn of_task(
+    pool: &PgPool,
+    epoch: Epoch,
+    task_id: Uuid,
+    (until, limit): (i64, i64),
+) -> sqlx::Result<Vec<Recorded>> {
     let rows = sqlx::query!(
-        "SELECT position, body FROM taskwatch.events WHERE task_id = $1 ORDER BY position DESC LIMIT $2",
+        "SELECT position, body FROM taskwatch.events WHERE task_id = $1 AND position <= $2
+         ORDER BY position DESC LIMIT $3",
         task_id,
+        until,
         limit
     )
     .fetch_all(pool)
     .await?;
     rows.into_iter().rev().map(|row| recorded(epoch, row.position, row.body)).collect()
+}
+
+/// The last event of each of some tasks up to a position, in no order; nothing of those that had none.
+///
+/// # Errors
+/// When the database does not answer, or a stored event cannot be read.
+pub async fn last_of_each(pool: &PgPool, epoch: Epoch, ids: &[Uuid], until: i64) -> sqlx::Result<Vec<Recorded>> {
+    let rows = sqlx::query!(
+        r#"SELECT e.position AS "position!", e.body AS "body!" FROM unnest($1::uuid[]) AS wanted (id)
+           CROSS JOIN LATERAL (SELECT position, body FROM taskwatch.events
+               WHERE task_id = wanted.id AND position <= $2 ORDER BY position DESC LIMIT 1) e"#,
+        ids,
+        until
+    )
+    .fetch_all(pool)
+    .await?;
+    rows.into_iter().map(|row| recorded(epoch, row.position, row.body)).collect()
+}
+
+/// Events up to a position that pass a test, newest first: `want` of them, of the last `look` at the most.
+///
+/// # Errors
+/// When the database does not answer, or a stored event cannot be read.
+pub async fn newest_until(
+    pool: &PgPool,
+    epoch: Epoch,
+    until: i64,
+    (want, look): (usize, i64),
+    test: impl Fn(&Event) -> bool,
+) -> sqlx::Result<Vec<Arc<Event>>> {
+    let (mut found, mut below) = (Vec::new(), until);
+    while found.len() < want && below > 0 && below > until - look {
+        let page = self::page(pool, epoch, (below - PAGE).max(0)).await?;
+        let passed = page.into_iter().rev().filter(|recorded| recorded.id.position <= below);
+        found.extend(passed.map(|recorded| recorded.event).filter(|event| test(event)).take(want - found.len()));
+        below -= PAGE;
+    }
+    Ok(found)
 }
 
 /// One event; `None` when the log does not hold it.

@@ -78,7 +78,7 @@ async fn round(conn: &mut PgConnection, pool: &PgPool, before: Time, version: i3
     let ends = log::ends(&mut *conn).await?;
     sqlx::query(LOCK).execute(&mut *conn).await?;
     remove(conn, ends).await?;
-    let covered = checkpoints::newest(pool, version).await?.map_or(0, |checkpoint| checkpoint.position + 1);
+    let covered = checkpoints::newest(pool, version, i64::MAX).await?.map_or(0, |checkpoint| checkpoint.position + 1);
     let old = first_since(conn, ends, before).await?.min(ends.head);
     let wanted = old.min(covered);
     if wanted > ends.oldest {

@@ -259,6 +259,6 @@ impl Columns<'_, &Task> {
 
     /// Of failed tasks.
     fn fingerprints(&self) -> Vec<Option<String>> {
-        self.map(|task| (task.status == Status::Failed).then(|| task.fingerprint()))
+        self.map(|task| (task.status == Status::Failed).then(|| task.fingerprint().to_string()))
     }
 }

@@ -1,6 +1,8 @@
 //! Lists of tasks and one task's record. Lists are paged by key and never counted.
 
-use sqlx::PgPool;
+use std::collections::{BTreeMap, BTreeSet};
+
+use sqlx::{PgPool, types::Json as Sql};
 use uuid::Uuid;
 
 use super::tasks::{TaskRow, select_tasks};
@@ -26,6 +28,18 @@ pub struct TaskQuery {
     pub parents: Vec<Uuid>,
     /// Workers of the latest attempt.
     pub workers: Vec<Uuid>,
+    /// Machines of the latest attempt.
+    #[serde(default)]
+    pub machines: Vec<Name>,
+    /// Connectors of the latest attempt.
+    #[serde(default)]
+    pub connectors: Vec<Name>,
+    /// Failures that are alike.
+    #[serde(default)]
+    pub fingerprints: Vec<Name>,
+    /// Labels, each with the values it may have.
+    #[serde(default)]
+    pub labels: BTreeMap<Name, BTreeSet<String>>,
     /// Lowest priority.
     pub priority_min: Option<u8>,
     /// Highest priority.
@@ -59,6 +73,11 @@ macro_rules! narrowed {
                AND (cardinality($7::uuid[]) = 0 OR t.worker_id = ANY($7))
                AND t.priority BETWEEN $8 AND $9
                AND ($10::text IS NULL OR t.title ILIKE $10 OR t.task_type ILIKE $10 OR t.error ILIKE $10)
+               AND (cardinality($14::text[]) = 0 OR t.machine_id = ANY($14))
+               AND (cardinality($15::text[]) = 0 OR t.connector_id = ANY($15))
+               AND (cardinality($16::text[]) = 0 OR t.fingerprint = ANY($16))
+               AND ($17::json IS NULL OR NOT EXISTS (SELECT 1 FROM json_each($17) wanted
+                   WHERE NOT coalesce(wanted.value::jsonb ? (t.labels ->> wanted.key), false)))
                AND ($11::timestamptz IS NULL OR (t.created_at, t.id) < ($11, $12))
              ORDER BY t.created_at DESC, t.id DESC LIMIT $13",
             &$found.statuses as &[&str],
@@ -74,6 +93,10 @@ macro_rules! narrowed {
             $query.before.map(|(at, _)| at),
             $query.before.map(|(_, id)| id),
             $query.limit,
+            &$found.machines,
+            &$found.connectors,
+            &$found.fingerprints,
+            $found.labels as Option<Sql<&BTreeMap<Name, BTreeSet<String>>>>,
         )
     };
 }
@@ -85,6 +108,10 @@ struct Narrowed<'a> {
     queues: Vec<String>,
     task_types: Vec<String>,
     phases: Vec<String>,
+    machines: Vec<String>,
+    connectors: Vec<String>,
+    fingerprints: Vec<String>,
+    labels: Option<Sql<&'a BTreeMap<Name, BTreeSet<String>>>>,
     pattern: Option<String>,
 }
 
@@ -98,6 +125,10 @@ impl<'a> Narrowed<'a> {
             queues: names(&query.queues),
             task_types: names(&query.task_types),
             phases: names(&query.phases),
+            machines: names(&query.machines),
+            connectors: names(&query.connectors),
+            fingerprints: names(&query.fingerprints),
+            labels: (!query.labels.is_empty()).then_some(Sql(&query.labels)),
             pattern: query.text.as_ref().map(|text| format!("%{}%", literal(text))),
         }
     }
@@ -150,4 +181,27 @@ pub async fn open_dependencies(pool: &PgPool, id: Uuid) -> sqlx::Result<Vec<Uuid
 #[must_use]
 pub fn cursor(task: &Task) -> String {
     format!("{:x}-{}", task.created_at.timestamp_micros(), task.id.simple())
+}
+
+/// Some tasks without their payloads, in no order; those that are gone are left out.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn some(pool: &PgPool, ids: &[Uuid]) -> sqlx::Result<Vec<Task>> {
+    let rows = select_tasks!("NULL::json", "WHERE t.id = ANY($1)", ids).fetch_all(pool).await?;
+    rows.into_iter().map(Task::try_from).collect()
+}
+
+/// Blocked tasks that wait for one, up to `limit`.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn dependents(pool: &PgPool, id: Uuid, limit: i64) -> sqlx::Result<Vec<Uuid>> {
+    sqlx::query_scalar!(
+        "SELECT task_id FROM taskwatch.dependents WHERE depends_on = $1 ORDER BY task_id LIMIT $2",
+        id,
+        limit
+    )
+    .fetch_all(pool)
+    .await
 }

@@ -35,7 +35,7 @@ const MAX_COUNT: i64 = 100_000;
 /// What is to be done.
 #[derive(Debug, Clone, Copy, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Wanted {
+pub(in crate::http) enum Wanted {
     /// Stop what has not finished.
     Cancel,
     /// Run finished tasks again.
@@ -49,7 +49,7 @@ pub(super) enum Wanted {
 /// An action, and the tasks it is for: by `ids` or by `filter`.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct BulkInput {
+pub(in crate::http) struct BulkInput {
     action: Wanted,
     /// Up to 1000 tasks; done at once, with one outcome each.
     #[schema(max_items = 1000)]
@@ -80,7 +80,7 @@ pub(super) struct BulkInput {
 
 /// What an action would be done to.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(super) struct Preview {
+pub(in crate::http) struct Preview {
     /// Tasks found.
     matched: u64,
     /// There are more; they were not counted.
@@ -89,15 +89,23 @@ pub(super) struct Preview {
 
 /// What was done to named tasks.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(super) struct DoneToEach {
+pub(in crate::http) struct DoneToEach {
     succeeded: u64,
     failed: u64,
     outcomes: Vec<Outcome>,
 }
 
+impl DoneToEach {
+    /// How many it was done to, how many not, and why these were not.
+    pub(in crate::http) fn told(self) -> (u64, u64, Vec<(Uuid, String)>) {
+        let problems = self.outcomes.into_iter().filter_map(Outcome::problem).collect();
+        (self.succeeded, self.failed, problems)
+    }
+}
+
 /// An action in the background.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(super) struct BulkRecord {
+pub(in crate::http) struct BulkRecord {
     id: Uuid,
     /// What is done.
     #[schema(value_type = Object)]
@@ -136,13 +144,13 @@ impl From<Bulk> for BulkRecord {
 
 /// One action in the background.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(super) struct OneBulk {
+pub(in crate::http) struct OneBulk {
     bulk: BulkRecord,
 }
 
 /// The newest actions in the background.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(super) struct ManyBulks {
+pub(in crate::http) struct ManyBulks {
     bulks: Vec<BulkRecord>,
 }
 
@@ -176,30 +184,87 @@ impl BulkInput {
 /// Do one thing to many tasks: to named ones at once, to all that a filter finds in the background.
 #[utoipa::path(post, path = "/api/v1/tasks/bulk", operation_id = "begin_bulk", tag = "tasks", request_body = BulkInput,
     responses((status = 200, description = "Done to each, or with `preview` a count", body = DoneToEach), (status = 202, description = "Begun; read how it goes at /api/v1/bulk/{id}", body = OneBulk), (status = 422, description = "A field is wrong", body = Problem)))]
-pub(super) async fn begin(
+pub(in crate::http) async fn begin(
     State(site): State<Site>,
     caller: Caller,
     Json(input): Json<BulkInput>,
 ) -> Result<Response, Problem> {
-    let action = input.action()?;
-    if input.pace_per_second.is_some_and(|pace| !(1..=10_000).contains(&pace)) {
-        return Err(wrong("pace_per_second", "must be a whole number from 1 to 10000"));
+    if input.preview {
+        return Ok(Out(preview(&site, &input).await?).into_response());
     }
-    match (&input.ids, &input.filter) {
-        (Some(ids), None) if ids.is_empty() || ids.len() > MAX_ITEMS => Err(wrong("ids", "must name 1 to 1000 tasks")),
-        (Some(ids), None) if input.preview => {
-            Ok(Out(Preview { matched: ids.len() as u64, more: false }).into_response())
-        }
-        (Some(_), None) if input.pace_per_second.is_some() => {
-            Err(wrong("pace_per_second", "goes with filter only; named tasks are done at once"))
-        }
-        (Some(ids), None) => to_each(&site, &caller, ids, &action).await,
-        (None, Some(filter)) => by_filter(&site, &caller, filter, action, &input).await,
-        _ => Err(wrong("filter", "give either ids or a filter")),
+    match do_it(&site, &caller, &input).await? {
+        Begun::Each(done) => Ok(Out(done).into_response()),
+        Begun::Background(id) => Ok((StatusCode::ACCEPTED, read(State(site), Id(id)).await?).into_response()),
     }
 }
 
-async fn to_each(site: &Site, caller: &Caller, ids: &[Uuid], action: &BulkAction) -> Result<Response, Problem> {
+/// What became of an action.
+pub(in crate::http) enum Begun {
+    /// It was done to each.
+    Each(DoneToEach),
+    /// It is worked on in the background.
+    Background(Uuid),
+}
+
+/// Does it, or begins to.
+pub(in crate::http) async fn do_it(site: &Site, caller: &Caller, input: &BulkInput) -> Result<Begun, Problem> {
+    let action = input.action()?;
+    match input.targets()? {
+        Targets::Ids(ids) => to_each(site, caller, ids, &action).await.map(Begun::Each),
+        Targets::Filter(query) => in_background(site, caller, *query, action, input.pace_per_second).await,
+    }
+}
+
+async fn preview(site: &Site, input: &BulkInput) -> Result<Preview, Problem> {
+    input.action()?;
+    match input.targets()? {
+        Targets::Ids(ids) => Ok(Preview { matched: ids.len() as u64, more: false }),
+        Targets::Filter(query) => {
+            let query = search::TaskQuery { limit: MAX_COUNT + 1, ..*query };
+            let found = i64::try_from(search::places(site.store.pool(), &query).await?.len()).unwrap_or(i64::MAX);
+            let matched = u64::try_from(found.min(MAX_COUNT)).unwrap_or_default();
+            Ok(Preview { matched, more: found > MAX_COUNT })
+        }
+    }
+}
+
+/// What an action is for.
+enum Targets<'a> {
+    Ids(&'a [Uuid]),
+    Filter(Box<search::TaskQuery>),
+}
+
+impl BulkInput {
+    fn targets(&self) -> Result<Targets<'_>, Problem> {
+        if self.pace_per_second.is_some_and(|pace| !(1..=10_000).contains(&pace)) {
+            return Err(wrong("pace_per_second", "must be a whole number from 1 to 10000"));
+        }
+        match (&self.ids, &self.filter) {
+            (Some(ids), None) if ids.is_empty() || ids.len() > MAX_ITEMS => {
+                Err(wrong("ids", "must name 1 to 1000 tasks"))
+            }
+            (Some(_), None) if self.pace_per_second.is_some() && !self.preview => {
+                Err(wrong("pace_per_second", "goes with filter only; named tasks are done at once"))
+            }
+            (Some(ids), None) => Ok(Targets::Ids(ids)),
+            (None, Some(filter)) => read_filter(filter).map(|query| Targets::Filter(Box::new(query))),
+            _ => Err(wrong("filter", "give either ids or a filter")),
+        }
+    }
+}
+
+fn read_filter(filter: &BTreeMap<String, String>) -> Result<search::TaskQuery, Problem> {
+    let pairs: Vec<_> = filter.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+    if pairs.iter().all(|(_, value)| value.trim().is_empty()) {
+        return Err(wrong("filter", "must narrow the tasks by at least one filter"));
+    }
+    if let Some((name, _)) = pairs.iter().find(|(name, _)| name == "limit" || name == "cursor") {
+        return Err(wrong(&format!("filter.{name}"), "is not a filter"));
+    }
+    query::tasks(&pairs)
+}
+
+async fn to_each(site: &Site, caller: &Caller, ids: &[Uuid], action: &BulkAction) -> Result<DoneToEach, Problem> {
     let changes = ids.iter().map(|id| (*id, action.command())).collect();
     let command = Command::Tasks { changes, actor: Some(caller.actor().to_owned()) };
     let outcomes = match site.writer.write(command).await? {
@@ -209,30 +274,16 @@ async fn to_each(site: &Site, caller: &Caller, ids: &[Uuid], action: &BulkAction
     let outcomes = outcomes.into_iter().zip(ids);
     let outcomes: Vec<_> = outcomes.map(|(outcome, id)| Outcome::new(*id, outcome.map(|_| ()))).collect();
     let failed = outcomes.iter().filter(|outcome| !outcome.is_done()).count() as u64;
-    Ok(Out(DoneToEach { succeeded: outcomes.len() as u64 - failed, failed, outcomes }).into_response())
+    Ok(DoneToEach { succeeded: outcomes.len() as u64 - failed, failed, outcomes })
 }
 
-async fn by_filter(
+async fn in_background(
     site: &Site,
     caller: &Caller,
-    filter: &BTreeMap<String, String>,
+    query: search::TaskQuery,
     action: BulkAction,
-    input: &BulkInput,
-) -> Result<Response, Problem> {
-    let pairs: Vec<_> = filter.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
-    if pairs.iter().all(|(_, value)| value.trim().is_empty()) {
-        return Err(wrong("filter", "must narrow the tasks by at least one filter"));
-    }
-    if let Some((name, _)) = pairs.iter().find(|(name, _)| name == "limit" || name == "cursor") {
-        return Err(wrong(&format!("filter.{name}"), "is not a filter"));
-    }
-    let mut query = query::tasks(&pairs)?;
-    if input.preview {
-        query.limit = MAX_COUNT + 1;
-        let found = i64::try_from(search::places(site.store.pool(), &query).await?.len()).unwrap_or(i64::MAX);
-        let matched = u64::try_from(found.min(MAX_COUNT)).unwrap_or_default();
-        return Ok(Out(Preview { matched, more: found > MAX_COUNT }).into_response());
-    }
+    pace_per_second: Option<u32>,
+) -> Result<Begun, Problem> {
     let now = site.clock.now();
     let bulk = Bulk {
         id: Uuid::now_v7(),
@@ -240,7 +291,7 @@ async fn by_filter(
         filter: query,
         actor: caller.actor().to_owned(),
         state: BulkState::Running,
-        pace_per_second: input.pace_per_second,
+        pace_per_second,
         succeeded: 0,
         failed: 0,
         before: (now, Uuid::max()),
@@ -249,7 +300,7 @@ async fn by_filter(
         finished_at: None,
     };
     match site.writer.write(Command::BeginBulk(Box::new(bulk))).await? {
-        Answer::Bulk(bulk) => Ok((StatusCode::ACCEPTED, Out(OneBulk { bulk: (*bulk).into() })).into_response()),
+        Answer::Bulk(bulk) => Ok(Begun::Background(bulk.id)),
         other => Err(unexpected(&other)),
     }
 }
@@ -257,7 +308,7 @@ async fn by_filter(
 /// List the newest actions in the background.
 #[utoipa::path(get, path = "/api/v1/bulk", operation_id = "list_bulk", tag = "tasks",
     responses((status = 200, description = "As asked", body = ManyBulks)))]
-pub(super) async fn list(State(site): State<Site>) -> Result<Out<ManyBulks>, Problem> {
+pub(in crate::http) async fn list(State(site): State<Site>) -> Result<Out<ManyBulks>, Problem> {
     let bulks = bulk::list(site.store.pool()).await?;
     Ok(Out(ManyBulks { bulks: bulks.into_iter().map(BulkRecord::from).collect() }))
 }
@@ -265,7 +316,7 @@ pub(super) async fn list(State(site): State<Site>) -> Result<Out<ManyBulks>, Pro
 /// Read how an action in the background goes.
 #[utoipa::path(get, path = "/api/v1/bulk/{id}", operation_id = "read_bulk", tag = "tasks", params(("id" = Uuid, Path)),
     responses((status = 200, description = "As asked", body = OneBulk), (status = 404, description = "Not found", body = Problem)))]
-pub(super) async fn read(State(site): State<Site>, Id(id): Id) -> Result<Out<OneBulk>, Problem> {
+pub(in crate::http) async fn read(State(site): State<Site>, Id(id): Id) -> Result<Out<OneBulk>, Problem> {
     let bulk = bulk::one(site.store.pool(), id).await?.ok_or(WriteError::NoBulk(id))?;
     Ok(Out(OneBulk { bulk: bulk.into() }))
 }
@@ -273,7 +324,11 @@ pub(super) async fn read(State(site): State<Site>, Id(id): Id) -> Result<Out<One
 /// Stop an action in the background. What was done stays done.
 #[utoipa::path(post, path = "/api/v1/bulk/{id}/cancel", operation_id = "cancel_bulk", tag = "tasks", params(("id" = Uuid, Path)),
     responses((status = 200, description = "As asked", body = OneBulk), (status = 404, description = "Not found", body = Problem)))]
-pub(super) async fn cancel(State(site): State<Site>, caller: Caller, Id(id): Id) -> Result<Out<OneBulk>, Problem> {
+pub(in crate::http) async fn cancel(
+    State(site): State<Site>,
+    caller: Caller,
+    Id(id): Id,
+) -> Result<Out<OneBulk>, Problem> {
     match site.writer.write(Command::CancelBulk { id, actor: caller.actor().to_owned() }).await? {
         Answer::Bulk(bulk) => Ok(Out(OneBulk { bulk: (*bulk).into() })),
         other => Err(unexpected(&other)),

@@ -24,7 +24,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// What a worker asks for.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ClaimInput {
+pub(in crate::http) struct ClaimInput {
     /// For whom.
     worker_id: Uuid,
     /// From which queues; the highest priority first, then what waits longest.
@@ -50,7 +50,7 @@ const fn one() -> u32 {
 /// Take tasks. The answer is empty when nothing came within the wait.
 #[utoipa::path(post, path = "/api/v1/claims", tag = "workers", request_body = ClaimInput,
     responses((status = 200, description = "As asked", body = ManyTasks), (status = 404, description = "Not found", body = Problem), (status = 422, description = "A field is wrong", body = Problem)))]
-pub(super) async fn claim(
+pub(in crate::http) async fn claim(
     State(site): State<Site>,
     _: Caller,
     Json(input): Json<ClaimInput>,

@@ -25,7 +25,7 @@ use crate::{
 /// New values; what is absent stays, `null` removes.
 #[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct EditTask {
+pub(in crate::http) struct EditTask {
     /// One line for people.
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<String>, max_length = 500)]
@@ -82,7 +82,7 @@ impl EditTask {
 /// Change what a task says of itself. Each kind of change is an event with the old and the new values; the state stays.
 #[utoipa::path(patch, path = "/api/v1/tasks/{id}", tag = "tasks", params(("id" = Uuid, Path)), request_body = EditTask,
     responses((status = 200, description = "As asked", body = OneTask), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Not possible in its state", body = Problem), (status = 422, description = "A field is wrong", body = Problem)))]
-pub(super) async fn edit(
+pub(in crate::http) async fn edit(
     State(site): State<Site>,
     caller: Caller,
     Id(id): Id,

@@ -1,22 +1,23 @@
 //! `/api/v1`: JSON in and out, problems as problem+json. The OpenAPI document comes from these handlers.
 
 mod bounds;
-mod bulk;
-mod claims;
-mod edits;
+pub(super) mod bulk;
+pub(super) mod claims;
+pub(super) mod edits;
+mod failures;
 mod native;
 mod new_task;
 mod observe;
 mod overview;
-mod queues;
+pub(super) mod queues;
 mod records;
-mod reports;
-mod schedules;
+pub(super) mod reports;
+pub(super) mod schedules;
 mod schemas;
 pub mod snapshot;
 mod streams;
-mod tasks;
-mod workers;
+pub(super) mod tasks;
+pub(super) mod workers;
 
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -75,6 +76,8 @@ pub fn router() -> OpenApiRouter<Site> {
         .routes(routes!(overview::queues))
         .routes(routes!(overview::stats))
         .routes(routes!(overview::overall))
+        .routes(routes!(failures::failures))
+        .routes(routes!(failures::history))
         .routes(routes!(super::stream::events))
         .routes(routes!(streams::streams))
         .routes(routes!(schemas::schemas))

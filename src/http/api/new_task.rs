@@ -17,12 +17,12 @@ use crate::{
 };
 
 /// Most tasks that one waits for.
-pub(super) const MAX_DEPENDENCIES: usize = 1_000;
+pub(in crate::http) const MAX_DEPENDENCIES: usize = 1_000;
 
 /// A task to create.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct CreateTask {
+pub(in crate::http) struct CreateTask {
     /// Chosen by the client, so that a repeated request creates nothing twice.
     id: Option<Uuid>,
     /// What kind of work it is.
@@ -118,7 +118,7 @@ const fn default_attempts() -> Attempts {
 
 impl CreateTask {
     /// Checks what fields say together; `prefix` is the path to this task in the request.
-    pub(super) fn check(self, prefix: &str) -> Result<NewTask, Problem> {
+    pub(in crate::http) fn check(self, prefix: &str) -> Result<NewTask, Problem> {
         let wrong = |field: &str, detail: &str| {
             Err(Problem::field(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", format!("{prefix}{field}"), detail))
         };

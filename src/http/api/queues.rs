@@ -21,7 +21,7 @@ use crate::{
 
 /// A queue as operators set it.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(super) struct QueueSettings {
+pub(in crate::http) struct QueueSettings {
     #[schema(value_type = String)]
     name: Name,
     /// Since when nothing is handed out.
@@ -52,14 +52,14 @@ impl From<QueueState> for QueueSettings {
 
 /// One queue.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(super) struct OneQueue {
+pub(in crate::http) struct OneQueue {
     queue: QueueSettings,
 }
 
 /// New limits; what is absent stays, `null` lifts a limit.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct LimitQueue {
+pub(in crate::http) struct LimitQueue {
     /// Tasks that run at once, 1 to 100000.
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<u32>, minimum = 1, maximum = 100000)]
@@ -99,7 +99,7 @@ impl LimitQueue {
 /// Stop handing out the tasks of a queue. What runs goes on.
 #[utoipa::path(post, path = "/api/v1/queues/{name}/pause", tag = "queues", params(("name" = String, Path)),
     responses((status = 200, description = "As asked", body = OneQueue), (status = 400, description = "A parameter is wrong", body = Problem)))]
-pub(super) async fn pause(
+pub(in crate::http) async fn pause(
     State(site): State<Site>,
     caller: Caller,
     Named(name): Named,
@@ -110,7 +110,7 @@ pub(super) async fn pause(
 /// Hand out the tasks of a queue again.
 #[utoipa::path(post, path = "/api/v1/queues/{name}/resume", tag = "queues", params(("name" = String, Path)),
     responses((status = 200, description = "As asked", body = OneQueue), (status = 400, description = "A parameter is wrong", body = Problem)))]
-pub(super) async fn resume(
+pub(in crate::http) async fn resume(
     State(site): State<Site>,
     caller: Caller,
     Named(name): Named,
@@ -121,7 +121,7 @@ pub(super) async fn resume(
 /// Limit how many tasks of a queue run at once and how many start within a period, across all servers.
 #[utoipa::path(patch, path = "/api/v1/queues/{name}", tag = "queues", params(("name" = String, Path)), request_body = LimitQueue,
     responses((status = 200, description = "As asked", body = OneQueue), (status = 400, description = "A parameter is wrong", body = Problem), (status = 422, description = "A field is wrong", body = Problem)))]
-pub(super) async fn limit(
+pub(in crate::http) async fn limit(
     State(site): State<Site>,
     caller: Caller,
     Named(name): Named,

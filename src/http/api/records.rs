@@ -17,7 +17,7 @@ use crate::{
 
 /// A task.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(super) struct TaskRecord {
+pub(in crate::http) struct TaskRecord {
     id: Uuid,
     #[schema(value_type = String)]
     project_id: Name,
@@ -126,7 +126,7 @@ pub(super) struct TaskRecord {
 
 /// How far a running task is.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(super) struct ProgressRecord {
+pub(in crate::http) struct ProgressRecord {
     #[serde(skip_serializing_if = "Option::is_none")]
     percent: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -194,39 +194,39 @@ impl From<Task> for TaskRecord {
 
 /// One task.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(super) struct OneTask {
-    pub(super) task: TaskRecord,
+pub(in crate::http) struct OneTask {
+    pub(in crate::http) task: TaskRecord,
 }
 
 /// Several tasks.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(super) struct ManyTasks {
-    pub(super) tasks: Vec<TaskRecord>,
+pub(in crate::http) struct ManyTasks {
+    pub(in crate::http) tasks: Vec<TaskRecord>,
     /// Give it as `cursor` for the next page; absent on the last.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) next_cursor: Option<String>,
+    pub(in crate::http) next_cursor: Option<String>,
 }
 
 /// A worker.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(super) struct WorkerRecord {
-    pub(super) id: Uuid,
+pub(in crate::http) struct WorkerRecord {
+    pub(in crate::http) id: Uuid,
     #[schema(value_type = String)]
-    pub(super) name: Name,
+    pub(in crate::http) name: Name,
     #[schema(value_type = String)]
-    pub(super) machine_id: Name,
+    pub(in crate::http) machine_id: Name,
     #[schema(value_type = Vec<String>)]
-    pub(super) queues: Vec<Name>,
+    pub(in crate::http) queues: Vec<Name>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) version: Option<String>,
-    pub(super) status: WorkerStatus,
+    pub(in crate::http) version: Option<String>,
+    pub(in crate::http) status: WorkerStatus,
     #[schema(value_type = BTreeMap<String, Connector>)]
-    pub(super) connectors: BTreeMap<Name, Connector>,
+    pub(in crate::http) connectors: BTreeMap<Name, Connector>,
     #[schema(value_type = String, format = DateTime)]
-    pub(super) started_at: Time,
+    pub(in crate::http) started_at: Time,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
-    pub(super) last_seen_at: Option<Time>,
+    pub(in crate::http) last_seen_at: Option<Time>,
 }
 
 impl From<Worker> for WorkerRecord {

@@ -26,7 +26,7 @@ use crate::{
 /// How far an attempt is.
 #[derive(Debug, Clone, Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ProgressFields {
+pub(in crate::http) struct ProgressFields {
     /// 0 to 100.
     #[schema(minimum = 0, maximum = 100)]
     percent: Option<f64>,
@@ -38,7 +38,7 @@ pub(super) struct ProgressFields {
 }
 
 impl ProgressFields {
-    pub(super) fn check(self) -> Result<Progress, Problem> {
+    pub(in crate::http) fn check(self) -> Result<Progress, Problem> {
         if self.percent.is_some_and(|percent| !(0.0..=100.0).contains(&percent)) {
             return Err(invalid("percent", "must be a number from 0 to 100"));
         }
@@ -49,7 +49,7 @@ impl ProgressFields {
 /// Every report names its worker and the attempt that its claim named.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ProgressInput {
+pub(in crate::http) struct ProgressInput {
     worker_id: Uuid,
     attempt: u32,
     /// 0 to 100.
@@ -65,7 +65,7 @@ pub(super) struct ProgressInput {
 /// The work is done.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct CompleteInput {
+pub(in crate::http) struct CompleteInput {
     worker_id: Uuid,
     attempt: u32,
     /// What came out: any JSON, kept as it is.
@@ -76,7 +76,7 @@ pub(super) struct CompleteInput {
 /// The attempt failed.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct FailInput {
+pub(in crate::http) struct FailInput {
     worker_id: Uuid,
     attempt: u32,
     /// Why.
@@ -95,7 +95,7 @@ const fn yes() -> bool {
 /// The task goes back untouched.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ReleaseInput {
+pub(in crate::http) struct ReleaseInput {
     worker_id: Uuid,
     attempt: u32,
 }
@@ -103,7 +103,7 @@ pub(super) struct ReleaseInput {
 /// One line of a bulk report.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Report {
+pub(in crate::http) struct Report {
     task_id: Uuid,
     worker_id: Uuid,
     attempt: u32,
@@ -129,7 +129,7 @@ pub(super) struct Report {
 /// What is reported.
 #[derive(Debug, Clone, Copy, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum ReportKind {
+pub(in crate::http) enum ReportKind {
     /// As `POST /tasks/{id}/progress`.
     Progress,
     /// As `POST /tasks/{id}/complete`.
@@ -142,7 +142,7 @@ pub(super) enum ReportKind {
 
 /// What became of one line.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(super) struct Outcome {
+pub(in crate::http) struct Outcome {
     task_id: Uuid,
     /// 200, or the status that the single call would have had.
     status: u16,
@@ -155,7 +155,7 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
-    pub(super) fn new(task_id: Uuid, outcome: Result<(), WriteError>) -> Self {
+    pub(in crate::http) fn new(task_id: Uuid, outcome: Result<(), WriteError>) -> Self {
         match outcome.map_err(Problem::from) {
             Ok(()) => Self { task_id, status: 200, code: None, detail: None },
             Err(problem) => Self {
@@ -167,14 +167,19 @@ impl Outcome {
         }
     }
 
-    pub(super) const fn is_done(&self) -> bool {
+    /// Why it was not done.
+    pub(in crate::http) fn problem(self) -> Option<(Uuid, String)> {
+        Some((self.task_id, self.detail?))
+    }
+
+    pub(in crate::http) const fn is_done(&self) -> bool {
         self.status == 200
     }
 }
 
 /// One outcome per line, in order.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(super) struct Outcomes {
+pub(in crate::http) struct Outcomes {
     outcomes: Vec<Outcome>,
 }
 
@@ -207,7 +212,7 @@ impl Site {
 /// Tell how far a task is; extends its lease.
 #[utoipa::path(post, path = "/api/v1/tasks/{id}/progress", tag = "workers", params(("id" = Uuid, Path)), request_body = ProgressInput,
     responses((status = 200, description = "As asked", body = OneTask), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Not possible in its state", body = Problem)))]
-pub(super) async fn progress(
+pub(in crate::http) async fn progress(
     State(site): State<Site>,
     _: Caller,
     Id(id): Id,
@@ -222,7 +227,7 @@ pub(super) async fn progress(
 /// The task is done.
 #[utoipa::path(post, path = "/api/v1/tasks/{id}/complete", tag = "workers", params(("id" = Uuid, Path)), request_body = CompleteInput,
     responses((status = 200, description = "As asked", body = OneTask), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Not possible in its state", body = Problem)))]
-pub(super) async fn complete(
+pub(in crate::http) async fn complete(
     State(site): State<Site>,
     _: Caller,
     Id(id): Id,
@@ -235,7 +240,7 @@ pub(super) async fn complete(
 /// The attempt failed; the task is retried while attempts are left.
 #[utoipa::path(post, path = "/api/v1/tasks/{id}/fail", tag = "workers", params(("id" = Uuid, Path)), request_body = FailInput,
     responses((status = 200, description = "As asked", body = OneTask), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Not possible in its state", body = Problem)))]
-pub(super) async fn fail(
+pub(in crate::http) async fn fail(
     State(site): State<Site>,
     _: Caller,
     Id(id): Id,
@@ -250,7 +255,7 @@ pub(super) async fn fail(
 /// Give a task back untouched; the attempt does not count against `max_attempts`.
 #[utoipa::path(post, path = "/api/v1/tasks/{id}/release", tag = "workers", params(("id" = Uuid, Path)), request_body = ReleaseInput,
     responses((status = 200, description = "As asked", body = OneTask), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Not possible in its state", body = Problem)))]
-pub(super) async fn release(
+pub(in crate::http) async fn release(
     State(site): State<Site>,
     _: Caller,
     Id(id): Id,
@@ -263,7 +268,7 @@ pub(super) async fn release(
 /// Report on many tasks in one call (array or NDJSON); each line has its own outcome.
 #[utoipa::path(post, path = "/api/v1/reports", tag = "workers", request_body = Vec<Report>,
     responses((status = 200, description = "As asked", body = Outcomes), (status = 422, description = "A field is wrong", body = Problem)))]
-pub(super) async fn many(
+pub(in crate::http) async fn many(
     State(site): State<Site>,
     _: Caller,
     OneOrMany { items, .. }: OneOrMany<Report>,

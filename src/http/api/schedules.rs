@@ -24,7 +24,7 @@ use crate::{
 /// When a task is created again and again, and which.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct PutSchedule {
+pub(in crate::http) struct PutSchedule {
     /// Five fields: minute, hour, day of month, month, day of week, as in `*/15 8-18 * * MON-FRI`; six with seconds in
     /// front; or a name such as `@hourly`.
     #[schema(max_length = 128)]
@@ -47,7 +47,7 @@ fn utc() -> String {
 
 /// A recurring task.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(super) struct ScheduleRecord {
+pub(in crate::http) struct ScheduleRecord {
     #[schema(value_type = String)]
     name: Name,
     cron: String,
@@ -99,13 +99,13 @@ impl From<Schedule> for ScheduleRecord {
 
 /// One recurring task.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(super) struct OneSchedule {
+pub(in crate::http) struct OneSchedule {
     schedule: ScheduleRecord,
 }
 
 /// All recurring tasks.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(super) struct ManySchedules {
+pub(in crate::http) struct ManySchedules {
     schedules: Vec<ScheduleRecord>,
 }
 
@@ -113,7 +113,7 @@ pub(super) struct ManySchedules {
 /// ran happen once, late.
 #[utoipa::path(put, path = "/api/v1/schedules/{name}", operation_id = "put_schedule", tag = "schedules", params(("name" = String, Path)), request_body = PutSchedule,
     responses((status = 200, description = "As asked", body = OneSchedule), (status = 422, description = "A field is wrong", body = Problem)))]
-pub(super) async fn put(
+pub(in crate::http) async fn put(
     State(site): State<Site>,
     caller: Caller,
     Named(name): Named,
@@ -151,7 +151,7 @@ pub(super) async fn put(
 /// List the recurring tasks by name.
 #[utoipa::path(get, path = "/api/v1/schedules", operation_id = "list_schedules", tag = "schedules",
     responses((status = 200, description = "As asked", body = ManySchedules)))]
-pub(super) async fn list(State(site): State<Site>) -> Result<Out<ManySchedules>, Problem> {
+pub(in crate::http) async fn list(State(site): State<Site>) -> Result<Out<ManySchedules>, Problem> {
     let schedules = schedules::list(site.store.pool(), "").await?;
     Ok(Out(ManySchedules { schedules: schedules.into_iter().map(ScheduleRecord::from).collect() }))
 }
@@ -159,7 +159,7 @@ pub(super) async fn list(State(site): State<Site>) -> Result<Out<ManySchedules>,
 /// Read one recurring task.
 #[utoipa::path(get, path = "/api/v1/schedules/{name}", operation_id = "read_schedule", tag = "schedules", params(("name" = String, Path)),
     responses((status = 200, description = "As asked", body = OneSchedule), (status = 404, description = "Not found", body = Problem)))]
-pub(super) async fn read(State(site): State<Site>, Named(name): Named) -> Result<Out<OneSchedule>, Problem> {
+pub(in crate::http) async fn read(State(site): State<Site>, Named(name): Named) -> Result<Out<OneSchedule>, Problem> {
     let schedule = schedules::one(site.store.pool(), &name).await?.ok_or(WriteError::NoSchedule(name))?;
     Ok(Out(OneSchedule { schedule: schedule.into() }))
 }
@@ -167,7 +167,7 @@ pub(super) async fn read(State(site): State<Site>, Named(name): Named) -> Result
 /// Keep a recurring task from firing.
 #[utoipa::path(post, path = "/api/v1/schedules/{name}/pause", operation_id = "pause_schedule", tag = "schedules", params(("name" = String, Path)),
     responses((status = 200, description = "As asked", body = OneSchedule), (status = 404, description = "Not found", body = Problem)))]
-pub(super) async fn pause(
+pub(in crate::http) async fn pause(
     State(site): State<Site>,
     caller: Caller,
     Named(name): Named,
@@ -178,7 +178,7 @@ pub(super) async fn pause(
 /// Let a recurring task fire again, from now on.
 #[utoipa::path(post, path = "/api/v1/schedules/{name}/resume", operation_id = "resume_schedule", tag = "schedules", params(("name" = String, Path)),
     responses((status = 200, description = "As asked", body = OneSchedule), (status = 404, description = "Not found", body = Problem)))]
-pub(super) async fn resume(
+pub(in crate::http) async fn resume(
     State(site): State<Site>,
     caller: Caller,
     Named(name): Named,
@@ -189,7 +189,7 @@ pub(super) async fn resume(
 /// Remove a recurring task. The tasks it created stay.
 #[utoipa::path(delete, path = "/api/v1/schedules/{name}", operation_id = "delete_schedule", tag = "schedules", params(("name" = String, Path)),
     responses((status = 204, description = "Done"), (status = 404, description = "Not found", body = Problem)))]
-pub(super) async fn delete(
+pub(in crate::http) async fn delete(
     State(site): State<Site>,
     caller: Caller,
     Named(name): Named,

@@ -37,7 +37,7 @@ const MAX_EVENTS: i64 = 1_000;
 /// nothing is created (200 when that holds for all).
 #[utoipa::path(post, path = "/api/v1/tasks", tag = "tasks", request_body = CreateTask,
     responses((status = 201, description = "Created", body = OneTask), (status = 200, description = "As asked", body = OneTask), (status = 422, description = "A field is wrong", body = Problem)))]
-pub(super) async fn create(
+pub(in crate::http) async fn create(
     State(site): State<Site>,
     _: Caller,
     OneOrMany { items, single }: OneOrMany<CreateTask>,
@@ -68,7 +68,7 @@ pub(super) async fn create(
         ("limit" = Option<i64>, Query, minimum = 1, maximum = 200), ("cursor" = Option<String>, Query),
     ),
     responses((status = 200, description = "As asked", body = ManyTasks), (status = 400, description = "A parameter is wrong", body = Problem)))]
-pub(super) async fn list(
+pub(in crate::http) async fn list(
     State(site): State<Site>,
     Query(pairs): Query<Vec<(String, String)>>,
 ) -> Result<Out<ManyTasks>, Problem> {
@@ -84,7 +84,7 @@ pub(super) async fn list(
 
 /// A task, and why it does not move.
 #[derive(Debug, serde::Serialize, utoipa::ToSchema)]
-pub(super) struct TaskAndVerdict {
+pub(in crate::http) struct TaskAndVerdict {
     task: TaskRecord,
     /// How it stands, and why.
     #[serde(flatten)]
@@ -94,7 +94,7 @@ pub(super) struct TaskAndVerdict {
 /// Read one task, with its payload and result, and why it does not move.
 #[utoipa::path(get, path = "/api/v1/tasks/{id}", tag = "tasks", params(("id" = Uuid, Path)),
     responses((status = 200, description = "As asked", body = TaskAndVerdict), (status = 404, description = "Not found", body = Problem)))]
-pub(super) async fn read(State(site): State<Site>, Id(id): Id) -> Result<Out<TaskAndVerdict>, Problem> {
+pub(in crate::http) async fn read(State(site): State<Site>, Id(id): Id) -> Result<Out<TaskAndVerdict>, Problem> {
     let task = search::task(site.store.pool(), id).await?.ok_or(WriteError::NoTask(id))?;
     let waits = task.status == Status::Blocked && !task.depends_on.is_empty();
     let open = if waits { search::open_dependencies(site.store.pool(), id).await? } else { Vec::new() };
@@ -105,7 +105,11 @@ pub(super) async fn read(State(site): State<Site>, Id(id): Id) -> Result<Out<Tas
 /// Remove a task. Its events stay in the log.
 #[utoipa::path(delete, path = "/api/v1/tasks/{id}", tag = "tasks", params(("id" = Uuid, Path)),
     responses((status = 204, description = "Done"), (status = 404, description = "Not found", body = Problem)))]
-pub(super) async fn delete(State(site): State<Site>, caller: Caller, Id(id): Id) -> Result<StatusCode, Problem> {
+pub(in crate::http) async fn delete(
+    State(site): State<Site>,
+    caller: Caller,
+    Id(id): Id,
+) -> Result<StatusCode, Problem> {
     change(&site, id, transition::Command::Delete, &caller).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -113,7 +117,7 @@ pub(super) async fn delete(State(site): State<Site>, caller: Caller, Id(id): Id)
 /// Why a task is stopped.
 #[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Cancel {
+pub(in crate::http) struct Cancel {
     /// For people.
     #[schema(value_type = Option<String>, max_length = 500)]
     reason: Option<Text<500>>,
@@ -122,7 +126,7 @@ pub(super) struct Cancel {
 /// Stop a task that has not finished. A worker that has it learns so at its next report or heartbeat.
 #[utoipa::path(post, path = "/api/v1/tasks/{id}/cancel", tag = "tasks", params(("id" = Uuid, Path)), request_body = Option<Cancel>,
     responses((status = 200, description = "As asked", body = OneTask), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Not possible in its state", body = Problem)))]
-pub(super) async fn cancel(
+pub(in crate::http) async fn cancel(
     State(site): State<Site>,
     caller: Caller,
     Id(id): Id,
@@ -136,7 +140,11 @@ pub(super) async fn cancel(
 /// Run a finished task again.
 #[utoipa::path(post, path = "/api/v1/tasks/{id}/retry", tag = "tasks", params(("id" = Uuid, Path)),
     responses((status = 200, description = "As asked", body = OneTask), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Not possible in its state", body = Problem)))]
-pub(super) async fn retry(State(site): State<Site>, caller: Caller, Id(id): Id) -> Result<Out<OneTask>, Problem> {
+pub(in crate::http) async fn retry(
+    State(site): State<Site>,
+    caller: Caller,
+    Id(id): Id,
+) -> Result<Out<OneTask>, Problem> {
     let task = change(&site, id, transition::Command::Retry, &caller).await?;
     Ok(Out(OneTask { task: task.into() }))
 }
@@ -144,8 +152,8 @@ pub(super) async fn retry(State(site): State<Site>, caller: Caller, Id(id): Id) 
 /// The newest events of a task, oldest first: the bytes of the stream, in an array.
 #[utoipa::path(get, path = "/api/v1/tasks/{id}/events", operation_id = "task_events", tag = "tasks", params(("id" = Uuid, Path)),
     responses((status = 200, description = "As asked", body = Vec<Object>)))]
-pub(super) async fn events(State(site): State<Site>, Id(id): Id) -> Result<Response, Problem> {
-    let events = log::of_task(site.store.pool(), site.subscriptions.epoch(), id, MAX_EVENTS).await?;
+pub(in crate::http) async fn events(State(site): State<Site>, Id(id): Id) -> Result<Response, Problem> {
+    let events = log::of_task(site.store.pool(), site.subscriptions.epoch(), id, (i64::MAX, MAX_EVENTS)).await?;
     let bodies: Vec<_> = events.iter().map(|recorded| recorded.json.as_str()).collect();
     let body = format!("[{}]", bodies.join(","));
     Ok(([(header::CONTENT_TYPE, "application/json")], Body::from(body)).into_response())
@@ -169,7 +177,7 @@ pub(in crate::http) async fn change(
 }
 
 /// An answer that does not belong to the command. It cannot happen; should it, it is said and not hidden.
-pub(super) fn unexpected(answer: &Answer) -> Problem {
+pub(in crate::http) fn unexpected(answer: &Answer) -> Problem {
     tracing::error!(?answer, "the writer gave an answer of another kind");
     Problem::new(
         StatusCode::INTERNAL_SERVER_ERROR,

@@ -28,7 +28,7 @@ const MAX_LIST: usize = 64;
 /// A worker that comes.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct RegisterWorker {
+pub(in crate::http) struct RegisterWorker {
     /// Its name for people.
     #[schema(value_type = String, max_length = 128)]
     name: Name,
@@ -55,7 +55,7 @@ pub(super) struct RegisterWorker {
 /// A connector as its worker sees it.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ConnectorInput {
+pub(in crate::http) struct ConnectorInput {
     #[schema(value_type = String, max_length = 128)]
     connector_id: Name,
     #[serde(default = "idle")]
@@ -71,7 +71,7 @@ const fn idle() -> ConnectorStatus {
 
 /// What a worker needs to know.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(super) struct Registered {
+pub(in crate::http) struct Registered {
     worker: WorkerRecord,
     /// Send a heartbeat this often.
     heartbeat_seconds: u32,
@@ -82,7 +82,7 @@ pub(super) struct Registered {
 /// Make a worker known. It gets an id for everything that follows.
 #[utoipa::path(post, path = "/api/v1/workers", tag = "workers", request_body = RegisterWorker,
     responses((status = 201, description = "Created", body = Registered), (status = 422, description = "A field is wrong", body = Problem)))]
-pub(super) async fn register(
+pub(in crate::http) async fn register(
     State(site): State<Site>,
     _: Caller,
     Json(input): Json<RegisterWorker>,
@@ -157,13 +157,13 @@ fn reports(connectors: Vec<ConnectorInput>) -> Result<Vec<ConnectorReport>, Prob
 
 /// All workers on the board.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(super) struct ManyWorkers {
+pub(in crate::http) struct ManyWorkers {
     workers: Vec<WorkerRecord>,
 }
 
 /// List the workers that are online, and the last that have gone.
 #[utoipa::path(get, path = "/api/v1/workers", operation_id = "list_workers", tag = "workers", responses((status = 200, description = "As asked", body = ManyWorkers)))]
-pub(super) async fn list(State(site): State<Site>) -> Out<ManyWorkers> {
+pub(in crate::http) async fn list(State(site): State<Site>) -> Out<ManyWorkers> {
     let board = feed::read(&site.board);
     let record = |(id, seen): (&Uuid, &crate::board::workers::Seen)| WorkerRecord {
         id: *id,
@@ -182,7 +182,7 @@ pub(super) async fn list(State(site): State<Site>) -> Out<ManyWorkers> {
 /// A sign of life.
 #[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct HeartbeatInput {
+pub(in crate::http) struct HeartbeatInput {
     /// What it does; `stopped` and `lost` cannot be reported (leave with DELETE).
     status: Option<WorkerStatus>,
     /// Connectors that changed, or all of them.
@@ -198,7 +198,7 @@ pub(super) struct HeartbeatInput {
 /// A task that a worker works on.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct HeldTask {
+pub(in crate::http) struct HeldTask {
     task_id: Uuid,
     attempt: u32,
     progress: Option<ProgressFields>,
@@ -206,7 +206,7 @@ pub(super) struct HeldTask {
 
 /// What a worker learns from its heartbeat.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(super) struct Beat {
+pub(in crate::http) struct Beat {
     /// Tasks to stop working on: cancelled, or no longer its own.
     cancelled: Vec<Uuid>,
 }
@@ -214,7 +214,7 @@ pub(super) struct Beat {
 /// Tell that a worker lives and what it works on; extends its leases.
 #[utoipa::path(post, path = "/api/v1/workers/{id}/heartbeat", tag = "workers", params(("id" = Uuid, Path)), request_body = HeartbeatInput,
     responses((status = 200, description = "As asked", body = Beat), (status = 404, description = "Not found", body = Problem)))]
-pub(super) async fn heartbeat(
+pub(in crate::http) async fn heartbeat(
     State(site): State<Site>,
     _: Caller,
     Id(worker_id): Id,
@@ -253,7 +253,11 @@ pub(super) async fn heartbeat(
 /// The worker leaves. What it still holds goes back to its queues.
 #[utoipa::path(delete, path = "/api/v1/workers/{id}", tag = "workers", params(("id" = Uuid, Path)),
     responses((status = 204, description = "Done"), (status = 404, description = "Not found", body = Problem)))]
-pub(super) async fn leave(State(site): State<Site>, _: Caller, Id(worker_id): Id) -> Result<StatusCode, Problem> {
+pub(in crate::http) async fn leave(
+    State(site): State<Site>,
+    _: Caller,
+    Id(worker_id): Id,
+) -> Result<StatusCode, Problem> {
     site.writer.write(Command::Leave(worker_id)).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -38,9 +38,9 @@ impl Task {
             ..settled.clone()
         };
         if matches!(settled.status, Status::Pending | Status::Scheduled) {
-            return (settled.clone(), create(settled));
+            return (settled.clone(), create(&settled));
         }
-        let mut steps = create(begun.clone());
+        let mut steps = create(&begun);
         steps.truncate(1);
         steps.extend(begun.steps_to(&settled, now));
         (settled, steps)

@@ -32,7 +32,7 @@ impl Batch<'_> {
             let sum = self.dependencies(task.on_dependency_failure, &task.depends_on, Some(Status::Pending));
             let created = task.clone().into_task(inherited.as_ref(), sum != Dependencies::Done, self.now);
             self.add(created.clone());
-            self.record_steps(&transition::create(created.clone()), None);
+            self.record_steps(&transition::create(&created), None);
             self.keys.extend(key.map(|key| (key, task.id)));
             tasks.push((created, true));
         }

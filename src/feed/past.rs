@@ -1,0 +1,125 @@
+//! The board as it was: from the checkpoint before a position, folded forward. A few boards are kept, so that going on
+//! from one costs only the events in between.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, RwLock},
+};
+
+use tokio::sync::Mutex;
+
+use super::SharedBoard;
+use crate::{
+    board::{self, Board},
+    clock::Time,
+    event::envelope::Epoch,
+    store::{Store, checkpoints, log},
+};
+
+/// Boards kept.
+const KEEP: usize = 8;
+/// Events folded for one look at the most: about a second.
+const MOST: i64 = 250_000;
+
+/// Where in the past.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// The last event that had happened.
+    pub position: i64,
+    /// The time.
+    pub time: Time,
+}
+
+/// Why the board cannot be shown as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum PastError {
+    /// It was before the oldest event that is kept.
+    #[error("the log does not reach back so far; the oldest event it holds is at position {0}")]
+    TooOld(i64),
+    /// No checkpoint is near.
+    #[error("no checkpoint of the board is near enough to that moment; try one closer to position {0}")]
+    TooFar(i64),
+    /// The database does not answer.
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+}
+
+/// Boards of the past. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Past {
+    store: Store,
+    epoch: Epoch,
+    /// The last used is the last. One at a time folds: two cores carry no more beside the present.
+    boards: Arc<Mutex<VecDeque<Board>>>,
+}
+
+impl Past {
+    /// Nothing is read yet.
+    #[must_use]
+    pub fn new(store: Store, epoch: Epoch) -> Self {
+        Self { store, epoch, boards: Arc::default() }
+    }
+
+    /// The moment of a position; nothing when the log does not hold it.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn at_position(&self, position: i64) -> sqlx::Result<Option<Moment>> {
+        let recorded = log::at(self.store.pool(), self.epoch, position).await?;
+        Ok(recorded.map(|recorded| Moment { position, time: recorded.event.ts }))
+    }
+
+    /// The moment of a time.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn at_time(&self, time: Time) -> sqlx::Result<Moment> {
+        Ok(Moment { position: log::position_before(self.store.pool(), time, true).await?, time })
+    }
+
+    /// The board as it was after a position.
+    ///
+    /// # Errors
+    /// When the log or the checkpoints do not reach there, or the database does not answer.
+    pub async fn board(&self, position: i64) -> Result<SharedBoard, PastError> {
+        let mut boards = self.boards.lock().await;
+        let known = boards.iter().enumerate().filter(|(_, board)| board.position <= position);
+        let nearest = known.max_by_key(|(_, board)| board.position).map(|(index, _)| index);
+        let mut board = nearest.map(|index| boards[index].clone()).unwrap_or_default();
+        let checkpoint = checkpoints::newest(self.store.pool(), board::VERSION, position).await?;
+        if let Some(checkpoint) = checkpoint.filter(|checkpoint| checkpoint.position > board.position) {
+            board = serde_json::from_str(&checkpoint.body).map_err(|error| sqlx::Error::Decode(error.into()))?;
+        }
+        let oldest = log::ends(self.store.pool()).await?.oldest;
+        if board.position + 1 < oldest {
+            return Err(PastError::TooOld(oldest));
+        }
+        if position - board.position > MOST {
+            return Err(PastError::TooFar(board.position));
+        }
+        self.fold(&mut board, position).await?;
+        // Playing goes on from the board it just had; that one is needed no more.
+        if let Some(index) = nearest.filter(|index| board.position - boards[*index].position < 10_000) {
+            boards.remove(index);
+        }
+        boards.push_back(board.clone());
+        if boards.len() > KEEP {
+            boards.pop_front();
+        }
+        Ok(Arc::new(RwLock::new(board)))
+    }
+
+    async fn fold(&self, board: &mut Board, position: i64) -> Result<(), PastError> {
+        while board.position < position {
+            let page = log::page(self.store.pool(), self.epoch, board.position).await?;
+            let before = board.position;
+            for recorded in page.iter().take_while(|recorded| recorded.id.position <= position) {
+                board.apply(&recorded.event).map_err(|error| PastError::TooOld(error.got))?;
+            }
+            if board.position == before {
+                return Err(PastError::TooOld(position));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,177 @@
+//! One action on many tasks: a preview first, then it is done.
+
+use askama::Template;
+use axum::{
+    extract::{Query, State},
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse, Redirect, Response},
+};
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::{As, Fields, Sent, bulk, failure, field, fields, input, object, plain};
+use crate::{
+    http::{caller::Caller, input::Id, problem::Problem, query, site::Site},
+    model::Task,
+    page::format,
+    store::search::{self, TaskQuery},
+};
+
+/// Parameters that are no filters.
+const OWN: [&str; 9] =
+    ["action", "ids", "pace_per_second", "reason", "priority_new", "queue_new", "assignee", "confirm", "from"];
+/// Tasks shown as examples.
+const EXAMPLES: i64 = 10;
+/// Tasks counted at the most.
+const COUNTED: i64 = 100_000;
+
+#[derive(Template)]
+#[template(path = "bulk_preview.html")]
+struct Preview {
+    action: String,
+    verb: &'static str,
+    ids: Vec<String>,
+    filters: Fields,
+    /// How many tasks, in words.
+    tasks: String,
+    is_empty: bool,
+    unfit: usize,
+    examples: Vec<Task>,
+}
+
+#[derive(Template)]
+#[template(path = "bulk_done.html")]
+struct Done {
+    succeeded: u64,
+    /// Some could not be done.
+    failed: Option<u64>,
+    problems: Vec<(Uuid, String)>,
+}
+
+fn verb(action: &str) -> Result<&'static str, Problem> {
+    match action {
+        "retry" => Ok("Run again"),
+        "cancel" => Ok("Cancel"),
+        "delete" => Ok("Delete"),
+        "edit" => Ok("Change"),
+        _ => {
+            let detail = "must be one of retry, cancel, edit, delete";
+            Err(Problem::field(StatusCode::BAD_REQUEST, "invalid_field", "action", detail))
+        }
+    }
+}
+
+fn in_words(matched: usize, more: bool) -> String {
+    let count = format::count(&(matched as u64));
+    match (matched, more) {
+        (1, false) => "1 task".to_owned(),
+        (_, false) => format!("{count} tasks"),
+        (_, true) => format!("{count} and more tasks"),
+    }
+}
+
+/// Its filters, without what is empty.
+fn filters(fields: &Fields) -> Fields {
+    let is_filter = |name: &str| !OWN.contains(&name) && name != "cursor" && name != "limit";
+    fields.iter().filter(|(name, value)| is_filter(name) && !value.trim().is_empty()).cloned().collect()
+}
+
+fn ids(fields: &Fields) -> Result<Vec<Uuid>, Problem> {
+    let texts = fields.iter().filter(|(name, _)| name == "ids").map(|(_, value)| value);
+    texts
+        .map(|text| Uuid::parse_str(text))
+        .collect::<Result<_, _>>()
+        .map_err(|_| Problem::field(StatusCode::BAD_REQUEST, "invalid_field", "ids", "must be ids of tasks"))
+}
+
+/// Whether the state of a task allows an action.
+fn fits(action: &str, task: &Task) -> bool {
+    match action {
+        "retry" => task.status.is_finished() && task.observed.is_none() && !task.close_when_done,
+        "cancel" => !task.status.is_finished() && task.observed.is_none(),
+        _ => true,
+    }
+}
+
+pub(super) async fn preview(State(site): State<Site>, headers: HeaderMap, Query(pairs): Query<Fields>) -> Response {
+    match try_preview(&site, &pairs).await {
+        Ok(page) => plain(&site, &headers, &format!("{}: preview", page.verb), &page),
+        Err(problem) => failure(&site, &headers, &problem, Some("/tasks".to_owned())),
+    }
+}
+
+async fn try_preview(site: &Site, pairs: &Fields) -> Result<Preview, Problem> {
+    let action = field(pairs, "action").unwrap_or_default().to_owned();
+    let (verb, ids, filters) = (verb(&action)?, ids(pairs)?, filters(pairs));
+    let pool = site.store.pool();
+    let (matched, more, examples, filters) = if !ids.is_empty() {
+        let tasks = search::some(pool, &ids).await?;
+        (tasks.len(), false, tasks, Vec::new())
+    } else if !filters.is_empty() {
+        let query = TaskQuery { limit: COUNTED + 1, ..query::tasks(&filters)? };
+        let found = search::places(pool, &query).await?.len();
+        let examples = search::tasks(pool, &TaskQuery { limit: EXAMPLES, ..query }).await?;
+        let most = usize::try_from(COUNTED).unwrap_or(usize::MAX);
+        (found.min(most), found > most, examples, filters)
+    } else {
+        let detail = "Select tasks in the list, or set a filter: this is not done to all tasks there are.";
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", detail));
+    };
+    let unfit = examples.iter().filter(|task| !fits(&action, task)).count();
+    Ok(Preview {
+        verb,
+        ids: ids.iter().map(Uuid::to_string).collect(),
+        filters,
+        tasks: in_words(matched, more),
+        is_empty: matched == 0,
+        unfit,
+        examples: examples.into_iter().take(usize::try_from(EXAMPLES).unwrap_or_default()).collect(),
+        action,
+    })
+}
+
+pub(super) async fn begin(State(site): State<Site>, headers: HeaderMap, caller: Caller, sent: Sent) -> Response {
+    match try_begin(&site, &caller, sent).await {
+        Ok(bulk::Begun::Each(done)) => {
+            let (succeeded, failed, problems) = done.told();
+            plain(
+                &site,
+                &headers,
+                "Done",
+                &Done { succeeded, failed: Some(failed).filter(|failed| *failed > 0), problems },
+            )
+        }
+        Ok(bulk::Begun::Background(id)) => Redirect::to(&format!("/bulk/{id}")).into_response(),
+        Err(problem) => failure(&site, &headers, &problem, Some("/tasks".to_owned())),
+    }
+}
+
+async fn try_begin(site: &Site, caller: &Caller, sent: Sent) -> Result<bulk::Begun, Problem> {
+    let fields = fields(sent)?;
+    let action = field(&fields, "action").unwrap_or_default();
+    verb(action)?;
+    if action == "delete" && field(&fields, "confirm") != Some("delete") {
+        let detail = "must be the word delete: what is deleted does not come back";
+        return Err(Problem::field(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", "confirm", detail));
+    }
+    let mut wanted = object(&fields, &[("action", As::Text), ("reason", As::Text), ("assignee", As::Text)], false)?;
+    for (ours, theirs, kind) in [("priority_new", "priority", As::Number), ("queue_new", "queue", As::Text)] {
+        if let Some(value) = object(&fields, &[(ours, kind)], false)?.remove(ours) {
+            wanted.insert(theirs.to_owned(), value);
+        }
+    }
+    let ids = ids(&fields)?;
+    if ids.is_empty() {
+        let filter: Map<_, _> = filters(&fields).into_iter().map(|(name, value)| (name, Value::from(value))).collect();
+        wanted.insert("filter".to_owned(), Value::Object(filter));
+        wanted.extend(object(&fields, &[("pace_per_second", As::Number)], false)?);
+    } else {
+        wanted.insert("ids".to_owned(), ids.iter().map(|id| Value::from(id.to_string())).collect());
+    }
+    bulk::do_it(site, caller, &input::<bulk::BulkInput>(wanted)?.0).await
+}
+
+pub(super) async fn stop(State(site): State<Site>, headers: HeaderMap, caller: Caller, Id(id): Id) -> Response {
+    let done = bulk::cancel(State(site.clone()), caller, Id(id)).await;
+    super::then(&site, &headers, done, &format!("/bulk/{id}"))
+}

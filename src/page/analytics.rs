@@ -1,0 +1,105 @@
+//! Analytics: throughput, waits, runs, errors and depth over the last hour, day or week.
+
+use askama::Template;
+
+use super::{
+    Content, PageError, Params, View,
+    chart::{Chart, Series},
+    format,
+};
+use crate::{
+    board::history::{Range, Slot},
+    clock::Time,
+    feed,
+};
+
+#[derive(Template)]
+#[template(path = "analytics.html")]
+struct Analytics {
+    range: Range,
+    ranges: [(Range, String); 3],
+    charts: Vec<Chart>,
+    from: Option<Time>,
+    to: Time,
+    rows: Vec<Row>,
+    quiet: usize,
+}
+
+struct Row {
+    begins: Time,
+    slot: Slot,
+}
+
+/// Bad values of `range`.
+pub(super) fn check_range(text: &str) -> Result<(), String> {
+    parse(text).map(|_| ()).ok_or_else(|| "must be one of 1h, 24h, 7d".to_owned())
+}
+
+fn parse(text: &str) -> Option<Range> {
+    Range::ALL.into_iter().find(|range| range.as_str() == text)
+}
+
+const THROUGHPUT: [Series; 3] = [
+    ("created", "quiet", |slot, seconds| Some(slot.tally.created as f64 / seconds)),
+    ("completed", "good", |slot, seconds| Some(slot.tally.completed as f64 / seconds)),
+    ("failed attempts", "bad", |slot, seconds| Some((slot.tally.failed + slot.tally.retried) as f64 / seconds)),
+];
+const WAITS: [Series; 3] = [
+    ("half", "good", |slot, _| slot.waits.percentile(50).map(|ms| ms as f64)),
+    ("95 of 100", "busy", |slot, _| slot.waits.percentile(95).map(|ms| ms as f64)),
+    ("99 of 100", "warn", |slot, _| slot.waits.percentile(99).map(|ms| ms as f64)),
+];
+const RUNS: [Series; 3] = [
+    ("half", "good", |slot, _| slot.runs.percentile(50).map(|ms| ms as f64)),
+    ("95 of 100", "busy", |slot, _| slot.runs.percentile(95).map(|ms| ms as f64)),
+    ("99 of 100", "warn", |slot, _| slot.runs.percentile(99).map(|ms| ms as f64)),
+];
+const ERRORS: [Series; 1] = [("of attempts that ended", "bad", |slot, _| {
+    let ended = slot.tally.completed + slot.tally.failed + slot.tally.retried;
+    (ended > 0).then(|| slot.tally.error_percent())
+})];
+const DEPTH: [Series; 1] = [("at most at once", "busy", |slot, _| Some(slot.most_waiting as f64))];
+
+fn milliseconds(ms: f64) -> String {
+    format::milliseconds(ms)
+}
+
+pub(super) fn render(view: &View, params: &Params) -> Result<Content, PageError> {
+    let now = view.now();
+    let range = params.own("range").and_then(parse).unwrap_or_default();
+    let slots = feed::read(&view.board).history.over(range, now);
+    let seconds = range.slot_seconds() as f64;
+    // The slot that is not over yet would always look like a fall.
+    let over = &slots[..slots.len() - 1];
+    let whole = (over, seconds);
+    let charts = vec![
+        Chart::new(("throughput", "Throughput"), whole, &THROUGHPUT, |value| format!("{value:.1} per s")),
+        Chart::new(("waits", "Wait until claimed"), whole, &WAITS, milliseconds),
+        Chart::new(("runs", "Time of an attempt"), whole, &RUNS, milliseconds),
+        Chart::new(("errors", "Error rate"), whole, &ERRORS, |value| format!("{value:.1} %")),
+        Chart::new(("depth", "Waiting tasks"), whole, &DEPTH, |value| format!("{value:.0}")),
+    ];
+    let rest = params.without(&["range"]);
+    let url = |range: Range| {
+        let mut pairs = rest.clone();
+        pairs.push(("range".to_owned(), range.as_str().to_owned()));
+        format!("/analytics?{}", format::query(&pairs))
+    };
+    let is_quiet = |slot: &Slot| slot.tally == crate::board::rates::Tally::default() && slot.most_waiting == 0;
+    let begun = over.iter().rev().filter(|slot| !is_quiet(slot));
+    let rows: Vec<_> = begun.filter_map(|slot| Some(Row { begins: slot.begins(range)?, slot: slot.clone() })).collect();
+    let page = Analytics {
+        range,
+        ranges: Range::ALL.map(|range| (range, url(range))),
+        charts,
+        from: over.first().and_then(|slot| slot.begins(range)),
+        to: slots.last().and_then(|slot| slot.begins(range)).unwrap_or(now),
+        quiet: over.len() - rows.len(),
+        rows,
+    };
+    Content::new("Analytics", &page)
+}
+
+fn ms(percentile: Option<u64>) -> String {
+    percentile.map_or_else(|| "–".to_owned(), |ms| format::duration(&ms))
+}

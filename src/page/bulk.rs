@@ -1,0 +1,41 @@
+//! One action in the background: how it goes.
+
+use askama::Template;
+
+use super::{Content, PageError, Params, View};
+use crate::{
+    model::bulk::BulkAction,
+    store::bulk::{self, Bulk, BulkState},
+};
+
+#[derive(Template)]
+#[template(path = "bulk.html")]
+struct BulkPage {
+    bulk: Bulk,
+}
+
+pub(super) async fn render(view: &View, params: &Params) -> Result<Content, PageError> {
+    let missing = || PageError::NotFound("There is no such action. It may have been removed for its age.".to_owned());
+    let id = params.id.ok_or_else(missing)?;
+    let bulk = bulk::one(view.store.pool(), id).await?.ok_or_else(missing)?;
+    Content::new(format!("({}) {}", state(&bulk.state).2, verb(&bulk.action)), &BulkPage { bulk })
+}
+
+/// What is done, in words.
+pub(super) const fn verb(action: &BulkAction) -> &'static str {
+    match action {
+        BulkAction::Cancel { .. } => "Cancel tasks",
+        BulkAction::Retry => "Run tasks again",
+        BulkAction::Delete => "Delete tasks",
+        BulkAction::Edit { .. } => "Change tasks",
+    }
+}
+
+/// How its state looks.
+const fn state(state: &BulkState) -> (&'static str, &'static str, &'static str) {
+    match state {
+        BulkState::Running => ("busy", "▶", "running"),
+        BulkState::Done => ("good", "✓", "done"),
+        BulkState::Cancelled => ("quiet", "■", "cancelled"),
+    }
+}

@@ -1,0 +1,138 @@
+//! Charts, drawn here: lines in SVG without scripts. Each has its figures in a table beside it.
+
+use crate::{
+    board::{
+        Board,
+        history::{Range, Slot},
+        rates::Tally,
+    },
+    clock::Time,
+};
+
+/// A small line without axes.
+#[derive(Debug)]
+pub struct Sparkline {
+    /// In a box of 120 × 32.
+    pub points: String,
+    /// What it shows, in words.
+    pub sentence: String,
+}
+
+impl Sparkline {
+    /// A line through values, oldest first.
+    #[must_use]
+    pub fn new(values: &[u64], sentence: String) -> Self {
+        let values: Vec<_> = values.iter().map(|value| Some(*value as f64)).collect();
+        let top = values.iter().flatten().copied().fold(1.0, f64::max);
+        Self { points: lines(&values, top, 120.0, 31.0).join(" "), sentence }
+    }
+
+    /// The last hour by minutes, without the one that is not over.
+    #[must_use]
+    pub fn of_hour(board: &Board, now: Time, what: &str, count: fn(&Tally) -> u64) -> Self {
+        let slots = board.history.over(Range::Hour, now);
+        let values: Vec<_> = slots[..slots.len() - 1].iter().map(|slot| count(&slot.tally)).collect();
+        let (sum, top) = (values.iter().sum::<u64>(), values.iter().max().copied().unwrap_or_default());
+        Self::new(&values, format!("{sum} {what} in the last hour, at most {top} a minute"))
+    }
+}
+
+/// One line of a chart.
+#[derive(Debug)]
+pub struct Line {
+    /// What it shows.
+    pub name: &'static str,
+    /// Its look; also told by its dashes.
+    pub tone: &'static str,
+    /// Pieces, broken where there was nothing to measure.
+    pub pieces: Vec<String>,
+    /// The last value, with its unit.
+    pub last: String,
+}
+
+/// A chart over time.
+#[derive(Debug)]
+pub struct Chart {
+    /// Unique on the page.
+    pub id: &'static str,
+    /// What it shows.
+    pub title: &'static str,
+    /// The value at its upper edge, with its unit.
+    pub top: String,
+    /// Its lines.
+    pub lines: Vec<Line>,
+    /// What it shows, in words.
+    pub sentence: String,
+}
+
+/// Width of a chart's box.
+const WIDTH: f64 = 600.0;
+/// Height of a chart's box.
+const HEIGHT: f64 = 140.0;
+
+/// A series: its name, its look, its value in a slot.
+pub type Series = (&'static str, &'static str, fn(&Slot, f64) -> Option<f64>);
+
+impl Chart {
+    /// A chart of some series over slots of `seconds` each; `words` writes a value.
+    #[must_use]
+    pub fn new(
+        (id, title): (&'static str, &'static str),
+        (slots, seconds): (&[Slot], f64),
+        series: &[Series],
+        words: fn(f64) -> String,
+    ) -> Self {
+        let values: Vec<Vec<_>> =
+            series.iter().map(|(_, _, value)| slots.iter().map(|slot| value(slot, seconds)).collect()).collect();
+        let top = values.iter().flatten().flatten().copied().fold(0.0, f64::max);
+        let scale = if top > 0.0 { top } else { 1.0 };
+        let last = |values: &[Option<f64>]| values.iter().rev().flatten().next().copied();
+        let lines: Vec<_> = series
+            .iter()
+            .zip(&values)
+            .map(|((name, tone, _), values)| Line {
+                name,
+                tone,
+                pieces: lines(values, scale, WIDTH, HEIGHT - 1.0),
+                last: last(values).map_or_else(|| "–".to_owned(), words),
+            })
+            .collect();
+        let told: Vec<_> = lines.iter().map(|line| format!("{} {} at the end", line.name, line.last)).collect();
+        let sentence = format!("{title}: at most {}; {}", words(top), told.join(", "));
+        Self { id, title, top: words(top), lines, sentence }
+    }
+}
+
+/// Points of the pieces of a line in a box, with one unit of room above and below.
+fn lines(values: &[Option<f64>], top: f64, width: f64, height: f64) -> Vec<String> {
+    let step = width / values.len().saturating_sub(1).max(1) as f64;
+    let mut pieces: Vec<Vec<String>> = Vec::new();
+    let mut is_open = false;
+    for (index, value) in values.iter().enumerate() {
+        let Some(value) = value else {
+            is_open = false;
+            continue;
+        };
+        if !is_open {
+            pieces.push(Vec::new());
+            is_open = true;
+        }
+        let point = format!("{:.0},{:.1}", index as f64 * step, height - value * (height - 1.0) / top);
+        pieces.last_mut().into_iter().for_each(|piece| piece.push(point.clone()));
+    }
+    // A single point is no line: it is drawn as a dot, which a line to itself with round ends is.
+    let whole =
+        |piece: Vec<String>| if piece.len() == 1 { [&piece[0][..], &piece[0]].join(" ") } else { piece.join(" ") };
+    pieces.into_iter().map(whole).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_breaks_where_nothing_was_measured() {
+        let values = [Some(0.0), Some(10.0), None, Some(5.0)];
+        assert_eq!(lines(&values, 10.0, 300.0, 31.0), ["0,31.0 100,1.0", "300,16.0 300,16.0"]);
+    }
+}

@@ -1,0 +1,70 @@
+//! Failures in groups of those that are alike: how many, since when, where, and the way to retry a group.
+
+use askama::Template;
+use chrono::TimeDelta;
+use uuid::Uuid;
+
+use super::{Content, PageError, Params, View, chart::Sparkline, format};
+use crate::{board::failures::Group, clock::Time, feed, model::Name};
+
+/// Groups shown.
+const SHOWN: usize = 50;
+/// A group is new for so long.
+const NEW: TimeDelta = TimeDelta::minutes(15);
+
+#[derive(Template)]
+#[template(path = "failures.html")]
+struct Failures {
+    groups: Vec<Row>,
+    more: usize,
+    open: u64,
+    failed: u64,
+    shows_all: bool,
+    is_past: bool,
+}
+
+struct Row {
+    fingerprint: Name,
+    group: Group,
+    is_new: bool,
+    spark: Sparkline,
+    workers: Vec<(Uuid, String)>,
+}
+
+/// Bad values of `show`.
+pub(super) fn check_show(text: &str) -> Result<(), String> {
+    if text == "all" { Ok(()) } else { Err("must be all, or left out".to_owned()) }
+}
+
+pub(super) fn render(view: &View, params: &Params) -> Result<Content, PageError> {
+    let now = view.now();
+    let shows_all = params.own("show").is_some();
+    let (mut groups, failed) = {
+        let board = feed::read(&view.board);
+        let found = board.failures.0.iter().filter(|(_, group)| shows_all || group.open > 0);
+        let named = |id: &Uuid| {
+            let name = board.workers.0.get(id).map(|seen| seen.name.to_string());
+            (*id, name.unwrap_or_else(|| format::short(id)))
+        };
+        let row = |(fingerprint, group): (&Name, &Group)| Row {
+            fingerprint: fingerprint.clone(),
+            is_new: group.first_seen_at > now - NEW,
+            spark: spark(group, now),
+            workers: group.workers.iter().map(named).collect(),
+            group: group.clone(),
+        };
+        (found.map(row).collect::<Vec<_>>(), board.count(crate::model::Status::Failed))
+    };
+    groups.sort_by_key(|row| (std::cmp::Reverse(row.group.last_seen_at), row.fingerprint.clone()));
+    let open: u64 = groups.iter().map(|row| row.group.open).sum();
+    let more = groups.len().saturating_sub(SHOWN);
+    groups.truncate(SHOWN);
+    let title = if failed > 0 { format!("({failed} failed) Failures") } else { "Failures".to_owned() };
+    Content::new(title, &Failures { groups, more, open, failed, shows_all, is_past: params.at.is_some() })
+}
+
+fn spark(group: &Group, now: Time) -> Sparkline {
+    let hours = group.last_hours(now);
+    let sum: u64 = hours.iter().sum();
+    Sparkline::new(&hours, format!("{sum} in the last 24 hours"))
+}

@@ -1,0 +1,236 @@
+//! Live pages: one renderer per page that someone follows. It sends what changed, region by region, the same bytes to
+//! all who look.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::{sync::broadcast, time::Instant};
+
+use super::{
+    Page, PageError, Params, View,
+    fragments::{Fragments, Freshness, Key},
+    regions,
+};
+use crate::event::{Filter, frame};
+
+/// A live page is looked at this often even when nothing happens: rates and states fade with time.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// Messages that a viewer may be behind; one that is further gets the whole page.
+const KEEP: usize = 64;
+/// The region that tells a page where its next poll goes. It changes with everything and is not sent alone.
+const REFRESH: &str = "refresh";
+
+/// How often a live page may change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// It is rendered at most this often.
+    pub page: Duration,
+    /// One region of it is sent at most this often; the first change after quiet goes out at once.
+    pub region: Duration,
+}
+
+/// The pages that are followed.
+pub(super) type Shows = Arc<Mutex<HashMap<Key, Arc<Show>>>>;
+
+/// What all viewers of one page have.
+#[derive(Debug)]
+pub(super) struct Show {
+    state: Arc<Mutex<State>>,
+    updates: broadcast::Sender<Update>,
+}
+
+#[derive(Debug)]
+struct State {
+    sequence: u64,
+    html: Arc<str>,
+    position: i64,
+}
+
+/// One message.
+#[derive(Debug, Clone)]
+pub struct Update {
+    sequence: u64,
+    /// Its bytes.
+    pub frame: Bytes,
+    /// Position of the log that it shows.
+    pub position: i64,
+}
+
+/// One viewer's side.
+#[derive(Debug)]
+pub struct Viewer {
+    state: Arc<Mutex<State>>,
+    updates: broadcast::Receiver<Update>,
+    has: Option<u64>,
+}
+
+impl Viewer {
+    /// The next message: the whole page first, and again after too many were missed. Nothing when the page is gone.
+    pub async fn next(&mut self) -> Option<Update> {
+        let Some(has) = self.has else { return Some(self.whole()) };
+        loop {
+            match self.updates.recv().await {
+                Ok(update) if update.sequence <= has => {}
+                Ok(update) if update.sequence == has + 1 => {
+                    self.has = Some(update.sequence);
+                    return Some(update);
+                }
+                Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => return Some(self.whole()),
+                Err(broadcast::error::RecvError::Closed) => return None,
+            }
+        }
+    }
+
+    fn whole(&mut self) -> Update {
+        let state = read(&self.state);
+        let (sequence, html, position) = (state.sequence, state.html.clone(), state.position);
+        drop(state);
+        self.has = Some(sequence);
+        Update { sequence, frame: whole(&html), position }
+    }
+}
+
+/// A whole fragment as a message.
+fn whole(html: &str) -> Bytes {
+    frame::html(&format!("<hx-partial hx-target=\"#page\" hx-swap=\"innerMorph\">{html}</hx-partial>"))
+}
+
+fn read(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Show {
+    fn viewer(&self) -> Viewer {
+        Viewer { updates: self.updates.subscribe(), state: self.state.clone(), has: None }
+    }
+
+    fn send(&self, html: String, frame: Bytes, position: i64) {
+        let mut state = read(&self.state);
+        *state = State { sequence: state.sequence + 1, html: html.into(), position };
+        // Nobody there is no mistake: the renderer ends then.
+        let _ = self.updates.send(Update { sequence: state.sequence, frame, position });
+    }
+}
+
+/// Begins to follow a page. All its viewers share one renderer, which ends with the last of them.
+///
+/// # Errors
+/// When the page cannot be shown.
+pub(super) async fn follow(
+    fragments: &Fragments,
+    view: &View,
+    page: &'static Page,
+    params: &Params,
+) -> Result<Viewer, PageError> {
+    let key = super::fragments::key(page, params);
+    // Rendered before the lock is taken: a slow page must not keep other pages waiting.
+    let first = fragments.get(view, page, params, Freshness::Within(page.pace.region)).await?;
+    let mut shows = fragments.shows.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(show) = shows.get(&key) {
+        return Ok(show.viewer());
+    }
+    let html = std::str::from_utf8(&first.html).unwrap_or_default().into();
+    let state = Arc::new(Mutex::new(State { sequence: 0, html, position: first.position }));
+    let show = Arc::new(Show { state, updates: broadcast::Sender::new(KEEP) });
+    let viewer = show.viewer();
+    shows.insert(key.clone(), show.clone());
+    drop(shows);
+    let (fragments, view, params) = (fragments.clone(), view.clone(), params.clone());
+    let renderer = Renderer { fragments, view, page, params, key, show, sent: HashMap::new() };
+    tokio::spawn(renderer.run());
+    Ok(viewer)
+}
+
+struct Renderer {
+    fragments: Fragments,
+    view: View,
+    page: &'static Page,
+    params: Params,
+    key: Key,
+    show: Arc<Show>,
+    /// When each region was sent last.
+    sent: HashMap<String, Instant>,
+}
+
+impl Renderer {
+    /// Renders at once after quiet, then at the page's pace, as long as someone looks.
+    async fn run(mut self) {
+        let mut feed = self.view.subscriptions.follow(self.view.subscriptions.head(), Filter::default());
+        let mut look_again = Instant::now() + LOOK_AGAIN;
+        while !self.ends(false) {
+            let concerned = tokio::select! {
+                next = feed.next() => match next {
+                    Ok(next) => next.events.iter().any(|published| (self.page.concerned)(&self.params, &published.event)),
+                    Err(_) => {
+                        tokio::time::sleep(LOOK_AGAIN).await;
+                        true
+                    }
+                },
+                () = tokio::time::sleep_until(look_again) => true,
+            };
+            if !concerned {
+                continue;
+            }
+            let rendered = self.fragments.get(&self.view, self.page, &self.params, Freshness::Now).await;
+            let now = Instant::now();
+            look_again = now + LOOK_AGAIN;
+            match rendered {
+                Ok(fragment) => {
+                    let html = std::str::from_utf8(&fragment.html).unwrap_or_default();
+                    if let Some(due) = self.send(html, fragment.position, now) {
+                        look_again = look_again.min(due);
+                    }
+                }
+                Err(PageError::NotFound(_)) => {
+                    self.ends(true);
+                    return;
+                }
+                Err(error) => {
+                    tracing::warn!(page = self.page.name, %error, "a live page could not be rendered; it is tried again");
+                }
+            }
+            tokio::time::sleep(self.page.pace.page).await;
+        }
+    }
+
+    /// Nobody looks any more, or there is nothing to see. Decided while nobody can join.
+    fn ends(&self, is_gone: bool) -> bool {
+        let mut shows = self.fragments.shows.lock().unwrap_or_else(PoisonError::into_inner);
+        let over = is_gone || self.show.updates.receiver_count() == 0;
+        if over {
+            shows.remove(&self.key);
+        }
+        over
+    }
+
+    /// Sends what changed and may be sent; tells when more of it may.
+    fn send(&mut self, html: &str, position: i64, now: Instant) -> Option<Instant> {
+        let shown = read(&self.show.state).html.clone();
+        let pace = self.page.pace.region;
+        let mut due = None;
+        let mut patches = regions::diff(&shown, html, REFRESH);
+        patches.retain(|patch| {
+            let free = self.sent.get(patch.id).map_or(now, |sent| *sent + pace);
+            if free > now {
+                due = Some(due.map_or(free, |due: Instant| due.min(free)));
+            }
+            free <= now
+        });
+        if patches.is_empty() {
+            return due;
+        }
+        self.sent.retain(|_, sent| *sent + pace > now);
+        self.sent.extend(patches.iter().map(|patch| (patch.id.to_owned(), now)));
+        if patches.iter().any(regions::Patch::is_whole) {
+            self.show.send(html.to_owned(), whole(html), position);
+            return None;
+        }
+        let message: String = patches.iter().map(regions::Patch::partials).collect();
+        self.show.send(regions::apply(&shown, &patches), frame::html(&message), position);
+        due
+    }
+}

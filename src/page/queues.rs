@@ -1,0 +1,100 @@
+//! Queues, worst first: why their tasks wait, how fast they are, and the switches.
+
+use askama::Template;
+
+use super::{Content, PageError, Params, View, overview::limit};
+use crate::{
+    board::{
+        Board,
+        queues::{Figures, Queue},
+        verdict::{self, Level, Verdict},
+    },
+    clock::Time,
+    feed,
+    model::{Name, Status, queue::Band},
+};
+
+/// Queues shown; thousands would make the page useless.
+const SHOWN: usize = 100;
+
+#[derive(Template)]
+#[template(path = "queues.html")]
+struct Queues {
+    queues: Vec<Row>,
+    more: usize,
+    is_past: bool,
+}
+
+struct Row {
+    name: Name,
+    verdict: Verdict,
+    waiting: u64,
+    bands: [(&'static str, u64); 3],
+    running: u64,
+    scheduled: u64,
+    retrying: u64,
+    blocked: u64,
+    failed: u64,
+    oldest: Option<Time>,
+    paused_at: Option<Time>,
+    limit: Option<String>,
+    concurrency_limit: Option<u32>,
+    rate_limit: Option<u32>,
+    rate_period_seconds: Option<u32>,
+    /// Running of at most so many: by the queue's limit.
+    utilisation: Option<u64>,
+    workers: usize,
+    figures: Figures,
+}
+
+impl Row {
+    fn of(board: &Board, name: &Name, queue: &Queue, now: Time) -> Self {
+        let running = queue.count(Status::Running);
+        let serving = board.workers.0.values().filter(|worker| worker.status.is_online() && worker.serves(name));
+        Self {
+            name: name.clone(),
+            verdict: verdict::of_queue(board, name, queue, now),
+            waiting: queue.waiting(),
+            bands: [Band::High, Band::Normal, Band::Low].map(|band| (band_words(band), queue.depth_of(band))),
+            running,
+            scheduled: queue.count(Status::Scheduled),
+            retrying: queue.count(Status::Retrying),
+            blocked: queue.count(Status::Blocked),
+            failed: queue.count(Status::Failed),
+            oldest: queue.oldest_enqueued_at.filter(|_| queue.waiting() > 0),
+            paused_at: queue.paused_at,
+            limit: limit(queue),
+            concurrency_limit: queue.concurrency_limit,
+            rate_limit: queue.rate_limit,
+            rate_period_seconds: queue.rate_period_seconds,
+            utilisation: queue.concurrency_limit.map(|most| running * 100 / u64::from(most.max(1))),
+            workers: serving.count(),
+            figures: queue.figures(now),
+        }
+    }
+}
+
+const fn band_words(band: Band) -> &'static str {
+    match band {
+        Band::High => "high",
+        Band::Normal => "normal",
+        Band::Low => "low",
+    }
+}
+
+pub(super) fn render(view: &View, params: &Params) -> Result<Content, PageError> {
+    let now = view.now();
+    let mut queues: Vec<_> = {
+        let board = feed::read(&view.board);
+        board.queues.0.iter().map(|(name, queue)| Row::of(&board, name, queue, now)).collect()
+    };
+    queues.sort_by(|a, b| {
+        let worse = |row: &Row| (std::cmp::Reverse(row.verdict.verdict), std::cmp::Reverse(row.waiting));
+        worse(a).cmp(&worse(b)).then_with(|| a.name.cmp(&b.name))
+    });
+    let bad = queues.iter().filter(|row| row.verdict.verdict != Level::Ok).count();
+    let more = queues.len().saturating_sub(SHOWN);
+    queues.truncate(SHOWN);
+    let title = if bad > 0 { format!("({bad} in trouble) Queues") } else { "Queues".to_owned() };
+    Content::new(title, &Queues { queues, more, is_past: params.at.is_some() })
+}

@@ -1,0 +1,350 @@
+//! The frame around a page: navigation, link state, data age, what the viewer prefers. Not shared between viewers.
+
+use std::{fmt::Write as _, sync::LazyLock};
+
+use askama::Template;
+
+use super::{Fragment, PAGES, Page, PageError, Params, format, table::Filters};
+
+/// Seconds between polls to choose from; 0 is never.
+pub const REFRESHES: [u32; 6] = [2, 5, 10, 30, 60, 0];
+
+/// What a viewer prefers; kept in a cookie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Preferences {
+    /// Colours.
+    pub theme: &'static str,
+    /// How times are written.
+    pub times: &'static str,
+    /// Single keys do something.
+    pub keys: &'static str,
+}
+
+/// What can be preferred: name, values, the first of which is usual.
+pub const CHOICES: [(&str, &[&str]); 3] =
+    [("theme", &["system", "light", "dark"]), ("times", &["relative", "utc", "local"]), ("keys", &["on", "off"])];
+
+impl Default for Preferences {
+    fn default() -> Self {
+        Self { theme: CHOICES[0].1[0], times: CHOICES[1].1[0], keys: CHOICES[2].1[0] }
+    }
+}
+
+impl Preferences {
+    /// Reads the cookie's value; what is not understood is as usual.
+    #[must_use]
+    pub fn read(text: &str) -> Self {
+        let mut read = Self::default();
+        for pair in text.split('~') {
+            let Some((name, value)) = pair.split_once('.') else { continue };
+            read.set(name, value);
+        }
+        read
+    }
+
+    /// Sets one; false when there is no such choice.
+    pub fn set(&mut self, name: &str, value: &str) -> bool {
+        let known = CHOICES.iter().find(|(choice, _)| *choice == name);
+        let Some(value) = known.and_then(|(_, values)| values.iter().find(|known| **known == value)) else {
+            return false;
+        };
+        match name {
+            "theme" => self.theme = value,
+            "times" => self.times = value,
+            _ => self.keys = value,
+        }
+        true
+    }
+
+    /// The cookie's value.
+    #[must_use]
+    pub fn write(self) -> String {
+        format!("theme.{}~times.{}~keys.{}", self.theme, self.times, self.keys)
+    }
+}
+
+/// What the frame needs to know of the server.
+#[derive(Debug, Clone, Copy)]
+pub struct Server {
+    /// Live pages may be asked for.
+    pub live_allowed: bool,
+    /// Seconds between polls, usually.
+    pub poll_seconds: u32,
+    /// Addresses of files.
+    pub asset: fn(&str) -> String,
+    /// Version of the program.
+    pub version: &'static str,
+}
+
+/// What the frame needs to know of the viewer.
+#[derive(Debug, Clone)]
+pub struct Wish {
+    /// Follow instead of poll.
+    pub live: bool,
+    /// Seconds between polls, when chosen.
+    pub refresh: Option<u32>,
+    /// What they prefer.
+    pub preferences: Preferences,
+    /// Scheme, host and port that they came by.
+    pub origin: String,
+}
+
+/// Addresses of the files of every page.
+struct Files {
+    icon: String,
+    css: String,
+    htmx: String,
+    sse: String,
+    js: String,
+    keys: String,
+    wall: String,
+}
+
+impl Files {
+    fn new(asset: fn(&str) -> String) -> Self {
+        Self {
+            icon: asset("icon.svg"),
+            css: asset("taskwatch.css"),
+            htmx: asset("vendor/htmx.min.js"),
+            sse: asset("vendor/hx-sse.min.js"),
+            js: asset("taskwatch.js"),
+            keys: asset("keys.js"),
+            wall: asset("wall.js"),
+        }
+    }
+}
+
+/// One way to refresh.
+struct Way {
+    words: String,
+    url: String,
+    chosen: bool,
+}
+
+/// Something to copy.
+struct Copy {
+    name: &'static str,
+    id: &'static str,
+    text: String,
+}
+
+#[derive(Template)]
+#[template(path = "base.html")]
+struct Base<'a> {
+    title: &'a str,
+    fragment: &'a str,
+    pages: &'a [Page],
+    here: &'a str,
+    live: bool,
+    is_past: bool,
+    live_url: String,
+    carried: String,
+    refresh_seconds: u32,
+    ways: Vec<Way>,
+    copies: Vec<Copy>,
+    preferences: Preferences,
+    files: Files,
+    build: &'a str,
+    version: &'a str,
+    back: String,
+}
+
+/// Another one when pages must be loaded anew to work with this server: other files, another frame.
+pub fn build(asset: fn(&str) -> String) -> &'static str {
+    static BUILD: LazyLock<std::sync::Mutex<Option<&'static str>>> = LazyLock::new(Default::default);
+    let mut build = BUILD.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    build.get_or_insert_with(|| {
+        let files = Files::new(asset);
+        let parts = [files.css, files.htmx, files.sse, files.js, files.keys, files.wall];
+        let frames = [include_str!("../../templates/base.html"), include_str!("../../templates/wall_shell.html")];
+        let text = parts.iter().map(String::as_str).chain(frames).collect::<String>();
+        let hash = text
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+        format!("{}-{hash:016x}", env!("CARGO_PKG_VERSION")).leak()
+    })
+}
+
+fn with(pairs: &[(String, String)], name: &str, value: &str) -> Vec<(String, String)> {
+    let mut pairs = pairs.to_vec();
+    pairs.push((name.to_owned(), value.to_owned()));
+    pairs
+}
+
+fn address(path: &str, pairs: &[(String, String)]) -> String {
+    if pairs.is_empty() { path.to_owned() } else { format!("{path}?{}", format::query(pairs)) }
+}
+
+fn ways(page: &Page, params: &Params, server: &Server, wish: &Wish) -> Vec<Way> {
+    let path = page.address(params);
+    let refresh = wish.refresh.unwrap_or(server.poll_seconds);
+    let mut ways = Vec::new();
+    if server.live_allowed {
+        let url = address(&path, &with(&params.pairs, "live", "1"));
+        ways.push(Way { words: "Live".to_owned(), url, chosen: wish.live });
+    }
+    let mut seconds = REFRESHES.to_vec();
+    if !seconds.contains(&server.poll_seconds) {
+        seconds.insert(0, server.poll_seconds);
+    }
+    ways.extend(seconds.into_iter().map(|seconds| {
+        let words = if seconds == 0 { "Off".to_owned() } else { format!("Every {seconds} s") };
+        let polls = with(&params.pairs, "live", "0");
+        let url = address(&path, &with(&polls, "refresh", &seconds.to_string()));
+        Way { words, url, chosen: !wish.live && seconds == refresh }
+    }));
+    ways
+}
+
+fn copies(page: &Page, params: &Params, wish: &Wish) -> Vec<Copy> {
+    let origin = &wish.origin;
+    let id = params.id.map(|id| id.to_string()).unwrap_or_default();
+    let filled = |path: &str, pairs: &[(String, String)]| {
+        let path = path.replace("{id}", &id);
+        let joint = if path.contains('?') { "&" } else { "?" };
+        if pairs.is_empty() { path } else { format!("{path}{joint}{}", format::query(pairs)) }
+    };
+    let filters = match page.filters {
+        Filters::None => Vec::new(),
+        Filters::Tasks | Filters::Events => params.without(&["at", "play"]),
+    };
+    let listed = params.filter.pairs().to_vec();
+    let (api, stream) = page.programs();
+    let mut copies = vec![Copy {
+        name: "Link to this page",
+        id: "copy-link",
+        text: format!("{origin}{}", address(&page.address(params), &params.pairs)),
+    }];
+    if let Some(api) = api {
+        copies.push(Copy { name: "curl", id: "copy-curl", text: format!("curl '{origin}{}'", filled(api, &filters)) });
+    }
+    copies.push(Copy {
+        name: "Stream of events",
+        id: "copy-stream",
+        text: format!("{origin}{}", filled(stream, &listed)),
+    });
+    copies
+}
+
+/// A whole page around a fragment.
+///
+/// # Errors
+/// When the template fails.
+pub fn page(
+    page: &Page,
+    params: &Params,
+    server: &Server,
+    wish: &Wish,
+    fragment: &Fragment,
+) -> Result<String, PageError> {
+    let mut live = vec![("page".to_owned(), page.name.to_owned())];
+    live.extend(params.id.map(|id| ("id".to_owned(), id.to_string())));
+    live.extend(params.pairs.iter().cloned());
+    let mut carried = String::new();
+    if wish.live {
+        carried.push_str("?live=1");
+    } else if let Some(seconds) = wish.refresh {
+        let _ = write!(carried, "?live=0&refresh={seconds}");
+    }
+    let base = Base {
+        title: &fragment.title,
+        fragment: std::str::from_utf8(&fragment.html).unwrap_or_default(),
+        pages: &PAGES,
+        here: page.name,
+        live: wish.live && params.at.is_none(),
+        is_past: params.at.is_some(),
+        live_url: format!("/live?{}", format::query(&live)),
+        carried,
+        refresh_seconds: wish.refresh.unwrap_or(server.poll_seconds),
+        ways: ways(page, params, server, wish),
+        copies: copies(page, params, wish),
+        preferences: wish.preferences,
+        files: Files::new(server.asset),
+        build: build(server.asset),
+        version: server.version,
+        back: address(&page.address(params), &params.pairs),
+    };
+    if page.name == "wall" {
+        return Ok(Wall {
+            base,
+            rotate: params.own("rotate").unwrap_or("0"),
+            scale: params.own("scale").unwrap_or("100"),
+            theme: params.own("theme").unwrap_or("dark"),
+            dim: dim(params),
+        }
+        .render()?);
+    }
+    Ok(base.render()?)
+}
+
+fn dim(params: &Params) -> String {
+    match (params.own("dim_from"), params.own("dim_to")) {
+        (Some(from), Some(to)) => format!("{from}-{to}"),
+        _ => String::new(),
+    }
+}
+
+/// The wall has a frame without navigation.
+#[derive(Template)]
+#[template(path = "wall_shell.html")]
+struct Wall<'a> {
+    base: Base<'a>,
+    rotate: &'a str,
+    scale: &'a str,
+    theme: &'a str,
+    dim: String,
+}
+
+/// A page that is not refreshed: a form, a text, an error.
+///
+/// # Errors
+/// When the template fails.
+pub fn plain(title: &str, html: &str, server: &Server, wish: &Wish) -> Result<String, PageError> {
+    let base = Base {
+        title,
+        fragment: html,
+        pages: &PAGES,
+        here: "",
+        live: false,
+        is_past: false,
+        live_url: String::new(),
+        carried: String::new(),
+        refresh_seconds: 0,
+        ways: Vec::new(),
+        copies: Vec::new(),
+        preferences: wish.preferences,
+        files: Files::new(server.asset),
+        build: build(server.asset),
+        version: server.version,
+        back: String::new(),
+    };
+    Ok(base.render()?)
+}
+
+/// What a page says that could not be shown.
+#[derive(Template)]
+#[template(path = "error.html")]
+pub struct Failure<'a> {
+    /// In a few words.
+    pub heading: &'a str,
+    /// What is wrong and what to do.
+    pub detail: &'a str,
+    /// Where to go on: words and address.
+    pub ways: Vec<(&'a str, String)>,
+}
+
+/// The page of preferences.
+#[derive(Template)]
+#[template(path = "settings.html")]
+pub struct Settings {
+    /// As they are.
+    pub preferences: Preferences,
+}
+
+/// The page that explains.
+#[derive(Template)]
+#[template(path = "help.html")]
+pub struct Help {
+    /// Where the server listens.
+    pub url: String,
+}

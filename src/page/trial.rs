@@ -1,0 +1,24 @@
+//! The test client: submit a task, play the worker, see the events. Apart from the monitor.
+
+use std::sync::Arc;
+
+use askama::Template;
+
+use super::{Content, PageError, Params, View};
+use crate::{board::recent, event::Event};
+
+#[derive(Template)]
+#[template(path = "trial.html")]
+struct Trial {
+    events: Vec<Arc<Event>>,
+    is_filtered: bool,
+    task_ids: String,
+}
+
+pub(super) fn render(view: &View, params: &Params) -> Result<Content, PageError> {
+    let is_filtered = !params.filter.is_empty();
+    let passes = |event: &Event| params.filter.matches(event);
+    let events = if is_filtered { view.subscriptions.newest(recent::EVENTS, passes) } else { Vec::new() };
+    let task_ids = params.filter.value("task_id").to_owned();
+    Content::new("Test client", &Trial { events, is_filtered, task_ids })
+}

@@ -1,0 +1,245 @@
+//! The wall: boards of a few large tiles for a screen that nobody touches. Worst first.
+
+use std::collections::BTreeMap;
+
+use askama::Template;
+
+use super::{Content, PageError, Params, View, format, overview, table::Check};
+use crate::{
+    board::{
+        Board,
+        verdict::{self, Level},
+    },
+    clock::Time,
+    feed,
+    model::{Name, Status},
+};
+
+/// Tiles of one board; more cannot be read from five metres.
+const TILES: usize = 6;
+
+/// The boards there are: name and heading.
+const BOARDS: [(&str, &str); 5] = [
+    ("overview", "Overview"),
+    ("queues", "Queues"),
+    ("parents", "Parent tasks"),
+    ("workers", "Machines"),
+    ("failures", "Failures"),
+];
+
+/// Parameters of the wall.
+pub(super) static OWN: [(&str, Check); 6] = [
+    ("boards", |text| boards(text).map(|_| ())),
+    ("rotate", |text| whole(text, 0, 3_600)),
+    ("theme", |text| one_of(text, &["dark", "light"])),
+    ("scale", |text| whole(text, 50, 200)),
+    ("dim_from", hour),
+    ("dim_to", hour),
+];
+
+fn boards(text: &str) -> Result<Vec<(&'static str, &'static str)>, String> {
+    let names: Vec<_> = text.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
+    let known = names.iter().map(|name| BOARDS.into_iter().find(|(known, _)| known == name));
+    match known.collect::<Option<Vec<_>>>() {
+        Some(boards) if !boards.is_empty() => Ok(boards),
+        _ => Err(format!("must be boards by commas, of {}", BOARDS.map(|(name, _)| name).join(", "))),
+    }
+}
+
+fn whole(text: &str, least: u32, most: u32) -> Result<(), String> {
+    let fits = text.parse().is_ok_and(|number: u32| (least..=most).contains(&number));
+    if fits { Ok(()) } else { Err(format!("must be a whole number from {least} to {most}")) }
+}
+
+fn one_of(text: &str, words: &[&str]) -> Result<(), String> {
+    if words.contains(&text) { Ok(()) } else { Err(format!("must be one of {}", words.join(", "))) }
+}
+
+fn hour(text: &str) -> Result<(), String> {
+    let parsed = chrono::NaiveTime::parse_from_str(text, "%H:%M");
+    parsed.map(|_| ()).map_err(|_| "must be a time of day, as in 22:00".to_owned())
+}
+
+#[derive(Template)]
+#[template(path = "wall.html")]
+struct Wall {
+    verdict: Level,
+    reason: Option<String>,
+    boards: Vec<WallBoard>,
+    /// How many boards there are to turn over.
+    count: usize,
+}
+
+struct WallBoard {
+    name: &'static str,
+    heading: &'static str,
+    tiles: Vec<Tile>,
+    more: usize,
+}
+
+/// One tile: a look, a name, one large figure and a line below.
+struct Tile {
+    /// Unique within its board.
+    key: String,
+    level: Level,
+    name: String,
+    big: String,
+    unit: &'static str,
+    below: String,
+    percent: Option<u64>,
+}
+
+impl Tile {
+    fn new(key: &str, name: &str, big: impl Into<String>, below: impl Into<String>) -> Self {
+        Self {
+            key: key.to_owned(),
+            level: Level::Ok,
+            name: name.to_owned(),
+            big: big.into(),
+            unit: "",
+            below: below.into(),
+            percent: None,
+        }
+    }
+
+    fn at(self, level: Level) -> Self {
+        Self { level, ..self }
+    }
+}
+
+pub(super) fn render(view: &View, params: &Params) -> Result<Content, PageError> {
+    let now = view.now();
+    let chosen = params.own("boards").and_then(|text| boards(text).ok());
+    let chosen = chosen.unwrap_or_else(|| BOARDS.to_vec());
+    let board = feed::read(&view.board);
+    let overall = verdict::overall(&board, view.quiet, now);
+    let made = chosen.into_iter().map(|(name, heading)| {
+        let mut tiles = match name {
+            "overview" => overview_tiles(&board, now),
+            "queues" => queue_tiles(&board, now),
+            "parents" => parent_tiles(&board, now),
+            "workers" => machine_tiles(&board),
+            _ => failure_tiles(&board, now),
+        };
+        if name != "overview" {
+            tiles.sort_by_key(|tile| std::cmp::Reverse(tile.level));
+        }
+        let more = tiles.len().saturating_sub(TILES);
+        tiles.truncate(TILES);
+        WallBoard { name, heading, tiles, more }
+    });
+    let boards: Vec<_> = made.collect();
+    // Nobody waits for the template.
+    drop(board);
+    let reason = overall.reasons.first().map(|reason| format::clip(&reason.sentence, 160));
+    let page = Wall { verdict: overall.verdict, reason, count: boards.len(), boards };
+    Content::new(format!("({}) Wall", format::level(&overall.verdict).2.to_lowercase()), &page)
+}
+
+fn overview_tiles(board: &Board, now: Time) -> Vec<Tile> {
+    let stats = board.stats(now);
+    let gone = board.workers.0.values().filter(|seen| seen.status == crate::model::worker::WorkerStatus::Lost).count();
+    let errors = if stats.error_rate_1m_percent >= 20.0 { Level::Degraded } else { Level::Ok };
+    vec![
+        Tile::new(
+            "failed",
+            "Failed",
+            format::count(&stats.failed),
+            format!("in {} groups", board.failures.open().len()),
+        )
+        .at(if stats.failed > 0 { Level::Degraded } else { Level::Ok }),
+        Tile::new("waiting", "Waiting", format::count(&stats.pending), format!("{} wait for a retry", stats.retrying)),
+        Tile::new("running", "Running", format::count(&stats.running), String::new()),
+        Tile {
+            unit: "per s",
+            ..Tile::new("completed", "Completed", format::decimal(&stats.throughput_per_second), "over one minute")
+        },
+        Tile {
+            unit: "%",
+            level: errors,
+            ..Tile::new("errors", "Error rate", format::decimal(&stats.error_rate_1m_percent), "over one minute")
+        },
+        Tile::new("workers", "Workers", format::count(&stats.workers_online), format!("{gone} lost")).at(if gone > 0 {
+            Level::Degraded
+        } else {
+            Level::Ok
+        }),
+    ]
+}
+
+fn queue_tiles(board: &Board, now: Time) -> Vec<Tile> {
+    let mut queues: Vec<_> = board.queues.0.iter().collect();
+    queues.sort_by_key(|(name, queue)| (std::cmp::Reverse(queue.waiting()), (*name).clone()));
+    let tile = |(name, queue): (&Name, &crate::board::queues::Queue)| {
+        let why = verdict::of_queue(board, name, queue, now);
+        let running = queue.count(Status::Running);
+        let below = if queue.paused_at.is_some() { "paused".to_owned() } else { format!("{running} running") };
+        Tile {
+            unit: "waiting",
+            level: why.verdict,
+            ..Tile::new(name.as_str(), &format::clip(name.as_str(), 24), format::count(&queue.waiting()), below)
+        }
+    };
+    queues.into_iter().map(tile).collect()
+}
+
+fn parent_tiles(board: &Board, now: Time) -> Vec<Tile> {
+    let mut parents: Vec<_> = board.parents.open.iter().collect();
+    parents.sort_by_key(|(id, parent)| (parent.created_at, **id));
+    let tile = |(id, parent): (&uuid::Uuid, &crate::board::parents::Parent)| {
+        let total = parent.total();
+        let title = parent.title.as_deref().unwrap_or(parent.task_type.as_str());
+        let level = if total.failed > 0 { Level::Degraded } else { Level::Ok };
+        Tile {
+            unit: "%",
+            level,
+            percent: Some(total.percent()),
+            ..Tile::new(
+                &id.to_string(),
+                &format::clip(title, 40),
+                total.percent().to_string(),
+                format!("{} of {} · {}", total.finished(), total.total(), overview::eta(parent, now)),
+            )
+        }
+    };
+    parents.into_iter().map(tile).collect()
+}
+
+fn machine_tiles(board: &Board) -> Vec<Tile> {
+    let mut machines: BTreeMap<&Name, (u64, u64)> = BTreeMap::new();
+    for seen in board.workers.0.values() {
+        let (online, lost) = machines.entry(&seen.machine_id).or_default();
+        *online += u64::from(seen.status.is_online());
+        *lost += u64::from(seen.status == crate::model::worker::WorkerStatus::Lost);
+    }
+    let tile = |(name, (online, lost)): (&&Name, &(u64, u64))| {
+        let level = match (online, lost) {
+            (_, 0) => Level::Ok,
+            (0, _) => Level::Stalled,
+            _ => Level::Degraded,
+        };
+        Tile {
+            unit: "online",
+            ..Tile::new(name.as_str(), &format::clip(name.as_str(), 24), format::count(online), format!("{lost} lost"))
+        }
+        .at(level)
+    };
+    machines.iter().map(tile).collect()
+}
+
+fn failure_tiles(board: &Board, now: Time) -> Vec<Tile> {
+    let open = board.failures.open();
+    if open.is_empty() {
+        return vec![Tile::new("none", "Failures", "0", "no task is a failed one")];
+    }
+    let tile = |(key, group): (&Name, &crate::board::failures::Group)| {
+        let is_new = group.first_seen_at > now - chrono::TimeDelta::minutes(15);
+        let below = format!("{}{}", if is_new { "new: " } else { "" }, format::clip(&group.pattern, 60));
+        Tile {
+            unit: "failed",
+            ..Tile::new(key.as_str(), &format::clip(group.task_type.as_str(), 24), format::count(&group.open), below)
+        }
+        .at(Level::Degraded)
+    };
+    open.into_iter().map(tile).collect()
+}

@@ -1,0 +1,98 @@
+// Keys, copying, and selecting many. All of it can be done without this file.
+(() => {
+  const byId = (id) => document.getElementById(id);
+  const pages = { o: "/", t: "/tasks", q: "/queues", w: "/workers", f: "/failures", e: "/events-view", a: "/analytics", r: "/schedules", s: "/streams" };
+  let went = 0;
+
+  const copy = async (text) => {
+    if (navigator.clipboard && window.isSecureContext) return navigator.clipboard.writeText(text);
+    const area = document.createElement("textarea");
+    area.value = text;
+    document.body.append(area);
+    area.select();
+    document.execCommand("copy");
+    area.remove();
+    return undefined;
+  };
+  document.addEventListener("click", async (event) => {
+    const button = event.target.closest?.("[data-copy]");
+    if (!button) return;
+    const source = byId(button.dataset.copy);
+    await copy(source.value ?? source.textContent);
+    byId("announce").textContent = "Copied";
+  });
+
+  // A range with the shift key, as in lists elsewhere.
+  let last = null;
+  document.addEventListener("click", (event) => {
+    const box = event.target;
+    if (!box.matches?.("input.select")) return;
+    const boxes = [...document.querySelectorAll("input.select")];
+    if (event.shiftKey && last && boxes.includes(last)) {
+      const [from, to] = [boxes.indexOf(last), boxes.indexOf(box)].sort((a, b) => a - b);
+      for (const between of boxes.slice(from, to + 1)) between.checked = box.checked;
+    }
+    last = box;
+  });
+
+  document.addEventListener("change", (event) => {
+    if (event.target.matches?.("[data-submit]")) event.target.form.requestSubmit();
+  });
+
+  // One menu at a time; a click elsewhere and Esc close them, and focus goes back to what opened it.
+  const menus = () => document.querySelectorAll("details.menu[open]");
+  document.addEventListener("click", (event) => {
+    for (const menu of menus()) if (!menu.contains(event.target)) menu.open = false;
+  });
+
+  const move = (by) => {
+    const links = [...document.querySelectorAll("#page .row-link, #page tbody th a, #page .rows a")];
+    if (!links.length) return;
+    const at = links.indexOf(document.activeElement);
+    links[Math.min(links.length - 1, Math.max(0, at < 0 ? 0 : at + by))].focus();
+  };
+  const select = () => {
+    const box = document.activeElement?.closest("tr")?.querySelector("input.select");
+    if (box) box.checked = !box.checked;
+  };
+  const search = () => {
+    const box = byId("q") ?? document.querySelector("#filters input");
+    const closed = box?.closest("details:not([open])");
+    if (closed) closed.open = true;
+    if (box) box.focus();
+    else location.href = "/tasks#q";
+  };
+  const close = () => {
+    const open = [...menus()].pop() ?? [...document.querySelectorAll(".actions details[open]")].pop();
+    if (!open) return;
+    open.open = false;
+    open.querySelector("summary").focus();
+  };
+  const single = {
+    "?": () => { location.href = "/help"; },
+    "/": search,
+    j: () => move(1),
+    k: () => move(-1),
+    x: select,
+    r: () => document.dispatchEvent(new Event("taskwatch:refresh")),
+    p: () => document.dispatchEvent(new Event("taskwatch:pause")),
+    W: () => { location.href = "/wall"; },
+  };
+
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") close();
+    if (document.body.dataset.keys === "off" || event.ctrlKey || event.altKey || event.metaKey) return;
+    if (event.target.closest?.("input:not([type=checkbox]):not([type=radio]), textarea, select, [contenteditable]")) return;
+    if (Date.now() - went < 1500 && pages[event.key]) {
+      went = 0;
+      location.href = pages[event.key];
+      return;
+    }
+    went = event.key === "g" ? Date.now() : 0;
+    const act = single[event.key];
+    if (!act) return;
+    event.preventDefault();
+    act();
+  });
+  if (location.hash === "#q") byId("q")?.focus();
+})();
