@@ -45,14 +45,14 @@ const THROUGHPUT: [Series; 3] = [
     ("failed attempts", "bad", |slot, seconds| Some((slot.tally.failed + slot.tally.retried) as f64 / seconds)),
 ];
 const WAITS: [Series; 3] = [
-    ("half", "good", |slot, _| slot.waits.percentile(50).map(|ms| ms as f64)),
-    ("95 of 100", "busy", |slot, _| slot.waits.percentile(95).map(|ms| ms as f64)),
-    ("99 of 100", "warn", |slot, _| slot.waits.percentile(99).map(|ms| ms as f64)),
+    ("p50", "good", |slot, _| slot.waits.percentile(50).map(|ms| ms as f64)),
+    ("p95", "busy", |slot, _| slot.waits.percentile(95).map(|ms| ms as f64)),
+    ("p99", "warn", |slot, _| slot.waits.percentile(99).map(|ms| ms as f64)),
 ];
 const RUNS: [Series; 3] = [
-    ("half", "good", |slot, _| slot.runs.percentile(50).map(|ms| ms as f64)),
-    ("95 of 100", "busy", |slot, _| slot.runs.percentile(95).map(|ms| ms as f64)),
-    ("99 of 100", "warn", |slot, _| slot.runs.percentile(99).map(|ms| ms as f64)),
+    ("p50", "good", |slot, _| slot.runs.percentile(50).map(|ms| ms as f64)),
+    ("p95", "busy", |slot, _| slot.runs.percentile(95).map(|ms| ms as f64)),
+    ("p99", "warn", |slot, _| slot.runs.percentile(99).map(|ms| ms as f64)),
 ];
 const ERRORS: [Series; 1] = [("of attempts that ended", "bad", |slot, _| {
     let ended = slot.tally.completed + slot.tally.failed + slot.tally.retried;

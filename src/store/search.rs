@@ -76,8 +76,8 @@ macro_rules! narrowed {
                AND (cardinality($14::text[]) = 0 OR t.machine_id = ANY($14))
                AND (cardinality($15::text[]) = 0 OR t.connector_id = ANY($15))
                AND (cardinality($16::text[]) = 0 OR t.fingerprint = ANY($16))
-               AND ($17::json IS NULL OR NOT EXISTS (SELECT 1 FROM json_each($17) wanted
-                   WHERE NOT coalesce(wanted.value::jsonb ? (t.labels ->> wanted.key), false)))
+               AND ($17::jsonb IS NULL OR NOT EXISTS (SELECT 1 FROM jsonb_each($17) wanted
+                   WHERE NOT coalesce(wanted.value ? (t.labels ->> wanted.key), false)))
                AND ($11::timestamptz IS NULL OR (t.created_at, t.id) < ($11, $12))
              ORDER BY t.created_at DESC, t.id DESC LIMIT $13",
             &$found.statuses as &[&str],
