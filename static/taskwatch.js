@@ -19,11 +19,12 @@
   let heardAt = now();
   let triedAt = now();
   let touchedAt = 0;
-  let pulseAt = now() + pollMs;
+  let pulseAt = now() + Math.min(pollMs || 60000, document.getElementById("refresh")?.dataset.play > 0 ? 1000 : Infinity);
   let saidAt = 0;
   let wasStale = false;
   let paused = false;
   let missed = 0;
+  let crowded = false;
   let gone = "";
   let clockOffset = 0;
   document.documentElement.classList.add("js");
@@ -85,6 +86,7 @@
     else if (paused) text = missed > 0 ? `Paused, ${missed} changes wait` : "Paused";
     else if (isSelecting()) text = "Holding still while text is selected";
     else if (isPast()) text = play() > 0 ? `Playing the past, ${play()}×` : "Past";
+    else if (wantsLive && crowded) text = "Polling, as other windows are live";
     else if (wantsLive) text = connected ? "Live" : "Reconnecting, polling meanwhile";
     else if (pollMs) text = `Polling every ${pollMs / 1000} s`;
     if (link.textContent !== text) link.textContent = text;
@@ -114,25 +116,53 @@
     htmx.trigger(body, "pulse");
   };
 
-  const goLive = () => {
+  // Browsers share six connections with a server between all their tabs and windows: at most four of them are streams,
+  // and none is that of a tab that nobody sees. Who finds no place polls.
+  let release = null;
+  const takeSlot = async () => {
+    if (isWall || !navigator.locks || release) return true;
+    for (let slot = 0; slot < 4; slot += 1) {
+      const got = await new Promise((answer) => {
+        navigator.locks.request(`taskwatch-live-${slot}`, { ifAvailable: true }, (lock) => {
+          answer(Boolean(lock));
+          return lock ? new Promise((done) => { release = done; }) : undefined;
+        }).catch(() => answer(false));
+      });
+      if (got) return true;
+    }
+    return false;
+  };
+
+  const closeLive = () => {
+    connected = false;
+    const old = byId("live");
+    const anew = old.cloneNode(false);
+    anew.removeAttribute("data-htmx-powered");
+    old.replaceWith(anew);
+  };
+
+  const goLive = async () => {
     triedAt = heardAt = now();
+    crowded = !(await takeSlot());
     const live = byId("live");
-    if (live) htmx.trigger(live, "go-live");
+    if (live && !crowded) {
+      if (!live.hasAttribute("data-htmx-powered")) htmx.process(live);
+      htmx.trigger(live, "go-live");
+    }
+    showLink();
+  };
+
+  const rest = () => {
+    closeLive();
+    release?.();
+    release = null;
   };
 
   // A stream that fell silent (after sleep, behind a dead proxy) is open and dead, and one that does not come up may
   // never do so: it is made anew. The first message of a stream is the whole page.
   const reconnect = () => {
-    connected = false;
-    const old = byId("live");
-    if (!old) return;
-    const anew = old.cloneNode(false);
-    delete anew.dataset.htmxPowered;
-    anew.removeAttribute("data-htmx-powered");
-    old.replaceWith(anew);
-    htmx.process(anew);
+    closeLive();
     goLive();
-    showLink();
   };
 
   const setPaused = (on) => {
@@ -169,12 +199,10 @@
     location.reload();
   };
 
-  let wasHeld = false;
   const tick = () => {
     if (isStill) return;
     const held = isHeld();
-    if (wasHeld && !held && !paused) catchUp();
-    wasHeld = held;
+    if (!held && missed > 0) catchUp();
     if (!document.hidden || isWall) {
       if (!held) {
         if (connected && now() - heardAt > silence) reconnect();
@@ -232,8 +260,9 @@
     document.addEventListener(name, () => { connected = false; pulseAt = Math.min(pulseAt, now() + 1000); showLink(); });
   }
   document.addEventListener("visibilitychange", () => {
-    if (document.hidden) return;
-    if (wantsLive && triedAt === 0) goLive();
+    if (isWall) return;
+    if (document.hidden) { if (wantsLive) rest(); return; }
+    if (wantsLive) goLive();
     if (!connected && everyMs() > 0) pulse();
   });
   for (const name of ["keydown", "pointerdown", "input"]) {
@@ -244,11 +273,7 @@
   document.addEventListener("taskwatch:pause", () => setPaused(!paused));
   document.addEventListener("taskwatch:refresh", pulse);
 
-  const start = () => {
-    // A tab that nobody sees has no stream: browsers share six connections between all tabs.
-    if (document.hidden && !isWall) triedAt = 0;
-    else goLive();
-  };
+  const start = () => { if (!document.hidden || isWall) goLive(); };
   if (pauseButton && !isPast()) pauseButton.hidden = false;
   if (wantsLive) { if (document.readyState === "complete") start(); else window.addEventListener("load", start); }
   showLink();

@@ -21,6 +21,7 @@ use tokio::{
 
 use crate::harness::{
     DEADLINE, eventually,
+    packages::{made_once, npm, run},
     program::{Folder, Program},
 };
 
@@ -42,33 +43,8 @@ const PYPI: [&str; 8] = [
     "aiohttp-sse-client2==0.3.0",
 ];
 
-/// Runs something to its end, which must be good.
-fn run(program: &Path, arguments: &[&str], folder: &Path) {
-    let done = Command::new(program).args(arguments).current_dir(folder).output();
-    let done = done.unwrap_or_else(|error| panic!("{}: {error}", program.display()));
-    assert!(done.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
-}
-
-/// A folder made once and kept beside the build. Tests that need it at the same time wait for the one that makes it.
-fn made_once(name: &str, make: impl FnOnce(&Path)) -> PathBuf {
-    static MAKING: Mutex<()> = Mutex::new(());
-    let _making = MAKING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    let ready = folder.join("ready");
-    if !ready.exists() {
-        let _ = std::fs::remove_dir_all(&folder);
-        std::fs::create_dir_all(&folder).unwrap();
-        make(&folder);
-        std::fs::write(ready, "").unwrap();
-    }
-    folder
-}
-
 fn node_modules() -> PathBuf {
-    made_once("sse-npm", |folder| {
-        std::fs::write(folder.join("package.json"), "{\"private\":true}").unwrap();
-        run(Path::new("npm"), &[&["install", "--silent", "--no-audit", "--no-fund"][..], &NPM].concat(), folder);
-    })
+    npm("sse-npm", &NPM)
 }
 
 pub(crate) fn python() -> PathBuf {

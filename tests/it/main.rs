@@ -6,6 +6,7 @@
 
 mod harness;
 
+mod accessible;
 mod api;
 mod bad_input;
 mod browser;
@@ -18,12 +19,14 @@ mod enqueue;
 mod feed;
 mod filters;
 mod groups;
+mod hands;
 mod laws;
 mod life;
 mod nginx;
 mod observe;
 mod operators;
 mod pages;
+mod past;
 mod process;
 mod queues;
 mod replay;
@@ -35,4 +38,5 @@ mod tail;
 mod upkeep;
 mod verdicts;
 mod viewers;
+mod wall;
 mod writer;

@@ -177,6 +177,10 @@ impl TestApp {
         self.client().send(Method::PATCH, path, Some(body)).await
     }
 
+    pub(crate) async fn put(&self, path: &str, body: &Value) -> Reply {
+        self.client().send(Method::PUT, path, Some(body)).await
+    }
+
     pub(crate) async fn delete(&self, path: &str) -> Reply {
         self.client().send(Method::DELETE, path, None).await
     }

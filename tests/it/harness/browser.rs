@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use fantoccini::{Client, ClientBuilder, Locator};
+use fantoccini::{
+    Client, ClientBuilder, Locator,
+    actions::{InputSource, KeyAction, KeyActions},
+};
 use serde_json::{Value, json};
 
 use super::{eventually, program::Folder};
@@ -92,6 +95,72 @@ impl Browser {
         self.page.execute(script, Vec::new()).await.unwrap()
     }
 
+    /// One of Chromium's own commands.
+    pub(crate) async fn devtools(&self, command: &str, parameters: Value) -> Value {
+        self.page.issue_cmd(Devtools(json!({ "cmd": command, "params": parameters }))).await.unwrap()
+    }
+
+    /// Scripts of pages do not run from the next page on.
+    pub(crate) async fn without_scripts(&self) {
+        self.devtools("Emulation.setScriptExecutionDisabled", json!({ "value": true })).await;
+    }
+
+    /// How a page looks: light or dark, with motion or without.
+    pub(crate) async fn prefers(&self, feature: &str, value: &str) {
+        let features = json!({ "features": [{ "name": feature, "value": value }] });
+        self.devtools("Emulation.setEmulatedMedia", features).await;
+    }
+
+    /// The window, in CSS pixels.
+    pub(crate) async fn sized(&self, width: u32, height: u32) {
+        let metrics = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
+        self.devtools("Emulation.setDeviceMetricsOverride", metrics).await;
+    }
+
+    /// Presses a key, as someone at the keyboard does.
+    pub(crate) async fn presses(&self, key: &str) {
+        let keys = match key {
+            "Tab" => "\u{e004}",
+            "Enter" => "\u{e007}",
+            "Escape" => "\u{e00c}",
+            "Space" => " ",
+            key => key,
+        };
+        let keys: Vec<_> = keys.chars().collect();
+        for key in keys {
+            let press = KeyActions::new("keys".to_owned())
+                .then(KeyAction::Down { value: key })
+                .then(KeyAction::Up { value: key });
+            self.page.perform_actions(press).await.unwrap();
+        }
+    }
+
+    /// Goes on with the Tab key until an element has the focus.
+    pub(crate) async fn tabs_to(&self, selector: &str) {
+        let script = format!("return document.activeElement?.matches({}) ?? false", json!(selector));
+        for _ in 0..120 {
+            if self.runs(&script).await == true {
+                return;
+            }
+            self.presses("Tab").await;
+        }
+        panic!("the Tab key never comes to {selector}");
+    }
+
+    /// What axe-core finds wrong on the page as it is.
+    pub(crate) async fn barriers(&self) -> Vec<String> {
+        let script = std::fs::read_to_string(axe().join("node_modules/axe-core/axe.min.js")).unwrap();
+        self.runs(&format!("if (!window.axe) {{ {script} }}")).await;
+        self.runs("document.getAnimations().forEach((animation) => animation.finish())").await;
+        let check = "const done = arguments[0]; \
+            axe.run(document, { runOnly: { type: 'tag', values: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'] }, \
+                rules: { 'target-size': { enabled: true } }, resultTypes: ['violations'] }) \
+              .then((found) => done(found.violations.flatMap((rule) => rule.nodes.map((node) => \
+                `${rule.id}: ${node.target.join(' ')}: ${node.failureSummary}`))), (error) => done([String(error)]))";
+        let found = self.page.execute_async(check, Vec::new()).await.unwrap();
+        found.as_array().unwrap().iter().map(|line| line.as_str().unwrap_or_default().to_owned()).collect()
+    }
+
     /// Everything the browser complained about (scripts, styles, refused by policy).
     pub(crate) async fn complaints(&self) -> Vec<String> {
         let log = self.page.issue_cmd(BrowserLog).await.unwrap_or(Value::Null);
@@ -108,6 +177,24 @@ impl Drop for Browser {
             let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
         }
         let _ = self.driver.wait();
+    }
+}
+
+fn axe() -> std::path::PathBuf {
+    super::packages::npm("axe-npm", &["axe-core@4.14.1"])
+}
+
+/// Chromium's own commands through its driver.
+#[derive(Debug)]
+struct Devtools(Value);
+
+impl fantoccini::wd::WebDriverCompatibleCommand for Devtools {
+    fn endpoint(&self, base: &url::Url, session: Option<&str>) -> Result<url::Url, url::ParseError> {
+        base.join(&format!("session/{}/goog/cdp/execute", session.unwrap_or_default()))
+    }
+
+    fn method_and_body(&self, _: &url::Url) -> (http::Method, Option<String>) {
+        (http::Method::POST, Some(self.0.to_string()))
     }
 }
 

@@ -3,7 +3,9 @@
 pub(crate) mod app;
 pub(crate) mod browser;
 pub(crate) mod cluster;
+pub(crate) mod packages;
 pub(crate) mod program;
+pub(crate) mod scene;
 pub(crate) mod sse;
 
 use std::{future::Future, time::Duration};

@@ -1,0 +1,165 @@
+//! The wall: nobody touches it for weeks.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use taskwatch::{config::Settings, feed::Callbacks};
+
+use crate::harness::{
+    TestApp,
+    app::settings,
+    browser::Browser,
+    eventually,
+    program::{Folder, Program},
+};
+
+/// What the browser holds for a page: DOM nodes, event listeners, bytes of the heap after a collection.
+async fn holds(browser: &Browser) -> [f64; 3] {
+    browser.devtools("HeapProfiler.collectGarbage", json!({})).await;
+    let told = browser.devtools("Performance.getMetrics", json!({})).await;
+    let metric = |name: &str| {
+        let metrics = told["metrics"].as_array().unwrap();
+        metrics.iter().find(|metric| metric["name"] == name).unwrap()["value"].as_f64().unwrap()
+    };
+    ["Nodes", "JSEventListeners", "JSHeapUsedSize"].map(metric)
+}
+
+/// Counts how often each tile is changed within one second, by the clock.
+const COUNT_PAINTS: &str = "window.paints = new Map(); window.most = 0; \
+    new MutationObserver((changes) => { const second = Math.floor(performance.now() / 100); \
+      for (const change of changes) { const tile = (change.target.nodeType === 1 ? change.target : change.target.parentElement)?.closest('.tile'); \
+        if (!tile) continue; const seen = window.paints.get(tile.id) ?? []; \
+        if (seen.at(-1) !== second) seen.push(second); while (seen[0] < second - 8) seen.shift(); \
+        window.paints.set(tile.id, seen); window.most = Math.max(window.most, seen.length); } \
+    }).observe(document.getElementById('page'), { subtree: true, childList: true, characterData: true, attributes: true });";
+
+/// The seconds that the wall is watched; minutes, hours by `TASKWATCH_WALL`.
+fn seconds() -> u64 {
+    std::env::var("TASKWATCH_WALL").ok().and_then(|text| text.parse().ok()).unwrap_or(20)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wall_stays_as_large_as_it_was() {
+    let app = TestApp::start().await;
+    let seconds = seconds();
+    let work = taskwatch::config::DemoSettings { url: app.url.clone(), rate: 20.0, workers: 60, seconds: 0 };
+    let over = tokio_util::sync::CancellationToken::new();
+    let demo = tokio::spawn(taskwatch::demo::Demo::of(&work).unwrap().run(over.clone()));
+    let browser = Browser::open().await;
+    browser.devtools("Performance.enable", json!({})).await;
+    browser.goes_to(&format!("{}/wall?rotate=5", app.url)).await;
+    browser.shows("#link-state", "Live").await;
+    browser.runs(COUNT_PAINTS).await;
+    let began = (Instant::now(), app.position().await);
+    // After a twelfth of the time everything that there is has been shown.
+    tokio::time::sleep(Duration::from_secs((seconds / 12).max(5))).await;
+    let first = holds(&browser).await;
+    let mut last = first;
+    let mut least = f64::MAX;
+    while began.0.elapsed() < Duration::from_secs(seconds) {
+        tokio::time::sleep(Duration::from_secs((seconds / 24).max(3))).await;
+        last = holds(&browser).await;
+        least = least.min(last[2]);
+        println!("wall after {} s: nodes, listeners, heap {last:?}", began.0.elapsed().as_secs());
+    }
+    let rate = (app.position().await - began.1) as f64 / began.0.elapsed().as_secs_f64();
+    let most = browser.runs("return window.most").await.as_u64().unwrap();
+    println!(
+        "{rate:.0} events/s for {} s: from {first:?} to {last:?}; a tile changed {most} times in 0.8 s at most",
+        seconds
+    );
+    over.cancel();
+    let _ = demo.await;
+    assert_eq!(last[1], first[1], "listeners");
+    // Boards have more or fewer tiles from time to time; what must not be is growth.
+    assert!(last[0] <= first[0] * 1.1 + 150.0, "nodes: {first:?} to {last:?}");
+    assert!(least <= first[2] * 1.1 + 300_000.0, "heap: {first:?} to {last:?}");
+    assert!(most <= 2, "a tile was painted {most} times within a second");
+    assert_eq!(browser.complaints().await, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wall_says_that_it_is_not_live_and_comes_back_untouched() {
+    let data = Folder::new();
+    let server = Program::start(&data.0, &[]);
+    let listen = server.url.trim_start_matches("http://").to_owned();
+    let browser = Browser::open().await;
+    browser.goes_to(&format!("{}/wall", server.url)).await;
+    browser.shows("#link-state", "Live").await;
+    // Two minutes pass faster for the page than for the test.
+    let hurry = std::env::var("TASKWATCH_WALL_AWAY").is_err();
+    browser.runs("window.mark = true").await;
+    server.kill();
+    browser.shows("#link-state", "Reconnecting").await;
+    if hurry {
+        browser.runs("const real = Date.now.bind(Date); Date.now = () => real() + 130000").await;
+    }
+    let waits = Instant::now();
+    while browser.text("#cover").await.is_empty() {
+        assert!(waits.elapsed() < Duration::from_secs(150), "the wall never said it");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    browser.shows("#cover", "NOT LIVE since").await;
+    println!("the wall covered itself after {:.0} s", waits.elapsed().as_secs_f64());
+    let away = std::env::var("TASKWATCH_WALL_AWAY").ok().and_then(|text| text.parse().ok()).unwrap_or(0_u64);
+    tokio::time::sleep(Duration::from_secs(away).saturating_sub(waits.elapsed())).await;
+    let server = Program::start_on(&data.0, &listen, &[]);
+    let back = Instant::now();
+    while browser.text("#link-state").await != "Live" || !browser.text("#cover").await.is_empty() {
+        assert!(
+            back.elapsed() < Duration::from_secs(90),
+            "the wall did not come back: {}",
+            browser.text("#link-state").await
+        );
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    println!("the wall was live again after {:.1} s, untouched", back.elapsed().as_secs_f64());
+    assert_eq!(
+        browser.runs("return [window.mark, document.getElementById('cover').hidden]").await,
+        json!([true, true])
+    );
+    server.kill();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wall_turns_its_boards_over_and_moves_a_little() {
+    let app = TestApp::with(Settings { poll_seconds: 2, ..settings() }, Callbacks::default()).await;
+    app.creates("t").await;
+    let browser = Browser::open().await;
+    browser.sized(1920, 1080).await;
+    browser.goes_to(&format!("{}/wall?boards=overview,queues&rotate=2&scale=120&theme=light", app.url)).await;
+    for shown in ["board-overview", "board-queues", "board-overview"] {
+        eventually(&format!("{shown} is shown alone"), || async {
+            let boards = browser.runs("return [...document.querySelectorAll('.wall-board')].filter((board) => !board.hidden).map((board) => board.id)").await;
+            boards == json!([shown])
+        })
+        .await;
+    }
+    let look = browser
+        .runs("const root = document.documentElement; return [root.dataset.theme, getComputedStyle(root).getPropertyValue('--scale'), document.scrollingElement.scrollHeight <= innerHeight]")
+        .await;
+    assert_eq!(look, json!(["light", "1.2", true]));
+    // A minute later everything stands a few pixels elsewhere.
+    let place = || async {
+        browser.runs("const box = document.querySelector('#page').getBoundingClientRect(); return [box.x, box.y]").await
+    };
+    let first = place().await;
+    browser.runs("const Real = Date; window.Date = class extends Real { constructor(...a) { if (a.length) super(...a); else super(Real.now() + 120000); } static now() { return Real.now() + 120000; } }").await;
+    eventually("the page has moved", || async { place().await != first }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_worst_comes_first_on_the_wall() {
+    let app = TestApp::start().await;
+    app.creates_as(json!({ "task_type": "t", "queue": "calm" })).await;
+    for _ in 0..3 {
+        app.creates_as(json!({ "task_type": "t", "queue": "busy" })).await;
+    }
+    app.settles().await;
+    app.post("/api/v1/queues/calm/pause", &json!({})).await.expect(200);
+    app.settles().await;
+    let html = app.get("/wall?boards=queues").await.text;
+    let at = |text: &str| html.find(text).unwrap_or_else(|| panic!("{text} is not there"));
+    assert!(at("tile-queues-calm") < at("tile-queues-busy"));
+    assert!(html.contains("paused") && !html.contains("<nav"));
+}
