@@ -132,12 +132,21 @@ impl Client {
 
     /// Reads something.
     pub(crate) async fn text(&mut self, path: &str) -> String {
-        let request = Request::get(path).header("host", &self.address).body(Full::default()).expect("a request");
+        String::from_utf8_lossy(&self.body(path, "identity").await).into_owned()
+    }
+
+    /// Reads something as a browser asks for it; how many bytes came.
+    pub(crate) async fn gzipped(&mut self, path: &str) -> usize {
+        self.body(path, "gzip").await.len()
+    }
+
+    async fn body(&mut self, path: &str, coding: &str) -> Bytes {
+        let request = Request::get(path).header("host", &self.address).header("accept-encoding", coding);
+        let request = request.body(Full::default()).expect("a request");
         self.sender.ready().await.expect("the connection stands");
         let response = self.sender.send_request(request).await.expect("an answer");
         assert!(response.status().is_success(), "{path}: {}", response.status());
-        let body = response.into_body().collect().await.expect("a body").to_bytes();
-        String::from_utf8_lossy(&body).into_owned()
+        response.into_body().collect().await.expect("a body").to_bytes()
     }
 
     /// Registers a worker; its id.

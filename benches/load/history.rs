@@ -69,7 +69,7 @@ pub(crate) fn run(bench: &Bench, clients: &Runtime) {
 }
 
 /// Tasks that were created, started and completed over the last sixty days, with their events.
-async fn seed(database: &PgConnectOptions, tasks: i64) {
+pub(crate) async fn seed(database: &PgConnectOptions, tasks: i64) {
     Store::open(database.clone()).await.expect("the database can be migrated").close().await;
     for million in 0..=tasks * 5 / 1_000_000 {
         execute(database, &format!("SELECT taskwatch.ensure_partitions({million}000000)")).await;

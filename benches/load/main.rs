@@ -1,7 +1,7 @@
 //! Load runs over HTTP against real servers and a private Postgres, all on this machine.
 //!
-//! `cargo bench` runs all; `cargo bench -- throughput`, `-- latency`, `-- history`, `-- fanout`, `-- slow` or `-- storm`
-//! one of them.
+//! `cargo bench` runs all; `cargo bench -- throughput`, `-- latency`, `-- history`, `-- pages`, `-- fanout`, `-- slow` or
+//! `-- storm` one of them.
 
 #![expect(clippy::print_stdout, reason = "figures are what a benchmark is for")]
 #![expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a percentile's index")]
@@ -11,6 +11,7 @@ mod fanout;
 mod herd;
 mod history;
 mod latency;
+mod pages;
 mod plain;
 mod server;
 mod slow;
@@ -39,10 +40,11 @@ fn main() {
     }
     let bench = Bench::start();
     let clients = Runtime::new().expect("a runtime can be made");
-    let runs: [(&str, Run); 6] = [
+    let runs: [(&str, Run); 7] = [
         ("throughput", throughput::run),
         ("latency", latency::run),
         ("history", history::run),
+        ("pages", pages::run),
         ("fanout", fanout::run),
         ("slow", slow::run),
         ("storm", storm::run),

@@ -12,11 +12,19 @@ use bytes::Bytes;
 use futures_util::stream;
 use serde_json::json;
 
-use super::{caller, pages, problem::Problem, site::Site, stream::Cut};
+use super::{
+    caller, pages,
+    problem::Problem,
+    site::Site,
+    stream::{Cut, takes_gzip},
+};
 use crate::{
     config::Live,
     event::frame::{self, Form, Wire},
-    feed::ledger::{Ending, Opening, Peer, Place, Purpose},
+    feed::{
+        ledger::{Ending, Opening, Peer, Place, Purpose},
+        pack,
+    },
     page::{self, PAGES, format, shell},
 };
 
@@ -26,6 +34,8 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 struct Viewer {
     site: Site,
     fragments: page::Viewer,
+    gzip: bool,
+    begun: bool,
     ended: bool,
     place: Place,
 }
@@ -47,26 +57,31 @@ pub(super) async fn live(
     let rest: Vec<_> = pairs.iter().filter(|(name, _)| name != "page" && name != "id").cloned().collect();
     let params = pages::params(&site, page, value("id"), &rest).await?;
     let peer = peer.map(|Extension(peer)| peer);
+    let gzip = site.settings.stream_compression && takes_gzip(&headers);
     let opening = Opening {
         purpose: Purpose::Page,
         address: caller::address(&site.settings, peer.as_ref(), &headers),
         user_agent: caller::user_agent(&headers),
         query: format::query(&pairs).into(),
         form: Form { wire: Wire::Unnamed, ..Form::default() },
-        gzip: false,
+        gzip,
     };
     let place = site.ledger.enter(opening, site.subscriptions.head(), peer.as_ref()).map_err(|full| {
         let detail = "too many streams are open; the page polls meanwhile";
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, full.as_str(), detail)
     })?;
     let fragments = site.fragments.follow(&site.view(), page, &params).await?;
-    let viewer = Viewer { site, fragments, ended: false, place };
+    let viewer = Viewer { site, fragments, gzip, begun: false, ended: false, place };
     let body = stream::unfold(viewer, |mut viewer| async move { viewer.next().await.map(|item| (item, viewer)) });
     let mut response = Body::from_stream(body).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store, no-transform"));
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    if gzip {
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+    }
     Ok(response)
 }
 
@@ -75,12 +90,17 @@ impl Viewer {
         if self.ended {
             return None;
         }
+        if self.gzip && !self.begun {
+            self.begun = true;
+            return Some(Ok(Bytes::from_static(pack::HEADER)));
+        }
         tokio::select! {
             update = self.fragments.next() => match update {
                 Some(update) => {
-                    self.place.sent(1, update.frame.len());
+                    let bytes = if self.gzip { update.frame.gzip() } else { update.frame.plain.clone() };
+                    self.place.sent(1, bytes.len());
                     self.place.shows(update.position);
-                    Some(Ok(update.frame))
+                    Some(Ok(bytes))
                 }
                 // The page is gone (its task was deleted); the client comes back and is told.
                 None => self.cut(Ending::PageGone),
@@ -88,7 +108,8 @@ impl Viewer {
             () = tokio::time::sleep(HEARTBEAT) => {
                 let data = json!({ "age_ms": pages::age_ms(&self.site), "position": self.site.subscriptions.head(),
                     "build": shell::build(super::assets::url) });
-                Some(Ok(frame::named("heartbeat", &data.to_string(), None, None)))
+                let beat = frame::named("heartbeat", &data.to_string(), None, None);
+                Some(Ok(if self.gzip { pack::stored(&beat) } else { beat }))
             }
             () = self.site.stopping.cancelled() => self.cut(Ending::Drain),
         }

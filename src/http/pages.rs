@@ -180,8 +180,9 @@ async fn try_show(
     let freshness = match (is_fragment, page.from_tables) {
         // Every viewer of a list shares one reading per refresh.
         (true, true) => Freshness::Within(Duration::from_secs(site.settings.poll_seconds.into())),
-        (false, true) => Freshness::Now,
-        (_, false) => Freshness::Within(page::REGION),
+        (true, false) => Freshness::Within(page::REGION),
+        // Who loads a page may have changed something just now.
+        (false, _) => Freshness::Now,
     };
     let fragment = site.fragments.get(&site.view(), page, &params, freshness).await?;
     let mut response = if is_fragment && own("version") == Some(&fragment.version) {

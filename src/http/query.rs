@@ -74,6 +74,7 @@ pub fn tasks(pairs: &[(String, String)]) -> Result<TaskQuery, Problem> {
         priority_min: low.trim().parse().ok(),
         priority_max: high.trim().parse().ok(),
         text: value("q").map(search_text).transpose()?,
+        since: None,
         before: value("cursor").map(read_cursor).transpose()?,
         limit: value("limit").map_or(Ok(50), limit)?,
     })

@@ -15,7 +15,10 @@ use super::{
     fragments::{Fragments, Freshness, Key},
     regions,
 };
-use crate::event::{Filter, frame};
+use crate::{
+    event::{Filter, frame},
+    feed::pack::Packed,
+};
 
 /// A live page is looked at this often even when nothing happens: rates and states fade with time.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
@@ -54,8 +57,8 @@ struct State {
 #[derive(Debug, Clone)]
 pub struct Update {
     sequence: u64,
-    /// Its bytes.
-    pub frame: Bytes,
+    /// Its bytes, compressed once for all who want them so.
+    pub frame: Arc<Packed>,
     /// Position of the log that it shows.
     pub position: i64,
 }
@@ -90,7 +93,7 @@ impl Viewer {
         let (sequence, html, position) = (state.sequence, state.html.clone(), state.position);
         drop(state);
         self.has = Some(sequence);
-        Update { sequence, frame: whole(&html), position }
+        Update { sequence, frame: Arc::new(Packed::new(whole(&html))), position }
     }
 }
 
@@ -112,6 +115,7 @@ impl Show {
         let mut state = read(&self.state);
         *state = State { sequence: state.sequence + 1, html: html.into(), position };
         // Nobody there is no mistake: the renderer ends then.
+        let frame = Arc::new(Packed::new(frame));
         let _ = self.updates.send(Update { sequence: state.sequence, frame, position });
     }
 }

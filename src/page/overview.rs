@@ -68,6 +68,7 @@ pub(super) struct ParentCard {
 }
 
 struct FailureRow {
+    position: i64,
     task_id: Option<uuid::Uuid>,
     task_type: String,
     error: String,
@@ -124,6 +125,7 @@ impl Overview {
         let mut parents: Vec<_> = board.parents.open.iter().collect();
         parents.sort_by_key(|(id, parent)| (std::cmp::Reverse(parent.created_at), **id));
         let failures = board.recent.failed.iter().take(SHOWN).map(|event| FailureRow {
+            position: event.position.unwrap_or_default(),
             task_id: event.task_id,
             task_type: event.task_type.as_ref().map(ToString::to_string).unwrap_or_default(),
             error: format::clip(event.error.as_deref().unwrap_or("no error given"), 160),

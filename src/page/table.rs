@@ -67,8 +67,8 @@ const QUICK: Pace = Pace { page: Duration::from_millis(25), region: REGION };
 const MODERATE: Pace = Pace { page: Duration::from_millis(100), region: REGION };
 /// Reads a list.
 const SLOW: Pace = Pace { page: Duration::from_secs(1), region: REGION };
-/// For screens that nobody sits before.
-const CALM: Pace = Pace { page: Duration::from_millis(250), region: Duration::from_secs(1) };
+/// For screens that nobody sits before: everything that changed, once a second.
+const CALM: Pace = Pace { page: Duration::from_secs(1), region: Duration::ZERO };
 
 /// A page made from the board; the rest is filled in.
 const BOARD: Page = Page {

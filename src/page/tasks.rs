@@ -4,6 +4,7 @@ use askama::Template;
 
 use super::{Content, PageError, Params, View, format};
 use crate::{
+    clock::Time,
     event::{Event, filter},
     feed::past::Moment,
     model::{Status, Task},
@@ -15,6 +16,9 @@ use crate::{
 
 /// Tasks of the past looked at for one page; their states then are not indexed.
 const LOOK: usize = 2_000;
+
+/// Tasks looked at for one page when the filters lead to none directly; said on the page.
+const HORIZON: i64 = 100_000;
 
 #[derive(Template)]
 #[template(path = "tasks.html")]
@@ -29,6 +33,8 @@ struct Tasks<'a> {
     labels: Vec<(String, String)>,
     is_first: bool,
     is_past: bool,
+    /// The search went back so far and no further.
+    since: Option<Time>,
     first_url: String,
     next_url: Option<String>,
     clear_url: String,
@@ -40,10 +46,11 @@ const MORE: [&str; 8] =
 
 pub(super) async fn render(view: &View, params: &Params) -> Result<Content, PageError> {
     let limit = usize::try_from(params.tasks.limit).unwrap_or_default();
+    let since = if params.tasks.is_wide() { search::horizon(view.store.pool(), HORIZON).await? } else { None };
     let (mut tasks, more) = match params.at {
         Some(moment) => past(view, &params.tasks, moment).await?,
         None => {
-            let query = TaskQuery { limit: params.tasks.limit + 1, ..params.tasks.clone() };
+            let query = TaskQuery { limit: params.tasks.limit + 1, since, ..params.tasks.clone() };
             let tasks = search::tasks(view.store.pool(), &query).await?;
             let more = tasks.len() > limit;
             (tasks, more)
@@ -73,6 +80,7 @@ pub(super) async fn render(view: &View, params: &Params) -> Result<Content, Page
         others: filters,
         is_first: params.tasks.before.is_none(),
         is_past: params.at.is_some(),
+        since: since.filter(|_| params.at.is_none()),
         first_url: format!("/tasks?{}", format::query(&without_cursor)),
         next_url,
         clear_url: format!("/tasks?{}", format::query(&when)),

@@ -46,6 +46,9 @@ pub struct TaskQuery {
     pub priority_max: Option<u8>,
     /// A piece of the title, the type or the error; `%` and `_` stand for themselves.
     pub text: Option<String>,
+    /// Only tasks created since then; see [`horizon`].
+    #[serde(default)]
+    pub since: Option<Time>,
     /// Only tasks older than this one (the last of the page before).
     pub before: Option<(Time, Uuid)>,
     /// At most so many.
@@ -78,6 +81,7 @@ macro_rules! narrowed {
                AND (cardinality($16::text[]) = 0 OR t.fingerprint = ANY($16))
                AND ($17::jsonb IS NULL OR NOT EXISTS (SELECT 1 FROM jsonb_each($17) wanted
                    WHERE NOT coalesce(wanted.value ? (t.labels ->> wanted.key), false)))
+               AND ($18::timestamptz IS NULL OR t.created_at >= $18)
                AND ($11::timestamptz IS NULL OR (t.created_at, t.id) < ($11, $12))
              ORDER BY t.created_at DESC, t.id DESC LIMIT $13",
             &$found.statuses as &[&str],
@@ -97,8 +101,40 @@ macro_rules! narrowed {
             &$found.connectors,
             &$found.fingerprints,
             $found.labels as Option<Sql<&BTreeMap<Name, BTreeSet<String>>>>,
+            $query.since,
         )
     };
+}
+
+impl TaskQuery {
+    /// It may have to look at every task there is before it finds enough: nothing in it leads to few tasks.
+    #[must_use]
+    pub fn is_wide(&self) -> bool {
+        let finished = |status: &Status| matches!(status, Status::Completed | Status::Cancelled);
+        let led = !self.parents.is_empty()
+            || !self.fingerprints.is_empty()
+            || !self.statuses.is_empty() && !self.statuses.iter().any(finished);
+        let named = [&self.projects, &self.queues, &self.task_types, &self.phases, &self.machines, &self.connectors];
+        let narrowed = named.iter().any(|names| !names.is_empty())
+            || !self.statuses.is_empty()
+            || !self.workers.is_empty()
+            || !self.labels.is_empty()
+            || self.priority_min.or(self.priority_max).is_some();
+        self.text.is_some() || narrowed && !led
+    }
+}
+
+/// When the `newest` tasks begin: nothing when there are not more.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn horizon(pool: &PgPool, newest: i64) -> sqlx::Result<Option<Time>> {
+    sqlx::query_scalar!(
+        "SELECT created_at FROM taskwatch.tasks ORDER BY created_at DESC, id DESC OFFSET $1 LIMIT 1",
+        newest
+    )
+    .fetch_optional(pool)
+    .await
 }
 
 /// Values as SQL takes them.

@@ -4,12 +4,12 @@ use askama::Template;
 use axum::{
     extract::{Query, State},
     http::{HeaderMap, StatusCode},
-    response::{IntoResponse, Redirect, Response},
+    response::Response,
 };
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::{As, Fields, Sent, bulk, failure, field, fields, input, object, plain};
+use super::{As, Fields, Sent, bulk, failure, field, fields, goes_on, input, object, plain};
 use crate::{
     http::{caller::Caller, input::Id, problem::Problem, query, site::Site},
     model::Task,
@@ -141,7 +141,7 @@ pub(super) async fn begin(State(site): State<Site>, headers: HeaderMap, caller: 
                 &Done { succeeded, failed: Some(failed).filter(|failed| *failed > 0), problems },
             )
         }
-        Ok(bulk::Begun::Background(id)) => Redirect::to(&format!("/bulk/{id}")).into_response(),
+        Ok(bulk::Begun::Background(id)) => goes_on(&site, &format!("/bulk/{id}")).await,
         Err(problem) => failure(&site, &headers, &problem, Some("/tasks".to_owned())),
     }
 }
@@ -173,5 +173,5 @@ async fn try_begin(site: &Site, caller: &Caller, sent: Sent) -> Result<bulk::Beg
 
 pub(super) async fn stop(State(site): State<Site>, headers: HeaderMap, caller: Caller, Id(id): Id) -> Response {
     let done = bulk::cancel(State(site.clone()), caller, Id(id)).await;
-    super::then(&site, &headers, done, &format!("/bulk/{id}"))
+    super::then(&site, &headers, done, &format!("/bulk/{id}")).await
 }

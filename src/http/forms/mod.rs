@@ -1,6 +1,8 @@
 //! What the forms on pages do: the calls of the API, with the fields of a form instead of JSON. They work without
 //! scripts: each answers with the page to look at next.
 
+use std::time::Duration;
+
 use axum::{
     Form, Router,
     extract::{State, rejection::FormRejection},
@@ -21,8 +23,10 @@ use super::{
     site::Site,
 };
 use crate::{
+    event::Filter,
     model::transition,
     page::shell::{Help, Preferences, Settings},
+    store::log,
 };
 
 mod many;
@@ -55,12 +59,25 @@ pub(super) fn router() -> Router<Site> {
         .route("/help", get(help))
 }
 
+/// How long the next page waits for what was just done to be shown.
+const CATCH_UP: Duration = Duration::from_secs(1);
+
 /// The page to look at next, or the page that says what is wrong.
-fn then<T>(site: &Site, headers: &HeaderMap, done: Result<T, Problem>, next: &str) -> Response {
+async fn then<T>(site: &Site, headers: &HeaderMap, done: Result<T, Problem>, next: &str) -> Response {
     match done {
-        Ok(_) => Redirect::to(next).into_response(),
+        Ok(_) => goes_on(site, next).await,
         Err(problem) => failure(site, headers, &problem, None),
     }
+}
+
+/// The next page, once the board knows what was just done.
+async fn goes_on(site: &Site, next: &str) -> Response {
+    if let Ok(ends) = log::ends(site.store.pool()).await {
+        let mut feed = site.subscriptions.follow(site.subscriptions.head(), Filter::default());
+        let known = async { while site.subscriptions.head() < ends.head && feed.next().await.is_ok() {} };
+        let _ = tokio::time::timeout(CATCH_UP, known).await;
+    }
+    Redirect::to(next).into_response()
 }
 
 fn fields(sent: Sent) -> Result<Fields, Problem> {
@@ -118,7 +135,7 @@ fn input<T: DeserializeOwned>(object: Map<String, Value>) -> Result<Json<T>, Pro
 
 async fn act(site: &Site, headers: &HeaderMap, caller: &Caller, id: Uuid, command: transition::Command) -> Response {
     let next = if command == transition::Command::Delete { "/tasks".to_owned() } else { format!("/tasks/{id}") };
-    then(site, headers, api::change(site, id, command, caller).await, &next)
+    then(site, headers, api::change(site, id, command, caller).await, &next).await
 }
 
 async fn cancel(State(site): State<Site>, headers: HeaderMap, caller: Caller, Id(id): Id) -> Response {
@@ -144,17 +161,17 @@ async fn edit(State(site): State<Site>, headers: HeaderMap, caller: Caller, Id(i
         edits::edit(State(site.clone()), caller, Id(id), input(edit)?).await
     };
     let changed = changed.await;
-    then(&site, &headers, changed, &format!("/tasks/{id}"))
+    then(&site, &headers, changed, &format!("/tasks/{id}")).await
 }
 
 async fn pause_queue(State(site): State<Site>, headers: HeaderMap, caller: Caller, name: Named) -> Response {
     let done = queues::pause(State(site.clone()), caller, name).await;
-    then(&site, &headers, done, "/queues")
+    then(&site, &headers, done, "/queues").await
 }
 
 async fn resume_queue(State(site): State<Site>, headers: HeaderMap, caller: Caller, name: Named) -> Response {
     let done = queues::resume(State(site.clone()), caller, name).await;
-    then(&site, &headers, done, "/queues")
+    then(&site, &headers, done, "/queues").await
 }
 
 async fn limit_queue(
@@ -173,7 +190,7 @@ async fn limit_queue(
         queues::limit(State(site.clone()), caller, name, input(limits)?).await
     };
     let done = done.await;
-    then(&site, &headers, done, "/queues")
+    then(&site, &headers, done, "/queues").await
 }
 
 async fn put_schedule(State(site): State<Site>, headers: HeaderMap, caller: Caller, sent: Sent) -> Response {
@@ -190,22 +207,22 @@ async fn put_schedule(State(site): State<Site>, headers: HeaderMap, caller: Call
         schedules::put(State(site.clone()), caller, Named(name), input(schedule)?).await
     };
     let done = done.await;
-    then(&site, &headers, done, "/schedules")
+    then(&site, &headers, done, "/schedules").await
 }
 
 async fn pause_schedule(State(site): State<Site>, headers: HeaderMap, caller: Caller, name: Named) -> Response {
     let done = schedules::pause(State(site.clone()), caller, name).await;
-    then(&site, &headers, done, "/schedules")
+    then(&site, &headers, done, "/schedules").await
 }
 
 async fn resume_schedule(State(site): State<Site>, headers: HeaderMap, caller: Caller, name: Named) -> Response {
     let done = schedules::resume(State(site.clone()), caller, name).await;
-    then(&site, &headers, done, "/schedules")
+    then(&site, &headers, done, "/schedules").await
 }
 
 async fn delete_schedule(State(site): State<Site>, headers: HeaderMap, caller: Caller, name: Named) -> Response {
     let done = schedules::delete(State(site.clone()), caller, name).await;
-    then(&site, &headers, done, "/schedules")
+    then(&site, &headers, done, "/schedules").await
 }
 
 async fn settings(State(site): State<Site>, headers: HeaderMap) -> Response {

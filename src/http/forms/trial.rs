@@ -3,12 +3,12 @@
 use axum::{
     extract::State,
     http::{HeaderMap, StatusCode},
-    response::{IntoResponse, Redirect, Response},
+    response::Response,
 };
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::{As, Fields, Sent, failure, field, fields, input, object};
+use super::{As, Fields, Sent, failure, field, fields, goes_on, input, object};
 use crate::http::{
     api::{claims, reports, tasks, workers},
     caller::Caller,
@@ -26,7 +26,7 @@ fn back(task_ids: &str) -> String {
 
 pub(super) async fn submit(State(site): State<Site>, headers: HeaderMap, caller: Caller, sent: Sent) -> Response {
     match try_submit(&site, caller, sent).await {
-        Ok(ids) => Redirect::to(&back(&ids)).into_response(),
+        Ok(ids) => goes_on(&site, &back(&ids)).await,
         Err(problem) => failure(&site, &headers, &problem, Some("/test-client".to_owned())),
     }
 }
@@ -61,9 +61,9 @@ async fn try_submit(site: &Site, caller: Caller, sent: Sent) -> Result<String, P
 pub(super) async fn work(State(site): State<Site>, headers: HeaderMap, caller: Caller, sent: Sent) -> Response {
     let shown = sent.as_ref().ok().and_then(|form| field(form, "task_id")).unwrap_or_default().to_owned();
     match try_work(&site, &caller, sent).await {
-        Ok(id) if shown.is_empty() => Redirect::to(&back(&id)).into_response(),
-        Ok(id) if shown.contains(&id) => Redirect::to(&back(&shown)).into_response(),
-        Ok(id) => Redirect::to(&back(&format!("{shown},{id}"))).into_response(),
+        Ok(id) if shown.is_empty() => goes_on(&site, &back(&id)).await,
+        Ok(id) if shown.contains(&id) => goes_on(&site, &back(&shown)).await,
+        Ok(id) => goes_on(&site, &back(&format!("{shown},{id}"))).await,
         Err(problem) => failure(&site, &headers, &problem, Some(back(&shown))),
     }
 }

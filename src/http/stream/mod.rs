@@ -13,6 +13,7 @@ use axum::{
 };
 
 pub use wish::PARAMETERS;
+pub(super) use wish::takes_gzip;
 
 pub(super) use reader::Reader;
 

@@ -235,7 +235,7 @@ fn wire(headers: &HeaderMap, names: bool) -> Result<Wire, Problem> {
 const DO_NOT_DECODE: [&str; 1] = ["python-requests/"];
 
 /// The client takes gzip and has not forbidden to transform what it gets.
-fn takes_gzip(headers: &HeaderMap) -> bool {
+pub(in crate::http) fn takes_gzip(headers: &HeaderMap) -> bool {
     let agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if DO_NOT_DECODE.iter().any(|name| agent.starts_with(name)) {
         return false;

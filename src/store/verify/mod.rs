@@ -112,6 +112,9 @@ pub async fn verify(store: &Store) -> anyhow::Result<Report> {
     tables::compare_sides(&mut tx, &mut report).await?;
     tables::compare_workers(&mut tx, &board, &mut report).await?;
     tables::compare_board(&mut tx, &board, &mut report).await?;
+    if !trimmed {
+        tables::compare_failures(&mut tx, &board, &mut report).await?;
+    }
     relations::compare_waits(&mut tx, &mut report).await?;
     relations::compare_phases(&mut tx, &board, &mut report).await?;
     relations::compare_queues(&mut tx, &board, &mut report).await?;

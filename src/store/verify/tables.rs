@@ -152,3 +152,28 @@ pub(super) async fn compare_board(conn: &mut PgConnection, board: &Board, report
     }
     Ok(())
 }
+
+/// Groups of failures against the failed tasks. Groups that the board forgot are not missed.
+pub(super) async fn compare_failures(
+    conn: &mut PgConnection,
+    board: &Board,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let rows = sqlx::query!(
+        r#"SELECT coalesce(fingerprint, '') AS "fingerprint!", count(*) AS "count!" FROM taskwatch.tasks
+           WHERE status = 'failed' GROUP BY fingerprint"#
+    )
+    .fetch_all(conn)
+    .await?;
+    let table: HashMap<_, _> = rows.into_iter().map(|row| (row.fingerprint, row.count)).collect();
+    for (key, group) in &board.failures.0 {
+        let count = table.get(key.as_str()).copied().unwrap_or_default();
+        if u64::try_from(count) != Ok(group.open) {
+            let shown = group.open;
+            report
+                .differences
+                .push(format!("failures {key}: the table has {count} failed tasks, the board shows {shown}"));
+        }
+    }
+    Ok(())
+}
