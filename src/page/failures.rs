@@ -55,7 +55,11 @@ pub(super) fn render(view: &View, params: &Params) -> Result<Content, PageError>
         };
         (found.map(row).collect::<Vec<_>>(), board.count(crate::model::Status::Failed))
     };
-    groups.sort_by_key(|row| (std::cmp::Reverse(row.group.last_seen_at), row.fingerprint.clone()));
+    // Those that go on first, of these the newest kind: an order that does not jump about with each failure.
+    groups.sort_by_key(|row| {
+        let quiet = row.group.last_seen_at < now - NEW;
+        (quiet, std::cmp::Reverse(row.group.first_seen_at), row.fingerprint.clone())
+    });
     let open: u64 = groups.iter().map(|row| row.group.open).sum();
     let more = groups.len().saturating_sub(SHOWN);
     groups.truncate(SHOWN);

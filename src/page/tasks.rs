@@ -29,6 +29,8 @@ struct Tasks<'a> {
     text: &'a str,
     is_filtered: bool,
     more_filters: Vec<(&'static str, &'static str)>,
+    /// One of them is set.
+    shows_more: bool,
     others: Vec<(String, String)>,
     labels: Vec<(String, String)>,
     is_first: bool,
@@ -77,6 +79,9 @@ pub(super) async fn render(view: &View, params: &Params) -> Result<Content, Page
         is_filtered: !filters.is_empty(),
         more_filters: MORE.map(help).into(),
         labels: filters.iter().filter(|(name, _)| name.starts_with(filter::LABEL_PREFIX)).cloned().collect(),
+        shows_more: filters
+            .iter()
+            .any(|(name, _)| MORE.contains(&name.as_str()) || name.starts_with(filter::LABEL_PREFIX)),
         others: filters,
         is_first: params.tasks.before.is_none(),
         is_past: params.at.is_some(),

@@ -108,7 +108,9 @@ async fn live_pages_send_a_fraction_of_whole_fragments() {
             "{path}: {messages} messages, {bytes} bytes in {seconds} s; whole fragments as often: {same} ({:.1} %), every 5 s: {slow}",
             bytes as f64 * 100.0 / same as f64
         );
-        assert!(bytes * 5 < same, "{path}: {bytes} bytes live, {same} as whole fragments");
+        // A list of the newest events holds 50 new ones of 200 each time: these have to be told.
+        let most = if path == "events" { same / 3 } else { same / 5 };
+        assert!(bytes < most, "{path}: {bytes} bytes live, {same} as whole fragments");
     }
 }
 

@@ -14,19 +14,19 @@ use serde_json::{Value, json};
 
 use super::{eventually, program::Folder};
 
-/// One browser window. One test at a time has one: two cores carry no more.
+/// One browser window. Two tests at a time have one: two cores carry no more.
 pub(crate) struct Browser {
     pub(crate) page: Client,
     driver: Child,
     _profile: Folder,
-    _turn: tokio::sync::MutexGuard<'static, ()>,
+    _turn: tokio::sync::SemaphorePermit<'static>,
 }
 
-static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+static TURN: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(2);
 
 impl Browser {
     pub(crate) async fn open() -> Self {
-        let turn = TURN.lock().await;
+        let turn = TURN.acquire().await.unwrap();
         let profile = Folder::new();
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let driver = Command::new("chromedriver")
