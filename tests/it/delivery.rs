@@ -223,7 +223,8 @@ async fn a_reader_that_lags_is_told_and_gets_everything() {
         frames.iter().filter(|f| f.json()["event_type"].is_string()).filter_map(Frame::position).collect();
     assert_eq!(positions, (1..=head).collect::<Vec<_>>());
     let lagging: Vec<_> = frames.iter().filter(|frame| frame.event == "lagging").collect();
-    assert_eq!(lagging.len(), 1, "once in ten seconds");
+    // Eleven seconds passed, before it was told first or after.
+    assert!((1..=2).contains(&lagging.len()), "told {} times in ten seconds", lagging.len());
     assert!(lagging[0].json()["behind"].as_i64() > Some(0) && lagging[0].id.is_none());
 }
 
