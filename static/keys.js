@@ -35,8 +35,9 @@
     last = box;
   });
 
-  document.addEventListener("change", (event) => {
-    if (event.target.matches?.("[data-submit]")) event.target.form.requestSubmit();
+  // By mouse a slider is let go; by keyboard one goes on and presses the button.
+  document.addEventListener("pointerup", (event) => {
+    if (event.target.matches?.("[data-submit]")) setTimeout(() => event.target.form.requestSubmit());
   });
 
   // One menu at a time; a click elsewhere and Esc close them, and focus goes back to what opened it.

@@ -25,6 +25,7 @@
   let paused = false;
   let missed = 0;
   let crowded = false;
+  let current = null;
   let gone = "";
   let clockOffset = 0;
   document.documentElement.classList.add("js");
@@ -50,6 +51,7 @@
   const showTimes = () => {
     for (const time of document.querySelectorAll("#page time")) {
       const date = new Date(time.dateTime);
+      if (Number.isNaN(date.getTime())) continue;
       const stamp = time.classList.contains("stamp");
       const text = inWords(date, stamp && times === "relative" ? "utc" : times);
       if (time.textContent !== text) time.textContent = text;
@@ -97,7 +99,7 @@
   const showAge = () => {
     if (!age || isPast()) { if (age && isPast()) age.textContent = "as it was"; return; }
     const seconds = Math.max(0, Math.round((now() - freshAt) / 1000));
-    const text = seconds < 2 ? "data just now" : `data ${words(seconds)} old`;
+    const text = seconds < 4 ? "data just now" : `data ${words(seconds)} old`;
     if (age.textContent !== text) age.textContent = text;
     body.dataset.age = String(seconds);
     const usual = (wantsLive ? 5000 : everyMs()) || 60000;
@@ -135,7 +137,12 @@
 
   const closeLive = () => {
     connected = false;
+    current = null;
     const old = byId("live");
+    // What htmx still has open for it would otherwise end with its next message only.
+    const stream = old._htmx?.sse;
+    stream?.reader?.cancel?.().catch?.(() => {});
+    stream?.abortController?.abort?.();
     const anew = old.cloneNode(false);
     anew.removeAttribute("data-htmx-powered");
     old.replaceWith(anew);
@@ -175,9 +182,18 @@
 
   // What was held back is fetched whole.
   const catchUp = () => {
-    if (missed > 0 && wantsLive) reconnect();
+    const any = missed > 0;
     missed = 0;
-    if (!connected && everyMs() > 0) pulse();
+    if (wantsLive && any) reconnect();
+    else if (!connected && everyMs() > 0) pulse();
+  };
+
+  // Beside a stream a poll would bring what the stream tells later: the stream is asked for everything instead.
+  const refresh = () => {
+    if (isHeld()) { say("Held: resume, or give up the selection, to refresh"); return; }
+    if (wantsLive && connected) reconnect();
+    else pulse();
+    say("Refreshed");
   };
 
   // Another build of the server needs other scripts: load the page anew, once for each build, never under the hands.
@@ -186,15 +202,17 @@
     if (sessionStorage.getItem("taskwatch-build") === build) return;
     body.dataset.newBuild = build;
   };
+  const isDirty = () => [...document.querySelectorAll("#page input, #page textarea")].some((field) => (
+    field.type === "checkbox" || field.type === "radio" ? field.checked !== field.defaultChecked : field.value !== field.defaultValue));
   const isTouched = () => {
     const active = document.activeElement?.tagName;
-    const marked = document.querySelector("input.select:checked");
-    const open = document.querySelector(".actions details[open], details[open] form input:focus");
-    return now() - touchedAt < 10000 || ["INPUT", "TEXTAREA", "SELECT"].includes(active) || marked || open || isHeld();
+    const open = document.querySelector(".actions details[open]");
+    return now() - touchedAt < 10000 || ["INPUT", "TEXTAREA", "SELECT"].includes(active) || open || isHeld();
   };
   const reloadForBuild = () => {
     const build = body.dataset.newBuild;
-    if (!build || (!document.hidden && isTouched())) return;
+    // The wall has its own, more careful way.
+    if (!build || isWall || isDirty() || (!document.hidden && isTouched())) return;
     sessionStorage.setItem("taskwatch-build", build);
     location.reload();
   };
@@ -207,7 +225,7 @@
       if (!held) {
         if (connected && now() - heardAt > silence) reconnect();
         if (wantsLive && !connected && now() - triedAt > silence) reconnect();
-        if (!connected && !gone && everyMs() > 0 && now() >= pulseAt) pulse();
+        if (!connected && everyMs() > 0 && now() >= pulseAt + (gone ? 25000 : 0)) pulse();
       }
       if (!paused) { showTimes(); showAge(); }
     }
@@ -221,23 +239,44 @@
     const url = byId("refresh")?.dataset.url;
     // While the past is played, the address goes along.
     if (url && play() > 0) history.replaceState(null, "", url);
+    const here = new URL(location.href);
+    if (!url && here.searchParams.has("at")) {
+      here.searchParams.delete("at");
+      here.searchParams.delete("play");
+      history.replaceState(null, "", here);
+    }
   };
 
   document.addEventListener("htmx:before:request", (event) => {
     if (isHeld() && event.detail?.ctx?.sourceElement?.id === "refresh") event.preventDefault();
   });
+  document.addEventListener("htmx:before:swap", (event) => {
+    // A poll that comes in beside the stream is older than what the stream brought.
+    if (connected && event.detail?.ctx?.sourceElement?.id === "refresh") event.preventDefault();
+  });
   document.addEventListener("htmx:after:request", (event) => {
     const response = event.detail?.ctx?.response;
     const header = (name) => response?.headers?.get?.(name);
-    if (response?.status === 404 || response?.status === 410) { gone = "Gone: it was deleted"; showLink(); }
-    if (response?.status === 401 || response?.status === 403) { gone = "Signed out"; showLink(); }
+    // Only of a page about one thing can that be believed, and even then it is asked again now and then.
+    const about = /^\/(tasks|parents|bulk)\/./.test(location.pathname) && event.detail?.ctx?.sourceElement?.id === "refresh";
+    const status = response?.status;
+    if (about && (status === 404 || status === 410)) gone = "Gone: it was deleted";
+    else if (status === 401 || status === 403) gone = "Signed out";
+    else if (status === 200 || status === 204) gone = "";
+    showLink();
     heardBuild(header("x-app-build"));
     const date = Date.parse(header("date") ?? "");
     if (date && Math.abs(date - now()) > 5000) clockOffset = date - now();
     if ((response?.status === 200 || response?.status === 204) && header("x-data-age-ms") != null) fresh(header("x-data-age-ms"));
   });
   document.addEventListener("htmx:after:swap", () => { showTitle(); showTimes(); showLink(); });
-  document.addEventListener("htmx:sse:after:connection", () => { connected = true; heardAt = triedAt = now(); showLink(); });
+  document.addEventListener("htmx:sse:after:connection", (event) => {
+    current = event.detail?.connection ?? null;
+    connected = true;
+    gone = "";
+    heardAt = triedAt = now();
+    showLink();
+  });
   document.addEventListener("htmx:sse:before:message", (event) => {
     const message = event.detail?.message;
     if (message?.event || !isHeld()) return;
@@ -249,34 +288,44 @@
   document.addEventListener("htmx:sse:after:message", (event) => {
     connected = true;
     triedAt = now();
+    heardAt = now();
     const message = event.detail?.message;
-    // A fragment is pushed because something happened; a heartbeat tells how old the server's knowledge is.
-    const beat = message?.event === "heartbeat" ? JSON.parse(message.data) : { age_ms: 0 };
-    heardBuild(beat.build);
-    fresh(beat.age_ms);
+    // That something is sent does not say that the server knows the newest; its heartbeat says how old its knowledge is.
+    if (message?.event === "heartbeat") {
+      const beat = JSON.parse(message.data);
+      heardBuild(beat.build);
+      fresh(beat.age_ms);
+    }
     showLink();
   });
   for (const name of ["htmx:sse:error", "htmx:sse:close", "htmx:sse:before:connection"]) {
-    document.addEventListener(name, () => { connected = false; pulseAt = Math.min(pulseAt, now() + 1000); showLink(); });
+    document.addEventListener(name, (event) => {
+      const told = event.detail?.connection;
+      // Late news of a stream that was given up.
+      if (told && current && told !== current) return;
+      connected = false;
+      pulseAt = Math.min(pulseAt, now() + 1000);
+      showLink();
+    });
   }
   document.addEventListener("visibilitychange", () => {
     if (isWall) return;
     if (document.hidden) { if (wantsLive) rest(); return; }
     if (wantsLive) goLive();
-    if (!connected && everyMs() > 0) pulse();
+    else if (everyMs() > 0) pulse();
   });
   for (const name of ["keydown", "pointerdown", "input"]) {
     document.addEventListener(name, () => { touchedAt = now(); }, { capture: true, passive: true });
   }
   pauseButton?.addEventListener("click", () => setPaused(!paused));
-  byId("refresh-now")?.addEventListener("click", (event) => { event.preventDefault(); pulse(); say("Refreshed"); });
+  byId("refresh-now")?.addEventListener("click", (event) => { event.preventDefault(); refresh(); });
   document.addEventListener("taskwatch:pause", () => setPaused(!paused));
-  document.addEventListener("taskwatch:refresh", pulse);
+  document.addEventListener("taskwatch:refresh", refresh);
 
   const start = () => { if (!document.hidden || isWall) goLive(); };
   if (pauseButton && !isPast()) pauseButton.hidden = false;
   if (wantsLive) { if (document.readyState === "complete") start(); else window.addEventListener("load", start); }
+  setInterval(tick, 1000);
   showLink();
   showTimes();
-  setInterval(tick, 1000);
 })();

@@ -24,10 +24,15 @@ pub const HOURS: usize = 24;
 /// Longest example of an error, characters.
 const LONGEST: usize = 1_000;
 
-/// Every group, by fingerprint.
+/// Every group.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Failures(pub BTreeMap<Name, Group>);
+pub struct Failures {
+    /// By fingerprint.
+    pub groups: BTreeMap<Name, Group>,
+    /// There were more kinds of failed tasks than are kept: a group that came back counts from then on.
+    #[serde(default)]
+    pub overflowed: bool,
+}
 
 /// Failures that are alike.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -64,10 +69,10 @@ impl Failures {
         if let Kind::TaskFailed | Kind::TaskRetry = event.event_type {
             let computed = || fingerprint(&name_or_dash(event.task_type.as_ref()), event.error.as_deref());
             let key = told.cloned().unwrap_or_else(computed);
-            self.0.entry(key).or_insert_with(|| Group::new(event)).add(event);
+            self.groups.entry(key).or_insert_with(|| Group::new(event)).add(event);
             self.forget();
         } else if let (Some(group), Some((Some(Status::Failed), _))) =
-            (told.and_then(|key| self.0.get_mut(key)), moved(event))
+            (told.and_then(|key| self.groups.get_mut(key)), moved(event))
         {
             group.open = group.open.saturating_sub(1);
         }
@@ -76,15 +81,18 @@ impl Failures {
     /// Those with failed tasks, the latest first.
     #[must_use]
     pub fn open(&self) -> Vec<(&Name, &Group)> {
-        let mut open: Vec<_> = self.0.iter().filter(|(_, group)| group.open > 0).collect();
+        let mut open: Vec<_> = self.groups.iter().filter(|(_, group)| group.open > 0).collect();
         open.sort_by_key(|(_, group)| std::cmp::Reverse(group.last_seen_at));
         open
     }
 
     fn forget(&mut self) {
-        if self.0.len() > KEEP {
-            let least = self.0.iter().min_by_key(|(_, group)| (group.open > 0, group.last_seen_at));
-            least.map(|(key, _)| key.clone()).and_then(|key| self.0.remove(&key));
+        if self.groups.len() <= KEEP {
+            return;
+        }
+        let least = self.groups.iter().min_by_key(|(_, group)| (group.open > 0, group.last_seen_at));
+        if let Some(group) = least.map(|(key, _)| key.clone()).and_then(|key| self.groups.remove(&key)) {
+            self.overflowed |= group.open > 0;
         }
     }
 }

@@ -33,8 +33,8 @@ pub struct Moment {
 /// Why the board cannot be shown as it was.
 #[derive(Debug, thiserror::Error)]
 pub enum PastError {
-    /// It was before the oldest event that is kept.
-    #[error("the log does not reach back so far; the oldest event it holds is at position {0}")]
+    /// It was before the oldest event that is kept, or before the oldest checkpoint behind that.
+    #[error("the log does not reach back so far; the oldest moment that can be shown is position {0}")]
     TooOld(i64),
     /// No checkpoint is near.
     #[error("no checkpoint of the board is near enough to that moment; try one closer to position {0}")]
@@ -92,7 +92,8 @@ impl Past {
         }
         let oldest = log::ends(self.store.pool()).await?.oldest;
         if board.position + 1 < oldest {
-            return Err(PastError::TooOld(oldest));
+            let first = checkpoints::oldest_since(self.store.pool(), board::VERSION, oldest - 1).await?;
+            return Err(PastError::TooOld(first.map_or(oldest, |checkpoint| checkpoint.position)));
         }
         if position - board.position > MOST {
             return Err(PastError::TooFar(board.position));

@@ -28,14 +28,15 @@ use crate::{
     page::{self, PAGES, format, shell},
 };
 
-/// Data is this fresh at least, or the page says otherwise.
-const HEARTBEAT: Duration = Duration::from_secs(5);
+/// How often a page is told how old its data is, whatever else it gets: a page that changes need not be fresh.
+const HEARTBEAT: Duration = Duration::from_secs(2);
 
 struct Viewer {
     site: Site,
     fragments: page::Viewer,
     gzip: bool,
     begun: bool,
+    beats: tokio::time::Interval,
     ended: bool,
     place: Place,
 }
@@ -71,7 +72,9 @@ pub(super) async fn live(
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, full.as_str(), detail)
     })?;
     let fragments = site.fragments.follow(&site.view(), page, &params).await?;
-    let viewer = Viewer { site, fragments, gzip, begun: false, ended: false, place };
+    let mut beats = tokio::time::interval(HEARTBEAT);
+    beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let viewer = Viewer { site, fragments, gzip, begun: false, beats, ended: false, place };
     let body = stream::unfold(viewer, |mut viewer| async move { viewer.next().await.map(|item| (item, viewer)) });
     let mut response = Body::from_stream(body).into_response();
     let headers = response.headers_mut();
@@ -105,8 +108,9 @@ impl Viewer {
                 // The page is gone (its task was deleted); the client comes back and is told.
                 None => self.cut(Ending::PageGone),
             },
-            () = tokio::time::sleep(HEARTBEAT) => {
-                let data = json!({ "age_ms": pages::age_ms(&self.site), "position": self.site.subscriptions.head(),
+            _ = self.beats.tick() => {
+                let failing = u64::try_from(self.fragments.failing_for().as_millis()).unwrap_or(u64::MAX);
+                let data = json!({ "age_ms": pages::age_ms(&self.site).max(failing), "position": self.site.subscriptions.head(),
                     "build": shell::build(super::assets::url) });
                 let beat = frame::named("heartbeat", &data.to_string(), None, None);
                 Some(Ok(if self.gzip { pack::stored(&beat) } else { beat }))

@@ -128,7 +128,7 @@ async fn moment(site: &Site, text: &str) -> Result<Option<Moment>, Problem> {
         return Ok(None);
     }
     let moment = site.past.at_time(time).await?;
-    if moment.position < site.subscriptions.oldest() - 1 || moment.position <= 0 && head > 0 {
+    if moment.position < site.subscriptions.oldest() {
         return Err(bad("at", "is before the oldest event that the log holds"));
     }
     Ok(Some(moment))

@@ -19,6 +19,8 @@ pub fn pattern(error: &str) -> String {
     let mut rest = line;
     while let Some(first) = rest.chars().next() {
         let length = match first {
+            // In the middle of a word it is an apostrophe.
+            '\'' if shown.ends_with(char::is_alphanumeric) => 1,
             '"' | '\'' | '`' => quoted(rest, first),
             c if c.is_alphanumeric() => word(rest),
             c => c.len_utf8(),
@@ -74,20 +76,30 @@ pub fn fingerprint(task_type: &Name, error: Option<&str>) -> Name {
 }
 
 impl Task {
-    /// What its failure is like.
-    #[must_use]
-    pub fn fingerprint(&self) -> Name {
-        fingerprint(&self.task_type, self.error.as_deref())
+    /// What its failure is like: computed when it fails, kept until it is a failed task no more, whatever is edited
+    /// meanwhile.
+    pub(super) fn keep_fingerprint(&mut self, before: &Self, event: &TaskEvent) {
+        let fails = before.status != Status::Failed || matches!(event, TaskEvent::Failed { .. });
+        self.fingerprint = match self.status {
+            Status::Failed if fails => Some(self.like()),
+            Status::Failed => before.fingerprint.clone(),
+            _ => None,
+        };
     }
 
-    /// The task whose failure an event tells of: one that fails now, or one that is a failed one no more.
-    pub(super) fn failure_told<'a>(&'a self, after: &'a Self, event: &TaskEvent) -> Option<&'a Self> {
+    /// The failures that an event tells of: those of a task that fails now, or that is a failed one no more.
+    pub(super) fn failure_told(&self, after: &Self, event: &TaskEvent) -> Option<Name> {
         match event {
-            TaskEvent::Retried { .. } | TaskEvent::Failed { .. } => Some(after),
-            _ if self.status != Status::Failed => None,
-            TaskEvent::Deleted => Some(self),
-            _ => Some(self).filter(|_| after.status != Status::Failed),
+            TaskEvent::Retried { .. } => Some(after.like()),
+            TaskEvent::Failed { .. } => after.fingerprint.clone(),
+            TaskEvent::Deleted => self.fingerprint.clone(),
+            _ if after.status != Status::Failed => self.fingerprint.clone(),
+            _ => None,
         }
+    }
+
+    fn like(&self) -> Name {
+        fingerprint(&self.task_type, self.error.as_deref())
     }
 }
 
@@ -106,6 +118,7 @@ mod tests {
             ("exit code 137", "exit code 137"),
             ("ORA-00942: table or view does not exist", "ORA-00942: table or view does not exist"),
             ("can't open it", "can't open it"),
+            ("can't open 'bob' of the user's", "can't open # of the user's"),
             ("", "no error given"),
         ] {
             assert_eq!(pattern(error), expected);

@@ -375,7 +375,8 @@ impl Task {
     pub(super) fn step(&self, event: TaskEvent, change: impl FnOnce(&mut Self)) -> (Self, Vec<Step>) {
         let mut after = self.clone();
         change(&mut after);
-        let fingerprint = self.failure_told(&after, &event).map(Self::fingerprint);
+        after.keep_fingerprint(self, &event);
+        let fingerprint = self.failure_told(&after, &event);
         let step = Step { old_status: Some(self.status), after: after.clone(), fingerprint, event };
         (after, vec![step])
     }

@@ -20,6 +20,7 @@ struct Failures {
     open: u64,
     failed: u64,
     shows_all: bool,
+    overflowed: bool,
     is_past: bool,
 }
 
@@ -39,9 +40,9 @@ pub(super) fn check_show(text: &str) -> Result<(), String> {
 pub(super) fn render(view: &View, params: &Params) -> Result<Content, PageError> {
     let now = view.now();
     let shows_all = params.own("show").is_some();
-    let (mut groups, failed) = {
+    let (mut groups, failed, overflowed) = {
         let board = feed::read(&view.board);
-        let found = board.failures.0.iter().filter(|(_, group)| shows_all || group.open > 0);
+        let found = board.failures.groups.iter().filter(|(_, group)| shows_all || group.open > 0);
         let named = |id: &Uuid| {
             let name = board.workers.0.get(id).map(|seen| seen.name.to_string());
             (*id, name.unwrap_or_else(|| format::short(id)))
@@ -53,7 +54,7 @@ pub(super) fn render(view: &View, params: &Params) -> Result<Content, PageError>
             workers: group.workers.iter().map(named).collect(),
             group: group.clone(),
         };
-        (found.map(row).collect::<Vec<_>>(), board.count(crate::model::Status::Failed))
+        (found.map(row).collect::<Vec<_>>(), board.count(crate::model::Status::Failed), board.failures.overflowed)
     };
     // Those that go on first, of these the newest kind: an order that does not jump about with each failure.
     groups.sort_by_key(|row| {
@@ -64,7 +65,7 @@ pub(super) fn render(view: &View, params: &Params) -> Result<Content, PageError>
     let more = groups.len().saturating_sub(SHOWN);
     groups.truncate(SHOWN);
     let title = if failed > 0 { format!("({failed} failed) Failures") } else { "Failures".to_owned() };
-    Content::new(title, &Failures { groups, more, open, failed, shows_all, is_past: params.at.is_some() })
+    Content::new(title, &Failures { groups, more, open, failed, shows_all, overflowed, is_past: params.at.is_some() })
 }
 
 fn spark(group: &Group, now: Time) -> Sparkline {

@@ -12,6 +12,21 @@ use crate::{
     },
 };
 
+/// A name as part of an id: letters, digits and `-` as they are, all others by their numbers. Selectors made of ids are
+/// split at commas and spaces without regard to escapes (htmx 4.0.1).
+#[must_use]
+pub fn anchor(name: &str) -> String {
+    let mut anchor = String::with_capacity(name.len());
+    for c in name.chars() {
+        if c.is_ascii_alphanumeric() || c == '-' {
+            anchor.push(c);
+        } else {
+            anchor.push_str(&format!("_{:x}_", u32::from(c)));
+        }
+    }
+    anchor
+}
+
 /// A query string.
 #[must_use]
 pub fn query(pairs: &[(String, String)]) -> String {

@@ -51,6 +51,8 @@ struct State {
     sequence: u64,
     html: Arc<str>,
     position: i64,
+    /// Since when it cannot be rendered.
+    failing_since: Option<Instant>,
 }
 
 /// One message.
@@ -72,6 +74,12 @@ pub struct Viewer {
 }
 
 impl Viewer {
+    /// Since when the page cannot be rendered; nothing while it can.
+    #[must_use]
+    pub fn failing_for(&self) -> Duration {
+        read(&self.state).failing_since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
     /// The next message: the whole page first, and again after too many were missed. Nothing when the page is gone.
     pub async fn next(&mut self) -> Option<Update> {
         let Some(has) = self.has else { return Some(self.whole()) };
@@ -113,7 +121,7 @@ impl Show {
 
     fn send(&self, html: String, frame: Bytes, position: i64) {
         let mut state = read(&self.state);
-        *state = State { sequence: state.sequence + 1, html: html.into(), position };
+        *state = State { sequence: state.sequence + 1, html: html.into(), position, failing_since: None };
         // Nobody there is no mistake: the renderer ends then.
         let frame = Arc::new(Packed::new(frame));
         let _ = self.updates.send(Update { sequence: state.sequence, frame, position });
@@ -138,7 +146,7 @@ pub(super) async fn follow(
         return Ok(show.viewer());
     }
     let html = std::str::from_utf8(&first.html).unwrap_or_default().into();
-    let state = Arc::new(Mutex::new(State { sequence: 0, html, position: first.position }));
+    let state = Arc::new(Mutex::new(State { sequence: 0, html, position: first.position, failing_since: None }));
     let show = Arc::new(Show { state, updates: broadcast::Sender::new(KEEP) });
     let viewer = show.viewer();
     shows.insert(key.clone(), show.clone());
@@ -165,7 +173,7 @@ impl Renderer {
     async fn run(mut self) {
         let mut feed = self.view.subscriptions.follow(self.view.subscriptions.head(), Filter::default());
         let mut look_again = Instant::now() + LOOK_AGAIN;
-        while !self.ends(false) {
+        while !self.is_over() {
             let concerned = tokio::select! {
                 next = feed.next() => match next {
                     Ok(next) => next.events.iter().any(|published| (self.page.concerned)(&self.params, &published.event)),
@@ -184,27 +192,27 @@ impl Renderer {
             look_again = now + LOOK_AGAIN;
             match rendered {
                 Ok(fragment) => {
+                    read(&self.show.state).failing_since = None;
                     let html = std::str::from_utf8(&fragment.html).unwrap_or_default();
                     if let Some(due) = self.send(html, fragment.position, now) {
                         look_again = look_again.min(due);
                     }
                 }
-                Err(PageError::NotFound(_)) => {
-                    self.ends(true);
-                    return;
-                }
+                Err(PageError::NotFound(_)) => return,
                 Err(error) => {
+                    read(&self.show.state).failing_since.get_or_insert(now);
                     tracing::warn!(page = self.page.name, %error, "a live page could not be rendered; it is tried again");
                 }
             }
-            tokio::time::sleep(self.page.pace.page).await;
+            let pace = if self.params.tasks.is_wide() { LOOK_AGAIN } else { self.page.pace.page };
+            tokio::time::sleep(pace).await;
         }
     }
 
-    /// Nobody looks any more, or there is nothing to see. Decided while nobody can join.
-    fn ends(&self, is_gone: bool) -> bool {
+    /// Nobody looks any more. Decided while nobody can join.
+    fn is_over(&self) -> bool {
         let mut shows = self.fragments.shows.lock().unwrap_or_else(PoisonError::into_inner);
-        let over = is_gone || self.show.updates.receiver_count() == 0;
+        let over = self.show.updates.receiver_count() == 0;
         if over {
             shows.remove(&self.key);
         }
@@ -236,5 +244,15 @@ impl Renderer {
         let message: String = patches.iter().map(regions::Patch::partials).collect();
         self.show.send(regions::apply(&shown, &patches), frame::html(&message), position);
         due
+    }
+}
+
+impl Drop for Renderer {
+    /// However it ends, its viewers learn that it has.
+    fn drop(&mut self) {
+        let mut shows = self.fragments.shows.lock().unwrap_or_else(PoisonError::into_inner);
+        if shows.get(&self.key).is_some_and(|show| Arc::ptr_eq(show, &self.show)) {
+            shows.remove(&self.key);
+        }
     }
 }

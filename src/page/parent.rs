@@ -13,6 +13,9 @@ use crate::{
 /// Children shown: the newest, and the newest that failed.
 const CHILDREN: i64 = 50;
 
+/// Children of the past looked at for those that had failed.
+const LOOK: i64 = 500;
+
 #[derive(Template)]
 #[template(path = "parent.html")]
 struct ParentPage {
@@ -54,13 +57,16 @@ pub(super) async fn render(view: &View, params: &Params) -> Result<Content, Page
         ..TaskQuery::default()
     };
     let mut children = search::tasks(pool, &of_parent(Vec::new())).await?;
-    let mut failed = search::tasks(pool, &of_parent(vec![Status::Failed])).await?;
+    // What failed then may run again now.
+    let (statuses, limit) = if params.at.is_some() { (Vec::new(), LOOK) } else { (vec![Status::Failed], CHILDREN) };
+    let mut failed = search::tasks(pool, &TaskQuery { limit, ..of_parent(statuses) }).await?;
     if let Some(moment) = params.at {
         let unborn = || PageError::NotFound("This task did not exist yet at that time.".to_owned());
         task = as_of(view, vec![task], moment).await?.pop().ok_or_else(unborn)?;
         children = as_of(view, children, moment).await?;
         failed = as_of(view, failed, moment).await?;
         failed.retain(|task| task.status == Status::Failed);
+        failed.truncate(usize::try_from(CHILDREN).unwrap_or_default());
     }
     let now = view.now();
     let name = format::clip(task.title.as_deref().unwrap_or(task.task_type.as_str()), 80);

@@ -1,6 +1,6 @@
 //! Regions: the parts of a fragment that are sent alone when only they changed.
 //!
-//! A region is an element with an `id` and the attribute `data-live`; regions may lie in regions. What is between them
+//! A region is an element with an `id` whose first tag ends in `data-live`; regions may lie in regions. What is between them
 //! is the frame that they hang in: when that changes, the region around it is sent whole.
 
 use std::ops::Range;
@@ -68,6 +68,9 @@ impl Patch<'_> {
     }
 }
 
+/// How the first tag of a list ends. Where it ends, no value of an attribute can be meant.
+const LIST: &str = " data-live data-rows";
+
 /// Finds the regions of a fragment. It must be written as our templates are: what opens is closed, and neither texts
 /// nor values of attributes hold `<` or `>`.
 #[must_use]
@@ -81,8 +84,8 @@ pub fn regions(html: &str) -> Region {
         let inside = html[start + 1..end].trim_end_matches('>');
         let (closes, inside) = inside.strip_prefix('/').map_or((false, inside), |rest| (true, rest));
         let name = inside.split(|c: char| c.is_ascii_whitespace()).next().unwrap_or_default();
-        if !closes && (inside.ends_with(" data-live") || inside.contains(" data-live ")) {
-            let (id, is_list) = (attribute(html, start..end, "id"), inside.contains(" data-rows"));
+        if !closes && (inside.ends_with(" data-live") || inside.ends_with(LIST)) {
+            let (id, is_list) = (attribute(html, start..end, "id"), inside.ends_with(LIST));
             open.push((Region { id, span: start..end, is_list, inner: Vec::new() }, name, 1));
             continue;
         }
@@ -213,7 +216,7 @@ mod tests {
         let rows: String =
             rows.iter().map(|(id, text)| format!("<tr id=\"r{id}\" data-live><td>{text}</td></tr>\n")).collect();
         format!(
-            "<div id=\"refresh\" data-live x=\"1\"></div><h1>A</h1><div id=\"t\" class=\"c\" data-live><div>{title}</div></div>\
+            "<div id=\"refresh\" x=\"1\" data-live></div><h1>A</h1><div id=\"t\" class=\"c\" data-live><div>{title}</div></div>\
              <table><tbody id=\"rows\" data-live data-rows>\n{rows}</tbody></table>"
         )
     }

@@ -63,14 +63,17 @@ pub(super) async fn render(view: &View, params: &Params) -> Result<Content, Page
     let events: Vec<_> = log::of_task(pool, view.subscriptions.epoch(), id, (until, EVENTS)).await?;
     let events: Vec<_> = events.into_iter().map(|recorded| recorded.event).collect();
     let name = format::clip(task.title.as_deref().unwrap_or(task.task_type.as_str()), 80);
-    let waits = task.status == Status::Blocked && !task.depends_on.is_empty();
-    let open = if waits { search::open_dependencies(pool, id).await? } else { Vec::new() };
-    let verdict = verdict::of_task(&feed::read(&view.board), &task, &open, view.quiet, view.now());
     let wanted: Vec<_> =
         task.depends_on.iter().take(usize::try_from(NEIGHBOURS).unwrap_or_default()).copied().collect();
-    let depends_on = if wanted.is_empty() { Vec::new() } else { search::some(pool, &wanted).await? };
+    let depends_on = neighbours(view, params, &wanted).await?;
     let waiting = if task.has_dependents { search::dependents(pool, id, NEIGHBOURS).await? } else { Vec::new() };
-    let dependents = if waiting.is_empty() { Vec::new() } else { search::some(pool, &waiting).await? };
+    let dependents = neighbours(view, params, &waiting).await?;
+    let open = match params.at {
+        _ if task.status != Status::Blocked || task.depends_on.is_empty() => Vec::new(),
+        None => search::open_dependencies(pool, id).await?,
+        Some(_) => depends_on.iter().filter(|task| task.status != Status::Completed).map(|task| task.id).collect(),
+    };
+    let verdict = verdict::of_task(&feed::read(&view.board), &task, &open, view.quiet, view.now());
     let page = TaskPage {
         verdict,
         payload: task.payload.as_ref().map(|json| format::clip(json.as_str(), LONGEST)),
@@ -85,6 +88,18 @@ pub(super) async fn render(view: &View, params: &Params) -> Result<Content, Page
         task,
     };
     Content::new(format!("({}) {name}", page.task.status), &page)
+}
+
+/// Tasks around this one, as they were at the time asked for.
+async fn neighbours(view: &View, params: &Params, ids: &[Uuid]) -> Result<Vec<Task>, PageError> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let tasks = search::some(view.store.pool(), ids).await?;
+    match params.at {
+        Some(moment) => as_of(view, tasks, moment).await,
+        None => Ok(tasks),
+    }
 }
 
 /// Newest first.

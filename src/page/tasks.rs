@@ -49,20 +49,18 @@ const MORE: [&str; 8] =
 pub(super) async fn render(view: &View, params: &Params) -> Result<Content, PageError> {
     let limit = usize::try_from(params.tasks.limit).unwrap_or_default();
     let since = if params.tasks.is_wide() { search::horizon(view.store.pool(), HORIZON).await? } else { None };
-    let (mut tasks, more) = match params.at {
-        Some(moment) => past(view, &params.tasks, moment).await?,
-        None => {
-            let query = TaskQuery { limit: params.tasks.limit + 1, since, ..params.tasks.clone() };
-            let tasks = search::tasks(view.store.pool(), &query).await?;
-            let more = tasks.len() > limit;
-            (tasks, more)
-        }
+    let query = TaskQuery { limit: params.tasks.limit + 1, since, ..params.tasks.clone() };
+    let (mut tasks, looked_to) = match params.at {
+        Some(moment) => past(view, &query, limit, moment).await?,
+        None => (search::tasks(view.store.pool(), &query).await?, None),
     };
+    let more = tasks.len() > limit;
     tasks.truncate(limit);
+    let next = if more { tasks.last().map(search::cursor) } else { looked_to };
     let without_cursor = params.without(&["cursor"]);
-    let next_url = tasks.last().filter(|_| more).map(|task| {
+    let next_url = next.map(|cursor| {
         let mut pairs = without_cursor.clone();
-        pairs.push(("cursor".to_owned(), search::cursor(task)));
+        pairs.push(("cursor".to_owned(), cursor));
         format!("/tasks?{}", format::query(&pairs))
     });
     let when: Vec<_> = params.pairs.iter().filter(|(name, _)| name == "at").cloned().collect();
@@ -93,9 +91,14 @@ pub(super) async fn render(view: &View, params: &Params) -> Result<Content, Page
     Content::new("Tasks", &page)
 }
 
-/// The tasks that were there at a moment, as they were, and whether there are more.
-async fn past(view: &View, query: &TaskQuery, moment: Moment) -> Result<(Vec<Task>, bool), PageError> {
-    let limit = usize::try_from(query.limit).unwrap_or_default();
+/// The tasks that were there at a moment, as they were: one more than `limit` when there are more, and when there may be,
+/// where to go on looking.
+async fn past(
+    view: &View,
+    query: &TaskQuery,
+    limit: usize,
+    moment: Moment,
+) -> Result<(Vec<Task>, Option<String>), PageError> {
     let mut wanted = TaskQuery { statuses: Vec::new(), limit: 200, ..query.clone() };
     wanted.before = Some(query.before.unwrap_or((moment.time, uuid::Uuid::max())));
     let (mut found, mut looked) = (Vec::new(), 0);
@@ -103,13 +106,13 @@ async fn past(view: &View, query: &TaskQuery, moment: Moment) -> Result<(Vec<Tas
         let page = search::tasks(view.store.pool(), &wanted).await?;
         let is_last = page.len() < 200;
         looked += page.len();
+        let last = page.last().map(search::cursor);
         wanted.before = page.last().map(|task| (task.created_at, task.id));
         let then = as_of(view, page, moment).await?;
-        found
-            .extend(then.into_iter().filter(|task| query.statuses.is_empty() || query.statuses.contains(&task.status)));
+        let passes = |task: &Task| query.statuses.is_empty() || query.statuses.contains(&task.status);
+        found.extend(then.into_iter().filter(passes));
         if is_last || found.len() > limit || looked >= LOOK {
-            let more = found.len() > limit || !is_last;
-            return Ok((found, more));
+            return Ok((found, last.filter(|_| !is_last)));
         }
     }
 }

@@ -92,7 +92,7 @@ struct Tile {
 impl Tile {
     fn new(key: &str, name: &str, big: impl Into<String>, below: impl Into<String>) -> Self {
         Self {
-            key: key.to_owned(),
+            key: format::anchor(key),
             level: Level::Ok,
             name: name.to_owned(),
             big: big.into(),

@@ -1,6 +1,6 @@
 //! The board at some positions, so that a start needs only the events since.
 
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgPool;
 
 use crate::clock::Time;
 
@@ -35,8 +35,11 @@ pub async fn newest(pool: &PgPool, version: i32, position: i64) -> sqlx::Result<
 }
 
 /// The oldest checkpoint of an encoding version at or behind a position.
-pub(super) async fn oldest_since(
-    conn: &mut PgConnection,
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn oldest_since(
+    conn: impl sqlx::PgExecutor<'_>,
     version: i32,
     position: i64,
 ) -> sqlx::Result<Option<Checkpoint>> {
@@ -50,8 +53,8 @@ pub(super) async fn oldest_since(
     .await
 }
 
-/// Stores a checkpoint and removes others: all but the newest few, and the first of each [`SPACING`] positions that the
-/// log still has, from which the board can be shown as it was.
+/// Stores a checkpoint and removes others: all but the newest few, and the first of each [`SPACING`] positions and of each
+/// six hours that the log still has, from which the board can be shown as it was.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -72,7 +75,8 @@ pub async fn save(pool: &PgPool, checkpoint: &Checkpoint, version: i32, now: Tim
                  (SELECT position FROM taskwatch.checkpoints ORDER BY position DESC LIMIT $1) newest)
              AND (c.version <> $2 OR c.position < (SELECT oldest - 1 FROM taskwatch.log)
                  OR EXISTS (SELECT 1 FROM taskwatch.checkpoints e WHERE e.version = c.version
-                     AND e.position / $3 = c.position / $3 AND e.position < c.position))",
+                     AND e.position < c.position AND e.position / $3 = c.position / $3
+                     AND date_bin('6 hours', e.at, 'epoch') = date_bin('6 hours', c.at, 'epoch')))",
         KEEP,
         version,
         SPACING

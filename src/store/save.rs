@@ -9,7 +9,7 @@ use super::tasks::{decode, signed};
 use crate::{
     clock::Time,
     model::{
-        Name, Status, Task,
+        Name, Task,
         lease::Lease,
         observe::Observed,
         report::{Json, Progress},
@@ -259,6 +259,6 @@ impl Columns<'_, &Task> {
 
     /// Of failed tasks.
     fn fingerprints(&self) -> Vec<Option<String>> {
-        self.map(|task| (task.status == Status::Failed).then(|| task.fingerprint().to_string()))
+        self.map(|task| task.fingerprint.as_ref().map(ToString::to_string))
     }
 }

@@ -296,6 +296,7 @@ async fn a_new_build_loads_the_page_once_and_not_under_the_hands() {
     .await;
     assert_eq!(browser.runs("return [window.mark, document.getElementById('q').value]").await, json!([true, "half"]));
     browser.runs("document.getElementById('q').blur()").await;
+    browser.runs("document.getElementById('q').value = ''").await;
     eventually("the page was loaded anew", || async { browser.runs("return window.mark ?? false").await == false })
         .await;
     // Still another build than the page says: it does not go round in circles.

@@ -109,7 +109,7 @@ async fn the_slider_leads_into_the_past() {
     browser.goes_to(&app.url).await;
     browser.shows("#waiting", "10").await;
     browser
-        .runs("document.getElementById('past-picker').open = true; const slider = document.getElementById('at-slider'); slider.value = 6; slider.dispatchEvent(new Event('change', { bubbles: true }))")
+        .runs("document.getElementById('past-picker').open = true; const slider = document.getElementById('at-slider'); slider.value = 6; slider.dispatchEvent(new Event('pointerup', { bubbles: true }))")
         .await;
     browser.shows("#past", "You look at the past").await;
     browser.shows("#waiting", "3").await;

@@ -83,7 +83,8 @@ pub(super) struct Groups {
 #[utoipa::path(get, path = "/api/v1/failures", operation_id = "list_failures", tag = "watching",
     responses((status = 200, description = "As asked", body = Groups)))]
 pub(super) async fn failures(State(site): State<Site>) -> Out<Groups> {
-    let mut groups: Vec<FailureGroup> = feed::read(&site.board).failures.0.iter().map(FailureGroup::from).collect();
+    let mut groups: Vec<FailureGroup> =
+        feed::read(&site.board).failures.groups.iter().map(FailureGroup::from).collect();
     groups.sort_by_key(|group| std::cmp::Reverse(group.last_seen_at));
     Out(Groups { groups })
 }

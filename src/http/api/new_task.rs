@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use axum::http::StatusCode;
+use chrono::Datelike;
 use serde::Deserialize;
 use uuid::Uuid;
 
@@ -134,6 +135,9 @@ impl CreateTask {
         }
         if self.depends_on.len() > MAX_DEPENDENCIES {
             return wrong("depends_on", "must name at most 1000 tasks");
+        }
+        if self.run_at.is_some_and(|at| !(1..=9_999).contains(&at.year())) {
+            return wrong("run_at", "must be in the years 1 to 9999");
         }
         if self.close_when_done && (!self.depends_on.is_empty() || self.run_at.is_some()) {
             return wrong("close_when_done", "does not go with depends_on or run_at; put these on the children");

@@ -18,8 +18,8 @@ use crate::{
 };
 
 /// Parameters that are no filters.
-const OWN: [&str; 9] =
-    ["action", "ids", "pace_per_second", "reason", "priority_new", "queue_new", "assignee", "confirm", "from"];
+const OWN: [&str; 10] =
+    ["scope", "action", "ids", "pace_per_second", "reason", "priority_new", "queue_new", "assignee", "confirm", "from"];
 /// Tasks shown as examples.
 const EXAMPLES: i64 = 10;
 /// Tasks counted at the most.
@@ -102,7 +102,12 @@ pub(super) async fn preview(State(site): State<Site>, headers: HeaderMap, Query(
 
 async fn try_preview(site: &Site, pairs: &Fields) -> Result<Preview, Problem> {
     let action = field(pairs, "action").unwrap_or_default().to_owned();
-    let (verb, ids, filters) = (verb(&action)?, ids(pairs)?, filters(pairs));
+    let (verb, mut ids, mut filters) = (verb(&action)?, ids(pairs)?, filters(pairs));
+    match field(pairs, "scope") {
+        Some("selected") => filters.clear(),
+        Some("filter") => ids.clear(),
+        _ => {}
+    }
     let pool = site.store.pool();
     let (matched, more, examples, filters) = if !ids.is_empty() {
         let tasks = search::some(pool, &ids).await?;

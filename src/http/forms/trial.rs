@@ -72,6 +72,10 @@ pub(super) async fn work(State(site): State<Site>, headers: HeaderMap, caller: C
 async fn try_work(site: &Site, caller: &Caller, sent: Sent) -> Result<String, Problem> {
     let fields = fields(sent)?;
     let queue = field(&fields, "queue").unwrap_or("test-client");
+    if !["complete", "fail", "give_up"].contains(&field(&fields, "end").unwrap_or("complete")) {
+        let detail = "must be one of complete, fail, give_up";
+        return Err(Problem::field(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", "end", detail));
+    }
     let worker = object_of(json!({ "name": "test-client", "machine_id": "browser", "queues": [queue] }));
     let (_, registered) = workers::register(State(site.clone()), caller.clone(), input(worker)?).await?;
     let registered = serde_json::to_value(&registered.0).unwrap_or_default();
@@ -98,23 +102,17 @@ async fn end_one(
     };
     let (site, caller) = (State(site.clone()), caller.clone());
     let mut report = object_of(json!({ "worker_id": worker_id, "attempt": task["attempt"] }));
-    match field(fields, "end").unwrap_or("complete") {
-        "complete" => {
-            report.insert("result".to_owned(), json!({ "by": "test client" }));
-            let _ = reports::complete(site, caller, Id(id), input(report)?).await?;
-        }
-        end @ ("fail" | "give_up") => {
-            let error = field(fields, "error").unwrap_or("failed by the test client");
-            report.insert("error".to_owned(), error.into());
-            report.insert("retryable".to_owned(), (end == "fail").into());
-            let _ = reports::fail(site, caller, Id(id), input(report)?).await?;
-        }
-        _ => {
-            let detail = "must be one of complete, fail, give_up";
-            return Err(Problem::field(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", "end", detail));
-        }
-    }
-    Ok(id.to_string())
+    let end = field(fields, "end").unwrap_or("complete");
+    let done = if end == "complete" {
+        report.insert("result".to_owned(), json!({ "by": "test client" }));
+        reports::complete(site, caller, Id(id), input(report)?).await
+    } else {
+        let error = field(fields, "error").unwrap_or("failed by the test client");
+        report.insert("error".to_owned(), error.into());
+        report.insert("retryable".to_owned(), (end == "fail").into());
+        reports::fail(site, caller, Id(id), input(report)?).await
+    };
+    done.map(|_| id.to_string())
 }
 
 fn object_of(value: Value) -> Map<String, Value> {

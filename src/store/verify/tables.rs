@@ -166,7 +166,7 @@ pub(super) async fn compare_failures(
     .fetch_all(conn)
     .await?;
     let table: HashMap<_, _> = rows.into_iter().map(|row| (row.fingerprint, row.count)).collect();
-    for (key, group) in &board.failures.0 {
+    for (key, group) in &board.failures.groups {
         let count = table.get(key.as_str()).copied().unwrap_or_default();
         if u64::try_from(count) != Ok(group.open) {
             let shown = group.open;
