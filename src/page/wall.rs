@@ -228,7 +228,9 @@ fn machine_tiles(board: &Board) -> Vec<Tile> {
 }
 
 fn failure_tiles(board: &Board, now: Time) -> Vec<Tile> {
-    let open = board.failures.open();
+    let mut open = board.failures.open();
+    // The order of the failures page, which stands still.
+    open.sort_by_key(|(key, group)| (std::cmp::Reverse(group.first_seen_at), (*key).clone()));
     if open.is_empty() {
         return vec![Tile::new("none", "Failures", "0", "no task is a failed one")];
     }
