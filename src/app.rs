@@ -30,7 +30,7 @@ use crate::{
     },
     metrics::Metrics,
     page::Fragments,
-    store::{Store, Writer, checkpoints, log, writer::MAX_BATCH},
+    store::{Store, Writer, checkpoints, log, search::Horizon, writer::MAX_BATCH},
     upkeep::{Lane, NEVER, Upkeep},
 };
 
@@ -141,6 +141,7 @@ impl App {
             settings,
             url: format!("http://{address}"),
             past: Past::new(store.clone(), epoch),
+            horizon: Horizon::default(),
             store,
             writer,
             board,

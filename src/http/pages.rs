@@ -267,6 +267,7 @@ impl Site {
             store: self.store.clone(),
             board: self.board.clone(),
             past: self.past.clone(),
+            horizon: self.horizon.clone(),
             subscriptions: self.subscriptions.clone(),
             ledger: self.ledger.clone(),
             deliveries: self.deliveries.clone(),

@@ -11,7 +11,7 @@ use crate::{
     feed::{Deliveries, SharedBoard, Subscriptions, ledger::Ledger, past::Past, waiters::Waiters},
     metrics::Metrics,
     page::Fragments,
-    store::{Store, Writer},
+    store::{Store, Writer, search::Horizon},
 };
 
 /// Shared by all requests. Cheap to clone.
@@ -33,6 +33,8 @@ pub struct Parts {
     pub board: SharedBoard,
     /// Boards of the past.
     pub past: Past,
+    /// How far back searches of pages look.
+    pub horizon: Horizon,
     /// The feed.
     pub subscriptions: Subscriptions,
     /// Claims that wait.

@@ -41,7 +41,10 @@ use crate::{
         ledger::Ledger,
         past::{Moment, Past, PastError},
     },
-    store::{Store, search::TaskQuery},
+    store::{
+        Store,
+        search::{Horizon, TaskQuery},
+    },
 };
 
 /// What pages are rendered from. Cheap to clone.
@@ -53,6 +56,8 @@ pub struct View {
     pub board: SharedBoard,
     /// Boards of the past.
     pub past: Past,
+    /// How far back searches look.
+    pub horizon: Horizon,
     /// The feed.
     pub subscriptions: Subscriptions,
     /// Streams.

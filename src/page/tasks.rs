@@ -18,7 +18,7 @@ use crate::{
 const LOOK: usize = 2_000;
 
 /// Tasks looked at for one page when the filters lead to none directly; said on the page.
-const HORIZON: i64 = 100_000;
+const HORIZON: i64 = 50_000;
 
 #[derive(Template)]
 #[template(path = "tasks.html")]
@@ -48,7 +48,7 @@ const MORE: [&str; 8] =
 
 pub(super) async fn render(view: &View, params: &Params) -> Result<Content, PageError> {
     let limit = usize::try_from(params.tasks.limit).unwrap_or_default();
-    let since = if params.tasks.is_wide() { search::horizon(view.store.pool(), HORIZON).await? } else { None };
+    let since = if params.tasks.is_wide() { view.horizon.get(&view.store, HORIZON).await? } else { None };
     let query = TaskQuery { limit: params.tasks.limit + 1, since, ..params.tasks.clone() };
     let (mut tasks, looked_to) = match params.at {
         Some(moment) => past(view, &query, limit, moment).await?,

@@ -1,11 +1,19 @@
 //! Lists of tasks and one task's record. Lists are paged by key and never counted.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use sqlx::{PgPool, types::Json as Sql};
+use tokio::sync::Mutex;
 use uuid::Uuid;
 
-use super::tasks::{TaskRow, select_tasks};
+use super::{
+    Store,
+    tasks::{TaskRow, select_tasks},
+};
 use crate::{
     clock::Time,
     model::{Name, Status, Task},
@@ -46,7 +54,7 @@ pub struct TaskQuery {
     pub priority_max: Option<u8>,
     /// A piece of the title, the type or the error; `%` and `_` stand for themselves.
     pub text: Option<String>,
-    /// Only tasks created since then; see [`horizon`].
+    /// Only tasks created since then; see [`Horizon`].
     #[serde(default)]
     pub since: Option<Time>,
     /// Only tasks older than this one (the last of the page before).
@@ -124,11 +132,30 @@ impl TaskQuery {
     }
 }
 
-/// When the `newest` tasks begin: nothing when there are not more.
-///
-/// # Errors
-/// When the database does not answer.
-pub async fn horizon(pool: &PgPool, newest: i64) -> sqlx::Result<Option<Time>> {
+/// How long a [`Horizon`] is good for.
+const HORIZON_AGE: Duration = Duration::from_secs(60);
+
+/// When the newest tasks begin, looked up once a minute. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Horizon(Arc<Mutex<Option<(Instant, Option<Time>)>>>);
+
+impl Horizon {
+    /// When about the `newest` tasks begin: nothing when there are not more.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn get(&self, store: &Store, newest: i64) -> sqlx::Result<Option<Time>> {
+        let mut known = self.0.lock().await;
+        if let Some((_, since)) = known.filter(|(read, _)| read.elapsed() < HORIZON_AGE) {
+            return Ok(since);
+        }
+        let since = horizon(store.pool(), newest).await?;
+        *known = Some((Instant::now(), since));
+        Ok(since)
+    }
+}
+
+async fn horizon(pool: &PgPool, newest: i64) -> sqlx::Result<Option<Time>> {
     sqlx::query_scalar!(
         "SELECT created_at FROM taskwatch.tasks ORDER BY created_at DESC, id DESC OFFSET $1 LIMIT 1",
         newest
