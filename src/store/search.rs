@@ -137,7 +137,10 @@ const HORIZON_AGE: Duration = Duration::from_secs(60);
 
 /// When the newest tasks begin, looked up once a minute. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct Horizon(Arc<Mutex<Option<(Instant, Option<Time>)>>>);
+pub struct Horizon(Arc<Mutex<Option<Looked>>>);
+
+/// When it was looked up, and what was found.
+type Looked = (Instant, Option<Time>);
 
 impl Horizon {
     /// When about the `newest` tasks begin: nothing when there are not more.
