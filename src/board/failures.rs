@@ -66,16 +66,22 @@ pub struct Group {
 impl Failures {
     pub(super) fn apply(&mut self, event: &Event) {
         let told = event.data.fingerprint.as_ref();
+        let was = event.data.old_fingerprint.as_ref();
         if let Kind::TaskFailed | Kind::TaskRetry = event.event_type {
             let computed = || fingerprint(&name_or_dash(event.task_type.as_ref()), event.error.as_deref());
             let key = told.cloned().unwrap_or_else(computed);
             self.groups.entry(key).or_insert_with(|| Group::new(event)).add(event);
-            self.forget();
-        } else if let (Some(group), Some((Some(Status::Failed), _))) =
-            (told.and_then(|key| self.groups.get_mut(key)), moved(event))
-        {
+        } else if let (Some(key), Some(_)) = (told, was) {
+            self.groups.entry(key.clone()).or_insert_with(|| Group::new(event)).open += 1;
+        }
+        let left = match moved(event) {
+            Some((Some(Status::Failed), _)) => told,
+            _ => was,
+        };
+        if let Some(group) = left.and_then(|key| self.groups.get_mut(key)) {
             group.open = group.open.saturating_sub(1);
         }
+        self.forget();
     }
 
     /// Those with failed tasks, the latest first.
@@ -116,9 +122,8 @@ impl Group {
     }
 
     fn add(&mut self, event: &Event) {
-        if let Some((from, Some(Status::Failed))) = moved(event) {
-            self.open += u64::from(from != Some(Status::Failed));
-        }
+        let anew = matches!(moved(event), Some((_, Some(Status::Failed)))) || event.data.old_fingerprint.is_some();
+        self.open += u64::from(anew);
         match event.event_type {
             Kind::TaskFailed => self.failed += 1,
             _ => self.retried += 1,

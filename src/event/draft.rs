@@ -63,7 +63,8 @@ pub fn task_event(step: &Step, actor: Option<&str>, now: Time) -> Event {
     event.status = Some(task.status);
     event.labels = (!task.labels.is_empty()).then(|| task.labels.clone());
     event.actor = actor.map(str::to_owned);
-    event.data.fingerprint.clone_from(&step.fingerprint);
+    event.data.fingerprint.clone_from(&step.likeness.is);
+    event.data.old_fingerprint.clone_from(&step.likeness.was);
     let title = || task.title.clone();
     let phases = || (!task.phases.is_empty()).then(|| task.phases.clone());
     match &step.event {
@@ -115,6 +116,7 @@ pub fn task_event(step: &Step, actor: Option<&str>, now: Time) -> Event {
             event.data.children = (!children.is_empty()).then(|| children.clone());
         }
         TaskEvent::Edited { changes, .. } => {
+            event.error = task.error.clone().filter(|_| step.likeness.was.is_some());
             event.data.title = title();
             event.data.changes = Some(changes.clone());
         }

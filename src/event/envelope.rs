@@ -240,6 +240,8 @@ data! {
     max_attempts: u32,
     /// Failures with the same one are alike: the kind of work and the error, but for numbers and names.
     fingerprint: Name,
+    /// The one it had before, when a failed task is told of anew.
+    old_fingerprint: Name,
     /// Why.
     reason: String,
     /// 0–100.

@@ -128,7 +128,7 @@ kinds! {
     TaskRetry = "task_retry", TasksStatus, durable, Warn, "An attempt failed; another follows.",
         ["fingerprint", "next_run_at", "reported_at", "title"];
     TaskFailed = "task_failed", TasksStatus, durable, Bad, "A task was given up.",
-        ["fingerprint", "reported_at", "title"];
+        ["fingerprint", "old_fingerprint", "reported_at", "title"];
     TaskStalled = "task_stalled", TasksStatus, durable, Warn, "An attempt was lost with its lease, its worker or its time.",
         ["reason"];
     TaskCancelled = "task_cancelled", TasksStatus, durable, Warn, "Someone stopped a task.",
@@ -136,7 +136,7 @@ kinds! {
     TaskDeleted = "task_deleted", TasksStatus, durable, Quiet, "Someone removed a task.",
         ["fingerprint"];
     TaskUpdated = "task_updated", TasksEdits, durable, Quiet, "A task's own facts changed.",
-        ["changes", "children", "fingerprint", "phases", "reason", "title"];
+        ["changes", "children", "fingerprint", "old_fingerprint", "phases", "reason", "title"];
     TaskPriorityChanged = "task_priority_changed", TasksEdits, durable, Quiet, "Someone changed a task's priority.",
         ["changes", "title"];
     TaskAssigned = "task_assigned", TasksEdits, durable, Quiet, "Someone else is responsible for a task.",

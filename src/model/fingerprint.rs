@@ -75,31 +75,35 @@ pub fn fingerprint(task_type: &Name, error: Option<&str>) -> Name {
     Name::new(&format!("{hash:016x}")).expect("hex digits are a name")
 }
 
+/// The failures that an event tells of.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Likeness {
+    /// What the failure is like: of a task or an attempt that fails, or of a task that is a failed one no more.
+    pub is: Option<Name>,
+    /// What it was like before, when a failed task stays one and is told of anew.
+    pub was: Option<Name>,
+}
+
 impl Task {
-    /// What its failure is like: computed when it fails, kept until it is a failed task no more, whatever is edited
-    /// meanwhile.
-    pub(super) fn keep_fingerprint(&mut self, before: &Self, event: &TaskEvent) {
-        let fails = before.status != Status::Failed || matches!(event, TaskEvent::Failed { .. });
-        self.fingerprint = match self.status {
-            Status::Failed if fails => Some(self.like()),
-            Status::Failed => before.fingerprint.clone(),
-            _ => None,
-        };
+    /// Of a failed task: what its failure is like.
+    #[must_use]
+    pub fn fingerprint(&self) -> Option<Name> {
+        (self.status == Status::Failed).then(|| fingerprint(&self.task_type, self.error.as_deref()))
     }
 
-    /// The failures that an event tells of: those of a task that fails now, or that is a failed one no more.
-    pub(super) fn failure_told(&self, after: &Self, event: &TaskEvent) -> Option<Name> {
+    /// What an event that makes `after` of this task tells of failures.
+    pub(super) fn likeness(&self, after: &Self, event: &TaskEvent) -> Likeness {
+        let (before, now) = (self.fingerprint(), after.fingerprint());
         match event {
-            TaskEvent::Retried { .. } => Some(after.like()),
-            TaskEvent::Failed { .. } => after.fingerprint.clone(),
-            TaskEvent::Deleted => self.fingerprint.clone(),
-            _ if after.status != Status::Failed => self.fingerprint.clone(),
-            _ => None,
+            TaskEvent::Retried { .. } => {
+                Likeness { is: Some(fingerprint(&after.task_type, after.error.as_deref())), was: None }
+            }
+            TaskEvent::Deleted => Likeness { is: before, was: None },
+            _ if now.is_none() => Likeness { is: before, was: None },
+            TaskEvent::Failed { .. } => Likeness { was: before.filter(|before| now.as_ref() != Some(before)), is: now },
+            _ if before.is_some() && before != now => Likeness { is: now, was: before },
+            _ => Likeness::default(),
         }
-    }
-
-    fn like(&self) -> Name {
-        fingerprint(&self.task_type, self.error.as_deref())
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::{
     Name, Status, Task,
     edit::{Changes, EditKind},
+    fingerprint::Likeness,
     lease::StallReason,
     phase::Counts,
     report::{Json, Progress},
@@ -86,8 +87,8 @@ pub struct Step {
     pub old_status: Option<Status>,
     /// The task after.
     pub after: Task,
-    /// The failures it is like: of a task that becomes, or was until now, a failed one, and of an attempt that failed.
-    pub fingerprint: Option<Name>,
+    /// The failures it is like.
+    pub likeness: Likeness,
     /// What happened.
     pub event: TaskEvent,
 }
@@ -146,7 +147,7 @@ pub type Decision = Result<(Task, Vec<Step>), Refusal>;
 #[must_use]
 pub fn create(task: &Task) -> Vec<Step> {
     let status = task.status;
-    let step = |old_status, event| Step { old_status, after: task.clone(), fingerprint: None, event };
+    let step = |old_status, event| Step { old_status, after: task.clone(), likeness: Likeness::default(), event };
     let mut steps = vec![step(None, TaskEvent::Created)];
     if status == Status::Pending {
         steps.push(step(Some(status), TaskEvent::Enqueued { reason: None }));

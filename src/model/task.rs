@@ -108,8 +108,6 @@ pub struct Task {
     pub external_id: Option<String>,
     /// What another system's reports said, and when: such a task is only watched.
     pub observed: Option<Box<Observed>>,
-    /// Of a failed task: what its failure is like, as it was when it failed.
-    pub fingerprint: Option<Name>,
     /// Number of the latest attempt, 0 before the first.
     pub attempt: u32,
     /// Attempts that failed or stalled and were followed by another.
@@ -271,7 +269,6 @@ impl NewTask {
             watchers: self.watchers,
             external_id: None,
             observed: None,
-            fingerprint: None,
             attempt: 0,
             retry_count: 0,
             outcome: None,

@@ -375,9 +375,8 @@ impl Task {
     pub(super) fn step(&self, event: TaskEvent, change: impl FnOnce(&mut Self)) -> (Self, Vec<Step>) {
         let mut after = self.clone();
         change(&mut after);
-        after.keep_fingerprint(self, &event);
-        let fingerprint = self.failure_told(&after, &event);
-        let step = Step { old_status: Some(self.status), after: after.clone(), fingerprint, event };
+        let likeness = self.likeness(&after, &event);
+        let step = Step { old_status: Some(self.status), after: after.clone(), likeness, event };
         (after, vec![step])
     }
 

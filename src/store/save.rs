@@ -259,6 +259,6 @@ impl Columns<'_, &Task> {
 
     /// Of failed tasks.
     fn fingerprints(&self) -> Vec<Option<String>> {
-        self.map(|task| task.fingerprint.as_ref().map(ToString::to_string))
+        self.map(|task| task.fingerprint().map(|name| name.to_string()))
     }
 }
