@@ -108,20 +108,6 @@ impl Rates {
         }
         sum
     }
-
-    /// The last hour in `points` equal parts, oldest first.
-    #[must_use]
-    pub fn hour(&self, now: Time, points: usize) -> Vec<Tally> {
-        let mut sums = vec![Tally::default(); points];
-        let last = slot_of(now);
-        for slot in &self.slots {
-            let age = usize::try_from(last - slot.number).unwrap_or(0);
-            if age < SLOTS {
-                sums[points - 1 - age * points / SLOTS].add(&slot.tally);
-            }
-        }
-        sums
-    }
 }
 
 fn slot_of(ts: Time) -> i64 {

@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{Event, EventId, envelope::rfc3339, truncate::one_line};
+use crate::model::fingerprint;
 
 /// How events travel.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize)]
@@ -137,7 +138,10 @@ fn hash(value: &serde_json::Value) -> u128 {
 fn put_cloud_event(out: &mut BytesMut, event: &Event, json: &[u8]) {
     let name = event.event_type.name();
     let ts = rfc3339(event.ts);
-    let id = event.event_id.clone().unwrap_or_else(|| format!("{name}-{ts}-{:016x}", hash_of(json)));
+    let id = event
+        .event_id
+        .clone()
+        .unwrap_or_else(|| format!("{name}-{ts}-{:016x}", fingerprint::hash(json.iter().copied())));
     let subject = event.task_id.or(event.worker_id).map(|id| id.to_string());
     let subject = subject.or_else(|| event.queue.as_ref().map(|queue| queue.as_str().to_owned()));
     let mut head = json!({ "specversion": "1.0", "id": id, "source": SOURCE, "type": format!("taskwatch.{name}"),
@@ -153,10 +157,6 @@ fn put_cloud_event(out: &mut BytesMut, event: &Event, json: &[u8]) {
     out.put_slice(b",\"data\":");
     out.put_slice(json);
     out.put_u8(b'}');
-}
-
-fn hash_of(json: &[u8]) -> u64 {
-    json.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
 /// An SSE frame with a name. `json` must be one line.

@@ -64,14 +64,18 @@ fn differs(word: &str, before: &str) -> bool {
     !(code || letters == 0 && NAMES_AN_ERROR.contains(&before))
 }
 
+/// FNV-1a, 64 bits: the same in all versions and on all machines.
+#[must_use]
+pub fn hash(bytes: impl IntoIterator<Item = u8>) -> u64 {
+    let step = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    bytes.into_iter().fold(0xcbf2_9ce4_8422_2325, step)
+}
+
 /// Sixteen hex digits: the same for failures of one kind of work whose errors have the same [`pattern`].
 #[must_use]
 pub fn fingerprint(task_type: &Name, error: Option<&str>) -> Name {
     let pattern = pattern(error.unwrap_or_default());
-    let text = task_type.as_str().bytes().chain([0]).chain(pattern.bytes());
-    // FNV-1a, 64 bits: the same in all versions and on all machines.
-    let hash =
-        text.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+    let hash = hash(task_type.as_str().bytes().chain([0]).chain(pattern.bytes()));
     Name::new(&format!("{hash:016x}")).expect("hex digits are a name")
 }
 

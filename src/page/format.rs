@@ -34,6 +34,12 @@ pub fn query(pairs: &[(String, String)]) -> String {
     pairs.iter().map(|(name, value)| format!("{}={}", encode(name), encode(value))).collect::<Vec<_>>().join("&")
 }
 
+/// An address with a query, when there is one.
+#[must_use]
+pub fn address(path: &str, pairs: &[(String, String)]) -> String {
+    if pairs.is_empty() { path.to_owned() } else { format!("{path}?{}", query(pairs)) }
+}
+
 /// The machine-readable form of a time, for `<time datetime>`.
 #[must_use]
 pub fn datetime(time: &Time) -> String {

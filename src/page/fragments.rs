@@ -94,7 +94,7 @@ impl Past {
             let mut pairs = rest.clone();
             pairs.extend(at.map(|at| ("at".to_owned(), rfc3339(at))));
             pairs.extend(play.map(|play| ("play".to_owned(), play.to_string())));
-            if pairs.is_empty() { path.clone() } else { format!("{path}?{}", format::query(&pairs)) }
+            format::address(&path, &pairs)
         };
         let time = moment.time;
         Some(Self {

@@ -51,6 +51,8 @@ struct State {
     sequence: u64,
     html: Arc<str>,
     position: i64,
+    /// The same as a message, once someone came for it.
+    whole: Option<Arc<Packed>>,
     /// Since when it cannot be rendered.
     failing_since: Option<Instant>,
 }
@@ -97,11 +99,11 @@ impl Viewer {
     }
 
     fn whole(&mut self) -> Update {
-        let state = read(&self.state);
-        let (sequence, html, position) = (state.sequence, state.html.clone(), state.position);
-        drop(state);
-        self.has = Some(sequence);
-        Update { sequence, frame: Arc::new(Packed::new(whole(&html))), position }
+        let mut state = read(&self.state);
+        let State { sequence, html, position, whole, .. } = &mut *state;
+        self.has = Some(*sequence);
+        let frame = whole.get_or_insert_with(|| Arc::new(Packed::new(self::whole(html)))).clone();
+        Update { sequence: *sequence, frame, position: *position }
     }
 }
 
@@ -121,7 +123,7 @@ impl Show {
 
     fn send(&self, html: String, frame: Bytes, position: i64) {
         let mut state = read(&self.state);
-        *state = State { sequence: state.sequence + 1, html: html.into(), position, failing_since: None };
+        *state = State { sequence: state.sequence + 1, html: html.into(), position, whole: None, failing_since: None };
         // Nobody there is no mistake: the renderer ends then.
         let frame = Arc::new(Packed::new(frame));
         let _ = self.updates.send(Update { sequence: state.sequence, frame, position });
@@ -146,7 +148,8 @@ pub(super) async fn follow(
         return Ok(show.viewer());
     }
     let html = std::str::from_utf8(&first.html).unwrap_or_default().into();
-    let state = Arc::new(Mutex::new(State { sequence: 0, html, position: first.position, failing_since: None }));
+    let state =
+        Arc::new(Mutex::new(State { sequence: 0, html, position: first.position, whole: None, failing_since: None }));
     let show = Arc::new(Show { state, updates: broadcast::Sender::new(KEEP) });
     let viewer = show.viewer();
     shows.insert(key.clone(), show.clone());

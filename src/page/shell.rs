@@ -1,10 +1,11 @@
 //! The frame around a page: navigation, link state, data age, what the viewer prefers. Not shared between viewers.
 
-use std::{fmt::Write as _, sync::LazyLock};
+use std::{fmt::Write as _, sync::OnceLock};
 
 use askama::Template;
 
 use super::{Fragment, PAGES, Page, PageError, Params, format, table::Filters};
+use crate::model::fingerprint::hash;
 
 /// Seconds between polls to choose from; 0 is never.
 pub const REFRESHES: [u32; 6] = [2, 5, 10, 30, 60, 0];
@@ -151,17 +152,14 @@ struct Base<'a> {
 
 /// Another one when pages must be loaded anew to work with this server: other files, another frame.
 pub fn build(asset: fn(&str) -> String) -> &'static str {
-    static BUILD: LazyLock<std::sync::Mutex<Option<&'static str>>> = LazyLock::new(Default::default);
-    let mut build = BUILD.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    build.get_or_insert_with(|| {
+    static BUILD: OnceLock<String> = OnceLock::new();
+    BUILD.get_or_init(|| {
         let files = Files::new(asset);
         let parts = [files.css, files.htmx, files.sse, files.js, files.keys, files.wall];
         let frames = [include_str!("../../templates/base.html"), include_str!("../../templates/wall_shell.html")];
-        let text = parts.iter().map(String::as_str).chain(frames).collect::<String>();
-        let hash = text
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
-        format!("{}-{hash:016x}", env!("CARGO_PKG_VERSION")).leak()
+        let texts = parts.iter().map(String::as_str).chain(frames);
+        let hash = hash(texts.flat_map(str::bytes));
+        format!("{}-{hash:016x}", env!("CARGO_PKG_VERSION"))
     })
 }
 
@@ -171,16 +169,12 @@ fn with(pairs: &[(String, String)], name: &str, value: &str) -> Vec<(String, Str
     pairs
 }
 
-fn address(path: &str, pairs: &[(String, String)]) -> String {
-    if pairs.is_empty() { path.to_owned() } else { format!("{path}?{}", format::query(pairs)) }
-}
-
 fn ways(page: &Page, params: &Params, server: &Server, wish: &Wish) -> Vec<Way> {
     let path = page.address(params);
     let refresh = wish.refresh.unwrap_or(server.poll_seconds);
     let mut ways = Vec::new();
     if server.live_allowed {
-        let url = address(&path, &with(&params.pairs, "live", "1"));
+        let url = format::address(&path, &with(&params.pairs, "live", "1"));
         ways.push(Way { words: "Live".to_owned(), url, chosen: wish.live });
     }
     let mut seconds = REFRESHES.to_vec();
@@ -190,7 +184,7 @@ fn ways(page: &Page, params: &Params, server: &Server, wish: &Wish) -> Vec<Way> 
     ways.extend(seconds.into_iter().map(|seconds| {
         let words = if seconds == 0 { "Off".to_owned() } else { format!("Every {seconds} s") };
         let polls = with(&params.pairs, "live", "0");
-        let url = address(&path, &with(&polls, "refresh", &seconds.to_string()));
+        let url = format::address(&path, &with(&polls, "refresh", &seconds.to_string()));
         Way { words, url, chosen: !wish.live && seconds == refresh }
     }));
     ways
@@ -213,7 +207,7 @@ fn copies(page: &Page, params: &Params, wish: &Wish) -> Vec<Copy> {
     let mut copies = vec![Copy {
         name: "Link to this page",
         id: "copy-link",
-        text: format!("{origin}{}", address(&page.address(params), &params.pairs)),
+        text: format!("{origin}{}", format::address(&page.address(params), &params.pairs)),
     }];
     if let Some(api) = api {
         copies.push(Copy { name: "curl", id: "copy-curl", text: format!("curl '{origin}{}'", filled(api, &filters)) });
@@ -262,7 +256,7 @@ pub fn page(
         files: Files::new(server.asset),
         build: build(server.asset),
         version: server.version,
-        back: address(&page.address(params), &params.pairs),
+        back: format::address(&page.address(params), &params.pairs),
     };
     if page.name == "wall" {
         return Ok(Wall {

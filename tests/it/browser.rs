@@ -4,15 +4,9 @@ use serde_json::json;
 
 use crate::harness::{TestApp, app::settings, browser::Browser, eventually};
 
-async fn quick() -> TestApp {
-    let mut settings = settings();
-    settings.poll_seconds = 2;
-    TestApp::with(settings, taskwatch::feed::Callbacks::default()).await
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_polls_and_shows_what_is_new() {
-    let app = quick().await;
+    let app = TestApp::quick().await;
     let browser = Browser::open().await;
     browser.goes_to(&app.url).await;
     browser.shows("#page", "No tasks yet").await;
@@ -24,7 +18,7 @@ async fn a_page_polls_and_shows_what_is_new() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_live_page_follows_and_falls_back_to_polling() {
-    let app = quick().await;
+    let app = TestApp::quick().await;
     let browser = Browser::open().await;
     browser.goes_to(&format!("{}/?live=1", app.url)).await;
     browser.shows("#link-state", "Live").await;
@@ -39,7 +33,7 @@ async fn a_live_page_follows_and_falls_back_to_polling() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reading_is_not_disturbed_by_a_swap() {
-    let app = quick().await;
+    let app = TestApp::quick().await;
     let worker = app.worker("w1").await;
     let id = app.creates_as(json!({ "task_type": "t", "payload": { "a": 1 } })).await;
     let browser = Browser::open().await;
@@ -68,7 +62,7 @@ async fn reading_is_not_disturbed_by_a_swap() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_runs_a_failed_task_again() {
-    let app = quick().await;
+    let app = TestApp::quick().await;
     let worker = app.worker("w1").await;
     app.creates_as(json!({ "task_type": "t", "title": "Import <b>", "max_attempts": 1 })).await;
     worker.claims("default").await.fails("disk full").await;

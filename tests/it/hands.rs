@@ -2,17 +2,13 @@
 
 use fantoccini::Locator;
 use serde_json::{Value, json};
-use taskwatch::{config::Settings, feed::Callbacks, page::PAGES};
+use taskwatch::page::PAGES;
 
-use crate::harness::{TestApp, app::settings, browser::Browser, eventually, scene::Scene};
-
-async fn quick() -> TestApp {
-    TestApp::with(Settings { poll_seconds: 2, ..settings() }, Callbacks::default()).await
-}
+use crate::harness::{TestApp, browser::Browser, eventually, scene::Scene};
 
 /// Six failed tasks, four of which are alike.
 async fn with_failures() -> TestApp {
-    let app = quick().await;
+    let app = TestApp::quick().await;
     let worker = app.worker("w1").await;
     for error in [
         "HTTP 503 from 10.0.0.1",
@@ -88,7 +84,7 @@ async fn a_group_of_failures_is_retried_without_scripts() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_function_is_there_without_scripts() {
-    let app = quick().await;
+    let app = TestApp::quick().await;
     let browser = Browser::open().await;
     browser.without_scripts().await;
     let clicks = async |selector: &str| {
@@ -126,7 +122,7 @@ async fn every_function_is_there_without_scripts() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_under_the_hands_survives_20_swaps() {
-    let app = quick().await;
+    let app = TestApp::quick().await;
     let worker = app.worker("w1").await;
     for number in 0..40 {
         app.creates_as(json!({ "task_type": "t", "title": format!("Task {number}") })).await;
@@ -172,7 +168,7 @@ async fn what_is_under_the_hands_survives_20_swaps() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn text_that_is_being_marked_is_not_torn_away() {
-    let app = quick().await;
+    let app = TestApp::quick().await;
     let browser = Browser::open().await;
     app.creates_many(3, "t").await;
     browser.goes_to(&format!("{}/?live=1", app.url)).await;
@@ -189,7 +185,7 @@ async fn text_that_is_being_marked_is_not_torn_away() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pause_stops_everything_and_counts_what_waits() {
-    let app = quick().await;
+    let app = TestApp::quick().await;
     app.creates("t").await;
     let browser = Browser::open().await;
     browser.goes_to(&format!("{}/events-view?live=1", app.url)).await;
@@ -207,7 +203,7 @@ async fn pause_stops_everything_and_counts_what_waits() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_can_be_switched_off_and_never_act_in_fields() {
-    let app = quick().await;
+    let app = TestApp::quick().await;
     let browser = Browser::open().await;
     browser.goes_to(&format!("{}/tasks", app.url)).await;
     browser.presses("/").await;
@@ -234,7 +230,7 @@ async fn keys_can_be_switched_off_and_never_act_in_fields() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn eight_live_tabs_leave_the_server_reachable() {
-    let app = quick().await;
+    let app = TestApp::quick().await;
     app.creates("t").await;
     let browser = Browser::open().await;
     let mut tabs = vec![browser.page.window().await.unwrap()];
@@ -260,7 +256,7 @@ async fn eight_live_tabs_leave_the_server_reachable() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hidden_tab_has_no_stream_and_asks_for_nothing() {
-    let app = quick().await;
+    let app = TestApp::quick().await;
     let browser = Browser::open().await;
     browser.goes_to(&format!("{}/?live=1", app.url)).await;
     browser.shows("#link-state", "Live").await;
@@ -285,7 +281,7 @@ async fn a_hidden_tab_has_no_stream_and_asks_for_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_build_loads_the_page_once_and_not_under_the_hands() {
-    let app = quick().await;
+    let app = TestApp::quick().await;
     let browser = Browser::open().await;
     browser.goes_to(&format!("{}/tasks", app.url)).await;
     let become_old = "document.body.dataset.build = 'old'; window.mark = true; document.getElementById('q').focus(); document.getElementById('q').value = 'half'";
@@ -311,7 +307,7 @@ async fn a_new_build_loads_the_page_once_and_not_under_the_hands() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn both_modes_show_what_the_server_says_after_a_burst() {
-    let scene = Scene::on(quick().await, false).await;
+    let scene = Scene::on(TestApp::quick().await, false).await;
     let app = &scene.app;
     // The page against the fragment that the server renders now; times are words of the browser.
     let compare = "const done = arguments[0]; const plain = (root) => { root.querySelectorAll('time').forEach((time) => { time.textContent = ''; }); return root.textContent.replace(/\\s+/g, ' '); }; \

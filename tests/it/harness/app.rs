@@ -104,6 +104,11 @@ impl TestApp {
         Self::with(settings(), Callbacks::default()).await
     }
 
+    /// Whose pages poll every 2 s.
+    pub(crate) async fn quick() -> Self {
+        Self::with(Settings { poll_seconds: 2, ..settings() }, Callbacks::default()).await
+    }
+
     pub(crate) async fn with(settings: Settings, callbacks: Callbacks) -> Self {
         Self::on(cluster::database().await, settings, callbacks, Clock::default()).await
     }
