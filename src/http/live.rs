@@ -98,6 +98,16 @@ impl Viewer {
             return Some(Ok(Bytes::from_static(pack::HEADER)));
         }
         tokio::select! {
+            biased;
+            () = self.site.stopping.cancelled() => self.cut(Ending::Drain),
+            // The page itself comes first: only then is there something whose age can be told.
+            _ = self.beats.tick(), if self.fragments.has_begun() => {
+                let failing = u64::try_from(self.fragments.failing_for().as_millis()).unwrap_or(u64::MAX);
+                let data = json!({ "age_ms": pages::age_ms(&self.site).max(failing), "position": self.site.subscriptions.head(),
+                    "build": shell::build(super::assets::url) });
+                let beat = frame::named("heartbeat", &data.to_string(), None, None);
+                Some(Ok(if self.gzip { pack::stored(&beat) } else { beat }))
+            }
             update = self.fragments.next() => match update {
                 Some(update) => {
                     let bytes = if self.gzip { update.frame.gzip() } else { update.frame.plain.clone() };
@@ -108,14 +118,6 @@ impl Viewer {
                 // The page is gone (its task was deleted); the client comes back and is told.
                 None => self.cut(Ending::PageGone),
             },
-            _ = self.beats.tick() => {
-                let failing = u64::try_from(self.fragments.failing_for().as_millis()).unwrap_or(u64::MAX);
-                let data = json!({ "age_ms": pages::age_ms(&self.site).max(failing), "position": self.site.subscriptions.head(),
-                    "build": shell::build(super::assets::url) });
-                let beat = frame::named("heartbeat", &data.to_string(), None, None);
-                Some(Ok(if self.gzip { pack::stored(&beat) } else { beat }))
-            }
-            () = self.site.stopping.cancelled() => self.cut(Ending::Drain),
         }
     }
 

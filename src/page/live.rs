@@ -82,6 +82,12 @@ impl Viewer {
         read(&self.state).failing_since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
+    /// It has had the whole page.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.has.is_some()
+    }
+
     /// The next message: the whole page first, and again after too many were missed. Nothing when the page is gone.
     pub async fn next(&mut self) -> Option<Update> {
         let Some(has) = self.has else { return Some(self.whole()) };

@@ -52,12 +52,12 @@ impl Patch<'_> {
         self.id.is_empty()
     }
 
-    /// As elements that htmx swaps in.
+    /// As elements that htmx swaps in. Without a word about how, it morphs the element (`defaultSwap` in the heads).
     #[must_use]
     pub fn partials(&self) -> String {
         let id = self.id;
         match &self.what {
-            What::Replace(_, html) => format!("<hx-partial id=\"{id}\" hx-swap=\"outerMorph\">{html}</hx-partial>"),
+            What::Replace(_, html) => format!("<hx-partial id=\"{id}\">{html}</hx-partial>"),
             What::Move(Move { rows, gone_ids, .. }) => {
                 // Without the white space between them, which would pile up in the browser.
                 let new = format!("<hx-partial id=\"{id}\" hx-swap=\"afterbegin\">{}</hx-partial>", rows.concat());

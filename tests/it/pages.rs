@@ -2,7 +2,7 @@
 
 use taskwatch::page::PAGES;
 
-use crate::harness::{Stream, TestApp, eventually, scene::Scene};
+use crate::harness::{DEADLINE, Stream, TestApp, eventually, scene::Scene};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_page_answers_and_shows_hostile_text_as_text() {
@@ -88,14 +88,17 @@ async fn live_pages_are_pushed_at_once_and_not_too_often() {
     let mut live = Stream::open(app.http(), &url, None).await;
     live.next().await.unwrap();
     app.creates_many(500, "t").await;
-    let mut messages = 0;
-    loop {
-        let frame = live.next().await.unwrap();
-        messages += usize::from(frame.event.is_empty());
-        if frame.data.contains("<p class=\"big\">500") {
-            break;
+    let shown = async {
+        let mut messages = 0;
+        loop {
+            let frame = live.next().await.unwrap();
+            messages += usize::from(frame.event.is_empty());
+            if frame.data.contains("id=\"waiting-now\" data-live>500<") {
+                break messages;
+            }
         }
-    }
+    };
+    let messages = tokio::time::timeout(DEADLINE, shown).await.expect("the burst is shown in time");
     assert!(messages <= 4, "{messages} messages for one burst");
 }
 

@@ -13,13 +13,13 @@ async fn a_page_shows_what_it_showed_then() {
     app.creates_many(3, "early").await;
     let then = app.settles().await;
     let waiting = app.get("/?fragment=1").await.text;
-    assert!(waiting.contains("<p class=\"big\">3"));
+    assert!(waiting.contains("waiting-now\" data-live>3"));
     worker.claims("default").await.fails("HTTP 503").await;
     app.creates_many(5, "belated").await;
     app.settles().await;
     let past = app.get(&format!("/?at={then}")).await.text;
     assert!(past.contains("You look at the past") && past.contains(&format!("position {then}")));
-    assert!(past.contains("<p class=\"big\">3") && !past.contains("HTTP 503"));
+    assert!(past.contains("waiting-now\" data-live>3") && !past.contains("HTTP 503"));
     // Of lists the tables know the present only; the log knows what was.
     let tasks = app.get(&format!("/tasks?at={then}")).await.text;
     assert_eq!((tasks.matches("<tr id=\"task-").count(), tasks.matches("belated").count()), (3, 0));
@@ -70,10 +70,10 @@ async fn times_are_taken_as_well_as_positions() {
     for at in [middle.to_rfc3339(), (middle + TimeDelta::minutes(30)).format("%Y-%m-%dT%H:%M").to_string()] {
         let page = app.http().get(format!("{}/", app.url)).query(&[("at", &at)]).send().await.unwrap();
         assert_eq!(page.status(), 200);
-        assert!(page.text().await.unwrap().contains("<p class=\"big\">2"), "{at}");
+        assert!(page.text().await.unwrap().contains("waiting-now\" data-live>2"), "{at}");
     }
     let future = app.get("/?at=2099-01-01T00:00:00Z").await.text;
-    assert!(future.contains("<p class=\"big\">4") && !future.contains("You look at the past"));
+    assert!(future.contains("waiting-now\" data-live>4") && !future.contains("You look at the past"));
     let early = app.get("/?at=1999-01-01T00:00:00Z").await;
     assert_eq!(early.status, 400);
     assert!(early.text.contains("before the oldest event"));

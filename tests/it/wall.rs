@@ -141,9 +141,9 @@ async fn a_wall_turns_its_boards_over_and_moves_a_little() {
         .await;
     }
     let look = browser
-        .runs("const root = document.documentElement; return [root.dataset.theme, getComputedStyle(root).getPropertyValue('--scale'), document.scrollingElement.scrollHeight <= innerHeight]")
+        .runs("const root = document.documentElement; return [root.dataset.theme, getComputedStyle(root).getPropertyValue('--scale'), document.scrollingElement.scrollHeight <= innerHeight, document.querySelector('#page').scrollHeight <= document.querySelector('#page').clientHeight]")
         .await;
-    assert_eq!(look, json!(["light", "1.2", true]));
+    assert_eq!(look, json!(["light", "1.2", true, true]));
     // A minute later everything stands a few pixels elsewhere.
     let place = || async {
         browser.runs("const box = document.querySelector('#page').getBoundingClientRect(); return [box.x, box.y]").await
