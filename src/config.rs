@@ -8,7 +8,7 @@ use std::{
 use chrono::TimeDelta;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
-use crate::{model::lease::StalledPolicy, store::writer::Rules};
+use crate::{model::lease::StalledPolicy, page::BasePath, store::writer::Rules};
 
 /// Watches work being done: tasks in Postgres, every change on an ordered event stream, pages that go live.
 #[derive(Debug, Parser)]
@@ -95,6 +95,9 @@ pub struct Settings {
     /// Further names under which browsers may reach it, separated by commas; loopback names always work.
     #[arg(long, env = "TASKWATCH_ALLOWED_HOSTS", value_delimiter = ',')]
     pub allowed_hosts: Vec<String>,
+    /// Path at which a reverse proxy shows it, as in /taskwatch; requests may come with it or without.
+    #[arg(long, env = "TASKWATCH_BASE_PATH", default_value_t)]
+    pub base_path: BasePath,
     /// Where the data is.
     #[command(flatten)]
     pub database: DatabaseSettings,

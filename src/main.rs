@@ -9,7 +9,7 @@ use taskwatch::{
     app::{App, Options},
     config::{Cli, Command, DatabaseSettings, DemoSettings, Settings, TailSettings},
     demo::Demo,
-    http,
+    http, page,
     store::{Store, embedded::Embedded, verify},
     tail, telemetry,
 };
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
         Command::Demo(settings) => demo(&settings),
         Command::Tail(settings) => follow(settings),
         Command::Verify(settings) => check(&settings),
-        Command::Openapi => print(&format!("{:#}", http::api::document())).map(|()| STOPPED),
+        Command::Openapi => print(&format!("{:#}", http::api::document(&page::BasePath::default()))).map(|()| STOPPED),
     };
     match ended {
         Ok(code) => ExitCode::from(code),

@@ -1,7 +1,8 @@
 // Keys, copying, and selecting many. All of it can be done without this file.
 (() => {
   const byId = (id) => document.getElementById(id);
-  const pages = { o: "/", t: "/tasks", q: "/queues", w: "/workers", f: "/failures", e: "/events-view", a: "/analytics", r: "/schedules", s: "/streams" };
+  const root = document.body.dataset.root;
+  const pages = { o: "", t: "tasks", q: "queues", w: "workers", f: "failures", e: "events-view", a: "analytics", r: "schedules", s: "streams" };
   let went = 0;
 
   const copy = async (text) => {
@@ -61,7 +62,7 @@
     const closed = box?.closest("details:not([open])");
     if (closed) closed.open = true;
     if (box) box.focus();
-    else location.href = "/tasks#q";
+    else location.href = `${root}tasks#q`;
   };
   const close = () => {
     const open = [...menus()].pop() ?? [...document.querySelectorAll(".actions details[open]")].pop();
@@ -70,23 +71,23 @@
     open.querySelector("summary").focus();
   };
   const single = {
-    "?": () => { location.href = "/help"; },
+    "?": () => { location.href = `${root}help`; },
     "/": search,
     j: () => move(1),
     k: () => move(-1),
     x: select,
     r: () => document.dispatchEvent(new Event("taskwatch:refresh")),
     p: () => document.dispatchEvent(new Event("taskwatch:pause")),
-    W: () => { location.href = "/wall"; },
+    W: () => { location.href = `${root}wall`; },
   };
 
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape") close();
     if (document.body.dataset.keys === "off" || event.ctrlKey || event.altKey || event.metaKey) return;
     if (event.target.closest?.("input:not([type=checkbox]):not([type=radio]), textarea, select, [contenteditable]")) return;
-    if (Date.now() - went < 1500 && pages[event.key]) {
+    if (Date.now() - went < 1500 && pages[event.key] !== undefined) {
       went = 0;
-      location.href = pages[event.key];
+      location.href = root + pages[event.key];
       return;
     }
     went = event.key === "g" ? Date.now() : 0;

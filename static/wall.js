@@ -61,7 +61,7 @@
     if (reloading || (!build && Date.now() - started < reloadMs)) return;
     reloading = true;
     if (build) await new Promise((done) => { setTimeout(done, Math.random() * 30000); });
-    const answer = await fetch("/healthz", { cache: "no-store" }).catch(() => null);
+    const answer = await fetch(`${body.dataset.root}healthz`, { cache: "no-store" }).catch(() => null);
     if (answer?.ok) location.reload();
     else setTimeout(() => { reloading = false; }, 30000);
   };

@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod assets;
+mod base_path;
 pub mod caller;
 mod forms;
 pub mod health;
@@ -32,8 +33,10 @@ use site::Site;
 /// The whole site.
 pub fn router(site: Site) -> Router {
     let (api, _) = api::router().split_for_parts();
-    let document = api::document();
-    api.route("/openapi.json", get(move || std::future::ready(Json(document.clone()))))
+    let base = site.settings.base_path.clone();
+    let document = api::document(&base);
+    let router = api
+        .route("/openapi.json", get(move || std::future::ready(Json(document.clone()))))
         .route("/metrics", get(health::metrics))
         .route("/live", get(live::live))
         .route("/static/{*path}", get(assets::serve))
@@ -41,13 +44,20 @@ pub fn router(site: Site) -> Router {
         .merge(pages::router())
         .merge(forms::router())
         .fallback(pages::not_found)
-        .method_not_allowed_fallback(method_not_allowed)
+        .method_not_allowed_fallback(method_not_allowed);
+    let router = if base.is_root() {
+        router
+    } else {
+        router.layer(middleware::from_fn_with_state(base.clone(), base_path::lead))
+    };
+    let router = router
         .layer(CsrfLayer::new())
         .layer(CompressionLayer::new())
         .layer(middleware::from_fn_with_state(site.clone(), known_host))
         .layer(middleware::from_fn(headers))
         .layer(CatchPanicLayer::custom(panicked))
-        .with_state(site)
+        .with_state(site);
+    base_path::below(base, router)
 }
 
 async fn method_not_allowed() -> Problem {

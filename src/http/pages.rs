@@ -225,12 +225,12 @@ fn wish(
     };
     match seconds {
         Some(None) => Err(bad("refresh", "must be 0 for never, or a whole number of seconds from 2 to 3600")),
-        seconds => Ok(Wish { live, refresh: seconds.flatten(), ..viewer(headers) }),
+        seconds => Ok(Wish { live, refresh: seconds.flatten(), ..viewer(site, headers) }),
     }
 }
 
 /// What is known of a viewer without an address.
-pub(super) fn viewer(headers: &HeaderMap) -> Wish {
+pub(super) fn viewer(site: &Site, headers: &HeaderMap) -> Wish {
     let cookies = headers.get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());
     let mut cookies = cookies.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
     let preferences = cookies.find(|(name, _)| *name == COOKIE).map(|(_, value)| Preferences::read(value));
@@ -241,7 +241,7 @@ pub(super) fn viewer(headers: &HeaderMap) -> Wish {
         live: false,
         refresh: None,
         preferences: preferences.unwrap_or_default(),
-        origin: format!("{scheme}://{host}"),
+        origin: format!("{scheme}://{host}{}", site.settings.base_path),
     }
 }
 
@@ -275,6 +275,7 @@ impl Site {
             heartbeat_seconds: self.settings.heartbeat_seconds,
             quiet: self.settings.quiet(),
             url: self.url.clone(),
+            base: self.settings.base_path.clone(),
         }
     }
 }
@@ -328,7 +329,7 @@ pub(super) fn failure(site: &Site, headers: &HeaderMap, problem: &Problem, witho
 /// A page that is not refreshed.
 pub(super) fn plain(site: &Site, headers: &HeaderMap, title: &str, page: &impl askama::Template) -> Response {
     let html = page.render().map_err(PageError::from);
-    let html = html.and_then(|html| shell::plain(title, &html, &server(site), &viewer(headers)));
+    let html = html.and_then(|html| shell::plain(title, &html, &server(site), &viewer(site, headers)));
     match html {
         Ok(html) => {
             let kind = (header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio::{sync::broadcast, time::Instant};
 
 use super::{
-    Page, PageError, Params, View,
+    BasePath, Page, PageError, Params, View,
     fragments::{Fragments, Freshness, Key},
     regions,
 };
@@ -51,6 +51,7 @@ struct State {
     sequence: u64,
     html: Arc<str>,
     position: i64,
+    base: BasePath,
     /// The same as a message, once someone came for it.
     whole: Option<Arc<Packed>>,
     /// Since when it cannot be rendered.
@@ -106,15 +107,16 @@ impl Viewer {
 
     fn whole(&mut self) -> Update {
         let mut state = read(&self.state);
-        let State { sequence, html, position, whole, .. } = &mut *state;
+        let State { sequence, html, position, whole, base, .. } = &mut *state;
         self.has = Some(*sequence);
-        let frame = whole.get_or_insert_with(|| Arc::new(Packed::new(self::whole(html)))).clone();
+        let frame = whole.get_or_insert_with(|| Arc::new(Packed::new(self::whole(base, html)))).clone();
         Update { sequence: *sequence, frame, position: *position }
     }
 }
 
 /// A whole fragment as a message.
-fn whole(html: &str) -> Bytes {
+fn whole(base: &BasePath, html: &str) -> Bytes {
+    let html = base.lead(html);
     frame::html(&format!("<hx-partial hx-target=\"#page\" hx-swap=\"innerMorph\">{html}</hx-partial>"))
 }
 
@@ -129,7 +131,9 @@ impl Show {
 
     fn send(&self, html: String, frame: Bytes, position: i64) {
         let mut state = read(&self.state);
-        *state = State { sequence: state.sequence + 1, html: html.into(), position, whole: None, failing_since: None };
+        state.sequence += 1;
+        (state.html, state.position) = (html.into(), position);
+        (state.whole, state.failing_since) = (None, None);
         // Nobody there is no mistake: the renderer ends then.
         let frame = Arc::new(Packed::new(frame));
         let _ = self.updates.send(Update { sequence: state.sequence, frame, position });
@@ -154,8 +158,8 @@ pub(super) async fn follow(
         return Ok(show.viewer());
     }
     let html = std::str::from_utf8(&first.html).unwrap_or_default().into();
-    let state =
-        Arc::new(Mutex::new(State { sequence: 0, html, position: first.position, whole: None, failing_since: None }));
+    let (position, base) = (first.position, view.base.clone());
+    let state = Arc::new(Mutex::new(State { sequence: 0, html, position, base, whole: None, failing_since: None }));
     let show = Arc::new(Show { state, updates: broadcast::Sender::new(KEEP) });
     let viewer = show.viewer();
     shows.insert(key.clone(), show.clone());
@@ -247,11 +251,11 @@ impl Renderer {
         self.sent.retain(|_, sent| *sent + pace > now);
         self.sent.extend(patches.iter().map(|patch| (patch.id.to_owned(), now)));
         if patches.iter().any(regions::Patch::is_whole) {
-            self.show.send(html.to_owned(), whole(html), position);
+            self.show.send(html.to_owned(), whole(&self.view.base, html), position);
             return None;
         }
         let message: String = patches.iter().map(regions::Patch::partials).collect();
-        self.show.send(regions::apply(&shown, &patches), frame::html(&message), position);
+        self.show.send(regions::apply(&shown, &patches), frame::html(&self.view.base.lead(&message)), position);
         due
     }
 }

@@ -3,6 +3,7 @@
 //! To add a page: its file here, its template of the same name, its row in [`PAGES`].
 
 mod analytics;
+mod base_path;
 mod bulk;
 pub mod chart;
 mod events;
@@ -29,6 +30,7 @@ use std::{sync::Arc, time::Duration};
 use askama::Template;
 use uuid::Uuid;
 
+pub use base_path::BasePath;
 pub use fragments::{Fragment, Fragments, Freshness};
 pub use live::{Pace, Viewer};
 pub use table::{Check, Filters, PAGES, Page, Reach};
@@ -72,6 +74,8 @@ pub struct View {
     pub quiet: chrono::TimeDelta,
     /// Where the server listens, for commands to try.
     pub url: String,
+    /// Where addresses of a live page lead; what is not live is led there on its way out.
+    pub base: BasePath,
 }
 
 /// What a page is asked to show.

@@ -36,8 +36,11 @@ fn the_readme_lists_every_setting() {
         let long = format!("`--{}`", flag.get_long().unwrap());
         let row = rows.iter().find(|row| row[0] == long).unwrap_or_else(|| panic!("README does not list {long}"));
         let default: Vec<_> = flag.get_default_values().iter().map(|value| value.to_str().unwrap()).collect();
-        let default =
-            if default.is_empty() || default == ["false"] { String::new() } else { format!("`{}`", default.join(" ")) };
+        let default = if default.is_empty() || default == ["false"] || default == [""] {
+            String::new()
+        } else {
+            format!("`{}`", default.join(" "))
+        };
         if !default.is_empty() {
             assert_eq!(row[1], default, "{long}");
         }

@@ -33,15 +33,15 @@ const COUNT_PAINTS: &str = "window.paints = {}; window.began = performance.now()
       for (const id of tiles) window.paints[id] = (window.paints[id] ?? 0) + 1; \
     }).observe(document.getElementById('page'), { subtree: true, childList: true, characterData: true, attributes: true });";
 
-/// The seconds that the wall is watched; minutes, hours by `TASKWATCH_WALL`.
-fn seconds() -> u64 {
-    std::env::var("TASKWATCH_WALL").ok().and_then(|text| text.parse().ok()).unwrap_or(20)
+/// A longer run is asked for by the environment.
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|text| text.parse().ok())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wall_stays_as_large_as_it_was() {
     let app = TestApp::start().await;
-    let seconds = seconds();
+    let seconds = number("TASKWATCH_WALL").unwrap_or(20);
     let work = taskwatch::config::DemoSettings { url: app.url.clone(), rate: 20.0, workers: 60, seconds: 0 };
     let over = tokio_util::sync::CancellationToken::new();
     let demo = tokio::spawn(taskwatch::demo::Demo::of(&work).unwrap().run(over.clone()));
@@ -92,11 +92,11 @@ async fn a_wall_says_that_it_is_not_live_and_comes_back_untouched() {
     browser.goes_to(&format!("{}/wall", server.url)).await;
     browser.shows("#link-state", "Live").await;
     // Two minutes pass faster for the page than for the test.
-    let hurry = std::env::var("TASKWATCH_WALL_AWAY").is_err();
+    let away = number("TASKWATCH_WALL_AWAY");
     browser.runs("window.mark = true").await;
     server.kill();
     browser.shows("#link-state", "Reconnecting").await;
-    if hurry {
+    if away.is_none() {
         browser.runs("const real = Date.now.bind(Date); Date.now = () => real() + 130000").await;
     }
     let waits = Instant::now();
@@ -106,8 +106,7 @@ async fn a_wall_says_that_it_is_not_live_and_comes_back_untouched() {
     }
     browser.shows("#cover", "NOT LIVE since").await;
     println!("the wall covered itself after {:.0} s", waits.elapsed().as_secs_f64());
-    let away = std::env::var("TASKWATCH_WALL_AWAY").ok().and_then(|text| text.parse().ok()).unwrap_or(0_u64);
-    tokio::time::sleep(Duration::from_secs(away).saturating_sub(waits.elapsed())).await;
+    tokio::time::sleep(Duration::from_secs(away.unwrap_or(0)).saturating_sub(waits.elapsed())).await;
     let server = Program::start_on(&data.0, &listen, &[]);
     let back = Instant::now();
     while browser.text("#link-state").await != "Live" || !browser.text("#cover").await.is_empty() {
@@ -123,6 +122,89 @@ async fn a_wall_says_that_it_is_not_live_and_comes_back_untouched() {
         browser.runs("return [window.mark, document.getElementById('cover').hidden]").await,
         json!([true, true])
     );
+    server.kill();
+}
+
+/// Lets the page's clock jump by half an hour with each heartbeat, and while none come too; loads of the page are noted.
+const HURRY: &str = "(() => { \
+    const real = Date.now.bind(Date); const Real = Date; const halfHour = 1800000; \
+    let ahead = Number(sessionStorage.getItem('ahead') ?? 0); let heard = real(); \
+    const jump = () => { ahead += halfHour; sessionStorage.setItem('ahead', ahead); }; \
+    window.Date = class extends Real { constructor(...a) { if (a.length) super(...a); else super(real() + ahead); } static now() { return real() + ahead; } }; \
+    const later = window.setTimeout.bind(window); \
+    window.setTimeout = (f, ms, ...a) => later(f, ms > 20000 ? ms / 10 : ms, ...a); \
+    const loads = JSON.parse(sessionStorage.getItem('loads') ?? '[]'); \
+    sessionStorage.setItem('loads', JSON.stringify([...loads, real() + ahead])); \
+    window.addEventListener('htmx:sse:after:message', (event) => { \
+      if (event.detail?.message?.event === 'heartbeat') { heard = real(); jump(); } }, true); \
+    setInterval(() => { if (real() - heard > 5000) jump(); }, 500); })()";
+
+/// When the page was loaded, by its own clock, in hours after its first load.
+async fn loads(browser: &Browser) -> Vec<f64> {
+    let loads = browser.runs("return JSON.parse(sessionStorage.getItem('loads'))").await;
+    let loads: Vec<f64> = loads.as_array().unwrap().iter().map(|load| load.as_f64().unwrap()).collect();
+    loads.iter().map(|load| (load - loads[0]) / 3_600_000.0).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wall_starts_afresh_every_six_hours_when_the_server_is_there() {
+    let hours = number("TASKWATCH_WALL_HOURS").unwrap_or(7) as f64;
+    let data = Folder::new();
+    let server = Program::start(&data.0, &[]);
+    let listen = server.url.trim_start_matches("http://").to_owned();
+    let work = taskwatch::config::DemoSettings { url: server.url.clone(), rate: 5.0, workers: 12, seconds: 0 };
+    let over = tokio_util::sync::CancellationToken::new();
+    let demo = tokio::spawn(taskwatch::demo::Demo::of(&work).unwrap().run(over.clone()));
+    let browser = Browser::open().await;
+    browser.devtools("Performance.enable", json!({})).await;
+    browser.goes_to(&format!("{}/healthz", server.url)).await;
+    browser.devtools("Page.addScriptToEvaluateOnNewDocument", json!({ "source": HURRY })).await;
+    browser.goes_to(&format!("{}/wall?rotate=60&dim_from=22:00&dim_to=06:00", server.url)).await;
+    let now = || async { browser.runs("return Date.now() / 3600000").await.as_f64().unwrap() };
+    let (mut seen, mut first, began) = (1, None, now().await);
+    // Two seconds for each half hour, and some.
+    let deadline = Instant::now() + Duration::from_secs_f64(hours * 6.0 + 60.0);
+    loop {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert!(Instant::now() < deadline, "the wall was loaded at these hours only: {:?}", loads(&browser).await);
+        let (passed, hours_of_loads) = (now().await - began, loads(&browser).await);
+        if hours_of_loads.len() > seen {
+            seen = hours_of_loads.len();
+            browser.shows("#link-state", "Live").await;
+            let last = holds(&browser).await;
+            println!("after {passed:.1} h: load {seen}, nodes, listeners, heap {last:?}");
+            let first = *first.get_or_insert(last);
+            assert!(last[1] <= first[1] && last[2] <= first[2] * 1.2, "from {first:?} to {last:?}");
+        }
+        if passed >= hours && seen > 1 {
+            break;
+        }
+    }
+    let before = loads(&browser).await;
+    for pair in before.windows(2) {
+        assert!((5.4..7.6).contains(&(pair[1] - pair[0])), "the wall was loaded at these hours: {before:?}");
+    }
+    // The server goes away for a night: the wall stays, and says so.
+    browser.runs("window.mark = true").await;
+    server.kill();
+    let left = now().await;
+    browser.shows("#cover", "NOT LIVE since").await;
+    while now().await - left < 8.0 {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert_eq!(
+        browser.runs("return [window.mark, document.querySelectorAll('.tile').length > 0]").await,
+        json!([true, true])
+    );
+    let server = Program::start_on(&data.0, &listen, &[]);
+    eventually("the wall starts afresh once the server is back", || async {
+        loads(&browser).await.len() > before.len()
+    })
+    .await;
+    browser.shows("#link-state", "Live").await;
+    assert_eq!(browser.text("#cover").await, "");
+    over.cancel();
+    let _ = demo.await;
     server.kill();
 }
 

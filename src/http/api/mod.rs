@@ -23,6 +23,7 @@ use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::site::Site;
+use crate::page::BasePath;
 pub(super) use tasks::change;
 
 #[derive(OpenApi)]
@@ -86,10 +87,13 @@ pub fn router() -> OpenApiRouter<Site> {
         .routes(routes!(super::health::readyz))
 }
 
-/// The OpenAPI document: from the handlers, with the schemas of events.
+/// The OpenAPI document: from the handlers, with the schemas of events, for a server at a base path.
 #[must_use]
-pub fn document() -> serde_json::Value {
+pub fn document(base: &BasePath) -> serde_json::Value {
     let mut document = serde_json::to_value(router().split_for_parts().1).expect("the document is JSON");
     schemas::describe(&mut document);
+    if !base.is_root() {
+        document["servers"] = serde_json::json!([{ "url": base.to_string() }]);
+    }
     document
 }

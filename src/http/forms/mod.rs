@@ -226,7 +226,7 @@ async fn delete_schedule(State(site): State<Site>, headers: HeaderMap, caller: C
 }
 
 async fn settings(State(site): State<Site>, headers: HeaderMap) -> Response {
-    let preferences = pages::viewer(&headers).preferences;
+    let preferences = pages::viewer(&site, &headers).preferences;
     plain(&site, &headers, "Settings", &Settings { preferences })
 }
 
@@ -235,12 +235,17 @@ async fn save_settings(State(site): State<Site>, headers: HeaderMap, sent: Sent)
         Ok(fields) => fields,
         Err(problem) => return failure(&site, &headers, &problem, None),
     };
-    let mut preferences: Preferences = pages::viewer(&headers).preferences;
+    let mut preferences: Preferences = pages::viewer(&site, &headers).preferences;
     if let Some((name, _)) = fields.iter().find(|(name, value)| !preferences.set(name, value)) {
         let problem = Problem::field(StatusCode::BAD_REQUEST, "invalid_field", name.as_str(), "is no such choice");
         return failure(&site, &headers, &problem, None);
     }
-    let cookie = format!("{}={}; Path=/; Max-Age=31536000; SameSite=Lax; HttpOnly", pages::COOKIE, preferences.write());
+    let cookie = format!(
+        "{}={}; Path={}/; Max-Age=31536000; SameSite=Lax; HttpOnly",
+        pages::COOKIE,
+        preferences.write(),
+        site.settings.base_path
+    );
     let mut response = Redirect::to("/settings").into_response();
     if let Ok(cookie) = HeaderValue::from_str(&cookie) {
         response.headers_mut().insert(header::SET_COOKIE, cookie);

@@ -1,0 +1,117 @@
+//! The path at which a reverse proxy shows the site. Pages are written as if it were the root; what leaves is led there.
+
+use std::{borrow::Cow, fmt, str::FromStr, sync::Arc};
+
+/// Attributes that hold addresses.
+const ADDRESSES: [&str; 8] =
+    ["href", "src", "action", "formaction", "hx-get", "hx-sse:connect", "data-url", "data-root"];
+
+/// First segments of addresses that no page has.
+const TAKEN: [&str; 10] =
+    ["api", "events", "live", "static", "healthz", "readyz", "metrics", "settings", "help", "docs"];
+
+/// A path such as `/taskwatch`, or nothing for the root.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BasePath(Arc<str>);
+
+impl FromStr for BasePath {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let path = text.strip_suffix('/').unwrap_or(text);
+        if path.is_empty() {
+            return Ok(Self::default());
+        }
+        let Some(rest) = path.strip_prefix('/') else {
+            return Err("must begin with /, as in /taskwatch".to_owned());
+        };
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._~".contains(c);
+        if rest.split('/').any(|part| part.trim_matches('.').is_empty() || !part.chars().all(is_plain)) {
+            return Err("may have letters, digits and - . _ ~ between its slashes, as in /ops/taskwatch".to_owned());
+        }
+        let first = rest.split('/').next();
+        let pages = super::PAGES.iter().map(|page| page.path.split('/').nth(1));
+        if pages.chain(TAKEN.map(Some)).any(|taken| taken == first) {
+            return Err("begins like an address of taskwatch itself; take another, as in /taskwatch".to_owned());
+        }
+        Ok(Self(path.into()))
+    }
+}
+
+impl fmt::Display for BasePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl BasePath {
+    /// The site is at the root.
+    #[must_use]
+    pub fn is_root(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The path as the site knows it, of a request that came with the base path.
+    #[must_use]
+    pub fn strip<'a>(&self, path: &'a str) -> Option<&'a str> {
+        let rest = path.strip_prefix(&*self.0).filter(|_| !self.is_root())?;
+        if rest.is_empty() { Some("/") } else { Some(rest).filter(|rest| rest.starts_with('/')) }
+    }
+
+    /// HTML whose addresses lead there. It must be written as our templates are: texts and values hold no `"`.
+    #[must_use]
+    pub fn lead<'a>(&self, html: &'a str) -> Cow<'a, str> {
+        if self.is_root() {
+            return Cow::Borrowed(html);
+        }
+        let mut led = String::with_capacity(html.len() + html.len() / 16);
+        let mut done = 0;
+        for (at, sign) in html.match_indices("=\"/") {
+            let name = html[..at].rsplit(|c: char| c.is_ascii_whitespace()).next().unwrap_or_default();
+            let path = at + sign.len() - 1;
+            if ADDRESSES.contains(&name) && !html[path..].starts_with("//") {
+                led.push_str(&html[done..path]);
+                led.push_str(&self.0);
+                done = path;
+            }
+        }
+        led.push_str(&html[done..]);
+        Cow::Owned(led)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_led_to_the_base_path_and_nothing_else() {
+        let base = BasePath("/ops/taskwatch".into());
+        assert_eq!("/ops/taskwatch/".parse(), Ok(base.clone()));
+        let html = "<a href=\"/\">x</a> <a class=\"b\" href=\"/tasks?q=/a\">y</a><input value=\"/tasks\"><a href=\"#q\"><a href=\"//other\"><a\nhref=\"https://x/\">";
+        assert_eq!(
+            base.lead(html),
+            "<a href=\"/ops/taskwatch/\">x</a> <a class=\"b\" href=\"/ops/taskwatch/tasks?q=/a\">y</a><input value=\"/tasks\"><a href=\"#q\"><a href=\"//other\"><a\nhref=\"https://x/\">"
+        );
+        assert!(matches!(BasePath::default().lead(html), Cow::Borrowed(same) if same == html));
+    }
+
+    #[test]
+    fn requests_come_with_the_base_path_or_without() {
+        let base = BasePath("/taskwatch".into());
+        assert_eq!(base.strip("/taskwatch"), Some("/"));
+        assert_eq!(base.strip("/taskwatch/"), Some("/"));
+        assert_eq!(base.strip("/taskwatch/tasks/7"), Some("/tasks/7"));
+        assert_eq!(base.strip("/taskwatches"), None);
+        assert_eq!(base.strip("/tasks"), None);
+        assert_eq!(BasePath::default().strip("/tasks"), None);
+    }
+
+    #[test]
+    fn base_paths_that_cannot_work_are_refused() {
+        assert_eq!("/".parse(), Ok(BasePath::default()));
+        for bad in ["taskwatch", "//x", "/a//b", "/a b", "/\"x", "/..", "/tasks", "/api/v2", "/events-view"] {
+            assert!(bad.parse::<BasePath>().is_err(), "{bad}");
+        }
+    }
+}
