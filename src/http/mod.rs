@@ -22,7 +22,7 @@ use axum::{
     extract::{Request, State},
     http::{HeaderName, HeaderValue, StatusCode, header},
     middleware::{self, Next},
-    response::{IntoResponse, Response},
+    response::{IntoResponse, Redirect, Response},
     routing::get,
 };
 use tower_http::{catch_panic::CatchPanicLayer, compression::CompressionLayer, csrf::CsrfLayer};
@@ -40,11 +40,12 @@ pub fn router(site: Site) -> Router {
         .route("/metrics", get(health::metrics))
         .route("/live", get(live::live))
         .route("/static/{*path}", get(assets::serve))
+        .route("/favicon.ico", get(|| std::future::ready(Redirect::permanent(&assets::url("icon.svg")))))
         .route("/robots.txt", get(|| std::future::ready("User-agent: *\nDisallow: /\n")))
         .merge(pages::router())
         .merge(forms::router())
         .fallback(pages::not_found)
-        .method_not_allowed_fallback(method_not_allowed);
+        .method_not_allowed_fallback(pages::method_not_allowed);
     let router = if base.is_root() {
         router
     } else {
@@ -58,14 +59,6 @@ pub fn router(site: Site) -> Router {
         .layer(CatchPanicLayer::custom(panicked))
         .with_state(site);
     base_path::below(base, router)
-}
-
-async fn method_not_allowed() -> Problem {
-    Problem::new(
-        StatusCode::METHOD_NOT_ALLOWED,
-        "method_not_allowed",
-        "this address does not take that method; see /openapi.json",
-    )
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the layer hands it over like this")]

@@ -304,7 +304,7 @@ const fn heading(status: StatusCode) -> &'static str {
         StatusCode::NOT_FOUND => "There is nothing here",
         StatusCode::CONFLICT => "That cannot be done now",
         StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => "Something in the request is not right",
-        StatusCode::METHOD_NOT_ALLOWED => "This address takes another method",
+        StatusCode::METHOD_NOT_ALLOWED => "This address cannot be opened",
         StatusCode::FORBIDDEN => "That is not allowed",
         StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => "The server is busy or its database is away",
         _ => "That did not work",
@@ -342,8 +342,19 @@ pub(super) fn plain(site: &Site, headers: &HeaderMap, title: &str, page: &impl a
 /// Nothing is at this address: a page for browsers, a problem for programs.
 pub(super) async fn not_found(State(site): State<Site>, headers: HeaderMap, request: Request) -> Response {
     let problem = Problem::not_found("There is nothing at this address. The API is described at /openapi.json.");
-    if is_browser(&headers, request.uri().path()) {
-        return failure(&site, &headers, &problem, None);
+    refused(&site, &headers, &request, problem)
+}
+
+/// An address that takes other methods, such as that of a form in the bar of a browser.
+pub(super) async fn method_not_allowed(State(site): State<Site>, headers: HeaderMap, request: Request) -> Response {
+    let (status, code) = (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed");
+    let problem = Problem::new(status, code, "This address does not take that method; see /openapi.json.");
+    refused(&site, &headers, &request, problem)
+}
+
+fn refused(site: &Site, headers: &HeaderMap, request: &Request, problem: Problem) -> Response {
+    if is_browser(headers, request.uri().path()) {
+        return failure(site, headers, &problem, None);
     }
     problem.into_response()
 }

@@ -126,6 +126,11 @@ async fn a_bad_address_is_a_page_that_says_so() {
     let reply = request.send().await.unwrap();
     assert_eq!(reply.status(), 404);
     assert!(reply.text().await.unwrap().contains("<h1>There is nothing here</h1>"));
+    // The address of a form, opened in a browser.
+    let request = app.http().get(format!("{}/queues/default/pause", app.url)).header("accept", "text/html");
+    let reply = request.send().await.unwrap();
+    assert_eq!((reply.status().as_u16(), reply.headers()["allow"].to_str().unwrap()), (405, "POST"));
+    assert!(reply.text().await.unwrap().contains("does not take that method"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
