@@ -4,6 +4,11 @@
   const root = document.body.dataset.root;
   const pages = { o: "", t: "tasks", q: "queues", w: "workers", f: "failures", e: "events-view", a: "analytics", r: "schedules", s: "streams" };
   let went = 0;
+  // From the past one goes to the past.
+  const go = (page) => {
+    const at = new URL(location.href).searchParams.get("at");
+    location.href = at === null ? root + page : `${root}${page}?at=${encodeURIComponent(at)}`;
+  };
 
   const copy = async (text) => {
     if (navigator.clipboard && window.isSecureContext) return navigator.clipboard.writeText(text);
@@ -78,7 +83,7 @@
     x: select,
     r: () => document.dispatchEvent(new Event("taskwatch:refresh")),
     p: () => document.dispatchEvent(new Event("taskwatch:pause")),
-    W: () => { location.href = `${root}wall`; },
+    W: () => { go("wall"); },
   };
 
   document.addEventListener("keydown", (event) => {
@@ -87,7 +92,7 @@
     if (event.target.closest?.("input:not([type=checkbox]):not([type=radio]), textarea, select, [contenteditable]")) return;
     if (Date.now() - went < 1500 && pages[event.key] !== undefined) {
       went = 0;
-      location.href = root + pages[event.key];
+      go(pages[event.key]);
       return;
     }
     went = event.key === "g" ? Date.now() : 0;

@@ -225,7 +225,7 @@
       if (!held) {
         if (connected && now() - heardAt > silence) reconnect();
         if (wantsLive && !connected && now() - triedAt > silence) reconnect();
-        if (!connected && everyMs() > 0 && now() >= pulseAt + (gone ? 25000 : 0)) pulse();
+        if (!connected && everyMs() > 0 && now() + 100 >= pulseAt + (gone ? 25000 : 0)) pulse();
       }
       if (!paused) { showTimes(); showAge(); }
     }
@@ -238,7 +238,15 @@
     if (title) document.title = `${title} · taskwatch`;
     const url = byId("refresh")?.dataset.url;
     // While the past is played, the address goes along.
-    if (url && play() > 0) history.replaceState(null, "", url);
+    if (url && play() > 0) {
+      history.replaceState(null, "", url);
+      const at = new URL(location.href).searchParams.get("at");
+      for (const link of document.querySelectorAll("header nav a")) {
+        const to = new URL(link.href);
+        to.searchParams.set("at", at);
+        link.href = to.pathname + to.search;
+      }
+    }
     const here = new URL(location.href);
     if (!url && here.searchParams.has("at")) {
       here.searchParams.delete("at");
@@ -281,7 +289,8 @@
     const message = event.detail?.message;
     if (message?.event || !isHeld()) return;
     event.preventDefault();
-    missed += 1;
+    // Of lists of events the events, else the messages.
+    missed += (message.data?.match(/<tr id="e/g) ?? [1]).length;
     heardAt = now();
     showLink();
   });
@@ -327,5 +336,6 @@
   if (wantsLive) { if (document.readyState === "complete") start(); else window.addEventListener("load", start); }
   setInterval(tick, 1000);
   showLink();
+  if (!isStill) showAge();
   showTimes();
 })();

@@ -14,7 +14,18 @@
   let coveredSince = 0;
   let reloading = false;
 
-  root.style.setProperty("--scale", String(Number(root.dataset.scale || 100) / 100));
+  // As large as asked for, or as large as all of it still fits: what is cut off is not seen by anyone.
+  const asked = Number(root.dataset.scale || 100) / 100;
+  const page = byId("page");
+  let scale = asked;
+  const fit = (from) => {
+    scale = from;
+    root.style.setProperty("--scale", scale.toFixed(3));
+    while (innerWidth > 960 && page.scrollHeight > page.clientHeight && scale > asked / 4) {
+      scale *= 0.95;
+      root.style.setProperty("--scale", scale.toFixed(3));
+    }
+  };
 
   const boards = () => [...document.querySelectorAll(".wall-board")];
   const turn = () => {
@@ -71,9 +82,18 @@
     await navigator.wakeLock?.request("screen").catch(() => {});
   };
   document.addEventListener("visibilitychange", stayAwake);
-  document.addEventListener("htmx:after:swap", turn);
+  // It grows again with the next minute or board only: nothing should twitch.
+  let fitted = "";
+  const show = () => {
+    turn();
+    const now = `${Math.floor(Date.now() / 60000)} ${at}`;
+    fit(fitted === now ? scale : asked);
+    fitted = now;
+  };
+  document.addEventListener("htmx:after:swap", show);
+  window.addEventListener("resize", () => fit(asked));
   stayAwake();
-  const step = () => { turn(); clock(); guard(); reload(); };
+  const step = () => { show(); clock(); guard(); reload(); };
   step();
   setInterval(step, 1000);
 })();

@@ -33,7 +33,7 @@ use running::Running;
 use workers::Workers;
 
 /// Version of the encoding; a checkpoint of another one is folded again from the log.
-pub const VERSION: i32 = 3;
+pub const VERSION: i32 = 4;
 
 /// The state of everything at a position.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

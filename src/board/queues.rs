@@ -43,6 +43,10 @@ pub struct Queue {
     pub runs: Durations,
     /// Tasks completed and attempts failed, per window of 60 s: the present and the one before.
     pub ended: Ended,
+    /// Since when there is always something to claim; nothing when there is none.
+    pub waiting_since: Option<Time>,
+    /// When a task was taken last.
+    pub taken_at: Option<Time>,
     /// Since when the oldest of these waits; measured, not folded.
     #[serde(skip)]
     pub oldest_enqueued_at: Option<Time>,
@@ -110,6 +114,17 @@ impl Queue {
     pub fn waiting(&self) -> u64 {
         self.depth.iter().sum()
     }
+
+    /// Since when there is something to claim and nobody takes it.
+    #[must_use]
+    pub fn untaken_since(&self) -> Option<Time> {
+        self.waiting_since.map(|since| self.taken_at.map_or(since, |taken| taken.max(since)))
+    }
+
+    /// There is something to claim, or nothing any more.
+    fn waits(&mut self, ts: Time) {
+        self.waiting_since = if self.waiting() == 0 { None } else { self.waiting_since.or(Some(ts)) };
+    }
 }
 
 impl Queue {
@@ -118,6 +133,8 @@ impl Queue {
         let new = |field: &str| Some(event.data.changes.as_ref()?.get(field)?[1].clone());
         if let Some(paused_at) = new("paused_at") {
             self.paused_at = serde_json::from_value(paused_at).unwrap_or_default();
+            // What nobody may take is not what nobody takes.
+            self.waiting_since = self.waiting_since.map(|_| event.ts);
         }
         for (field, slot) in [
             ("concurrency_limit", &mut self.concurrency_limit),
@@ -134,6 +151,7 @@ impl Queue {
     fn time(&mut self, event: &Event) {
         match event.event_type {
             Kind::TaskStarted => {
+                self.taken_at = self.taken_at.max(Some(event.ts));
                 if let Some(ms) = event.data.wait_ms {
                     self.waits.add(ms, event.ts, WINDOW);
                 }
@@ -196,9 +214,11 @@ impl Queues {
         *count = count.saturating_sub(1);
         let line = &mut old.depth[usize::from(old_priority.unwrap_or(priority).get())];
         *line = line.saturating_sub(pending);
+        old.waits(event.ts);
         let new = self.0.entry(name.clone()).or_default();
         *new.tasks.entry(status).or_default() += 1;
         new.depth[usize::from(priority.get())] += pending;
+        new.waits(event.ts);
     }
 
     pub(super) fn apply(&mut self, event: &Event) {
@@ -226,6 +246,7 @@ impl Queues {
                 *line += 1;
             }
         }
+        queue.waits(event.ts);
         if let Some(from) = from {
             let count = queue.tasks.entry(from).or_default();
             *count = count.saturating_sub(1);

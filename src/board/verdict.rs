@@ -15,7 +15,7 @@ use crate::{
 
 /// A task may wait so long before someone asks for a worker.
 const PATIENCE: TimeDelta = TimeDelta::seconds(10);
-/// A queue with work, workers and nothing running for so long does not move.
+/// A queue with work and workers of which nothing was taken for so long, and nothing runs, does not move.
 const STANDSTILL: TimeDelta = TimeDelta::seconds(60);
 /// A worker that was lost is worth telling for so long.
 const RECENT: TimeDelta = TimeDelta::minutes(5);
@@ -107,38 +107,33 @@ pub fn of_queue(board: &Board, name: &Name, queue: &Queue, now: Time) -> Verdict
     if waiting == 0 {
         return Verdict::of(Vec::new());
     }
-    let tell = |code, level, sentence| vec![Reason { queue: Some(name.clone()), ..Reason::new(code, level, sentence) }];
-    let since = queue.oldest_enqueued_at.map(|since| now - since);
-    let long = |span: TimeDelta| since.is_some_and(|since| since >= span);
+    let waits = if waiting == 1 { "1 task waits".to_owned() } else { format!("{waiting} tasks wait") };
+    let tell = |code, level, sentence| {
+        Verdict::of(vec![Reason { queue: Some(name.clone()), ..Reason::new(code, level, sentence) }])
+    };
+    let longer = |since: Option<Time>, span: TimeDelta| since.is_some_and(|since| now - since >= span);
+    let untaken = queue.untaken_since();
     if queue.paused_at.is_some() {
-        return Verdict::of(tell(
-            "queue_paused",
-            Level::Degraded,
-            format!("queue {name} is paused, {waiting} tasks wait"),
-        ));
+        return tell("queue_paused", Level::Degraded, format!("queue {name} is paused, {waits}"));
     }
     let takes = |status: WorkerStatus| status.is_online() && status != WorkerStatus::Draining;
     let mut workers = board.workers.0.values().filter(|worker| takes(worker.status));
-    if !workers.any(|worker| worker.serves(name)) && long(PATIENCE) {
-        return Verdict::of(tell(
-            "no_worker",
-            Level::Stalled,
-            format!("no worker serves queue {name}, {waiting} tasks wait"),
-        ));
+    if !workers.any(|worker| worker.serves(name)) && longer(untaken, PATIENCE) {
+        return tell("no_worker", Level::Stalled, format!("no worker serves queue {name}, {waits}"));
     }
     let running = queue.count(Status::Running);
     if let Some(limit) = queue.concurrency_limit.filter(|limit| running >= u64::from(*limit)) {
-        let sentence = format!("queue {name} runs {running} tasks, its limit is {limit}; {waiting} wait");
-        return Verdict::of(tell("concurrency_limited", Level::Degraded, sentence));
+        let runs = if running == 1 { "1 task".to_owned() } else { format!("{running} tasks") };
+        let sentence = format!("queue {name} runs {runs}, its limit is {limit}; {waits}");
+        return tell("concurrency_limited", Level::Degraded, sentence);
     }
-    if let Some(limit) = queue.rate_limit.filter(|_| long(PATIENCE)) {
+    if let Some(limit) = queue.rate_limit.filter(|_| longer(queue.waiting_since, PATIENCE)) {
         let period = queue.rate_period_seconds.unwrap_or(1);
-        let sentence = format!("queue {name} starts at most {limit} tasks in {period} s; {waiting} wait");
-        return Verdict::of(tell("rate_limited", Level::Degraded, sentence));
+        let sentence = format!("queue {name} starts at most {limit} in {period} s; {waits}");
+        return tell("rate_limited", Level::Degraded, sentence);
     }
-    if running == 0 && long(STANDSTILL) {
-        let sentence = format!("workers of queue {name} take nothing, {waiting} tasks wait");
-        return Verdict::of(tell("standstill", Level::Stalled, sentence));
+    if running == 0 && longer(untaken, STANDSTILL) {
+        return tell("standstill", Level::Stalled, format!("workers of queue {name} take nothing, {waits}"));
     }
     Verdict::of(Vec::new())
 }

@@ -266,7 +266,11 @@ fn priorities(text: &str) -> Result<Clause, String> {
 
 fn label(key: &str, value: &str) -> Result<Clause, String> {
     let key = Name::new(key).map_err(|e| e.to_string())?;
-    split(value, |word| Ok(word.to_owned())).map(|values| Clause::Label(key, values))
+    let plain = |word: &str| {
+        let is_plain = !word.chars().any(char::is_control);
+        if is_plain { Ok(word.to_owned()) } else { Err("may not hold control characters".to_owned()) }
+    };
+    split(value, plain).map(|values| Clause::Label(key, values))
 }
 
 fn stats_only(text: &str) -> Result<Clause, String> {

@@ -9,14 +9,14 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use chrono::NaiveDateTime;
+use chrono::{NaiveDateTime, TimeDelta};
 use uuid::Uuid;
 
 use super::{assets, problem::Problem, query, site::Site};
 use crate::{
     clock::Time,
     config::Live,
-    event::Filter,
+    event::{Filter, envelope::rfc3339},
     feed::past::{Moment, PastError},
     page::{
         self, Filters, Freshness, PAGES, Page, PageError, Params,
@@ -25,9 +25,11 @@ use crate::{
 };
 
 /// Parameters of every page that steer the refresh.
-const STEERING: [&str; 4] = ["fragment", "version", "live", "refresh"];
+const STEERING: [&str; 5] = ["fragment", "version", "live", "refresh", "played"];
 /// Parameters of every page that say when.
 const WHEN: [&str; 2] = ["at", "play"];
+/// The past that is played goes on for so long at most without being asked for, milliseconds.
+const LONGEST_STEP_MS: i64 = 10_000;
 /// The cookie of preferences.
 pub(super) const COOKIE: &str = "taskwatch_prefs";
 
@@ -64,9 +66,20 @@ pub(super) async fn params(
         ),
         None => None,
     };
+    for (at, (name, _)) in pairs.iter().enumerate() {
+        let is_single =
+            STEERING.into_iter().chain(WHEN).chain(page.own.iter().map(|(own, _)| *own)).any(|own| own == name);
+        if is_single && pairs[..at].iter().any(|(before, _)| before == name) {
+            return Err(bad(name, "is given twice"));
+        }
+    }
+    let played: Option<i64> = value(pairs, "played").and_then(|text| text.parse().ok());
     let mut pairs: Vec<_> =
         pairs.iter().filter(|(name, value)| !STEERING.contains(&name.as_str()) && !value.is_empty()).cloned().collect();
     let play = value(&pairs, "play").map(speed).transpose()?;
+    if let (Some(speed), Some(played)) = (play, played) {
+        pass(&mut pairs, speed, site.clock.now().timestamp_millis() - played);
+    }
     let at = match value(&pairs, "at") {
         Some(text) => moment(site, text).await?,
         None => None,
@@ -103,6 +116,15 @@ pub(super) async fn params(
 
 fn value<'a>(pairs: &'a [(String, String)], name: &str) -> Option<&'a str> {
     pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+}
+
+/// The past goes on at its speed since it was shown; not while nobody asked for it.
+fn pass(pairs: &mut [(String, String)], speed: u32, elapsed_ms: i64) {
+    let shown = pairs.iter_mut().find(|(name, _)| name == "at");
+    if let Some((at, text)) = shown.and_then(|(_, text)| Some((time(text)?, text))) {
+        let passed = elapsed_ms.clamp(0, LONGEST_STEP_MS) * i64::from(speed);
+        *text = rfc3339(at + TimeDelta::milliseconds(passed));
+    }
 }
 
 fn speed(text: &str) -> Result<u32, Problem> {
@@ -159,9 +181,16 @@ async fn show(
                 .filter(|(name, _)| !problem.errors.iter().any(|error| error.field == *name))
                 .filter(|(name, _)| name != "fragment" && name != "version")
                 .collect();
-            let without = (!page.path.contains("{id}") && !problem.errors.is_empty())
-                .then(|| format!("{}?{}", page.path, page::format::query(&kept)));
-            failure(site, headers, &problem, without)
+            let is_about_time = problem.errors.iter().any(|error| error.field == "at");
+            let way = if page.path.contains("{id}") || problem.errors.is_empty() {
+                None
+            } else if is_about_time {
+                let oldest = [kept, vec![("at".to_owned(), site.subscriptions.oldest().to_string())]].concat();
+                Some(("The oldest moment there is", page::format::address(page.path, &oldest)))
+            } else {
+                Some(("The same without that", page::format::address(page.path, &kept)))
+            };
+            failure(site, headers, &problem, way)
         }
     }
 }
@@ -257,6 +286,7 @@ pub(super) fn server(site: &Site) -> Server {
         poll_seconds: site.settings.poll_seconds,
         asset: assets::url,
         version: env!("CARGO_PKG_VERSION"),
+        now: site.clock.now(),
     }
 }
 
@@ -311,10 +341,15 @@ const fn heading(status: StatusCode) -> &'static str {
     }
 }
 
-/// A problem as a page. `without` is the address without what was wrong in it.
-pub(super) fn failure(site: &Site, headers: &HeaderMap, problem: &Problem, without: Option<String>) -> Response {
+/// A problem as a page. `way` is one to go on, in words and as an address.
+pub(super) fn failure(
+    site: &Site,
+    headers: &HeaderMap,
+    problem: &Problem,
+    way: Option<(&'static str, String)>,
+) -> Response {
     let status = problem.status();
-    let mut ways: Vec<_> = without.into_iter().map(|url| ("The same without that", url)).collect();
+    let mut ways: Vec<_> = way.into_iter().collect();
     ways.extend([("Overview", "/".to_owned()), ("Help", "/help".to_owned())]);
     let title = heading(status);
     let page = Failure { heading: title, detail: &problem.detail, ways };

@@ -124,7 +124,7 @@ pub fn since(task: &Task) -> (&'static str, &Time) {
     let (word, time) = match task.status {
         Status::Scheduled | Status::Retrying => ("due", &task.run_at),
         Status::Blocked => ("created", &None),
-        Status::Pending => ("waits", &task.enqueued_at),
+        Status::Pending => ("queued", &task.enqueued_at),
         Status::Running => ("began", &task.started_at),
         Status::Completed => ("done", &task.finished_at),
         Status::Failed => ("failed", &task.finished_at),

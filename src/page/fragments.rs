@@ -1,6 +1,7 @@
 //! Fragments: a page's changing part, rendered once and shared by polls and live streams (law 6).
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
     hash::{DefaultHasher, Hash, Hasher},
     sync::{Arc, Mutex, PoisonError},
@@ -12,7 +13,9 @@ use bytes::Bytes;
 use chrono::TimeDelta;
 
 use super::{
-    Page, PageError, Params, Reach, View, format,
+    Page, PageError, Params, Reach, View,
+    carry::carry,
+    format,
     live::{self, Shows, Viewer},
 };
 use crate::{clock::Time, event::envelope::rfc3339, feed};
@@ -184,20 +187,25 @@ async fn render(
         return Ok(Fragment { position, ..last.clone() });
     }
     let wrapped = Wrapped {
-        refresh_url: refresh_url(page, params, &version),
+        refresh_url: refresh_url(page, params, &version, view.now()),
         title: &content.title,
         past: Past::of(page, params),
-        content: &content.html,
+        content: &match params.own("at").filter(|_| params.at.is_some()) {
+            Some(at) => Cow::Owned(carry(&content.html, at)),
+            None => Cow::Borrowed(content.html.as_str()),
+        },
     };
     Ok(Fragment { html: wrapped.render()?.into(), version, title: content.title.into(), position })
 }
 
-/// Where the next poll goes. While the past is played that is the next second of it.
-fn refresh_url(page: &Page, params: &Params, version: &str) -> String {
+/// Where the next poll goes. While the past is played it tells what was shown and when, so that the past passes as fast
+/// as is said, however often it is asked for.
+fn refresh_url(page: &Page, params: &Params, version: &str, now: Time) -> String {
     let mut query = params.pairs.clone();
-    if let (Some(moment), Some(play)) = (params.at, params.play) {
+    if let (Some(moment), Some(_)) = (params.at, params.play) {
         query = params.without(&["at"]);
-        query.push(("at".to_owned(), rfc3339(moment.time + TimeDelta::seconds(play.into()))));
+        query.push(("at".to_owned(), rfc3339(moment.time)));
+        query.push(("played".to_owned(), now.timestamp_millis().to_string()));
     }
     query.push(("fragment".to_owned(), "1".to_owned()));
     query.push(("version".to_owned(), version.to_owned()));

@@ -5,6 +5,7 @@
 mod analytics;
 mod base_path;
 mod bulk;
+mod carry;
 pub mod chart;
 mod events;
 mod failures;

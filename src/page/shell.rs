@@ -5,7 +5,7 @@ use std::{fmt::Write as _, sync::OnceLock};
 use askama::Template;
 
 use super::{Fragment, PAGES, Page, PageError, Params, format, table::Filters};
-use crate::model::fingerprint::hash;
+use crate::{clock::Time, model::fingerprint::hash};
 
 /// Seconds between polls to choose from; 0 is never.
 pub const REFRESHES: [u32; 6] = [2, 5, 10, 30, 60, 0];
@@ -75,6 +75,8 @@ pub struct Server {
     pub asset: fn(&str) -> String,
     /// Version of the program.
     pub version: &'static str,
+    /// The time.
+    pub now: Time,
 }
 
 /// What the frame needs to know of the viewer.
@@ -148,6 +150,8 @@ struct Base<'a> {
     build: &'a str,
     version: &'a str,
     back: String,
+    /// The time, for those without scripts.
+    rendered: String,
 }
 
 /// Another one when pages must be loaded anew to work with this server: other files, another frame.
@@ -204,11 +208,16 @@ fn copies(page: &Page, params: &Params, wish: &Wish) -> Vec<Copy> {
     };
     let listed = params.filter.pairs().to_vec();
     let (api, stream) = page.programs();
+    let shown = if wish.live { with(&params.pairs, "live", "1") } else { params.pairs.clone() };
     let mut copies = vec![Copy {
         name: "Link to this page",
         id: "copy-link",
-        text: format!("{origin}{}", format::address(&page.address(params), &params.pairs)),
+        text: format!("{origin}{}", format::address(&page.address(params), &shown)),
     }];
+    if params.at.is_some() {
+        // What programs get is the present.
+        return copies;
+    }
     if let Some(api) = api {
         copies.push(Copy { name: "curl", id: "copy-curl", text: format!("curl '{origin}{}'", filled(api, &filters)) });
     }
@@ -235,7 +244,9 @@ pub fn page(
     live.extend(params.id.map(|id| ("id".to_owned(), id.to_string())));
     live.extend(params.pairs.iter().cloned());
     let mut carried = String::new();
-    if wish.live {
+    if let Some(at) = params.own("at") {
+        carried.push_str(&format::address("", &[("at".to_owned(), at.to_owned())]));
+    } else if wish.live {
         carried.push_str("?live=1");
     } else if let Some(seconds) = wish.refresh {
         let _ = write!(carried, "?live=0&refresh={seconds}");
@@ -257,6 +268,7 @@ pub fn page(
         build: build(server.asset),
         version: server.version,
         back: format::address(&page.address(params), &params.pairs),
+        rendered: format::absolute(&server.now),
     };
     if page.name == "wall" {
         return Ok(Wall {
@@ -311,6 +323,7 @@ pub fn plain(title: &str, html: &str, server: &Server, wish: &Wish) -> Result<St
         build: build(server.asset),
         version: server.version,
         back: String::new(),
+        rendered: String::new(),
     };
     Ok(base.render()?)
 }

@@ -3,20 +3,25 @@
 use std::collections::BTreeMap;
 
 use askama::Template;
+use chrono::TimeDelta;
 
 use super::{Content, PageError, Params, View, format, overview, table::Check};
 use crate::{
     board::{
         Board,
-        verdict::{self, Level},
+        verdict::{self, Level, Verdict},
     },
     clock::Time,
     feed,
     model::{Name, Status},
 };
 
-/// Tiles of one board; more cannot be read from five metres.
+/// Tiles of a board that stands alone; more cannot be read from five metres.
 const TILES: usize = 6;
+/// Tiles of one of several boards that stand beside each other.
+const TILES_BESIDE: usize = 3;
+/// A failure is news for so long.
+const NEWS: TimeDelta = TimeDelta::minutes(15);
 
 /// The boards there are: name and heading.
 const BOARDS: [(&str, &str); 5] = [
@@ -90,6 +95,11 @@ struct Tile {
 }
 
 impl Tile {
+    /// How many digits wide its figure is with its unit, which is smaller; the sheet has sizes for 3 to 12.
+    fn width(&self) -> usize {
+        (self.big.chars().count() + self.unit.chars().count().div_ceil(3)).clamp(3, 12)
+    }
+
     fn new(key: &str, name: &str, big: impl Into<String>, below: impl Into<String>) -> Self {
         Self {
             key: format::anchor(key),
@@ -113,6 +123,8 @@ pub(super) fn render(view: &View, params: &Params) -> Result<Content, PageError>
     let chosen = chosen.unwrap_or_else(|| BOARDS.to_vec());
     let board = feed::read(&view.board);
     let overall = verdict::overall(&board, view.quiet, now);
+    let alone = chosen.len() == 1 || params.own("rotate").is_some_and(|seconds| seconds != "0");
+    let most = if alone { TILES } else { TILES_BESIDE };
     let made = chosen.into_iter().map(|(name, heading)| {
         let mut tiles = match name {
             "overview" => overview_tiles(&board, now),
@@ -121,24 +133,41 @@ pub(super) fn render(view: &View, params: &Params) -> Result<Content, PageError>
             "workers" => machine_tiles(&board),
             _ => failure_tiles(&board, now),
         };
-        if name != "overview" {
-            tiles.sort_by_key(|tile| std::cmp::Reverse(tile.level));
-        }
-        let more = tiles.len().saturating_sub(TILES);
-        tiles.truncate(TILES);
+        tiles.sort_by_key(|tile| std::cmp::Reverse(tile.level));
+        let more = tiles.len().saturating_sub(most);
+        tiles.truncate(most);
         WallBoard { name, heading, tiles, more }
     });
     let boards: Vec<_> = made.collect();
     // Nobody waits for the template.
     drop(board);
-    let reason = overall.reasons.first().map(|reason| format::clip(&reason.sentence, 160));
-    let page = Wall { verdict: overall.verdict, reason, count: boards.len(), boards };
-    Content::new(format!("({}) Wall", format::level(&overall.verdict).2.to_lowercase()), &page)
+    let (verdict, reason) = worst(&overall, &boards);
+    let page = Wall { verdict, reason, count: boards.len(), boards };
+    Content::new(format!("({}) Wall", format::level(&verdict).2.to_lowercase()), &page)
+}
+
+/// The sentence over everything. It never says less than a tile below it.
+fn worst(overall: &Verdict, boards: &[WallBoard]) -> (Level, Option<String>) {
+    let tiles = boards.iter().flat_map(|board| board.tiles.iter().map(move |tile| (board, tile)));
+    let (mut level, mut reason) = (overall.verdict, None);
+    for (board, tile) in tiles {
+        if tile.level > level {
+            (level, reason) =
+                (tile.level, Some(format!("{}: {} {} {}", board.heading, tile.name, tile.big, tile.unit)));
+        }
+    }
+    let more = overall.reasons.iter().filter(|reason| reason.level == level).count().saturating_sub(1);
+    let first = overall.reasons.first().filter(|_| reason.is_none()).map(|reason| match more {
+        0 => format::clip(&reason.sentence, 160),
+        _ => format!("{} · and {more} more", format::clip(&reason.sentence, 140)),
+    });
+    (level, reason.map(|reason| reason.trim_end().to_owned()).or(first))
 }
 
 fn overview_tiles(board: &Board, now: Time) -> Vec<Tile> {
     let stats = board.stats(now);
     let gone = board.workers.0.values().filter(|seen| seen.status == crate::model::worker::WorkerStatus::Lost).count();
+    let news = board.failures.open().iter().any(|(_, group)| group.last_seen_at > now - NEWS);
     let errors = if stats.error_rate_1m_percent >= 20.0 { Level::Degraded } else { Level::Ok };
     vec![
         Tile::new(
@@ -147,7 +176,7 @@ fn overview_tiles(board: &Board, now: Time) -> Vec<Tile> {
             format::count(&stats.failed),
             format!("in {} groups", board.failures.open().len()),
         )
-        .at(if stats.failed > 0 { Level::Degraded } else { Level::Ok }),
+        .at(if news { Level::Degraded } else { Level::Ok }),
         Tile::new("waiting", "Waiting", format::count(&stats.pending), format!("{} wait for a retry", stats.retrying)),
         Tile::new("running", "Running", format::count(&stats.running), String::new()),
         Tile {
@@ -235,13 +264,13 @@ fn failure_tiles(board: &Board, now: Time) -> Vec<Tile> {
         return vec![Tile::new("none", "Failures", "0", "no task is a failed one")];
     }
     let tile = |(key, group): (&Name, &crate::board::failures::Group)| {
-        let is_new = group.first_seen_at > now - chrono::TimeDelta::minutes(15);
+        let is_new = group.first_seen_at > now - NEWS;
         let below = format!("{}{}", if is_new { "new: " } else { "" }, format::clip(&group.pattern, 60));
         Tile {
             unit: "failed",
             ..Tile::new(key.as_str(), &format::clip(group.task_type.as_str(), 24), format::count(&group.open), below)
         }
-        .at(Level::Degraded)
+        .at(if group.last_seen_at > now - NEWS { Level::Degraded } else { Level::Ok })
     };
     open.into_iter().map(tile).collect()
 }

@@ -117,6 +117,10 @@ async fn a_bad_address_is_a_page_that_says_so() {
         ("/?at=5&play=0", 400, "how many times as fast"),
         ("/tasks/7", 404, "not a UUID"),
         ("/live?page=nothing", 400, "not the name of a page"),
+        ("/?at=1&at=x", 400, "at: is given twice"),
+        ("/analytics?range=1h&range=7d", 400, "range: is given twice"),
+        ("/tasks?label.a=%00", 400, "control characters"),
+        ("/?at=2001-01-01T00:00:00Z", 400, "The oldest moment there is"),
     ] {
         let reply = app.get(path).await;
         assert_eq!(reply.status.as_u16(), status, "{path}");

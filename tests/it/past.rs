@@ -25,6 +25,11 @@ async fn a_page_shows_what_it_showed_then() {
     assert_eq!((tasks.matches("<tr id=\"task-").count(), tasks.matches("belated").count()), (3, 0));
     let running = app.get(&format!("/tasks?at={then}&status=pending")).await.text;
     assert_eq!(running.matches("<tr id=\"task-").count(), 3, "none had been claimed then");
+    // One goes on through the past.
+    for link in [format!("<a href=\"/tasks?at={then}&status=pending\">"), format!("href=\"/queues?at={then}\"")] {
+        assert!(past.contains(&link), "{link}");
+    }
+    assert!(!past.contains("id=\"copy-curl\""), "programs get the present");
     let now = app.get("/tasks?status=pending").await.text;
     assert_eq!(now.matches("<tr id=\"task-").count(), 7);
 }
@@ -77,6 +82,29 @@ async fn times_are_taken_as_well_as_positions() {
     let early = app.get("/?at=1999-01-01T00:00:00Z").await;
     assert_eq!(early.status, 400);
     assert!(early.text.contains("before the oldest event"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_past_passes_as_fast_as_is_said() {
+    let app = TestApp::start().await;
+    app.creates("t").await;
+    app.settles().await;
+    let began = app.clock.now();
+    app.time_passes(3_600);
+    app.creates("t").await;
+    app.settles().await;
+    let at = |seconds| (began + TimeDelta::seconds(seconds)).to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
+    // However long it took until it was asked for again.
+    for (ago_ms, passed) in [(2_500, 150), (0, 0), (3_600_000, 600), (-5_000, 0)] {
+        let played = app.clock.now().timestamp_millis() - ago_ms;
+        let path = format!("/?fragment=1&play=60&played={played}&at={}", at(10));
+        let shown = app.get(&path).await.text;
+        let url = shown.split("data-url=\"").nth(1).unwrap().split('"').next().unwrap();
+        let time = url.split("at=").nth(1).unwrap().split('&').next().unwrap().replace("%3A", ":");
+        let time: taskwatch::clock::Time = time.parse().unwrap();
+        let off = time - (began + TimeDelta::seconds(10 + passed));
+        assert!(off >= TimeDelta::zero() && off < TimeDelta::seconds(60), "after {ago_ms} ms: {off} off");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

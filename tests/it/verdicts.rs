@@ -69,6 +69,26 @@ async fn the_verdict_names_what_holds_work_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_long_line_that_moves_is_no_standstill() {
+    let app = TestApp::start().await;
+    let worker = app.worker("w1").await;
+    app.creates_many(3, "t").await;
+    for _ in 0..5 {
+        app.time_passes(13);
+        worker.beats(json!({})).await;
+    }
+    app.is_judged("stalled", "standstill").await;
+    let still = app.creates_as(json!({ "task_type": "t", "queue": "default" })).await;
+    let then = app.settles().await;
+    // All of these wait longer than a minute, and for a moment none runs.
+    worker.claims("default").await.completes().await;
+    assert_eq!(app.verdict().await, ("ok".to_owned(), vec![]));
+    assert_eq!(app.reason_of(&still).await["code"], "waits_in_line");
+    let past = app.get(&format!("/?at={then}")).await.text;
+    assert!(past.contains("workers of queue default take nothing, 4 tasks wait"), "the past knows what stood still");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn workers_connectors_and_slow_tasks_are_named() {
     let app = TestApp::start().await;
     let worker = app.worker("w1").await;

@@ -11,6 +11,7 @@ use crate::harness::{
     browser::Browser,
     eventually,
     program::{Folder, Program},
+    scene::Scene,
 };
 
 /// What the browser holds for a page: DOM nodes, event listeners, bytes of the heap after a collection.
@@ -226,7 +227,7 @@ async fn a_wall_turns_its_boards_over_and_moves_a_little() {
     let look = browser
         .runs("const root = document.documentElement; return [root.dataset.theme, getComputedStyle(root).getPropertyValue('--scale'), document.scrollingElement.scrollHeight <= innerHeight, document.querySelector('#page').scrollHeight <= document.querySelector('#page').clientHeight]")
         .await;
-    assert_eq!(look, json!(["light", "1.2", true, true]));
+    assert_eq!(look, json!(["light", "1.200", true, true]));
     // A minute later everything stands a few pixels elsewhere.
     let place = || async {
         browser.runs("const box = document.querySelector('#page').getBoundingClientRect(); return [box.x, box.y]").await
@@ -234,6 +235,41 @@ async fn a_wall_turns_its_boards_over_and_moves_a_little() {
     let first = place().await;
     browser.runs("const Real = Date; window.Date = class extends Real { constructor(...a) { if (a.length) super(...a); else super(Real.now() + 120000); } static now() { return Real.now() + 120000; } }").await;
     eventually("the page has moved", || async { place().await != first }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_on_the_wall_is_cut_off() {
+    let scene = Scene::on(TestApp::start().await, false).await;
+    let app = &scene.app;
+    app.creates_many(1_234, "t").await;
+    for queue in 0..5 {
+        app.creates_as(json!({ "task_type": "t", "queue": format!("a-queue-with-a-rather-long-name-{queue}") })).await;
+    }
+    app.settles().await;
+    let browser = Browser::open().await;
+    for (width, height, query) in [
+        (1920, 1080, "scale=100"),
+        (1920, 1080, "scale=200"),
+        (1080, 1920, "scale=100"),
+        (1280, 720, "scale=150&boards=queues"),
+        (3840, 2160, "scale=120&boards=overview,failures&rotate=60"),
+    ] {
+        browser.sized(width, height).await;
+        browser.goes_to(&format!("{}/wall?{query}", app.url)).await;
+        browser.shows("#link-state", "Live").await;
+        let cut = browser
+            .runs(
+                "const page = document.getElementById('page'); \
+                 const cut = [...document.querySelectorAll('.huge')].filter((big) => big.offsetParent && big.scrollWidth > big.clientWidth); \
+                 return [page.scrollHeight - page.clientHeight, cut.map((big) => big.textContent)]",
+            )
+            .await;
+        assert_eq!(cut, json!([0, []]), "{width} x {height}, {query}");
+    }
+    let html = app.get("/wall").await.text;
+    assert!(html.contains("Queues <span class=\"unit\">"), "more queues than tiles");
+    assert_eq!(html.matches("id=\"tile-queues-").count(), 3);
+    assert_eq!(app.get("/wall?boards=queues").await.text.matches("id=\"tile-queues-").count(), 6);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -96,7 +96,7 @@ fn fits(action: &str, task: &Task) -> bool {
 pub(super) async fn preview(State(site): State<Site>, headers: HeaderMap, Query(pairs): Query<Fields>) -> Response {
     match try_preview(&site, &pairs).await {
         Ok(page) => plain(&site, &headers, &format!("{}: preview", page.verb), &page),
-        Err(problem) => failure(&site, &headers, &problem, Some("/tasks".to_owned())),
+        Err(problem) => failure(&site, &headers, &problem, Some(("Tasks", "/tasks".to_owned()))),
     }
 }
 
@@ -147,7 +147,7 @@ pub(super) async fn begin(State(site): State<Site>, headers: HeaderMap, caller: 
             )
         }
         Ok(bulk::Begun::Background(id)) => goes_on(&site, &format!("/bulk/{id}")).await,
-        Err(problem) => failure(&site, &headers, &problem, Some("/tasks".to_owned())),
+        Err(problem) => failure(&site, &headers, &problem, Some(("Tasks", "/tasks".to_owned()))),
     }
 }
 

@@ -254,5 +254,6 @@ async fn save_settings(State(site): State<Site>, headers: HeaderMap, sent: Sent)
 }
 
 async fn help(State(site): State<Site>, headers: HeaderMap) -> Response {
-    plain(&site, &headers, "Help", &Help { url: site.url.clone() })
+    let url = pages::viewer(&site, &headers).origin;
+    plain(&site, &headers, "Help", &Help { url })
 }

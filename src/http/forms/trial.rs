@@ -27,7 +27,7 @@ fn back(task_ids: &str) -> String {
 pub(super) async fn submit(State(site): State<Site>, headers: HeaderMap, caller: Caller, sent: Sent) -> Response {
     match try_submit(&site, caller, sent).await {
         Ok(ids) => goes_on(&site, &back(&ids)).await,
-        Err(problem) => failure(&site, &headers, &problem, Some("/test-client".to_owned())),
+        Err(problem) => failure(&site, &headers, &problem, Some(("Test client", "/test-client".to_owned()))),
     }
 }
 
@@ -64,7 +64,7 @@ pub(super) async fn work(State(site): State<Site>, headers: HeaderMap, caller: C
         Ok(id) if shown.is_empty() => goes_on(&site, &back(&id)).await,
         Ok(id) if shown.contains(&id) => goes_on(&site, &back(&shown)).await,
         Ok(id) => goes_on(&site, &back(&format!("{shown},{id}"))).await,
-        Err(problem) => failure(&site, &headers, &problem, Some(back(&shown))),
+        Err(problem) => failure(&site, &headers, &problem, Some(("Test client", back(&shown)))),
     }
 }
 
