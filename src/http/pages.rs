@@ -78,7 +78,7 @@ pub(super) async fn params(
         pairs.iter().filter(|(name, value)| !STEERING.contains(&name.as_str()) && !value.is_empty()).cloned().collect();
     let play = value(&pairs, "play").map(speed).transpose()?;
     if let (Some(speed), Some(played)) = (play, played) {
-        pass(&mut pairs, speed, site.clock.now().timestamp_millis() - played);
+        pass(&mut pairs, speed, site.clock.now().timestamp_millis().saturating_sub(played));
     }
     let at = match value(&pairs, "at") {
         Some(text) => moment(site, text).await?,
@@ -123,7 +123,8 @@ fn pass(pairs: &mut [(String, String)], speed: u32, elapsed_ms: i64) {
     let shown = pairs.iter_mut().find(|(name, _)| name == "at");
     if let Some((at, text)) = shown.and_then(|(_, text)| Some((time(text)?, text))) {
         let passed = elapsed_ms.clamp(0, LONGEST_STEP_MS) * i64::from(speed);
-        *text = rfc3339(at + TimeDelta::milliseconds(passed));
+        // Beyond all years it is in the future anyway, as it stands.
+        *text = at.checked_add_signed(TimeDelta::milliseconds(passed)).map_or(text.clone(), rfc3339);
     }
 }
 
