@@ -37,7 +37,6 @@
     }
     body.dataset.shows = all[at % all.length].id;
     all.forEach((board, index) => { if (board.hidden !== (index !== at % all.length)) board.hidden = index !== at % all.length; });
-    byId("page").style.setProperty("--turn", String(at));
   };
 
   const clock = () => {

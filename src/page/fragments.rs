@@ -190,7 +190,7 @@ async fn render(
         refresh_url: refresh_url(page, params, &version, view.now()),
         title: &content.title,
         past: Past::of(page, params),
-        content: &match params.own("at").filter(|_| params.at.is_some()) {
+        content: &match params.own("at") {
             Some(at) => Cow::Owned(carry(&content.html, at)),
             None => Cow::Borrowed(content.html.as_str()),
         },

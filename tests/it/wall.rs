@@ -3,7 +3,13 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use taskwatch::{config::Settings, feed::Callbacks};
+use taskwatch::{
+    config::{DemoSettings, Settings},
+    demo::Demo,
+    feed::Callbacks,
+};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use crate::harness::{
     TestApp,
@@ -34,6 +40,29 @@ const COUNT_PAINTS: &str = "window.paints = {}; window.began = performance.now()
       for (const id of tiles) window.paints[id] = (window.paints[id] ?? 0) + 1; \
     }).observe(document.getElementById('page'), { subtree: true, childList: true, characterData: true, attributes: true });";
 
+/// Fake workers at a server, until they are told to end.
+struct FakeWork {
+    over: CancellationToken,
+    demo: JoinHandle<()>,
+}
+
+impl FakeWork {
+    fn on(url: &str, rate: f64, workers: u32) -> Self {
+        let work = DemoSettings { url: url.to_owned(), rate, workers, seconds: 0 };
+        let over = CancellationToken::new();
+        let demo = Demo::of(&work).unwrap().run(over.clone());
+        let demo = tokio::spawn(async {
+            let _ = demo.await;
+        });
+        Self { over, demo }
+    }
+
+    async fn ends(self) {
+        self.over.cancel();
+        let _ = self.demo.await;
+    }
+}
+
 /// A longer run is asked for by the environment.
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|text| text.parse().ok())
@@ -43,9 +72,7 @@ fn number(name: &str) -> Option<u64> {
 async fn a_wall_stays_as_large_as_it_was() {
     let app = TestApp::start().await;
     let seconds = number("TASKWATCH_WALL").unwrap_or(20);
-    let work = taskwatch::config::DemoSettings { url: app.url.clone(), rate: 20.0, workers: 60, seconds: 0 };
-    let over = tokio_util::sync::CancellationToken::new();
-    let demo = tokio::spawn(taskwatch::demo::Demo::of(&work).unwrap().run(over.clone()));
+    let work = FakeWork::on(&app.url, 20.0, 60);
     let browser = Browser::open().await;
     browser.devtools("Performance.enable", json!({})).await;
     browser.goes_to(&format!("{}/wall?rotate=5", app.url)).await;
@@ -73,8 +100,7 @@ async fn a_wall_stays_as_large_as_it_was() {
         "{rate:.0} events/s for {} s: from {first:?} to {last:?}; a tile changed {most:.2} times a second at most",
         seconds
     );
-    over.cancel();
-    let _ = demo.await;
+    work.ends().await;
     assert_eq!(last[1], first[1], "listeners");
     // Boards have more or fewer tiles from time to time, and in the first minutes more and more.
     let (nodes, heap) = if seconds >= 600 { (first[0] * 1.1, first[2] * 1.1) } else { (2_000.0, 4_000_000.0) };
@@ -154,9 +180,7 @@ async fn a_wall_starts_afresh_every_six_hours_when_the_server_is_there() {
     let data = Folder::new();
     let server = Program::start(&data.0, &[]);
     let listen = server.url.trim_start_matches("http://").to_owned();
-    let work = taskwatch::config::DemoSettings { url: server.url.clone(), rate: 5.0, workers: 12, seconds: 0 };
-    let over = tokio_util::sync::CancellationToken::new();
-    let demo = tokio::spawn(taskwatch::demo::Demo::of(&work).unwrap().run(over.clone()));
+    let work = FakeWork::on(&server.url, 5.0, 12);
     let browser = Browser::open().await;
     browser.devtools("Performance.enable", json!({})).await;
     browser.goes_to(&format!("{}/healthz", server.url)).await;
@@ -205,8 +229,7 @@ async fn a_wall_starts_afresh_every_six_hours_when_the_server_is_there() {
     .await;
     browser.shows("#link-state", "Live").await;
     assert_eq!(browser.text("#cover").await, "");
-    over.cancel();
-    let _ = demo.await;
+    work.ends().await;
     server.kill();
 }
 
