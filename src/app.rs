@@ -12,12 +12,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    board::{self, Board},
     clock::Clock,
     config::Settings,
     demo,
     feed::{
-        Callbacks, Tailer,
+        self, Callbacks, Tailer,
         ledger::Ledger,
         past::Past,
         tailer::{self, Wake},
@@ -30,7 +29,7 @@ use crate::{
     },
     metrics::Metrics,
     page::Fragments,
-    store::{Store, Writer, checkpoints, log, search::Horizon, writer::MAX_BATCH},
+    store::{Store, Writer, log, search::Horizon, witness::Witness, writer::MAX_BATCH},
     upkeep::{Lane, NEVER, Upkeep},
 };
 
@@ -52,13 +51,15 @@ pub struct Options {
     pub callbacks: Callbacks,
     /// Commands in one transaction: [`MAX_BATCH`], but in the benchmark that compares.
     pub max_batch: usize,
+    /// Where it is noted how far the log is, beside a private database.
+    pub witness: Option<Witness>,
 }
 
 impl Options {
     /// A server on a database, as usual otherwise.
     #[must_use]
     pub fn new(database: PgConnectOptions) -> Self {
-        Self { database, clock: Clock::default(), callbacks: Callbacks::default(), max_batch: MAX_BATCH }
+        Self { database, clock: Clock::default(), callbacks: Callbacks::default(), max_batch: MAX_BATCH, witness: None }
     }
 }
 
@@ -85,16 +86,15 @@ impl App {
     /// # Errors
     /// With one sentence that says what is wrong and what to do.
     pub async fn start(settings: Settings, options: Options) -> anyhow::Result<Self> {
-        let Options { database, clock, callbacks, max_batch } = options;
+        let Options { database, clock, callbacks, max_batch, witness } = options;
         let listener = http::server::listen(settings.listen).map_err(|error| cannot_listen(settings.listen, &error))?;
         let address = listener.local_addr()?;
-        let store = Store::open(database).await?;
-        let epoch = log::epoch(store.pool()).await?;
+        let store = Store::open(database, clock.clone()).await?;
+        if let Some(witness) = &witness {
+            witness.compare(&store).await.context("cannot read the event log")?;
+        }
         let head = log::ends(store.pool()).await?.head;
         log::ensure_partitions(store.pool(), head).await.context("cannot make room in the event log")?;
-        let board = checkpoint(&store).await?;
-        let saved_position = board.position;
-
         let (committed_sender, committed) = mpsc::channel(COMMITTED);
         let (ephemeral_sender, ephemeral) = mpsc::channel(EPHEMERAL);
         let waiters = Waiters::default();
@@ -104,8 +104,6 @@ impl App {
         };
         let parts = tailer::Parts {
             store: store.clone(),
-            epoch,
-            board,
             ring_bytes: settings.ring_mib as usize * 1024 * 1024,
             callbacks: callbacks.clone(),
             wakes: vec![wake],
@@ -113,8 +111,9 @@ impl App {
             ephemeral,
         };
         let (tailer, board, subscriptions) = Tailer::start(parts).await.context("cannot read the event log")?;
+        let saved = feed::read(&board).id();
         let (writer, writer_loop) =
-            Writer::new(store.clone(), clock.clone(), settings.rules(), epoch, max_batch, committed_sender);
+            Writer::new(store.clone(), clock.clone(), settings.rules(), max_batch, committed_sender);
         let stopping = CancellationToken::new();
         let upkeep = Upkeep {
             store: store.clone(),
@@ -131,7 +130,8 @@ impl App {
             reachable_since: clock.now(),
             swept_at: std::time::SystemTime::now(),
             pulses_until: NEVER,
-            saved_position,
+            saved,
+            witness,
         };
         let deliveries = subscriptions.deliveries();
         let (most, most_each) = (settings.stream_max_clients as usize, settings.stream_max_per_address as usize);
@@ -140,7 +140,7 @@ impl App {
         let site = Site(Arc::new(site::Parts {
             settings,
             url: format!("http://{address}"),
-            past: Past::new(store.clone(), epoch),
+            past: Past::new(store.clone()),
             horizon: Horizon::default(),
             store,
             writer,
@@ -157,8 +157,14 @@ impl App {
         }));
 
         let mut tasks = JoinSet::new();
-        tasks.spawn(async move { ("writer", writer_loop.run().await.map_err(anyhow::Error::from)) });
-        tasks.spawn(async move { ("tailer", tailer.run().await.map_err(anyhow::Error::from)) });
+        tasks.spawn(async move {
+            writer_loop.run().await;
+            ("writer", Ok(()))
+        });
+        tasks.spawn(async move {
+            tailer.run().await;
+            ("tailer", Ok(()))
+        });
         tasks.spawn(until(stopping.clone(), "upkeep", upkeep.clone().run(Lane::Prompt)));
         tasks.spawn(until(stopping.clone(), "housekeeping", upkeep.run(Lane::Slow)));
         let demo = demo.map(|demo| {
@@ -244,19 +250,6 @@ async fn until(stopping: CancellationToken, name: &'static str, work: impl Futur
         () = stopping.cancelled() => {}
     }
     (name, Ok(()))
-}
-
-async fn checkpoint(store: &Store) -> anyhow::Result<Board> {
-    let Some(checkpoint) = checkpoints::newest(store.pool(), board::VERSION, i64::MAX).await? else {
-        return Ok(Board::default());
-    };
-    match serde_json::from_str(&checkpoint.body) {
-        Ok(board) => Ok(board),
-        Err(error) => {
-            tracing::warn!(%error, position = checkpoint.position, "a checkpoint cannot be read; the board is folded from the log");
-            Ok(Board::default())
-        }
-    }
 }
 
 fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> anyhow::Error {

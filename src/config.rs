@@ -33,6 +33,8 @@ pub enum Command {
     Tail(TailSettings),
     /// Check the event log against the tables; exit code 1 on any difference.
     Verify(DatabaseSettings),
+    /// Give the event log a new epoch, so that every reader starts anew: after its folder or database was put back by hand.
+    NewEpoch(DatabaseSettings),
     /// Print the OpenAPI document.
     Openapi,
 }

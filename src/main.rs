@@ -7,10 +7,11 @@ use clap::Parser;
 use sqlx::postgres::PgConnectOptions;
 use taskwatch::{
     app::{App, Options},
+    clock::Clock,
     config::{Cli, Command, DatabaseSettings, DemoSettings, Settings, TailSettings},
     demo::Demo,
     http, page,
-    store::{Store, embedded::Embedded, verify},
+    store::{Store, embedded::Embedded, identity, verify, witness::Witness},
     tail, telemetry,
 };
 use tokio::{
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         Command::Demo(settings) => demo(&settings),
         Command::Tail(settings) => follow(settings),
         Command::Verify(settings) => check(&settings),
+        Command::NewEpoch(settings) => new_epoch(&settings),
         Command::Openapi => print(&format!("{:#}", http::api::document(&page::BasePath::default()))).map(|()| STOPPED),
     };
     match ended {
@@ -86,9 +88,11 @@ fn serve(settings: Settings) -> anyhow::Result<u8> {
     telemetry::start(&settings.log).map_err(|error| bad_settings(&error))?;
     let (options, mut embedded) = database(&settings.database).map_err(|error| bad_settings(&error))?;
     let external = embedded.is_none();
+    let witness = (!external).then(|| Witness::new(&settings.database.folder()));
     let served = Runtime::new()?.block_on(async {
         let signals = Signals::listen()?;
-        let started = App::start(settings, Options::new(options)).await;
+        let options = Options { witness, ..Options::new(options) };
+        let started = App::start(settings, options).await;
         let app = started.map_err(|error| {
             let advice = if external { "; check DATABASE_URL, or unset it to use a private database" } else { "" };
             bad_settings(&error.context(format!("cannot start{advice}")))
@@ -195,24 +199,39 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
-fn check(settings: &DatabaseSettings) -> anyhow::Result<u8> {
-    telemetry::start("warn")?;
-    // A server that runs goes on; it is checked at one moment.
+/// Works with the database of a server that runs, or starts the private one for as long as it takes.
+fn with_store<T>(
+    settings: &DatabaseSettings,
+    work: impl AsyncFnOnce(&Store) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
     let another = settings.url().is_none().then(|| Embedded::of_another(&settings.folder())).flatten();
     let (options, embedded) = match another {
         Some(options) => (options, None),
         None => database(settings).map_err(|error| bad_settings(&error))?,
     };
-    let checked = Runtime::new()?.block_on(async {
-        let store = Store::open(options).await?;
-        let report = verify::verify(&store).await.context("cannot check");
+    let done = Runtime::new()?.block_on(async {
+        let store = Store::open(options, Clock::default()).await?;
+        let done = work(&store).await;
         store.close().await;
-        report
+        done
     });
     if let Some(embedded) = embedded {
         embedded.stop();
     }
-    let report = checked?;
+    done
+}
+
+fn new_epoch(settings: &DatabaseSettings) -> anyhow::Result<u8> {
+    telemetry::start("warn")?;
+    let (old, new) = with_store(settings, async |store| Ok(identity::renew_by_hand(store).await?))?;
+    print(&format!("the event log has epoch {new} now, before it was {old}; readers start anew"))?;
+    Ok(STOPPED)
+}
+
+fn check(settings: &DatabaseSettings) -> anyhow::Result<u8> {
+    telemetry::start("warn")?;
+    // A server that runs goes on; it is checked at one moment.
+    let report = with_store(settings, async |store| verify::verify(store).await.context("cannot check"))?;
     print(&report.to_string())?;
     Ok(if report.differences.is_empty() { STOPPED } else { FAILED })
 }

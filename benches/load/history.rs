@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
-use taskwatch::{app::Options, config::Settings, store::Store};
+use taskwatch::{app::Options, clock::Clock, config::Settings, store::Store};
 use tokio::{runtime::Runtime, task::JoinSet};
 
 use crate::bench::{Bench, Client, execute, percentile};
@@ -70,7 +70,7 @@ pub(crate) fn run(bench: &Bench, clients: &Runtime) {
 
 /// Tasks that were created, started and completed over the last sixty days, with their events.
 pub(crate) async fn seed(database: &PgConnectOptions, tasks: i64) {
-    Store::open(database.clone()).await.expect("the database can be migrated").close().await;
+    Store::open(database.clone(), Clock::default()).await.expect("the database can be migrated").close().await;
     for million in 0..=tasks * 5 / 1_000_000 {
         execute(database, &format!("SELECT taskwatch.ensure_partitions({million}000000)")).await;
     }

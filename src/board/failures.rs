@@ -84,6 +84,17 @@ impl Failures {
         self.forget();
     }
 
+    /// So many tasks are failed ones of a kind now; `newest` stands in for what was not folded.
+    pub(super) fn set_open(&mut self, fingerprint: Name, open: u64, newest: &Event) {
+        let group = self.groups.entry(fingerprint).or_insert_with(|| {
+            let mut group = Group::new(newest);
+            group.add(newest);
+            group
+        });
+        group.open = open;
+        self.forget();
+    }
+
     /// Those with failed tasks, the latest first.
     #[must_use]
     pub fn open(&self) -> Vec<(&Name, &Group)> {

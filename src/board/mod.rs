@@ -10,6 +10,7 @@ pub mod queues;
 pub mod rates;
 pub mod recent;
 pub mod running;
+pub mod tables;
 pub mod verdict;
 pub mod workers;
 
@@ -19,7 +20,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     clock::Time,
-    event::{Event, Kind, envelope::Stats},
+    event::{
+        Event, EventId, Kind,
+        envelope::{Epoch, Stats},
+    },
     model::{Name, Status},
 };
 use durations::Kinds;
@@ -38,6 +42,9 @@ pub const VERSION: i32 = 4;
 /// The state of everything at a position.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Board {
+    /// The epoch of the log that it was folded from.
+    #[serde(skip)]
+    pub epoch: Epoch,
     /// The last event folded in; 0 before the first.
     pub position: i64,
     /// When that event happened.
@@ -101,6 +108,12 @@ impl Board {
                 *self.tasks.entry(to).or_default() += 1;
             }
         }
+    }
+
+    /// The last event folded in.
+    #[must_use]
+    pub const fn id(&self) -> EventId {
+        EventId { epoch: self.epoch, position: self.position }
     }
 
     /// How many tasks are in a state.

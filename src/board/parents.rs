@@ -229,7 +229,7 @@ impl Parent {
         }
     }
 
-    fn phase(&mut self, name: &Name) -> &mut Phase {
+    pub(super) fn phase(&mut self, name: &Name) -> &mut Phase {
         let index = self.phases.iter().position(|phase| phase.name == *name).unwrap_or_else(|| {
             self.phases.push(Phase::new(name.clone()));
             self.phases.len() - 1

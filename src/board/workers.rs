@@ -11,7 +11,7 @@ use crate::{
     event::{Event, Kind},
     model::{
         Name,
-        worker::{Connector, ConnectorStatus, WorkerStatus},
+        worker::{Connector, ConnectorStatus, Worker, WorkerStatus},
     },
 };
 
@@ -115,7 +115,7 @@ impl Workers {
         self.0.values().filter(|worker| worker.status.is_online()).count()
     }
 
-    fn forget_long_gone(&mut self) {
+    pub(super) fn forget_long_gone(&mut self) {
         let mut gone: Vec<_> = self
             .0
             .iter()
@@ -141,6 +141,26 @@ impl Seen {
     pub fn serves(&self, queue: &Name) -> bool {
         let silent = self.queues.is_empty() && self.took_from.is_empty();
         silent || self.queues.contains(queue) || self.took_from.contains(queue)
+    }
+
+    /// As the table has it; what only events tell comes from what was folded of them.
+    pub(super) fn of(worker: Worker, folded: &BTreeMap<Uuid, Self>, ts: Time) -> Self {
+        let known = folded.get(&worker.id);
+        let since = worker.stopped_at.or_else(|| known.filter(|known| known.status == worker.status).map(|k| k.since));
+        Self {
+            name: worker.name,
+            machine_id: worker.machine_id,
+            queues: worker.queues,
+            took_from: known.map(|known| known.took_from.clone()).unwrap_or_default(),
+            version: worker.version,
+            status: worker.status,
+            since: since.unwrap_or(worker.last_seen_at).min(ts),
+            started_at: worker.started_at,
+            completed: known.map_or(0, |known| known.completed),
+            failed: known.map_or(0, |known| known.failed),
+            connectors: worker.connectors,
+            last_seen_at: Some(worker.last_seen_at),
+        }
     }
 
     fn new(event: &Event) -> Self {

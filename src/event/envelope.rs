@@ -23,7 +23,7 @@ use crate::{
 pub const SCHEMA_VERSION: u16 = 1;
 
 /// Eight hex digits that change when the log is created, restored or renumbered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Epoch(pub u32);
 
 impl fmt::Display for Epoch {

@@ -66,6 +66,12 @@ impl Frame {
         Self { bytes, data: start..start + json.len(), name_end }
     }
 
+    /// The JSON of the event, sharing the frame's memory.
+    #[must_use]
+    pub fn shared_json(&self) -> Bytes {
+        self.bytes.slice(self.data.clone())
+    }
+
     /// The JSON of the event.
     #[must_use]
     pub fn json(&self) -> &[u8] {

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{Event, Kind, envelope::SCHEMA_VERSION};
+use crate::clock::Time;
 
 /// Takes an event from the version of its place to the next.
 type Step = fn(&mut Map<String, Value>);
@@ -25,20 +26,38 @@ fn from_0(event: &mut Map<String, Value>) {
     }
 }
 
-/// Reads what is stored: the event, its JSON in the present version, and the name of its kind.
-///
-/// # Errors
-/// When it is no event of any version.
-pub fn read(json: String) -> serde_json::Result<(Event, String, String)> {
+/// What a stored event says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Read {
+    /// The event; of an unknown kind when this program does not understand it.
+    pub event: Event,
+    /// Its JSON in the present version; empty when what is stored is no JSON object.
+    pub json: String,
+    /// The name of its kind, which may be newer than this program.
+    pub name: String,
+    /// False when it is no event of any version.
+    pub intact: bool,
+}
+
+/// Reads what is stored. Never fails: the log cannot be edited, so what cannot be understood has to be survived.
+#[must_use]
+pub fn read(json: String) -> Read {
     // Nearly every event is of this version and needs no detour.
     match serde_json::from_str::<Event>(&json) {
         Ok(event) if event.schema_version >= SCHEMA_VERSION => {
             let name = event.event_type.name().to_owned();
-            return Ok((event, json, name));
+            return Read { event, json, name, intact: true };
         }
         Ok(_) | Err(_) => {}
     }
-    let mut fields: Map<String, Value> = serde_json::from_str(&json)?;
+    let Ok(fields) = serde_json::from_str::<Map<String, Value>>(&json) else {
+        return Read { event: unknown(), json: String::new(), name: Kind::Unknown.name().to_owned(), intact: false };
+    };
+    detour(json, fields)
+}
+
+/// An event of another version, or one that cannot be understood: handed on as it is, and no part of what is shown.
+fn detour(json: String, mut fields: Map<String, Value>) -> Read {
     let version = fields.get("schema_version").and_then(Value::as_u64).unwrap_or_default();
     let written = usize::try_from(version).unwrap_or(usize::MAX);
     for step in STEPS.iter().skip(written) {
@@ -46,19 +65,27 @@ pub fn read(json: String) -> serde_json::Result<(Event, String, String)> {
     }
     let json = if written < STEPS.len() {
         fields.insert("schema_version".to_owned(), SCHEMA_VERSION.into());
-        serde_json::to_string(&fields)?
+        Value::Object(fields.clone()).to_string()
     } else {
         json
     };
-    let name = fields.get("event_type").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let name = fields.get("event_type").and_then(Value::as_str).unwrap_or(Kind::Unknown.name()).to_owned();
     let newer = written > STEPS.len();
-    let understood = name.parse::<Kind>().is_ok() && (!newer || Event::deserialize(&fields).is_ok());
-    if !understood {
-        // Of a newer server: handed on as it is, and no part of what this one shows.
-        fields.retain(|field, _| ["event_id", "position", "schema_version", "ts", "task_id"].contains(&field.as_str()));
-        fields.insert("event_type".to_owned(), Kind::Unknown.name().into());
+    let known = name.parse::<Kind>().is_ok();
+    if known && let Ok(event) = Event::deserialize(&fields) {
+        return Read { event, json, name, intact: true };
     }
-    Ok((serde_json::from_value(Value::Object(fields))?, json, name))
+    // A newer server may write other kinds, and known kinds with other fields.
+    fields.retain(|field, _| ["event_id", "position", "schema_version", "ts", "task_id"].contains(&field.as_str()));
+    fields.insert("event_type".to_owned(), Kind::Unknown.name().into());
+    let event = Event::deserialize(&fields);
+    let intact = event.is_ok() && (newer || !known);
+    Read { event: event.unwrap_or_else(|_| unknown()), json, name, intact }
+}
+
+/// Of what cannot be read.
+fn unknown() -> Event {
+    Event::new(Kind::Unknown, Time::UNIX_EPOCH)
 }
 
 #[cfg(test)]
@@ -69,7 +96,8 @@ mod tests {
     #[test]
     fn an_old_version_is_read_as_the_present_one() {
         let old = r#"{"event_id":"5c1f09ae-7","position":7,"kind":"task_failed","at":"2026-11-20T16:05:00.123456Z","error":"x"}"#;
-        let (event, json, name) = read(old.to_owned()).unwrap();
+        let Read { event, json, name, intact } = read(old.to_owned());
+        assert!(intact);
         assert_eq!((event.event_type, event.schema_version, event.position), (Kind::TaskFailed, 1, Some(7)));
         assert_eq!(name, "task_failed");
         assert_eq!(serde_json::from_str::<Event>(&json).unwrap(), event);
@@ -78,18 +106,27 @@ mod tests {
     #[test]
     fn the_present_version_keeps_its_bytes() {
         let json = r#"{"position":7,"event_id":"5c1f09ae-7","event_type":"task_failed","schema_version":1,"ts":"2026-11-20T16:05:00.1Z"}"#;
-        assert_eq!(read(json.to_owned()).unwrap().1, json);
+        assert_eq!(read(json.to_owned()).json, json);
     }
 
     #[test]
     fn a_newer_kind_is_handed_on_as_it_is() {
         let json = r#"{"position":7,"event_type":"task_teleported","schema_version":2,"ts":"2026-11-20T16:05:00Z","status":["odd"]}"#;
-        let (event, same, name) = read(json.to_owned()).unwrap();
+        let Read { event, json: same, name, intact } = read(json.to_owned());
+        assert!(intact);
         assert_eq!((event.event_type, event.position, name.as_str()), (Kind::Unknown, Some(7), "task_teleported"));
         assert_eq!(same, json);
         let odd = json.replace("task_teleported", "task_failed");
-        let (event, same, name) = read(odd.clone()).unwrap();
+        let Read { event, json: same, name, .. } = read(odd.clone());
         assert_eq!((event.event_type, name.as_str(), same), (Kind::Unknown, "task_failed", odd));
-        assert!(read("{}".to_owned()).is_err() && read("7".to_owned()).is_err());
+    }
+
+    #[test]
+    fn what_is_no_event_is_survived() {
+        for stored in ["", "7", "[]", "{", "\0", r#"{"ts":1}"#, "{}", r#"{"event_type":"task_failed","schema_version":1,"ts":"12000-01-01T00:00:00Z"}"#] {
+            let read = read(stored.to_owned());
+            assert_eq!((read.intact, read.event.event_type), (false, Kind::Unknown), "{stored}");
+            assert!(read.json.is_empty() || read.json.starts_with('{'));
+        }
     }
 }

@@ -30,8 +30,10 @@ const PAGES: usize = 16;
 /// What all readers of a class have in common.
 #[derive(Debug)]
 pub(super) struct Class {
-    filter: Filter,
-    form: Form,
+    /// The log's epoch; a class ends with it.
+    pub(super) epoch: Epoch,
+    pub(super) filter: Filter,
+    pub(super) form: Form,
     state: Mutex<State>,
     pages: tokio::sync::Mutex<VecDeque<Arc<Chunk>>>,
 }
@@ -137,9 +139,9 @@ impl Chunk {
 }
 
 impl Class {
-    pub(super) fn new(filter: Filter, form: Form, tail: i64) -> Self {
+    pub(super) fn new(epoch: Epoch, filter: Filter, form: Form, tail: i64) -> Self {
         let state = State { chunks: VecDeque::new(), bytes: 0, first: 0, tail, readers: Readers::default() };
-        Self { filter, form, state: Mutex::new(state), pages: tokio::sync::Mutex::default() }
+        Self { epoch, filter, form, state: Mutex::new(state), pages: tokio::sync::Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -162,7 +164,7 @@ impl Class {
     ) {
         loop {
             let tail = self.tail();
-            let events = if tail < head { hub.after(tail) } else { Some(Vec::new()) };
+            let events = if tail < head { hub.after(self.epoch, tail) } else { Some(Vec::new()) };
             let Some(events) = events else {
                 // The ring has moved on: readers read pages up to there.
                 let mut state = self.state();
@@ -247,7 +249,7 @@ impl Class {
     ///
     /// # Errors
     /// When the log has to be read and does not answer.
-    pub(super) async fn page(&self, hub: &Hub, store: &Store, epoch: Epoch, cursor: i64) -> sqlx::Result<Arc<Chunk>> {
+    pub(super) async fn page(&self, hub: &Hub, store: &Store, cursor: i64) -> sqlx::Result<Arc<Chunk>> {
         let mut pages = self.pages.lock().await;
         if let Some(page) = pages.iter().find(|page| page.after <= cursor && cursor < page.to) {
             return Ok(page.clone());
@@ -255,9 +257,9 @@ impl Class {
         let after = (cursor / PAGE * PAGE).max(hub.oldest() - 1);
         // Not beyond what the class has examined: what comes then is in its chunks.
         let end = (cursor / PAGE * PAGE).saturating_add(PAGE).min(self.tail().max(cursor));
-        let mut events = hub.read_after(store, epoch, after).await?;
+        let mut events = hub.read_after(store, self.epoch, after).await?;
         if events.last().and_then(|last| last.id).is_none_or(|last| last.position <= cursor) {
-            events = hub.read_after(store, epoch, cursor).await?;
+            events = hub.read_after(store, self.epoch, cursor).await?;
         }
         let positions = |published: &&Published| published.id.map_or(0, |id| id.position);
         let begin = events.first().as_ref().map_or(cursor, positions) - 1;

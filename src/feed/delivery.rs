@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     clock::Time,
-    event::{Filter, envelope::Epoch, frame::Form},
+    event::{EventId, Filter, envelope::Epoch, frame::Form},
     store::Store,
 };
 
@@ -54,13 +54,12 @@ pub struct Deliveries(Arc<Parts>);
 struct Parts {
     hub: Arc<Hub>,
     store: Store,
-    epoch: Epoch,
     classes: Mutex<HashMap<Key, Kept>>,
     draining: AtomicBool,
 }
 
-/// Which class: the filter in one spelling, and the form.
-type Key = (String, Form);
+/// Which class: the log's epoch, the filter in one spelling, and the form.
+type Key = (u32, String, Form);
 
 #[derive(Debug)]
 struct Kept {
@@ -111,7 +110,7 @@ impl Progress {
     }
 }
 
-/// `None` when reading panicked.
+/// `None` when the epoch is over, or reading panicked.
 type Reading = Pin<Box<dyn Future<Output = Option<Arc<Chunk>>> + Send>>;
 
 /// What came next.
@@ -127,23 +126,31 @@ pub struct Piece {
     pub ts: Time,
 }
 
-/// The log no longer has what comes next.
+/// The log does not have what comes next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the log no longer has what comes next")]
-pub struct Gone;
+pub enum Gone {
+    /// Retention removed it.
+    #[error("retention has removed what comes next")]
+    Pruned,
+    /// The log was replaced or lost its newest events: its epoch is over.
+    #[error("the log has another epoch")]
+    Changed,
+}
 
 impl Deliveries {
-    pub(super) fn new(hub: Arc<Hub>, store: Store, epoch: Epoch) -> Self {
-        Self(Arc::new(Parts { hub, store, epoch, classes: Mutex::default(), draining: AtomicBool::new(false) }))
+    pub(super) fn new(hub: Arc<Hub>, store: Store) -> Self {
+        Self(Arc::new(Parts { hub, store, classes: Mutex::default(), draining: AtomicBool::new(false) }))
     }
 
-    /// Delivers from behind a position, through a filter, in a form; compressed as a part of a gzip body when asked to.
+    /// Delivers from behind an event, through a filter, in a form; compressed as a part of a gzip body when asked to. When
+    /// the event's epoch is over, the delivery says so at once.
     #[must_use]
-    pub fn open(&self, after: i64, filter: &Filter, form: Form, gzip: bool) -> Delivery {
-        let key = (filter.canonical(), form);
+    pub fn open(&self, after: EventId, filter: &Filter, form: Form, gzip: bool) -> Delivery {
+        let EventId { epoch, position: after } = after;
+        let key = (epoch.0, filter.canonical(), form);
         let class = {
             let mut classes = self.0.classes.lock().unwrap_or_else(PoisonError::into_inner);
-            let class = || Arc::new(Class::new(filter.clone(), form, self.0.hub.head()));
+            let class = || Arc::new(Class::new(epoch, filter.clone(), form, self.0.hub.head()));
             let kept = classes.entry(key).or_insert_with(|| Kept { class: class(), used: Instant::now() });
             kept.used = Instant::now();
             kept.class.clone()
@@ -153,6 +160,12 @@ impl Deliveries {
         let (cursor, number) = (AtomicI64::new(after), AtomicU64::new(NO_NUMBER));
         let progress = Arc::new(Progress { class: Arc::downgrade(&class), cursor, number });
         Delivery { parts: self.0.clone(), class, place, progress, gzip, reading: None }
+    }
+
+    /// Delivers what a delivery delivers, from behind an event of another epoch.
+    #[must_use]
+    pub fn reopen(&self, delivery: &Delivery, after: EventId) -> Delivery {
+        self.open(after, &delivery.class.filter, delivery.class.form, delivery.gzip)
     }
 
     /// Classes that are kept.
@@ -193,6 +206,19 @@ impl Deliveries {
             class.wake_all(&mut wake);
         }
         wake.into_iter().for_each(Waker::wake);
+    }
+
+    /// Drops the classes of epochs that are over; their readers have to be woken.
+    fn retire(&self, wake: &mut Vec<Waker>) {
+        let epoch = self.0.hub.epoch();
+        let mut classes = self.0.classes.lock().unwrap_or_else(PoisonError::into_inner);
+        classes.retain(|_, kept| {
+            let current = kept.class.epoch == epoch;
+            if !current {
+                kept.class.wake_all(wake);
+            }
+            current
+        });
     }
 
     fn all(&self) -> Vec<Arc<Class>> {
@@ -238,6 +264,7 @@ impl Deliveries {
                 batch.push(more);
             }
             let events: Vec<Published> = batch.iter().flat_map(|batch| batch.iter().cloned()).collect();
+            self.retire(&mut wake);
             let head = hub.head();
             let classes = self.all();
             let most = (CHUNKS / classes.len().max(1)).clamp(LEAST, MOST);
@@ -267,6 +294,12 @@ impl Delivery {
         self.progress.position()
     }
 
+    /// The epoch of what it delivers.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.class.epoch
+    }
+
     /// The same for others to look at.
     #[must_use]
     pub fn progress(&self) -> Arc<Progress> {
@@ -286,19 +319,22 @@ impl Delivery {
     /// The next bytes within a limit; `None` when its `until` is reached.
     ///
     /// # Errors
-    /// [`Gone`] when retention overtook the reader.
+    /// [`Gone`] when retention overtook the reader, or the log changed.
     pub fn poll_next(&mut self, cx: &mut Context<'_>, limit: Limit) -> Poll<Result<Option<Piece>, Gone>> {
         loop {
+            if self.class.epoch != self.parts.hub.epoch() {
+                return Poll::Ready(Err(Gone::Changed));
+            }
             if limit.until.is_some_and(|until| self.cursor() >= until) {
                 return Poll::Ready(Ok(None));
             }
             if let Some(reading) = &mut self.reading {
                 let page = ready!(reading.as_mut().poll(cx));
                 self.reading = None;
-                let Some(page) = page else { return Poll::Ready(Err(Gone)) };
+                let Some(page) = page else { return Poll::Ready(Err(Gone::Changed)) };
                 // Nothing there, or retention took the beginning while the page was read.
                 if page.to <= self.cursor() || page.after > self.cursor() {
-                    return Poll::Ready(Err(Gone));
+                    return Poll::Ready(Err(Gone::Pruned));
                 }
                 if let Some(piece) = self.take(&page, limit, None) {
                     return Poll::Ready(Ok(Some(piece)));
@@ -314,13 +350,17 @@ impl Delivery {
                 Found::Nothing(tail, upcoming) => {
                     self.progress.moves(tail, Some(upcoming));
                     if limit.until.is_none_or(|until| self.cursor() < until) {
+                        // The epoch may have ended before the reader left its waker.
+                        if self.class.epoch != self.parts.hub.epoch() {
+                            continue;
+                        }
                         return Poll::Pending;
                     }
                 }
                 Found::Behind => {
                     self.progress.moves(i64::MIN, None);
                     if self.cursor() + 1 < self.parts.hub.oldest() {
-                        return Poll::Ready(Err(Gone));
+                        return Poll::Ready(Err(Gone::Pruned));
                     }
                     self.reading = Some(self.read());
                 }
@@ -353,8 +393,11 @@ impl Delivery {
         // A task of its own: what it locks must not depend on whether this reader's connection is polled.
         let reading = AbortOnDropHandle::new(tokio::spawn(async move {
             loop {
-                match class.page(&parts.hub, &parts.store, parts.epoch, cursor).await {
-                    Ok(page) => return page,
+                if class.epoch != parts.hub.epoch() {
+                    return None;
+                }
+                match class.page(&parts.hub, &parts.store, cursor).await {
+                    Ok(page) => return Some(page),
                     Err(error) => {
                         tracing::warn!(%error, "a stream cannot read the log; it tries again");
                         tokio::time::sleep(READ_AGAIN).await;
@@ -362,7 +405,7 @@ impl Delivery {
                 }
             }
         }));
-        Box::pin(async move { reading.await.ok() })
+        Box::pin(async move { reading.await.ok().flatten() })
     }
 }
 

@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc, Mutex, PoisonError, RwLock,
-        atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -13,7 +13,7 @@ use tokio::sync::{broadcast, watch};
 
 use super::Published;
 use crate::{
-    event::envelope::Epoch,
+    event::{EventId, envelope::Epoch},
     store::{Store, log},
 };
 
@@ -33,6 +33,8 @@ pub(super) type Batch = Arc<[Published]>;
 pub(super) struct Hub {
     ring: RwLock<Ring>,
     oldest: AtomicI64,
+    /// The ring's epoch, to be looked at without its lock.
+    epoch: AtomicU32,
     checked: Mutex<Instant>,
     /// Counts publications.
     published: watch::Sender<u64>,
@@ -48,6 +50,8 @@ struct Ring {
     frames: VecDeque<Published>,
     bytes: usize,
     max_bytes: usize,
+    /// The epoch of all frames.
+    epoch: Epoch,
     /// Position of the newest event handed in.
     head: i64,
     /// Position of the oldest frame in the ring; `head + 1` when it is empty.
@@ -57,16 +61,18 @@ struct Ring {
 /// Positions `number × PAGE + 1` and on, as far as they were there when it was read.
 #[derive(Debug)]
 struct Page {
+    epoch: Epoch,
     number: i64,
     events: Arc<[Published]>,
 }
 
 impl Hub {
-    pub(super) fn new(head: i64, oldest: i64, max_bytes: usize) -> Self {
-        let ring = Ring { frames: VecDeque::new(), bytes: 0, max_bytes, head, first: head + 1 };
+    pub(super) fn new(epoch: Epoch, head: i64, oldest: i64, max_bytes: usize) -> Self {
+        let ring = Ring { frames: VecDeque::new(), bytes: 0, max_bytes, epoch, head, first: head + 1 };
         Self {
             ring: RwLock::new(ring),
             oldest: AtomicI64::new(oldest),
+            epoch: AtomicU32::new(epoch.0),
             checked: Mutex::new(Instant::now()),
             published: watch::Sender::new(0),
             ephemeral: broadcast::Sender::new(EPHEMERAL),
@@ -74,6 +80,31 @@ impl Hub {
             readers: AtomicUsize::new(0),
             rows_read: AtomicU64::new(0),
         }
+    }
+
+    /// Begins again with another log: whatever was kept is dropped, and every reader finds that its epoch is over.
+    pub(super) fn reset(&self, epoch: Epoch, head: i64, oldest: i64) {
+        {
+            let mut ring = self.ring.write().unwrap_or_else(PoisonError::into_inner);
+            ring.frames.clear();
+            ring.bytes = 0;
+            (ring.epoch, ring.head, ring.first) = (epoch, head, head + 1);
+            self.epoch.store(epoch.0, Ordering::SeqCst);
+            self.set_oldest(oldest);
+        }
+        self.checked();
+        self.published.send_modify(|count| *count += 1);
+    }
+
+    /// The epoch of what is handed out.
+    pub(super) fn epoch(&self) -> Epoch {
+        Epoch(self.epoch.load(Ordering::SeqCst))
+    }
+
+    /// The newest event, with the epoch it belongs to.
+    pub(super) fn end(&self) -> EventId {
+        let ring = self.ring.read().unwrap_or_else(PoisonError::into_inner);
+        EventId { epoch: ring.epoch, position: ring.head }
     }
 
     /// Hands in the next stored events. Never waits for a reader.
@@ -146,10 +177,11 @@ impl Hub {
         self.rows_read.load(Ordering::Relaxed)
     }
 
-    /// The frames after a position, as far as one chunk reaches; `None` when the ring no longer has the next one.
-    pub(super) fn after(&self, position: i64) -> Option<Vec<Published>> {
+    /// The frames after a position, as far as one chunk reaches; `None` when the ring no longer has the next one. Nothing
+    /// of another epoch.
+    pub(super) fn after(&self, epoch: Epoch, position: i64) -> Option<Vec<Published>> {
         let ring = self.ring.read().unwrap_or_else(PoisonError::into_inner);
-        if position >= ring.head {
+        if position >= ring.head || ring.epoch != epoch {
             return Some(Vec::new());
         }
         let skip = usize::try_from(position + 1 - ring.first).ok()?;
@@ -165,20 +197,21 @@ impl Hub {
     /// The same from the ring or, behind it, from the log, up to the end of the log's page.
     ///
     /// # Errors
-    /// When the log has to be read and does not answer.
+    /// When the log has to be read and does not answer, or is another one by now.
     pub(super) async fn read_after(
         &self,
         store: &Store,
         epoch: Epoch,
         position: i64,
     ) -> sqlx::Result<Arc<[Published]>> {
-        if let Some(frames) = self.after(position) {
+        if let Some(frames) = self.after(epoch, position) {
             return Ok(frames.into());
         }
         let number = position / log::PAGE;
         let mut pages = self.pages.lock().await;
         let reaches = |page: &Page| {
-            page.number == number
+            page.epoch == epoch
+                && page.number == number
                 && page.events.last().and_then(|last| last.id).is_some_and(|last| last.position > position)
         };
         if let Some(found) = pages.iter().position(reaches)
@@ -191,10 +224,13 @@ impl Hub {
         // Bounded, because everyone who is behind waits for it.
         let read = log::page(store.pool(), epoch, number * log::PAGE);
         let rows = tokio::time::timeout(READ, read).await.map_err(|_| sqlx::Error::PoolTimedOut)??;
+        if self.epoch() != epoch {
+            return Err(sqlx::Error::Protocol("the event log has changed".to_owned()));
+        }
         self.rows_read.fetch_add(rows.len() as u64, Ordering::Relaxed);
         let events: Arc<[Published]> = rows.into_iter().map(Published::from).collect();
         pages.retain(|page| page.number != number);
-        pages.push_back(Page { number, events: events.clone() });
+        pages.push_back(Page { epoch, number, events: events.clone() });
         while pages.len() > PAGES {
             pages.pop_front();
         }

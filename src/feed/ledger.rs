@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     net::IpAddr,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering},
     },
     time::Duration,
@@ -50,14 +50,24 @@ pub enum Ending {
     Finished,
     /// Retention removed what it had still to get.
     TooOld,
+    /// The log was replaced or lost its newest events while it read a range.
+    LogChanged,
     /// The page is gone.
     PageGone,
 }
 
 impl Ending {
     /// Every ending.
-    pub const ALL: [Self; 7] =
-        [Self::ClientLeft, Self::Stuck, Self::Drain, Self::Rotation, Self::Finished, Self::TooOld, Self::PageGone];
+    pub const ALL: [Self; 8] = [
+        Self::ClientLeft,
+        Self::Stuck,
+        Self::Drain,
+        Self::Rotation,
+        Self::Finished,
+        Self::TooOld,
+        Self::LogChanged,
+        Self::PageGone,
+    ];
 
     /// The word in JSON, metrics and pages.
     #[must_use]
@@ -69,6 +79,7 @@ impl Ending {
             Self::Rotation => "rotation",
             Self::Finished => "finished",
             Self::TooOld => "too_old",
+            Self::LogChanged => "log_changed",
             Self::PageGone => "page_gone",
         }
     }
@@ -123,7 +134,7 @@ pub struct Row {
     pub opening: Opening,
     /// When it began.
     pub opened_at: Time,
-    progress: OnceLock<Arc<Progress>>,
+    progress: Mutex<Option<Arc<Progress>>>,
     cursor: AtomicI64,
     /// Events sent.
     pub events: AtomicU64,
@@ -137,7 +148,8 @@ impl Row {
     #[must_use]
     pub fn position(&self) -> i64 {
         let cursor = self.cursor.load(Ordering::Relaxed);
-        self.progress.get().map_or(cursor, |progress| progress.position().max(cursor))
+        let progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        progress.map_or(cursor, |progress| progress.position().max(cursor))
     }
 }
 
@@ -266,7 +278,7 @@ impl Ledger {
             id: inner.next,
             opening,
             opened_at: self.clock.now(),
-            progress: OnceLock::new(),
+            progress: Mutex::default(),
             cursor: AtomicI64::new(cursor),
             events: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
@@ -302,8 +314,9 @@ impl Place {
 
     /// Its position is that of a reader from now on.
     pub fn follows(&self, progress: Arc<Progress>) {
-        // Only a stream's beginning calls this.
-        let _ = self.row.progress.set(progress);
+        // A stream that begins again, in another log, may be at an earlier position.
+        self.row.cursor.store(0, Ordering::Relaxed);
+        *self.row.progress.lock().unwrap_or_else(PoisonError::into_inner) = Some(progress);
     }
 
     /// Takes note of the position that a page shows.

@@ -48,16 +48,22 @@ pub enum PastError {
 #[derive(Debug, Clone)]
 pub struct Past {
     store: Store,
-    epoch: Epoch,
     /// The last used is the last. One at a time folds: two cores carry no more beside the present.
-    boards: Arc<Mutex<VecDeque<Board>>>,
+    boards: Arc<Mutex<Kept>>,
+}
+
+/// Boards of one epoch of the log.
+#[derive(Debug, Default)]
+struct Kept {
+    epoch: Option<Epoch>,
+    boards: VecDeque<Board>,
 }
 
 impl Past {
     /// Nothing is read yet.
     #[must_use]
-    pub fn new(store: Store, epoch: Epoch) -> Self {
-        Self { store, epoch, boards: Arc::default() }
+    pub fn new(store: Store) -> Self {
+        Self { store, boards: Arc::default() }
     }
 
     /// The moment of a position; nothing when the log does not hold it.
@@ -65,7 +71,7 @@ impl Past {
     /// # Errors
     /// When the database does not answer.
     pub async fn at_position(&self, position: i64) -> sqlx::Result<Option<Moment>> {
-        let recorded = log::at(self.store.pool(), self.epoch, position).await?;
+        let recorded = log::at(self.store.pool(), self.store.epoch(), position).await?;
         Ok(recorded.map(|recorded| Moment { position, time: recorded.event.ts }))
     }
 
@@ -82,7 +88,12 @@ impl Past {
     /// # Errors
     /// When the log or the checkpoints do not reach there, or the database does not answer.
     pub async fn board(&self, position: i64) -> Result<SharedBoard, PastError> {
-        let mut boards = self.boards.lock().await;
+        let mut kept = self.boards.lock().await;
+        let epoch = self.store.epoch();
+        if kept.epoch != Some(epoch) {
+            *kept = Kept { epoch: Some(epoch), boards: VecDeque::new() };
+        }
+        let boards = &mut kept.boards;
         let known = boards.iter().enumerate().filter(|(_, board)| board.position <= position);
         let nearest = known.max_by_key(|(_, board)| board.position).map(|(index, _)| index);
         let mut board = nearest.map(|index| boards[index].clone()).unwrap_or_default();
@@ -98,7 +109,7 @@ impl Past {
         if position - board.position > MOST {
             return Err(PastError::TooFar(board.position));
         }
-        self.fold(&mut board, position).await?;
+        self.fold(&mut board, epoch, position).await?;
         // Playing goes on from the board it just had; that one is needed no more.
         if let Some(index) = nearest.filter(|index| board.position - boards[*index].position < 10_000) {
             boards.remove(index);
@@ -110,9 +121,9 @@ impl Past {
         Ok(Arc::new(RwLock::new(board)))
     }
 
-    async fn fold(&self, board: &mut Board, position: i64) -> Result<(), PastError> {
+    async fn fold(&self, board: &mut Board, epoch: Epoch, position: i64) -> Result<(), PastError> {
         while board.position < position {
-            let page = log::page(self.store.pool(), self.epoch, board.position).await?;
+            let page = log::page(self.store.pool(), epoch, board.position).await?;
             let before = board.position;
             for recorded in page.iter().take_while(|recorded| recorded.id.position <= position) {
                 board.apply(&recorded.event).map_err(|error| PastError::TooOld(error.got))?;

@@ -10,7 +10,7 @@ use super::{
     hub::{Batch, Hub},
 };
 use crate::{
-    event::{Event, Filter, envelope::Epoch},
+    event::{Event, EventId, Filter, envelope::Epoch},
     store::Store,
 };
 
@@ -19,7 +19,6 @@ use crate::{
 pub struct Subscriptions {
     hub: Arc<Hub>,
     store: Store,
-    epoch: Epoch,
 }
 
 /// One reader's place in the feed.
@@ -39,13 +38,15 @@ pub struct Subscription {
 pub struct Next {
     /// What passed the filter, in order.
     pub events: Vec<Published>,
+    /// The log was replaced or lost its newest events: what was read before is void, and reading goes on at the new head.
+    pub reset: bool,
     /// The last position examined, whether it passed or not.
     pub position: i64,
 }
 
 impl Subscriptions {
-    pub(super) const fn new(hub: Arc<Hub>, store: Store, epoch: Epoch) -> Self {
-        Self { hub, store, epoch }
+    pub(super) const fn new(hub: Arc<Hub>, store: Store) -> Self {
+        Self { hub, store }
     }
 
     /// The newest position published in this process.
@@ -56,8 +57,14 @@ impl Subscriptions {
 
     /// The log's epoch.
     #[must_use]
-    pub const fn epoch(&self) -> Epoch {
-        self.epoch
+    pub fn epoch(&self) -> Epoch {
+        self.hub.epoch()
+    }
+
+    /// The newest event published in this process, with its epoch.
+    #[must_use]
+    pub fn end(&self) -> EventId {
+        self.hub.end()
     }
 
     /// How many follow live.
@@ -86,7 +93,7 @@ impl Subscriptions {
     /// Opens deliveries of bytes.
     #[must_use]
     pub fn deliveries(&self) -> Deliveries {
-        Deliveries::new(self.hub.clone(), self.store.clone(), self.epoch)
+        Deliveries::new(self.hub.clone(), self.store.clone())
     }
 
     /// Follows from behind a position, through a filter.
@@ -96,7 +103,7 @@ impl Subscriptions {
         Subscription {
             hub: self.hub.clone(),
             store: self.store.clone(),
-            epoch: self.epoch,
+            epoch: self.hub.epoch(),
             publications: self.hub.publications(),
             ephemeral: self.hub.ephemeral(),
             cursor: after,
@@ -130,6 +137,11 @@ impl Subscription {
     pub async fn next(&mut self) -> sqlx::Result<Next> {
         loop {
             self.publications.mark_unchanged();
+            let end = self.hub.end();
+            if end.epoch != self.epoch {
+                (self.epoch, self.cursor) = (end.epoch, end.position);
+                return Ok(Next { events: Vec::new(), reset: true, position: end.position });
+            }
             if self.cursor < self.hub.head() {
                 let events = self.hub.read_after(&self.store, self.epoch, self.cursor).await?;
                 if let Some(next) = self.take(&events) {
@@ -142,7 +154,7 @@ impl Subscription {
                 batch = self.ephemeral.recv() => if let Ok(batch) = batch {
                     let (filter, position) = (&self.filter, self.cursor);
                     let events = batch.iter().filter(|published| filter.matches(&published.event));
-                    return Ok(Next { events: events.cloned().collect(), position });
+                    return Ok(Next { events: events.cloned().collect(), reset: false, position });
                 }
             }
         }
@@ -155,7 +167,7 @@ impl Subscription {
         self.cursor = last.max(after);
         let new = events.iter().filter(|published| published.id.is_some_and(|id| id.position > after));
         let passed = new.filter(|published| self.filter.matches(&published.event)).cloned().collect();
-        (last > after).then_some(Next { events: passed, position: last })
+        (last > after).then_some(Next { events: passed, reset: false, position: last })
     }
 }
 

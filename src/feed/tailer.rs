@@ -3,8 +3,13 @@
 //! What this process just committed comes from memory when it is the next position; everything else by a bounded read
 //! of the table, which also carries what other servers wrote. The poll is the carrier; wake-ups only shorten it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
+use bytes::Bytes;
+use sqlx::PgConnection;
 use tokio::{
     sync::mpsc,
     time::{Instant, MissedTickBehavior},
@@ -12,12 +17,13 @@ use tokio::{
 
 use super::{Callbacks, Published, SharedBoard, Subscriptions, hub::Hub};
 use crate::{
-    board::{self, Board, OutOfOrder},
-    event::{Event, envelope::Epoch, frame::Frame},
+    board::OutOfOrder,
+    clock::Time,
+    event::{Event, Kind, envelope::Epoch, frame::Frame},
     store::{
         Store,
-        checkpoints::{self, Checkpoint},
         log::{self, Reader, Recorded},
+        rebuild::{self, RebuildError},
     },
 };
 
@@ -27,6 +33,12 @@ const POLL_READERS: Duration = Duration::from_millis(20);
 const POLL_ALONE: Duration = Duration::from_secs(1);
 /// Longest pause while the database does not answer.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// How often the log's identity and the database's clock are looked at.
+const CHECK: Duration = Duration::from_secs(1);
+/// A read that takes longer tells that the database does not answer.
+const SLOW_READ: Duration = Duration::from_secs(2);
+/// Longest time of one attempt to read the log anew.
+const RELOAD: Duration = Duration::from_secs(120);
 /// Events handed on at once at most, so that readers of the board get their turn.
 const CHUNK: usize = 512;
 
@@ -40,14 +52,16 @@ impl From<Recorded> for Published {
 /// The tailer's own side: run it in a task of its own.
 #[derive(Debug)]
 pub struct Tailer {
+    store: Store,
     reader: Reader,
-    epoch: Epoch,
     board: SharedBoard,
     hub: Arc<Hub>,
     callbacks: Callbacks,
     committed: mpsc::Receiver<Vec<Recorded>>,
     ephemeral: mpsc::Receiver<Vec<Event>>,
     wakes: Wakes,
+    /// Reads that failed in a row.
+    failures: u32,
 }
 
 /// Called with each batch after the board has it; used to wake claims that wait for work.
@@ -63,23 +77,11 @@ impl std::fmt::Debug for Wake {
     }
 }
 
-/// Why the tailer ended.
-#[derive(Debug, thiserror::Error)]
-pub enum TailerError {
-    /// The log is not what it was: restored, or pruned below the board.
-    #[error("the event log was replaced or cut while taskwatch ran; start it again to read it anew: {0}")]
-    LogChanged(#[from] OutOfOrder),
-}
-
 /// What the tailer is made of, but for what it makes itself.
 #[derive(Debug)]
 pub struct Parts {
     /// The database.
     pub store: Store,
-    /// The log's epoch.
-    pub epoch: Epoch,
-    /// The board as it was found in a checkpoint.
-    pub board: Board,
     /// Memory for recent frames.
     pub ring_bytes: usize,
     /// Hooks.
@@ -92,66 +94,85 @@ pub struct Parts {
     pub ephemeral: mpsc::Receiver<Vec<Event>>,
 }
 
+/// Why the next events cannot be published yet.
+#[derive(Debug, thiserror::Error)]
+enum Halt {
+    /// The database does not answer; what is next stays next.
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+    /// The log does not continue what was published: it has to be read anew.
+    #[error(transparent)]
+    OutOfOrder(#[from] OutOfOrder),
+}
+
 impl Tailer {
-    /// A tailer whose board is up to date: reads everything since the checkpoint before it returns.
+    /// A tailer whose board is up to date.
     ///
     /// # Errors
-    /// When the database does not answer or the log does not fit the board.
+    /// When the database does not answer or cannot be read.
     pub async fn start(parts: Parts) -> anyhow::Result<(Self, SharedBoard, Subscriptions)> {
-        let Parts { store, epoch, mut board, ring_bytes, callbacks, wakes, committed, ephemeral } = parts;
-        let oldest = log::ends(store.pool()).await?.oldest;
-        let hub = Arc::new(Hub::new(board.position, oldest, ring_bytes));
-        let mut saved = board.position;
-        loop {
-            let page = log::page(store.pool(), epoch, board.position).await?;
-            if page.is_empty() {
-                break;
-            }
-            // A long log was not folded with this version yet: whoever looks at the past needs boards on the way.
-            if board.position / checkpoints::SPACING > saved / checkpoints::SPACING {
-                let checkpoint = Checkpoint { position: board.position, body: serde_json::to_string(&board)? };
-                let at = board.ts.unwrap_or_default();
-                checkpoints::save(store.pool(), &checkpoint, board::VERSION, at).await?;
-                saved = board.position;
-            }
-            let page: Vec<_> = page.into_iter().map(Published::from).collect();
-            for published in &page {
-                board.apply(&published.event)?;
-            }
-            hub.publish(page);
-        }
-        let board: SharedBoard = Arc::new(std::sync::RwLock::new(board));
-        let subscriptions = Subscriptions::new(hub.clone(), store.clone(), epoch);
-        let reader = Reader::new(store);
-        let tailer = Self { reader, epoch, board: board.clone(), hub, callbacks, committed, ephemeral, wakes };
+        let Parts { store, ring_bytes, callbacks, wakes, committed, ephemeral } = parts;
+        let hub = Arc::new(Hub::new(store.epoch(), 0, 1, ring_bytes));
+        let board = SharedBoard::default();
+        let subscriptions = Subscriptions::new(hub.clone(), store.clone());
+        let reader = Reader::new(store.clone());
+        let tailer = Self { store, reader, board: board.clone(), hub, callbacks, committed, ephemeral, wakes, failures: 0 };
+        let mut conn = tailer.store.connect().await?;
+        tailer.load(&mut conn, tailer.store.epoch()).await?;
         Ok((tailer, board, subscriptions))
     }
 
-    /// Follows the log until the writer of this process has ended.
-    ///
-    /// # Errors
-    /// [`TailerError`] when the log is not the one it began with.
-    pub async fn run(mut self) -> Result<(), TailerError> {
+    /// Makes the board and the ring what the log says now. Whoever follows another epoch has to begin anew.
+    async fn load(&self, conn: &mut PgConnection, epoch: Epoch) -> Result<(), RebuildError> {
+        let made = rebuild::board(conn, epoch).await?;
+        let oldest = log::ends(&mut *conn).await?.oldest;
+        let (head, before) = (made.position, (made.position - log::PAGE).max(oldest - 1));
+        let mut newest = log::page(&mut *conn, epoch, before).await?;
+        newest.retain(|recorded| recorded.id.position <= head);
+        let first = newest.first().map_or(head, |recorded| recorded.id.position - 1);
+        let last = newest.last().map(|recorded| (head, Bytes::from(recorded.json.clone())));
+        // Both under the board's lock: who takes a snapshot continues it in the same epoch.
+        let mut board = self.board.write().unwrap_or_else(PoisonError::into_inner);
+        *board = made;
+        self.hub.reset(epoch, first, oldest);
+        self.hub.publish(newest.into_iter().map(Published::from).collect());
+        self.store.identity().accept(epoch, last);
+        drop(board);
+        Ok(())
+    }
+
+    /// Follows the log until the writer of this process has ended. A log that was replaced, or has lost its newest
+    /// events, is read anew, as often as it takes.
+    pub async fn run(mut self) {
         let mut poll = tokio::time::interval(POLL_READERS);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut suspicions = self.store.identity().suspicions();
         let mut last_read = Instant::now();
+        let mut last_check = Instant::now();
         let mut pause = POLL_READERS;
         loop {
             tokio::select! {
                 batch = self.committed.recv() => match batch {
-                    Some(batch) => self.own(batch).await?,
-                    None => return Ok(()),
+                    Some(batch) => if let Err(halt) = self.own(batch).await {
+                        self.halted(&halt).await;
+                    },
+                    None => return,
                 },
                 Some(events) = self.ephemeral.recv() => self.publish_ephemeral(events),
+                Ok(()) = suspicions.changed() => self.reload(false).await,
                 _ = poll.tick() => {
                     let due = if self.hub.readers() > 0 { pause } else { POLL_ALONE.max(pause) };
                     if last_read.elapsed() < due {
                         continue;
                     }
-                    pause = match self.read_gap().await? {
+                    let checks = last_check.elapsed() >= CHECK;
+                    if checks {
+                        last_check = Instant::now();
+                    }
+                    pause = match self.read(checks).await {
                         Ok(()) => POLL_READERS,
-                        Err(error) => {
-                            tracing::warn!(%error, "the log cannot be read; trying again");
+                        Err(halt) => {
+                            self.halted(&halt).await;
                             (pause * 2).min(LONGEST_PAUSE)
                         }
                     };
@@ -161,45 +182,157 @@ impl Tailer {
         }
     }
 
-    /// A batch that this process committed: from memory when it is the next one, else from the table, because another
-    /// server's events come first.
-    async fn own(&mut self, batch: Vec<Recorded>) -> Result<(), TailerError> {
-        let Some(first) = batch.first().map(|recorded| recorded.id.position) else { return Ok(()) };
-        let head = self.hub.head();
-        if first == head + 1 {
-            return self.publish(batch).await;
+    async fn halted(&mut self, halt: &Halt) {
+        match halt {
+            Halt::Database(error) => {
+                tracing::warn!(%error, "the log cannot be read; trying again");
+                // One broken connection says nothing about the database.
+                self.failures += 1;
+                if self.failures > 1 {
+                    self.store.set_reachable(false);
+                }
+            }
+            Halt::OutOfOrder(error) => {
+                tracing::error!(%error, "the log does not continue what was published; it is read anew");
+                self.reload(true).await;
+            }
         }
-        if first > head
-            && let Err(error) = self.read_gap().await?
-        {
-            tracing::warn!(%error, "the log cannot be read; trying again");
-        }
-        Ok(())
     }
 
-    async fn read_gap(&mut self) -> Result<sqlx::Result<()>, TailerError> {
+    /// Reads the log anew, until that succeeds; only when it has changed, unless there is another reason.
+    async fn reload(&mut self, anyway: bool) {
+        let mut pause = POLL_READERS;
+        let began = Instant::now();
+        // Without a writer the server is ending.
+        while !self.committed.is_closed() {
+            match tokio::time::timeout(RELOAD, self.try_reload(anyway)).await {
+                Ok(Ok(None)) => {
+                    tracing::info!("the event log is the known one after all");
+                    return;
+                }
+                Ok(Ok(Some(epoch))) => {
+                    let (head, took) = (self.hub.head(), began.elapsed());
+                    tracing::error!(%epoch, head, ?took, "the event log was read anew; all readers begin again");
+                    return;
+                }
+                Ok(Err(error)) => {
+                    tracing::warn!(error = format!("{error:#}"), "the log cannot be read anew yet; trying again");
+                }
+                Err(_) => tracing::warn!("reading the log anew takes too long; trying again"),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    async fn try_reload(&mut self, anyway: bool) -> anyhow::Result<Option<Epoch>> {
+        self.reader = Reader::new(self.store.clone());
+        let mut conn = self.store.connect_unchecked().await?;
+        let identity = self.store.identity().clone();
+        let epoch = match identity.settle(&mut conn).await {
+            Ok(epoch) => epoch,
+            // A restore may have brought the schema of an older version.
+            Err(error) if is_missing(&error) => {
+                conn = self.store.connect_unchecked().await?;
+                anyhow::ensure!(log::exists(&mut conn).await?, error);
+                self.store.migrate(&mut conn).await?;
+                identity.settle(&mut conn).await?
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if epoch == self.hub.epoch() && !anyway {
+            // Another server looked worse for a moment, such as a standby that lags.
+            identity.trust();
+            return Ok(None);
+        }
+        self.load(&mut conn, epoch).await?;
+        self.store.set_reachable(true);
+        self.wake_all();
+        Ok(Some(epoch))
+    }
+
+    /// Claims that wait look again: what they were to be woken by may have been passed over.
+    fn wake_all(&self) {
+        let board = self.board.read().unwrap_or_else(PoisonError::into_inner);
+        for name in board.queues.0.keys() {
+            let mut event = Event::new(Kind::QueueResumed, Time::UNIX_EPOCH);
+            event.queue = Some(name.clone());
+            self.wakes.iter().for_each(|wake| (wake.0)(&event));
+        }
+    }
+
+    /// A batch that this process committed: from memory when it is the next one, else from the table, because another
+    /// server's events come first.
+    async fn own(&mut self, batch: Vec<Recorded>) -> Result<(), Halt> {
+        let Some(first) = batch.first().map(|recorded| recorded.id) else { return Ok(()) };
+        let end = self.hub.end();
+        // A batch of an epoch that is over, or of one that is not known yet: the log says which.
+        if first.epoch != end.epoch {
+            return self.read(true).await;
+        }
+        if first.position == end.position + 1 {
+            return self.publish(batch).await;
+        }
+        // Another server's events come first, or the batch was read from the table already.
+        if first.position > end.position { self.read(false).await } else { Ok(()) }
+    }
+
+    /// Publishes what is in the log and was not published yet; when asked to, makes sure that it is the same log.
+    async fn read(&mut self, checks: bool) -> Result<(), Halt> {
+        if checks {
+            let head = self.reader.check().await?;
+            let here = self.hub.head();
+            self.failures = 0;
+            self.store.set_reachable(true);
+            if head > here {
+                self.read_gap(Some(head)).await?;
+            }
+        }
+        self.read_gap(None).await
+    }
+
+    /// Reads on from what was published; up to `to` at least, which is known to be in the log.
+    async fn read_gap(&mut self, to: Option<i64>) -> Result<(), Halt> {
         loop {
-            let page = match self.reader.page(self.epoch, self.hub.head()).await {
-                Ok(page) => page,
-                Err(error) => return Ok(Err(error)),
+            let end = self.hub.end();
+            let slow = tokio::time::sleep(SLOW_READ);
+            let read = self.reader.page(end.epoch, end.position);
+            let mut page = {
+                let mut read = std::pin::pin!(read);
+                tokio::select! {
+                    read = &mut read => read?,
+                    () = slow => {
+                        // Pages need not wait for the same database.
+                        self.store.set_reachable(false);
+                        let page = read.await?;
+                        self.store.set_reachable(true);
+                        page
+                    }
+                }
             };
             if page.is_empty() {
-                self.hub.checked();
-                return Ok(Ok(()));
+                // Positions are dense: what is not there below the end of the log is lost, and readers must not wait for it.
+                match to.filter(|to| *to > end.position) {
+                    Some(to) if end.position + 1 >= self.hub.oldest() => page = log::gap(end.epoch, end.position, to),
+                    Some(_) | None => {
+                        self.hub.checked();
+                        return Ok(());
+                    }
+                }
             }
             self.publish(page).await?;
         }
     }
 
     /// Board first, then wake-ups and hooks, then readers: whoever is told of an event finds it on the board.
-    async fn publish(&mut self, batch: Vec<Recorded>) -> Result<(), TailerError> {
+    async fn publish(&mut self, batch: Vec<Recorded>) -> Result<(), Halt> {
         let mut rest = batch.into_iter().map(Published::from).peekable();
         while rest.peek().is_some() {
             let chunk: Vec<_> = rest.by_ref().take(CHUNK).collect();
             {
-                let mut board = self.board.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+                let mut board = self.board.write().unwrap_or_else(PoisonError::into_inner);
                 for published in &chunk {
-                    board.apply(&published.event)?;
+                    rebuild::fold(&mut board, &published.event)?;
                 }
             }
             for published in &chunk {
@@ -207,6 +340,9 @@ impl Tailer {
                     (wake.0)(&published.event);
                 }
                 self.callbacks.fire(&published.event);
+            }
+            if let Some((id, json)) = chunk.last().and_then(|last| Some((last.id?, last.frame.shared_json()))) {
+                self.store.identity().remember(id.position, json);
             }
             self.hub.publish(chunk);
             tokio::task::yield_now().await;
@@ -228,7 +364,7 @@ impl Tailer {
             })
             .collect();
         {
-            let mut board = self.board.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut board = self.board.write().unwrap_or_else(PoisonError::into_inner);
             for published in &published {
                 // Without a position it is always in order.
                 let _ = board.apply(&published.event);
@@ -236,4 +372,11 @@ impl Tailer {
         }
         self.hub.publish_ephemeral(published);
     }
+}
+
+/// Something that the schema of this version has is not there.
+fn is_missing(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    // Undefined table, function, column.
+    code.is_some_and(|code| ["42P01", "42883", "42703"].contains(&&*code))
 }

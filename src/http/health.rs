@@ -17,6 +17,8 @@ use crate::{feed, metrics::Sources, store::log};
 const CURRENT: i64 = 10_000;
 /// The log may go unread this long.
 const UNREAD: Duration = Duration::from_secs(15);
+/// Writing may fail this long.
+const NOT_WRITING: Duration = Duration::from_secs(5);
 /// How long the log may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -32,30 +34,31 @@ pub(super) async fn healthz() -> Out<Health> {
     Out(Health { status: "ok" })
 }
 
-/// The log can be read and the board is up to date with it.
+/// The log can be read and written, and the board is up to date with it.
 #[utoipa::path(get, path = "/readyz", tag = "watching", responses((status = 200, description = "As asked", body = Health), (status = 503, description = "Not now", body = Problem)))]
 pub(super) async fn readyz(State(site): State<Site>) -> Result<Out<Health>, Problem> {
+    let not_now = |code, detail: String| Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, detail));
     if site.stopping.is_cancelled() {
-        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", "the server is stopping"));
+        return not_now("stopping", "the server is stopping".to_owned());
+    }
+    if let Some(changed) = site.store.identity().suspected() {
+        return not_now("log_changed", format!("the event log is being read anew: {changed}"));
     }
     let ends = tokio::time::timeout(PATIENCE, log::ends(site.store.pool())).await;
-    let ends = ends.map_err(|_| {
-        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "database_unavailable", "the event log did not answer in time")
-    })??;
+    let ends = match ends {
+        Ok(ends) => ends?,
+        Err(_) => return not_now("database_unavailable", "the event log did not answer in time".to_owned()),
+    };
     if site.subscriptions.age() > UNREAD {
-        return Err(Problem::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "behind",
-            "the event log could not be read for a while",
-        ));
+        return not_now("behind", "the event log could not be read for a while".to_owned());
     }
     let behind = ends.head - feed::read(&site.board).position;
     if behind > CURRENT {
-        return Err(Problem::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "behind",
-            format!("the board is {behind} events behind the log"),
-        ));
+        return not_now("behind", format!("the board is {behind} events behind the log"));
+    }
+    if let Some(failing) = site.writer.writing().failing_for(NOT_WRITING) {
+        let detail = format!("nothing can be stored for {} s: {}", failing.elapsed.as_secs(), failing.reason);
+        return not_now("not_writing", detail);
     }
     Ok(Out(Health { status: "ok" }))
 }

@@ -302,6 +302,7 @@ impl Site {
             subscriptions: self.subscriptions.clone(),
             ledger: self.ledger.clone(),
             deliveries: self.deliveries.clone(),
+            writing: self.writer.writing().clone(),
             clock: self.clock.clone(),
             heartbeat_seconds: self.settings.heartbeat_seconds,
             quiet: self.settings.quiet(),

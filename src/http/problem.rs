@@ -109,6 +109,8 @@ impl From<WriteError> for Problem {
             WriteError::Refused(Refusal::Cancelled) => (StatusCode::CONFLICT, "task_cancelled"),
             WriteError::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
             WriteError::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "database_unavailable"),
+            WriteError::NotWriting(_) => (StatusCode::SERVICE_UNAVAILABLE, "not_writing"),
+            WriteError::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
             WriteError::Database(_) => {
                 // The text may name tables; it is in the log.
                 let detail = "the database refused to store this; the server's log says why";

@@ -18,8 +18,10 @@ use super::{
     format,
     live::{self, Shows, Viewer},
 };
-use crate::{clock::Time, event::envelope::rfc3339, feed};
+use crate::{clock::Time, event::envelope::rfc3339, feed, store::writing::Failing};
 
+/// Pages say that reports are refused once that has lasted for so long.
+const NOT_WRITING: Duration = Duration::from_secs(2);
 /// Fragments kept; the oldest go first.
 const KEEP: usize = 500;
 
@@ -61,6 +63,8 @@ struct Wrapped<'a> {
     refresh_url: String,
     title: &'a str,
     past: Option<Past>,
+    /// Reports are refused, since when and why.
+    not_writing: Option<Failing>,
     content: &'a str,
 }
 
@@ -182,6 +186,8 @@ async fn render(
     (&content.title, &content.html).hash(&mut hasher);
     // The past goes on while it is played, whether something happened or not.
     params.at.map(|at| at.time).hash(&mut hasher);
+    let not_writing = view.writing.failing_for(NOT_WRITING).filter(|_| params.at.is_none());
+    not_writing.as_ref().map(|failing| &failing.reason).hash(&mut hasher);
     let version = format!("{:016x}", hasher.finish());
     if let Some(last) = last.filter(|last| last.version == version) {
         return Ok(Fragment { position, ..last.clone() });
@@ -190,6 +196,7 @@ async fn render(
         refresh_url: refresh_url(page, params, &version, view.now()),
         title: &content.title,
         past: Past::of(page, params),
+        not_writing,
         content: &match params.own("at") {
             Some(at) => Cow::Owned(carry(&content.html, at)),
             None => Cow::Borrowed(content.html.as_str()),

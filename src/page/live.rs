@@ -189,7 +189,7 @@ impl Renderer {
         while !self.is_over() {
             let concerned = tokio::select! {
                 next = feed.next() => match next {
-                    Ok(next) => next.events.iter().any(|published| (self.page.concerned)(&self.params, &published.event)),
+                    Ok(next) => next.reset || next.events.iter().any(|published| (self.page.concerned)(&self.params, &published.event)),
                     Err(_) => {
                         tokio::time::sleep(LOOK_AGAIN).await;
                         true

@@ -47,6 +47,7 @@ use crate::{
     store::{
         Store,
         search::{Horizon, TaskQuery},
+        writing::Writing,
     },
 };
 
@@ -67,6 +68,8 @@ pub struct View {
     pub ledger: Arc<Ledger>,
     /// What streams are fed from.
     pub deliveries: Deliveries,
+    /// Whether the database takes writes.
+    pub writing: Writing,
     /// The time.
     pub clock: Clock,
     /// How often workers are asked to report.

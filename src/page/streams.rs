@@ -73,6 +73,6 @@ pub(super) fn render(view: &View, _: &Params) -> Result<Content, PageError> {
 const fn look(ending: &Ending) -> (&'static str, &'static str) {
     match *ending {
         Ending::ClientLeft | Ending::Finished | Ending::PageGone | Ending::Rotation | Ending::Drain => ("quiet", "■"),
-        Ending::Stuck | Ending::TooOld => ("warn", "▲"),
+        Ending::Stuck | Ending::TooOld | Ending::LogChanged => ("warn", "▲"),
     }
 }

@@ -1,8 +1,8 @@
 //! The board at some positions, so that a start needs only the events since.
 
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgExecutor};
 
-use crate::clock::Time;
+use crate::{clock::Time, event::envelope::Epoch};
 
 /// The newest that are kept.
 const KEEP: i64 = 4;
@@ -22,7 +22,7 @@ pub struct Checkpoint {
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn newest(pool: &PgPool, version: i32, position: i64) -> sqlx::Result<Option<Checkpoint>> {
+pub async fn newest(db: impl PgExecutor<'_>, version: i32, position: i64) -> sqlx::Result<Option<Checkpoint>> {
     sqlx::query_as!(
         Checkpoint,
         "SELECT position, body FROM taskwatch.checkpoints WHERE version = $1 AND position <= $2
@@ -30,7 +30,7 @@ pub async fn newest(pool: &PgPool, version: i32, position: i64) -> sqlx::Result<
         version,
         position
     )
-    .fetch_optional(pool)
+    .fetch_optional(db)
     .await
 }
 
@@ -39,7 +39,7 @@ pub async fn newest(pool: &PgPool, version: i32, position: i64) -> sqlx::Result<
 /// # Errors
 /// When the database does not answer.
 pub async fn oldest_since(
-    conn: impl sqlx::PgExecutor<'_>,
+    conn: impl PgExecutor<'_>,
     version: i32,
     position: i64,
 ) -> sqlx::Result<Option<Checkpoint>> {
@@ -54,20 +54,29 @@ pub async fn oldest_since(
 }
 
 /// Stores a checkpoint and removes others: all but the newest few, and the first of each [`SPACING`] positions and of each
-/// six hours that the log still has, from which the board can be shown as it was.
+/// six hours that the log still has, from which the board can be shown as it was. Nothing happens when the log has another
+/// epoch than the board by now.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn save(pool: &PgPool, checkpoint: &Checkpoint, version: i32, now: Time) -> sqlx::Result<()> {
+pub async fn save(
+    conn: &mut PgConnection,
+    checkpoint: &Checkpoint,
+    version: i32,
+    (epoch, now): (Epoch, Time),
+) -> sqlx::Result<()> {
     sqlx::query!(
-        "INSERT INTO taskwatch.checkpoints (position, version, at, body) VALUES ($1, $2, $3, $4)
+        "INSERT INTO taskwatch.checkpoints (position, version, at, body)
+         SELECT $1, $2, $3, $4 FROM taskwatch.log WHERE epoch = $5
+             AND EXISTS (SELECT 1 FROM taskwatch.events e WHERE e.position = $1)
          ON CONFLICT (position) DO UPDATE SET version = excluded.version, at = excluded.at, body = excluded.body",
         checkpoint.position,
         version,
         now,
-        checkpoint.body
+        checkpoint.body,
+        epoch.to_string()
     )
-    .execute(pool)
+    .execute(&mut *conn)
     .await?;
     sqlx::query!(
         "DELETE FROM taskwatch.checkpoints c
@@ -81,7 +90,7 @@ pub async fn save(pool: &PgPool, checkpoint: &Checkpoint, version: i32, now: Tim
         version,
         SPACING
     )
-    .execute(pool)
+    .execute(conn)
     .await?;
     Ok(())
 }

@@ -174,7 +174,7 @@ impl Children {
 }
 
 /// Counts as a row has them: pending, running, completed, failed, cancelled.
-fn counts(row: [i64; 5]) -> Counts {
+pub(super) fn counts(row: [i64; 5]) -> Counts {
     let [pending, running, completed, failed, cancelled] = row.map(|number| u64::try_from(number).unwrap_or_default());
     Counts { pending, running, completed, failed, cancelled }
 }

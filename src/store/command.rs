@@ -217,6 +217,12 @@ pub enum WriteError {
         "the database did not answer in time, so nobody knows whether this was stored; reports and tasks with an id of your own can be repeated safely"
     )]
     Unavailable,
+    /// The database takes no writes at the moment, which is known.
+    #[error("nothing can be stored at the moment: {0}; try again in a second")]
+    NotWriting(String),
+    /// The program failed on this command.
+    #[error("the server made a mistake with this; nothing was stored, and its log says more")]
+    Internal,
     /// The database refused this command.
     #[error("the database refused to store this: {0}")]
     Database(String),

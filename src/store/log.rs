@@ -1,6 +1,11 @@
 //! The event log: its epoch, appending to it, reading it forward.
 
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use sqlx::{Connection, PgConnection, PgExecutor, PgPool};
 use uuid::Uuid;
@@ -8,7 +13,7 @@ use uuid::Uuid;
 use super::{Store, connect::limited};
 use crate::{
     clock::Time,
-    event::{Draft, Event, EventId, envelope::Epoch, upcast},
+    event::{Draft, Event, EventId, Kind, envelope::Epoch, truncate, upcast},
 };
 
 /// Most events in one read. Positions are dense, so the bound on the position is a bound on the rows.
@@ -28,6 +33,8 @@ pub struct Recorded {
     pub name: Cow<'static, str>,
     /// The encoded JSON object.
     pub json: String,
+    /// False when the stored event is missing or cannot be read; then this one stands in for it.
+    pub intact: bool,
 }
 
 /// The two ends of the log.
@@ -46,38 +53,29 @@ pub(super) struct Locked {
     pub(super) head: i64,
     /// The transaction's id, to ask later what became of it.
     pub(super) xid: String,
+    /// The epoch; a new one when the log is not where it was written last.
+    pub(super) epoch: Epoch,
 }
 
-/// Makes the log's row, and a new epoch when the server is not the one that wrote last (restored, promoted).
-pub(super) async fn settle_epoch(conn: &mut PgConnection) -> sqlx::Result<()> {
+/// Makes the log's row when it is not there, and a new epoch when the log is not where it was written last.
+pub(super) async fn ensure_epoch(conn: &mut PgConnection) -> sqlx::Result<()> {
     let mut tx = conn.begin().await?;
-    // Some hosted servers forbid these functions; then a restore cannot be told and the epoch stays.
-    let origin = sqlx::query_scalar!(
-        r#"SELECT system_identifier || '/' || timeline_id AS "origin!"
-           FROM pg_control_system(), pg_control_checkpoint()"#
-    );
-    let mut savepoint = tx.begin().await?;
-    let origin = match origin.fetch_one(&mut *savepoint).await {
-        Ok(origin) => {
-            savepoint.commit().await?;
-            origin
-        }
-        Err(_) => {
-            savepoint.rollback().await?;
-            String::new()
-        }
-    };
-    let fresh = Epoch(fastrand::u32(..)).to_string();
     sqlx::query!(
-        "INSERT INTO taskwatch.log (epoch, origin) VALUES ($1, $2)
-         ON CONFLICT (only_row) DO UPDATE SET epoch = excluded.epoch, origin = excluded.origin
-         WHERE log.origin <> excluded.origin AND excluded.origin <> ''",
-        fresh,
-        origin
+        "INSERT INTO taskwatch.log (epoch, origin) VALUES ($1, '') ON CONFLICT (only_row) DO NOTHING",
+        Epoch(fastrand::u32(..)).to_string()
     )
     .execute(&mut *tx)
     .await?;
-    tx.commit().await
+    let before = epoch(&mut *tx).await?;
+    let locked = lock(&mut tx, 0).await?;
+    tx.commit().await?;
+    if locked.epoch != before {
+        tracing::error!(
+            old = %before, new = %locked.epoch,
+            "the event log was restored, copied or promoted since it was written last; it has a new epoch and readers start anew"
+        );
+    }
+    Ok(())
 }
 
 /// The log's epoch.
@@ -87,6 +85,18 @@ pub(super) async fn settle_epoch(conn: &mut PgConnection) -> sqlx::Result<()> {
 pub async fn epoch(db: impl PgExecutor<'_>) -> sqlx::Result<Epoch> {
     let text = sqlx::query_scalar!("SELECT epoch FROM taskwatch.log").fetch_one(db).await?;
     text.parse().map_err(|e| sqlx::Error::Decode(Box::new(e)))
+}
+
+/// There is a log, whatever the version of its schema.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn exists(db: impl PgExecutor<'_>) -> sqlx::Result<bool> {
+    let found = sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_trigger t WHERE t.tgname = 'enqueue_at_commit'
+               AND t.tgrelid = to_regclass('taskwatch.enqueued')) AS "found!""#
+    );
+    found.fetch_one(db).await
 }
 
 /// Where the log begins and ends.
@@ -126,19 +136,35 @@ pub async fn position_before(pool: &PgPool, time: Time, inclusive: bool) -> sqlx
     Ok(low)
 }
 
-/// Up to [`PAGE`] events after a position, in order.
+/// Up to [`PAGE`] events after a position, in order. An event that cannot be read, or is missing between two others, is
+/// stood in for by one of an unknown kind: one bad row must not stop all readers.
 ///
 /// # Errors
-/// When the database does not answer, or a stored event cannot be read.
+/// When the database does not answer.
 pub async fn page(db: impl PgExecutor<'_>, epoch: Epoch, after: i64) -> sqlx::Result<Vec<Recorded>> {
     let rows = sqlx::query!(
-        "SELECT position, body FROM taskwatch.events WHERE position > $1 AND position <= $2 ORDER BY position",
+        r#"SELECT e.position, e.body, l.oldest FROM taskwatch.events e CROSS JOIN taskwatch.log l
+           WHERE e.position > $1 AND e.position <= $2 ORDER BY e.position"#,
         after,
         after + PAGE
     )
     .fetch_all(db)
     .await?;
-    rows.into_iter().map(|row| recorded(epoch, row.position, row.body)).collect()
+    // What lies below the oldest position kept is not missing: retention took it.
+    let mut expected = rows.first().map_or(after + 1, |row| row.oldest.max(after + 1));
+    let mut page = Vec::with_capacity(rows.len());
+    for row in rows {
+        page.extend((expected..row.position).map(|position| missing(epoch, position)));
+        expected = row.position + 1;
+        page.push(recorded(epoch, row.position, row.body));
+    }
+    Ok(page)
+}
+
+/// Stands in for events that are not in the log though it reaches further: up to [`PAGE`] after a position, up to `to`.
+#[must_use]
+pub fn gap(epoch: Epoch, after: i64, to: i64) -> Vec<Recorded> {
+    (after + 1..=to.min(after + PAGE)).map(|position| missing(epoch, position)).collect()
 }
 
 /// Reads the log forward over a connection of its own: the one of who reads all the time. Every read is bounded, so that
@@ -159,14 +185,10 @@ impl Reader {
     /// As [`page`].
     ///
     /// # Errors
-    /// When the database does not answer in time; the next call connects anew.
+    /// When the database does not answer in time, or its log is not the known one; the next call connects anew.
     pub async fn page(&mut self, epoch: Epoch, after: i64) -> sqlx::Result<Vec<Recorded>> {
-        let kept = self.conn.take();
         let (conn, read) = limited(READ, async {
-            let mut conn = match kept {
-                Some(conn) => conn,
-                None => self.store.connect().await?,
-            };
+            let mut conn = self.connection().await?;
             let read = page(&mut conn, epoch, after).await?;
             Ok((conn, read))
         })
@@ -174,12 +196,35 @@ impl Reader {
         self.conn = Some(conn);
         Ok(read)
     }
+
+    /// Makes sure that the log is the known one, and takes over the database's time; the end of the log.
+    ///
+    /// # Errors
+    /// As [`Self::page`].
+    pub async fn check(&mut self) -> sqlx::Result<i64> {
+        let (conn, head) = limited(READ, async {
+            let mut conn = self.connection().await?;
+            self.store.identity().check(&mut conn, self.store.clock()).await?;
+            let head = ends(&mut conn).await?.head;
+            Ok((conn, head))
+        })
+        .await?;
+        self.conn = Some(conn);
+        Ok(head)
+    }
+
+    async fn connection(&mut self) -> sqlx::Result<PgConnection> {
+        match self.conn.take() {
+            Some(conn) => Ok(conn),
+            None => self.store.connect().await,
+        }
+    }
 }
 
 /// The newest events of one task up to a position, oldest first.
 ///
 /// # Errors
-/// When the database does not answer, or a stored event cannot be read.
+/// When the database does not answer.
 pub async fn of_task(
     pool: &PgPool,
     epoch: Epoch,
@@ -195,13 +240,13 @@ pub async fn of_task(
     )
     .fetch_all(pool)
     .await?;
-    rows.into_iter().rev().map(|row| recorded(epoch, row.position, row.body)).collect()
+    Ok(rows.into_iter().rev().map(|row| recorded(epoch, row.position, row.body)).collect())
 }
 
 /// The last event of each of some tasks up to a position, in no order; nothing of those that had none.
 ///
 /// # Errors
-/// When the database does not answer, or a stored event cannot be read.
+/// When the database does not answer.
 pub async fn last_of_each(pool: &PgPool, epoch: Epoch, ids: &[Uuid], until: i64) -> sqlx::Result<Vec<Recorded>> {
     let rows = sqlx::query!(
         r#"SELECT e.position AS "position!", e.body AS "body!" FROM unnest($1::uuid[]) AS wanted (id)
@@ -212,13 +257,13 @@ pub async fn last_of_each(pool: &PgPool, epoch: Epoch, ids: &[Uuid], until: i64)
     )
     .fetch_all(pool)
     .await?;
-    rows.into_iter().map(|row| recorded(epoch, row.position, row.body)).collect()
+    Ok(rows.into_iter().map(|row| recorded(epoch, row.position, row.body)).collect())
 }
 
 /// Events up to a position that pass a test, newest first: `want` of them, of the last `look` at the most.
 ///
 /// # Errors
-/// When the database does not answer, or a stored event cannot be read.
+/// When the database does not answer.
 pub async fn newest_until(
     pool: &PgPool,
     epoch: Epoch,
@@ -239,25 +284,79 @@ pub async fn newest_until(
 /// One event; `None` when the log does not hold it.
 ///
 /// # Errors
-/// When the database does not answer, or the stored event cannot be read.
+/// When the database does not answer.
 pub async fn at(pool: &PgPool, epoch: Epoch, position: i64) -> sqlx::Result<Option<Recorded>> {
     let body = sqlx::query_scalar!("SELECT body FROM taskwatch.events WHERE position = $1", position)
         .fetch_optional(pool)
         .await?;
-    body.map(|body| recorded(epoch, position, body)).transpose()
+    Ok(body.map(|body| recorded(epoch, position, body)))
 }
 
-fn recorded(epoch: Epoch, position: i64, json: String) -> sqlx::Result<Recorded> {
-    let (event, json, name) = upcast::read(json).map_err(|e| sqlx::Error::Decode(Box::new(e)))?;
-    Ok(Recorded { id: EventId { epoch, position }, event: Arc::new(event), name: name.into(), json })
+fn recorded(epoch: Epoch, position: i64, stored: String) -> Recorded {
+    let id = EventId { epoch, position };
+    let read = upcast::read(stored);
+    if !read.intact {
+        report(position, "an event of the log cannot be read; it is handed on as of an unknown kind");
+    }
+    let upcast::Read { mut event, json, name, intact } = read;
+    // The row says where it stands.
+    event.position = Some(position);
+    if json.is_empty() {
+        return stand_in(id, "this event of the log cannot be read; taskwatch verify names it");
+    }
+    Recorded { id, event: Arc::new(event), name: name.into(), json, intact }
+}
+
+fn missing(epoch: Epoch, position: i64) -> Recorded {
+    report(position, "an event of the log is missing; readers get one of an unknown kind in its place");
+    stand_in(EventId { epoch, position }, "this event is missing in the log")
+}
+
+fn stand_in(id: EventId, why: &str) -> Recorded {
+    let mut event = Event::new(Kind::Unknown, Time::UNIX_EPOCH);
+    event.event_id = Some(id.to_string());
+    event.position = Some(id.position);
+    event.error = Some(why.to_owned());
+    let json = truncate::encode(&event);
+    Recorded { id, name: event.event_type.name().into(), event: Arc::new(event), json, intact: false }
+}
+
+/// Positions whose events could not be read, as far as they were reported.
+static REPORTED: Mutex<BTreeSet<i64>> = Mutex::new(BTreeSet::new());
+/// Positions reported at most.
+const MAX_REPORTED: usize = 1_000;
+
+/// Says once per position that its event cannot be read.
+fn report(position: i64, what: &str) {
+    let mut reported = REPORTED.lock().unwrap_or_else(PoisonError::into_inner);
+    if reported.len() < MAX_REPORTED && reported.insert(position) {
+        tracing::error!(position, "{what}");
+    }
+}
+
+/// How many events this process found missing or unreadable, up to 1,000.
+#[must_use]
+pub fn unreadable() -> usize {
+    REPORTED.lock().unwrap_or_else(PoisonError::into_inner).len()
+}
+
+/// True when what is stored at a position is what was published. A frame has blanks where a stored text has line breaks.
+pub(super) fn is_published_as(epoch: Epoch, position: i64, stored: String, published: &[u8]) -> bool {
+    let stored = recorded(epoch, position, stored).json;
+    let plain = |byte: u8| if matches!(byte, b'\r' | b'\n' | 0) { b' ' } else { byte };
+    stored.len() == published.len() && stored.bytes().map(plain).eq(published.iter().copied().map(plain))
 }
 
 /// Takes the log's lock until the end of the transaction and reads the head after that (law 2).
 pub(super) async fn lock(conn: &mut PgConnection, known: i64) -> sqlx::Result<Locked> {
-    let row = sqlx::query!(r#"SELECT head AS "head!", xid AS "xid!" FROM taskwatch.lock_log($1)"#, known)
-        .fetch_one(conn)
-        .await?;
-    Ok(Locked { head: row.head, xid: row.xid })
+    let row = sqlx::query!(
+        r#"SELECT head AS "head!", xid AS "xid!", epoch AS "epoch!" FROM taskwatch.lock_log($1)"#,
+        known
+    )
+    .fetch_one(conn)
+    .await?;
+    let epoch = row.epoch.parse().map_err(|e| sqlx::Error::Decode(Box::new(e)))?;
+    Ok(Locked { head: row.head, xid: row.xid, epoch })
 }
 
 /// Appends drafts behind the head. The caller holds the lock and commits next.
@@ -272,7 +371,7 @@ pub(super) async fn append(
         .map(|(position, draft)| {
             let id = EventId { epoch, position };
             let (event, json) = draft.at(id);
-            Recorded { id, name: event.event_type.name().into(), event: Arc::new(event), json }
+            Recorded { id, name: event.event_type.name().into(), event: Arc::new(event), json, intact: true }
         })
         .collect();
     let positions: Vec<_> = recorded.iter().map(|r| r.id.position).collect();

@@ -63,6 +63,23 @@ pub(super) async fn load(db: impl PgExecutor<'_>, ids: &[Uuid]) -> sqlx::Result<
     rows.into_iter().map(Worker::try_from).collect()
 }
 
+/// Every worker; rows that cannot be read are named in the log and left out.
+pub(super) async fn all(db: impl PgExecutor<'_>) -> sqlx::Result<Vec<Worker>> {
+    let rows = sqlx::query_as!(
+        WorkerRow,
+        r#"SELECT id, name, machine_id, queues, capabilities, version, status, connectors AS "connectors: _", started_at,
+               last_seen_at, stopped_at, observed
+           FROM taskwatch.workers"#
+    )
+    .fetch_all(db)
+    .await?;
+    let read = |row: WorkerRow| {
+        let id = row.id;
+        Worker::try_from(row).inspect_err(|error| tracing::error!(%error, worker = %id, "a row cannot be read")).ok()
+    };
+    Ok(rows.into_iter().filter_map(read).collect())
+}
+
 /// Locks workers in the order of their ids; always after tasks.
 pub(super) async fn lock(conn: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<()> {
     sqlx::query_scalar!("SELECT id FROM taskwatch.workers WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE", ids)

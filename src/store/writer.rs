@@ -4,6 +4,7 @@
 //! durable, never before.
 
 use std::{
+    panic::AssertUnwindSafe,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -11,7 +12,8 @@ use std::{
     time::Duration,
 };
 
-use sqlx::PgConnection;
+use futures_util::FutureExt;
+use sqlx::{Connection, PgConnection};
 use tokio::sync::{mpsc, oneshot};
 
 pub use super::batch::Rules;
@@ -20,7 +22,9 @@ use super::{
     batch::{Batch, Memory, Saved},
     command::{Answer, Command, Request, WriteError},
     connect::limited,
+    identity::Changed,
     log::{self, Recorded},
+    writing::{Writing, in_words},
 };
 use crate::{clock::Clock, event::envelope::Epoch};
 
@@ -36,6 +40,12 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// connection whose other end is gone never hears of them.
 const TRANSACTION: Duration = Duration::from_secs(45);
 const ANSWER: Duration = Duration::from_secs(15);
+/// While the database has refused writes for so long, callers are told at once.
+const REFUSE_AFTER: Duration = Duration::from_secs(2);
+/// A transaction that has waited for so long is looked at.
+const DIAGNOSE_AFTER: Duration = Duration::from_secs(2);
+/// The database is asked whether it takes writes when nothing was written for so long.
+const PROBE: Duration = Duration::from_secs(5);
 /// Longest pause between attempts to reach the database.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
@@ -50,6 +60,8 @@ pub struct WriterCounters {
     pub events: AtomicU64,
     /// Transactions that failed and were tried again.
     pub retries: AtomicU64,
+    /// Commands that the program failed on.
+    pub panics: AtomicU64,
 }
 
 /// The way to the writer. Cheap to clone; when all are gone, the writer ends.
@@ -57,6 +69,7 @@ pub struct WriterCounters {
 pub struct Writer {
     channel: mpsc::Sender<Request>,
     counters: Arc<WriterCounters>,
+    writing: Writing,
 }
 
 /// The writer's own side: run it in a task of its own.
@@ -72,7 +85,7 @@ pub struct WriterLoop {
     conn: Option<PgConnection>,
     known_head: i64,
     memory: Memory,
-    log_changed: bool,
+    writing: Writing,
     committed: mpsc::Sender<Vec<Recorded>>,
     release: mpsc::WeakSender<Request>,
     counters: Arc<WriterCounters>,
@@ -86,10 +99,11 @@ impl Writer {
         store: Store,
         clock: Clock,
         rules: Rules,
-        epoch: Epoch,
         max_batch: usize,
         committed: mpsc::Sender<Vec<Recorded>>,
     ) -> (Self, WriterLoop) {
+        let epoch = store.epoch();
+        let writing = Writing::new(clock.clone());
         let (sender, channel) = mpsc::channel(CHANNEL);
         let counters = Arc::new(WriterCounters::default());
         let writer = WriterLoop {
@@ -103,12 +117,12 @@ impl Writer {
             conn: None,
             known_head: 0,
             memory: Memory::default(),
-            log_changed: false,
+            writing: writing.clone(),
             committed,
             release: sender.downgrade(),
             counters: counters.clone(),
         };
-        (Self { channel: sender, counters }, writer)
+        (Self { channel: sender, counters, writing }, writer)
     }
 
     /// Hands in a command and waits until its transaction is durable.
@@ -116,6 +130,9 @@ impl Writer {
     /// # Errors
     /// [`WriteError`]; nothing was written then, but for [`WriteError::Unavailable`], where nobody knows.
     pub async fn write(&self, command: Command) -> Result<Answer, WriteError> {
+        if let Some(failing) = self.writing.failing_for(REFUSE_AFTER) {
+            return Err(WriteError::NotWriting(failing.reason));
+        }
         let (reply, answer) = oneshot::channel();
         self.channel.try_send(Request { command, reply }).map_err(|_| WriteError::Busy)?;
         match tokio::time::timeout(PATIENCE, answer).await {
@@ -124,17 +141,18 @@ impl Writer {
         }
     }
 
+    /// Whether the database takes writes.
+    #[must_use]
+    pub const fn writing(&self) -> &Writing {
+        &self.writing
+    }
+
     /// What the writer has done so far.
     #[must_use]
     pub fn counters(&self) -> &WriterCounters {
         &self.counters
     }
 }
-
-/// The log was replaced or lost its newest events while taskwatch ran (restored, or failed over to a server that lagged).
-#[derive(Debug, Clone, Copy, thiserror::Error)]
-#[error("the event log was replaced or lost its newest events while taskwatch ran; start it again to read it anew")]
-pub struct LogChanged;
 
 /// The outcome of a transaction, per command.
 type Outcomes = Vec<Result<Answer, WriteError>>;
@@ -149,13 +167,16 @@ struct Prepared {
 
 impl WriterLoop {
     /// Writes until every [`Writer`] is gone.
-    ///
-    /// # Errors
-    /// [`LogChanged`] when the log is not the one it began with; nothing is written then.
-    pub async fn run(mut self) -> Result<(), LogChanged> {
+    pub async fn run(mut self) {
         loop {
-            if self.waiting.is_empty() && self.channel.recv_many(&mut self.waiting, self.max_batch).await == 0 {
-                return Ok(());
+            while self.waiting.is_empty() {
+                let probe = tokio::time::sleep(self.until_probe());
+                tokio::select! {
+                    received = self.channel.recv_many(&mut self.waiting, self.max_batch) => if received == 0 {
+                        return;
+                    },
+                    () = probe => self.probe().await,
+                }
             }
             while self.waiting.len() < self.max_batch {
                 let Ok(request) = self.channel.try_recv() else { break };
@@ -170,10 +191,47 @@ impl WriterLoop {
             let rest = self.waiting.split_off(fits.count());
             let batch = std::mem::replace(&mut self.waiting, rest);
             self.write(batch).await;
-            if self.log_changed {
-                return Err(LogChanged);
+        }
+    }
+
+    /// How long to wait before the database is asked whether it takes writes.
+    fn until_probe(&self) -> Duration {
+        if self.writing.failing().is_some() {
+            return LONGEST_PAUSE;
+        }
+        PROBE.saturating_sub(self.writing.idle_for().unwrap_or_default()).max(LONGEST_PAUSE)
+    }
+
+    /// Asks the database whether it takes writes, without writing anything: while nobody reports, or because reports are
+    /// refused.
+    async fn probe(&mut self) {
+        self.writing.begins();
+        let asked = limited(TRANSACTION, self.ask()).await;
+        self.writing.ends();
+        match asked {
+            Ok(()) => self.writing.succeeds(),
+            Err(error) => {
+                self.conn = None;
+                tracing::warn!(%error, "the database does not take writes");
+                self.writing.fails(&in_words(&error));
             }
         }
+    }
+
+    async fn ask(&mut self) -> sqlx::Result<()> {
+        let mut conn = match self.conn.take() {
+            Some(conn) => conn,
+            None => self.connect().await?,
+        };
+        let read_only = sqlx::query_scalar!(r#"SELECT current_setting('transaction_read_only') = 'on' AS "is!""#);
+        if read_only.fetch_one(&mut conn).await? {
+            return Err(read_only_error());
+        }
+        let mut tx = conn.begin().await?;
+        log::lock(&mut tx, self.known_head).await?;
+        tx.rollback().await?;
+        self.conn = Some(conn);
+        Ok(())
     }
 
     /// Writes a batch; one that the database refuses is cut in halves, down to the command at fault.
@@ -181,7 +239,7 @@ impl WriterLoop {
         let mut pieces = vec![batch];
         let mut again = 3;
         while let Some(mut piece) = pieces.pop() {
-            // Whoever has gone away does not get tasks that nobody would work on.
+            // A caller that has gone away does not get tasks that no worker would work on.
             piece.retain(|request| !request.reply.is_closed());
             if piece.is_empty() {
                 continue;
@@ -201,6 +259,11 @@ impl WriterLoop {
                     let second = piece.split_off(piece.len() / 2);
                     pieces.push(second);
                     pieces.push(piece);
+                }
+                Err(error) if is_panic(&error) => {
+                    self.counters.panics.fetch_add(1, Ordering::Relaxed);
+                    tracing::error!(command = ?piece[0].command, "the program failed on a command");
+                    self.answer(piece, vec![Err(WriteError::Internal)]);
                 }
                 Err(error) => {
                     tracing::error!(%error, "a command was refused by the database");
@@ -244,18 +307,21 @@ impl WriterLoop {
     async fn persist(&mut self, batch: &[Request]) -> sqlx::Result<Outcomes> {
         let mut pause = Duration::from_millis(20);
         loop {
-            let error = match self.attempt(batch).await {
-                Ok(outcomes) => return Ok(outcomes),
+            self.writing.begins();
+            let attempted = self.attempt(batch).await;
+            self.writing.ends();
+            let error = match attempted {
+                Ok(outcomes) => {
+                    self.writing.succeeds();
+                    return Ok(outcomes);
+                }
                 Err(error) => error,
             };
-            if self.log_changed {
-                tracing::error!("{LogChanged}");
-                return Ok(batch.iter().map(|_| Err(WriteError::Unavailable)).collect());
-            }
             if is_fault_of_batch(&error) {
                 return Err(error);
             }
             self.conn = None;
+            self.writing.fails(&in_words(&error));
             self.counters.retries.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(%error, commands = batch.len(), "the database did not take a batch; trying again");
             if batch.iter().all(|request| request.reply.is_closed()) {
@@ -267,13 +333,29 @@ impl WriterLoop {
     }
 
     async fn attempt(&mut self, batch: &[Request]) -> sqlx::Result<Outcomes> {
+        if self.epoch != self.store.epoch() {
+            // Read anew by the tailer; the connection may lead to the server that was left.
+            self.conn = None;
+        }
         let mut conn = match self.conn.take() {
             Some(conn) => conn,
             None => self.connect().await?,
         };
         let commands: Vec<_> = batch.iter().map(|request| &request.command).collect();
-        let prepared = limited(TRANSACTION, self.prepare(&mut conn, &commands)).await?;
-        let Prepared { outcomes, xid, recorded, queues } = prepared;
+        let prepared = self.prepare_watched(&mut conn, &commands).await;
+        let Prepared { outcomes, xid, recorded, queues } = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                // What the database refused costs its own answer, not the connection with all its statements.
+                if error.as_database_error().is_some()
+                    && is_fault_of_batch(&error)
+                    && limited(ANSWER, async { sqlx::query!("ROLLBACK").execute(&mut conn).await }).await.is_ok()
+                {
+                    self.conn = Some(conn);
+                }
+                return Err(error);
+            }
+        };
         let committed = limited(ANSWER, async { sqlx::query!("COMMIT").execute(&mut conn).await }).await;
         let Some(xid) = xid else {
             committed?;
@@ -297,6 +379,19 @@ impl WriterLoop {
         Ok(outcomes)
     }
 
+    /// As [`Self::prepare`], bounded; a panic is an error of the batch. What keeps it waiting is looked up.
+    async fn prepare_watched(&mut self, conn: &mut PgConnection, commands: &[&Command]) -> sqlx::Result<Prepared> {
+        let (writing, store) = (self.writing.clone(), self.store.clone());
+        let prepare = AssertUnwindSafe(self.prepare(conn, commands)).catch_unwind();
+        let mut prepare = std::pin::pin!(limited(TRANSACTION, async {
+            prepare.await.unwrap_or_else(|_| Err(sqlx::Error::Configuration(Box::new(Panicked))))
+        }));
+        match tokio::time::timeout(DIAGNOSE_AFTER, &mut prepare).await {
+            Ok(prepared) => prepared,
+            Err(_) => tokio::join!(prepare, writing.diagnose(store.pool())).0,
+        }
+    }
+
     /// Everything of a transaction but its commit.
     async fn prepare(&mut self, conn: &mut PgConnection, commands: &[&Command]) -> sqlx::Result<Prepared> {
         // A head that was read before the lock was taken would not do, whatever the database's default is (law 2).
@@ -310,46 +405,68 @@ impl WriterLoop {
         }
         // Last thing before commit: the lock of the log, then, in a new statement, its head (law 2).
         let locked = log::lock(conn, self.known_head).await?;
-        if locked.head < self.known_head {
-            self.log_changed = true;
-            return Err(sqlx::Error::Protocol(LogChanged.to_string()));
+        if locked.epoch != self.epoch || locked.head < self.known_head {
+            let changed = if locked.epoch == self.epoch {
+                Changed::Lost(self.known_head)
+            } else {
+                Changed::Epoch { known: self.epoch, found: locked.epoch }
+            };
+            let text = changed.to_string();
+            self.store.identity().suspect(changed);
+            return Err(sqlx::Error::Protocol(text));
         }
         let recorded = log::append(conn, self.epoch, locked.head, drafts).await?;
         Ok(Prepared { outcomes, xid: Some(locked.xid), recorded, queues })
     }
 
-    /// Asks until the database knows what became of a commit that it did not answer.
+    /// Asks until the database knows what became of a commit that it did not answer. A log that was replaced meanwhile
+    /// does not hold it.
     async fn took_place(&mut self, xid: &str, recorded: &[Recorded]) -> bool {
         let Some(first) = recorded.first() else { return false };
+        let epoch = self.epoch;
         let mut pause = Duration::from_millis(20);
         loop {
-            if self.log_changed {
+            self.writing.begins();
+            let connected = self.connect().await;
+            if self.epoch != epoch {
                 return false;
             }
-            if let Ok(mut conn) = self.connect().await
-                && let Ok(Some(settled)) = limited(ANSWER, log::settled(&mut conn, xid, first)).await
-            {
-                self.conn = Some(conn);
-                return settled;
+            match connected {
+                Ok(mut conn) => {
+                    if let Ok(Some(settled)) = limited(ANSWER, log::settled(&mut conn, xid, first)).await {
+                        self.conn = Some(conn);
+                        return settled;
+                    }
+                }
+                Err(error) => self.writing.fails(&in_words(&error)),
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
-    /// A connection of the writer's own. Whatever goes wrong here is not the fault of a batch.
+    /// A connection of the writer's own. A failure here is not the fault of a batch.
     async fn connect(&mut self) -> sqlx::Result<PgConnection> {
         let connected = limited(ANSWER, self.prepared_connection()).await;
-        let (conn, epoch) = connected.map_err(|error| sqlx::Error::Io(std::io::Error::other(error)))?;
+        let conn = connected.map_err(|error| match error {
+            // Kept, so that people read what it is.
+            error if is_read_only(&error) => error,
+            error => sqlx::Error::Io(std::io::Error::other(error)),
+        })?;
+        let epoch = self.store.epoch();
         if epoch != self.epoch {
-            self.log_changed = true;
-            return Err(sqlx::Error::Protocol(LogChanged.to_string()));
+            // Nothing that was known of the log before counts any more.
+            (self.epoch, self.known_head, self.memory) = (epoch, 0, Memory::default());
         }
         Ok(conn)
     }
 
-    async fn prepared_connection(&self) -> sqlx::Result<(PgConnection, Epoch)> {
-        let mut conn = self.store.connect().await?;
+    async fn prepared_connection(&self) -> sqlx::Result<PgConnection> {
+        let mut conn = self.store.connect_unchecked().await?;
+        let inspection = self.store.identity().check(&mut conn, self.store.clock()).await?;
+        if inspection.read_only {
+            return Err(read_only_error());
+        }
         // A writer that hangs must not keep the log's lock: Postgres ends it. What is acknowledged is durable, whatever
         // the database's default is. Its statements go to rows by their keys; plans are made once, when the tables may
         // still be empty, and must not be full scans then.
@@ -366,9 +483,30 @@ impl WriterLoop {
         )
         .fetch_one(&mut conn)
         .await?;
-        let epoch = log::epoch(&mut conn).await?;
-        Ok((conn, epoch))
+        Ok(conn)
     }
+}
+
+/// The program failed on a batch.
+#[derive(Debug, thiserror::Error)]
+#[error("the program failed on a batch")]
+struct Panicked;
+
+fn is_panic(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Configuration(cause) if cause.is::<Panicked>())
+}
+
+/// The database would refuse every write.
+#[derive(Debug, thiserror::Error)]
+#[error("the database is read-only: a standby, or set so by default_transaction_read_only")]
+struct ReadOnly;
+
+fn read_only_error() -> sqlx::Error {
+    sqlx::Error::Configuration(Box::new(ReadOnly))
+}
+
+fn is_read_only(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Configuration(cause) if cause.is::<ReadOnly>())
 }
 
 /// A task with this id or unique key exists.
@@ -385,13 +523,16 @@ fn is_fault_of_batch(error: &sqlx::Error) -> bool {
             let code = error.code().unwrap_or_default();
             // 40: serialisation and deadlock, 53: out of resources, 55: lock not available, 57: shutdown and cancel,
             // 58: system error, 08: connection, 25P03: idle in transaction.
-            !["40", "53", "55", "57", "58", "08", "25"].iter().any(|class| code.starts_with(class))
+            // 3D and 3F: the database or the schema is not there, 42P01 and 42883: nor are tables or functions; a restore.
+            let elsewhere = ["40", "53", "55", "57", "58", "08", "25", "3D", "3F", "42P01", "42883"];
+            !elsewhere.iter().any(|class| code.starts_with(class))
         }
         sqlx::Error::Decode(_)
         | sqlx::Error::ColumnDecode { .. }
         | sqlx::Error::Encode(_)
         | sqlx::Error::RowNotFound
         | sqlx::Error::TypeNotFound { .. } => true,
+        sqlx::Error::Configuration(_) => is_panic(error),
         _ => false,
     }
 }

@@ -2,21 +2,23 @@
 //!
 //! To add a job, add its row.
 
-use std::{collections::HashMap, future::Future, pin::Pin, time::Duration};
+use std::{collections::HashMap, future::Future, panic::AssertUnwindSafe, pin::Pin, time::Duration};
 
 use chrono::{DateTime, TimeDelta};
+use futures_util::FutureExt;
 use tokio::sync::mpsc;
 
 use crate::{
     board,
     clock::{Clock, Time},
-    event::{Event, Kind},
+    event::{Event, EventId, Kind},
     feed::{self, SharedBoard, Subscriptions},
     model::{lease::StalledPolicy, transition},
     store::{
         Command, Store, Writer,
         bulk::{self, BulkStep},
         checkpoints, log, retention, schedules, search, sweep, waits,
+        witness::Witness,
     },
 };
 
@@ -52,8 +54,10 @@ pub struct Upkeep {
     pub swept_at: std::time::SystemTime,
     /// Workers' signs of life told so far.
     pub pulses_until: Time,
-    /// Position of the last checkpoint.
-    pub saved_position: i64,
+    /// The last event of the last checkpoint.
+    pub saved: EventId,
+    /// Where it is noted how far the log is.
+    pub witness: Option<Witness>,
 }
 
 /// A gap between sweeps that tells of a sleep or an outage.
@@ -176,7 +180,8 @@ impl Upkeep {
             let Some((index, at)) = due.iter().copied().enumerate().min_by_key(|(_, at)| *at) else { return };
             tokio::time::sleep_until(at).await;
             let job = jobs[index];
-            let done = tokio::time::timeout(JOB, (job.run)(&mut self)).await;
+            let done = AssertUnwindSafe(tokio::time::timeout(JOB, (job.run)(&mut self))).catch_unwind().await;
+            let done = done.unwrap_or_else(|_| Ok(Err(anyhow::anyhow!("it panicked"))));
             if let Err(error) = done.unwrap_or_else(|_| Err(anyhow::anyhow!("it took longer than {JOB:?}"))) {
                 tracing::warn!(job = job.name, error = format!("{error:#}"), "periodic work failed; it is tried again");
             }
@@ -358,18 +363,22 @@ impl Upkeep {
     }
 
     async fn checkpoint(&mut self) -> anyhow::Result<()> {
-        if feed::read(&self.board).position == self.saved_position {
+        if feed::read(&self.board).id() == self.saved {
             return Ok(());
         }
         // A copy, so that nobody waits for the encoding.
         let board = feed::read(&self.board).clone();
         let checkpoint = checkpoints::Checkpoint { position: board.position, body: serde_json::to_string(&board)? };
-        checkpoints::save(self.store.pool(), &checkpoint, board::VERSION, self.clock.now()).await?;
-        self.saved_position = checkpoint.position;
+        let mut conn = self.store.pool().acquire().await?;
+        checkpoints::save(&mut conn, &checkpoint, board::VERSION, (board.epoch, self.clock.now())).await?;
+        self.saved = board.id();
         Ok(())
     }
 
     async fn partitions(&mut self) -> anyhow::Result<()> {
+        if let Some(witness) = &self.witness {
+            witness.note(self.subscriptions.end())?;
+        }
         let ends = log::ends(self.store.pool()).await?;
         self.subscriptions.set_oldest(ends.oldest);
         let made = log::ensure_partitions(self.store.pool(), ends.head).await?;

@@ -139,7 +139,7 @@ pub(super) async fn overall(State(site): State<Site>) -> Out<Overall> {
 /// Everything the board shows, with the position it stands for: read `/events?after=<event_id>` from there.
 #[utoipa::path(get, path = "/api/v1/snapshot", tag = "watching", responses((status = 200, description = "As asked", body = Object)))]
 pub(super) async fn snapshot(State(site): State<Site>) -> Result<Response, Problem> {
-    let (_, body) = snapshot::json(&site.board, site.subscriptions.epoch());
+    let (_, body) = snapshot::json(&site.board);
     Ok(([(header::CONTENT_TYPE, "application/json")], Body::from(body)).into_response())
 }
 

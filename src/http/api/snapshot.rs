@@ -14,11 +14,7 @@ use uuid::Uuid;
 use crate::{
     board::{Board, parents::Parent, queues::Queue},
     clock::Time,
-    event::{
-        EventId,
-        envelope::{Epoch, rfc3339},
-        frame::Form,
-    },
+    event::{EventId, envelope::rfc3339, frame::Form},
     feed::{self, SharedBoard, pack::Packed},
     model::Name,
 };
@@ -29,19 +25,19 @@ const REUSE: Duration = Duration::from_millis(500);
 /// Largest frame of a snapshot, bytes of JSON.
 const MAX_CHUNK: usize = 48 * 1024;
 
-/// The board as one JSON object, with the position it shows.
+/// The board as one JSON object, with the last event that it shows.
 #[must_use]
-pub fn json(board: &SharedBoard, epoch: Epoch) -> (i64, String) {
+pub fn json(board: &SharedBoard) -> (EventId, String) {
     let board = feed::read(board).clone();
     let mut whole = serde_json::Map::new();
-    whole.insert("event_id".to_owned(), EventId { epoch, position: board.position }.to_string().into());
+    whole.insert("event_id".to_owned(), board.id().to_string().into());
     whole.insert("position".to_owned(), board.position.into());
     whole.insert("ts".to_owned(), board.ts.map(rfc3339).into());
     whole.insert("counts".to_owned(), value(&board.tasks));
     for (part, items) in parts(&board) {
         whole.insert(part.to_owned(), Value::Array(items));
     }
-    (board.position, Value::Object(whole).to_string())
+    (board.id(), Value::Object(whole).to_string())
 }
 
 /// The frames of the last snapshot, shared by all readers that begin at the same position.
@@ -51,8 +47,8 @@ pub struct Snapshots(Mutex<HashMap<Form, Frames>>);
 /// A snapshot as frames. Only the last has an id: whoever is cut off before has seen no snapshot and starts again.
 #[derive(Debug, Clone)]
 pub struct Frames {
-    /// The position it shows.
-    pub position: i64,
+    /// The last event that it shows.
+    pub id: EventId,
     at: Instant,
     /// The bytes.
     pub frames: Arc<[Arc<Packed>]>,
@@ -60,24 +56,25 @@ pub struct Frames {
 
 impl Snapshots {
     /// The snapshot as of now.
-    pub fn frames(&self, board: &SharedBoard, epoch: Epoch, form: Form) -> Frames {
+    pub fn frames(&self, board: &SharedBoard, form: Form) -> Frames {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let position = feed::read(board).position;
-        let usable = |frames: &&Frames| frames.position == position || frames.at.elapsed() < REUSE;
+        let id = feed::read(board).id();
+        let usable =
+            |frames: &&Frames| frames.id == id || (frames.id.epoch == id.epoch && frames.at.elapsed() < REUSE);
         if let Some(frames) = last.get(&form).filter(usable) {
             return frames.clone();
         }
         // A copy, so that the tailer does not wait for the encoding.
         let board = feed::read(board).clone();
         let frames =
-            Frames { position: board.position, at: Instant::now(), frames: encode(&board, epoch, form).into() };
+            Frames { id: board.id(), at: Instant::now(), frames: encode(&board, form).into() };
         last.insert(form, frames.clone());
         frames
     }
 }
 
-fn encode(board: &Board, epoch: Epoch, form: Form) -> Vec<Arc<Packed>> {
-    let id = EventId { epoch, position: board.position };
+fn encode(board: &Board, form: Form) -> Vec<Arc<Packed>> {
+    let id = board.id();
     let mut frames = vec![chunk(form, "counts", &[value(&board.tasks)])];
     for (part, items) in parts(board) {
         let mut rest = items.as_slice();

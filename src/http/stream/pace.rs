@@ -17,8 +17,8 @@ pub(super) enum Next {
     Piece(Piece),
     /// As much as was asked for.
     Done,
-    /// Retention was faster.
-    Gone,
+    /// The log does not have what comes next.
+    Gone(Gone),
 }
 
 /// The pace of a replay.
@@ -77,7 +77,7 @@ impl From<Result<Option<Piece>, Gone>> for Next {
         match polled {
             Ok(Some(piece)) => Self::Piece(piece),
             Ok(None) => Self::Done,
-            Err(Gone) => Self::Gone,
+            Err(gone) => Self::Gone(gone),
         }
     }
 }

@@ -46,17 +46,16 @@ pub(super) struct Polled {
 
 /// Answers at once when there is something to tell, else as soon as there is, at the latest after `wait`.
 pub(super) async fn answer(site: &Site, wish: &Wish, begin: &Begin, wait: Duration) -> Response {
-    let epoch = site.subscriptions.epoch();
-    let mut after = begin.position(site);
+    let mut after = begin.end(site);
     let (word, reason) = match begin.start {
         Start::After(_, word) => (word, None),
         Start::Gap(reason) => ("reset", Some(reason)),
     };
     let usual = wish.snapshot == Snapshot::Auto && matches!(word, "snapshot" | "reset");
     let wants = wish.replay.from.is_none() && (wish.snapshot == Snapshot::Always || usual);
-    let board = wants.then(|| snapshot::json(&site.board, epoch));
-    if let Some((position, _)) = &board {
-        after = *position;
+    let board = wants.then(|| snapshot::json(&site.board));
+    if let Some((id, _)) = &board {
+        after = *id;
     }
     let mut delivery = site.deliveries.open(after, &wish.filter, wish.form, false);
     let until = begin.until;
@@ -68,7 +67,7 @@ pub(super) async fn answer(site: &Site, wish: &Wish, begin: &Begin, wait: Durati
         wait
     };
     let lines = collect(site, &mut delivery, limit, Instant::now() + wait).await;
-    let id = |position| EventId { epoch, position }.to_string();
+    let id = |position| EventId { epoch: after.epoch, position }.to_string();
     let position = delivery.position();
     let done = until.is_some_and(|until| position >= until);
     let mut rest = json!({

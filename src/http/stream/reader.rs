@@ -29,6 +29,7 @@ use crate::{
     event::{EventId, Filter, envelope::rfc3339, frame::Form},
     feed::{
         Delivery, Limit,
+        delivery::Gone,
         ledger::{Ending, Full, Place},
         pack::{self, Packed},
     },
@@ -41,6 +42,10 @@ const LEAVE: Duration = Duration::from_millis(50);
 const LOOK_UP: Duration = Duration::from_secs(1);
 /// A reader that is this far behind is told, and told again after so long.
 const LAGGING: TimeDelta = TimeDelta::seconds(10);
+/// Heartbeats say that writing fails once it has for so long.
+const NOT_WRITING: Duration = Duration::from_secs(2);
+/// Heartbeats say that the log cannot be read once it could not for so long.
+const STALE: Duration = Duration::from_secs(3);
 /// The streams of a server that stops end spread over this time at most.
 const DRAIN: Duration = Duration::from_millis(2_500);
 /// The same for each stream.
@@ -51,6 +56,9 @@ pub(in crate::http) struct Reader {
     site: Site,
     form: Form,
     gzip: bool,
+    /// What is to be sent when the log changes.
+    snapshot: Snapshot,
+    gap_is_error: bool,
     heartbeat: Duration,
     /// What is sent before anything else, ready to be written.
     first: VecDeque<First>,
@@ -87,21 +95,20 @@ impl Reader {
     /// Prepares the first frames: `hello` at once, then `reset` and a snapshot when there are any. With the word that
     /// `hello` says.
     pub(super) fn open(site: &Site, wish: &Wish, begin: &Begin, place: Place) -> (Self, &'static str) {
-        let epoch = site.subscriptions.epoch();
-        let id = |position| EventId { epoch, position }.to_string();
         let oldest = site.subscriptions.oldest();
         let (mut after, word, reset) = match begin.start {
-            Start::After(position, word) => (position, word, None),
-            Start::Gap(reason) => (begin.position(site), "reset", Some(reason)),
+            Start::After(position, word) => (EventId { epoch: begin.epoch, position }, word, None),
+            Start::Gap(reason) => (begin.end(site), "reset", Some(reason)),
         };
         let usual = wish.snapshot == Snapshot::Auto && matches!(word, "snapshot" | "reset");
         let wants = wish.replay.from.is_none() && (wish.snapshot == Snapshot::Always || usual);
         let word = if wants && reset.is_none() { "snapshot" } else { word };
-        let snapshot = wants.then(|| site.snapshots.frames(&site.board, epoch, wish.form));
+        let snapshot = wants.then(|| site.snapshots.frames(&site.board, wish.form));
         if let Some(snapshot) = &snapshot {
-            after = snapshot.position;
+            after = snapshot.id;
         }
-        let head = id(site.subscriptions.head().max(after));
+        let id = |position| EventId { epoch: after.epoch, position }.to_string();
+        let head = id(site.subscriptions.head().max(after.position));
         let mut hello = json!({
             "resume": word,
             "requested": wish.requested,
@@ -114,7 +121,7 @@ impl Reader {
             hello["until"] = id(until).into();
         }
         let mut reader = Self::new(site, wish, after, &wish.filter);
-        let start_id = (!wants).then_some(EventId { epoch, position: after });
+        let start_id = (!wants).then_some(after);
         reader.puts("hello", &hello, start_id, Some(fastrand::u32(1_000..=4_000)));
         if let Some(reason) = reset {
             let reset = json!({ "reason": reason, "requested": wish.requested, "oldest": id(oldest), "head": head });
@@ -131,19 +138,21 @@ impl Reader {
     /// Says why there is no place, and that the client should come back.
     pub(super) fn refused(site: &Site, wish: &Wish, full: Full) -> (Self, &'static str) {
         // Without its filter, so that refused clients make no classes.
-        let mut reader = Self::new(site, wish, site.subscriptions.head(), &Filter::default());
+        let mut reader = Self::new(site, wish, site.subscriptions.end(), &Filter::default());
         reader.puts("bye", &json!({ "reason": full.as_str() }), None, Some(retry_ms(site)));
         reader.leaves();
         (reader, "refused")
     }
 
-    fn new(site: &Site, wish: &Wish, after: i64, filter: &Filter) -> Self {
+    fn new(site: &Site, wish: &Wish, after: EventId, filter: &Filter) -> Self {
         let beat_at = Instant::now() + jittered(wish.heartbeat);
         let age = Duration::from_secs(site.settings.stream_max_age_seconds.into());
         let mut reader = Self {
             site: site.clone(),
             form: wish.form,
             gzip: wish.gzip,
+            snapshot: wish.snapshot,
+            gap_is_error: wish.gap_is_error,
             heartbeat: wish.heartbeat,
             first: VecDeque::new(),
             delivery: site.deliveries.open(after, filter, wish.form, wish.gzip),
@@ -182,7 +191,7 @@ impl Reader {
         let before = self.pace.as_ref().and_then(Pace::before);
         let position = before.unwrap_or_else(|| self.delivery.position());
         let position = self.limit.until.map_or(position, |until| position.min(until));
-        EventId { epoch: self.site.subscriptions.epoch(), position }
+        EventId { epoch: self.delivery.epoch(), position }
     }
 
     /// Sends bytes, and notes it.
@@ -197,8 +206,14 @@ impl Reader {
     fn beats(&self) -> Bytes {
         let (id, head) = (self.id(), self.site.subscriptions.head());
         let behind = (head - id.position).max(0);
-        let data =
+        let mut data =
             json!({ "ts": rfc3339(self.site.clock.now()), "position": id.position, "head": head, "behind": behind });
+        if let Some(since) = stale_since(&self.site) {
+            data["stale_since"] = rfc3339(since).into();
+        }
+        if let Some(failing) = self.site.writer.writing().failing_for(NOT_WRITING) {
+            data["not_writing_since"] = rfc3339(failing.since).into();
+        }
         self.control("heartbeat", &data, Some(id), None)
     }
 
@@ -280,9 +295,13 @@ impl Reader {
                 let close = self.ends(Ending::Finished);
                 return self.sends(0, close);
             }
-            Poll::Ready(Next::Gone) => {
+            Poll::Ready(Next::Gone(Gone::Pruned)) => {
                 let bye = self.ends(Ending::TooOld);
                 return self.sends(0, bye);
+            }
+            Poll::Ready(Next::Gone(Gone::Changed)) => {
+                let frame = self.restarts();
+                return self.sends(0, frame);
             }
             Poll::Pending => {
                 self.caught_up |= self.pace.is_none() && self.delivery.behind() == 0;
@@ -302,6 +321,29 @@ impl Reader {
             }
             None => self.sends(piece.events, piece.bytes),
         }
+    }
+
+    /// The log was replaced or lost its newest events: the first frame of a new beginning. A client that has to be told by
+    /// status, or that reads a range, comes back for that.
+    fn restarts(&mut self) -> Bytes {
+        if self.gap_is_error || self.pace.is_some() || self.limit.until.is_some() {
+            return self.ends(Ending::LogChanged);
+        }
+        let requested = self.id().to_string();
+        let wants = self.snapshot != Snapshot::Never;
+        let snapshot = wants.then(|| self.site.snapshots.frames(&self.site.board, self.form));
+        let end = self.site.subscriptions.end();
+        let after = snapshot.as_ref().map_or(end, |snapshot| snapshot.id);
+        self.delivery = self.site.deliveries.reopen(&self.delivery, after);
+        if let Some(place) = &self.place {
+            place.follows(self.delivery.progress());
+        }
+        let oldest = EventId { epoch: after.epoch, position: self.site.subscriptions.oldest() };
+        let head = EventId { epoch: after.epoch, position: end.position.max(after.position) };
+        let reset = json!({ "reason": "epoch", "requested": requested, "oldest": oldest.to_string(), "head": head.to_string() });
+        let frame = self.control("reset", &reset, snapshot.is_none().then_some(after), None);
+        self.first.extend(snapshot.iter().flat_map(|snapshot| snapshot.frames.iter().cloned().map(First::Shared)));
+        frame
     }
 
     /// Tells a reader that was in step how far it is behind; nothing is dropped, it only gets it late.
@@ -367,6 +409,12 @@ impl Body for Reader {
             }
         }
     }
+}
+
+/// Since when the log could not be read; nothing while it can.
+fn stale_since(site: &Site) -> Option<Time> {
+    let age = site.subscriptions.age();
+    (age > STALE).then(|| site.clock.now() - TimeDelta::from_std(age).unwrap_or_default())
 }
 
 /// 10 % around a duration, so that readers do not beat in step.

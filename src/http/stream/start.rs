@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::wish::{Cursor, Moment, Snapshot, Wish};
 use crate::{
-    event::EventId,
+    event::{EventId, envelope::Epoch},
     http::{problem::Problem, site::Site},
     store::log,
 };
@@ -27,6 +27,8 @@ pub(super) enum Start {
 /// Where a stream begins, and where a replay ends.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Begin {
+    /// The log's epoch that the positions belong to.
+    pub(super) epoch: Epoch,
     pub(super) start: Start,
     /// The position before the range of a replay.
     from: Option<i64>,
@@ -35,6 +37,11 @@ pub(super) struct Begin {
 }
 
 impl Begin {
+    /// As [`Self::position`], with its epoch.
+    pub(super) fn end(&self, site: &Site) -> EventId {
+        EventId { epoch: self.epoch, position: self.position(site) }
+    }
+
     /// The position behind which the stream begins. After a gap a replay has what is left of its range; everything else
     /// begins with a snapshot.
     pub(super) fn position(&self, site: &Site) -> i64 {
@@ -51,6 +58,7 @@ impl Begin {
 /// # Errors
 /// 400 when a replay's range is none; 503 when times have to be looked up and the log does not answer.
 pub(super) async fn begin(site: &Site, wish: &Wish) -> Result<Begin, Problem> {
+    let epoch = site.subscriptions.epoch();
     let until = match wish.replay.until {
         None => None,
         Some(until) => Some(position(site, until, "until").await?.min(site.subscriptions.head())),
@@ -77,7 +85,7 @@ pub(super) async fn begin(site: &Site, wish: &Wish) -> Result<Begin, Problem> {
         (Cursor::Absent, Some(after)) => Start::After(after, "replay"),
         (cursor, _) => of_cursor(site, cursor, wish.snapshot).await,
     };
-    Ok(Begin { start, from, until })
+    Ok(Begin { epoch, start, from, until })
 }
 
 /// The position that a moment names; of a time: that of the last event before it.

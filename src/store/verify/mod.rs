@@ -83,19 +83,19 @@ pub async fn verify(store: &Store) -> anyhow::Result<Report> {
     let mut board = if trimmed { base(&mut tx, ends, &mut report).await? } else { Board::default() };
     let mut position = ends.oldest - 1;
     let mut stands = board.position == position;
-    loop {
-        let page = log::page(&mut *tx, epoch, position).await?;
+    while position < ends.head {
+        let mut page = log::page(&mut *tx, epoch, position).await?;
         if page.is_empty() {
-            break;
+            page = log::gap(epoch, position, ends.head);
         }
         for recorded in page {
-            let expected = position + 1;
-            if recorded.id.position != expected {
-                report.differences.push(format!("the log jumps from {position} to {}", recorded.id.position));
-            }
             position = recorded.id.position;
             report.events += 1;
-            check_body(&recorded, &mut report);
+            if recorded.intact {
+                check_body(&recorded, &mut report);
+            } else {
+                report.differences.push(format!("the event at {} is missing or cannot be read", recorded.id));
+            }
             fold(&recorded.event, &mut tasks, trimmed, &mut report);
             if stands && let Err(error) = board.apply(&recorded.event) {
                 report.differences.push(format!("the board refuses an event: {error}"));
@@ -105,9 +105,6 @@ pub async fn verify(store: &Store) -> anyhow::Result<Report> {
         }
     }
     report.head = position;
-    if position != ends.head {
-        report.differences.push(format!("the log ends at {}, but only {position} could be reached", ends.head));
-    }
     tables::compare_tasks(&mut tx, tasks, trimmed, &mut report).await?;
     tables::compare_sides(&mut tx, &mut report).await?;
     tables::compare_workers(&mut tx, &board, &mut report).await?;

@@ -248,7 +248,7 @@ impl TestApp {
 
     /// The log and the tables agree.
     pub(crate) async fn is_clean(&self) {
-        let store = Store::open(self.database.clone()).await.unwrap();
+        let store = Store::open(self.database.clone(), Clock::default()).await.unwrap();
         let report = verify::verify(&store).await.unwrap();
         store.close().await;
         assert!(report.differences.is_empty(), "{report}");

@@ -9,7 +9,10 @@ use std::{
 };
 
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
-use taskwatch::store::{Store, embedded::Embedded};
+use taskwatch::{
+    clock::Clock,
+    store::{Store, embedded::Embedded},
+};
 
 static CLUSTER: OnceLock<PgConnectOptions> = OnceLock::new();
 static TEMPLATE: tokio::sync::OnceCell<()> = tokio::sync::OnceCell::const_new();
@@ -52,7 +55,7 @@ pub(crate) async fn database() -> PgConnectOptions {
     TEMPLATE
         .get_or_init(|| async {
             execute(&options, "CREATE DATABASE template_taskwatch").await;
-            Store::open(options.clone().database("template_taskwatch")).await.unwrap().close().await;
+            Store::open(options.clone().database("template_taskwatch"), Clock::default()).await.unwrap().close().await;
         })
         .await;
     let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));

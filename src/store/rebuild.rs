@@ -1,0 +1,307 @@
+//! The board as it stands at the end of the log: from the newest checkpoint and the events since, or, where neither covers
+//! what retention removed, from the tables.
+
+use std::{panic::AssertUnwindSafe, sync::Arc};
+
+use sqlx::{Connection, PgConnection, types::Json as Sql};
+use uuid::Uuid;
+
+use super::{
+    checkpoints::{self, Checkpoint},
+    children, log,
+    tasks::{decode, name, unsigned},
+    workers,
+};
+use crate::{
+    board::{
+        self, Board, OutOfOrder,
+        parents::{Parent, Phase},
+        running::RunningTask,
+        tables::{Counted, Decided, Tables},
+    },
+    event::{Event, Kind, envelope::Epoch},
+    model::{Name, Priority, Status, report::Progress},
+};
+
+/// Events that are folded into a board that is made from the tables: the newest, for rates, history and what happened
+/// lately. About ten seconds of work.
+const FOLDED_EVENTS: i64 = 1_000_000;
+
+/// Why the board cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum RebuildError {
+    /// The database does not answer.
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+    /// A checkpoint cannot be written down.
+    #[error(transparent)]
+    Encoding(#[from] serde_json::Error),
+}
+
+/// The board at the end of the log, and the end itself.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn board(conn: &mut PgConnection, epoch: Epoch) -> Result<Board, RebuildError> {
+    let ends = log::ends(&mut *conn).await?;
+    let mut board = checkpoint(conn, ends.head).await?.unwrap_or_default();
+    if board.position + 1 < ends.oldest {
+        tracing::warn!(
+            oldest = ends.oldest,
+            "no checkpoint of the board covers what retention removed; the board is made from the tables"
+        );
+        board = from_tables(conn, epoch).await?;
+        save(conn, &board, epoch).await?;
+    }
+    board.epoch = epoch;
+    let mut saved = board.position;
+    while board.position < ends.head {
+        // A long log was not folded with this version yet: whoever looks at the past needs boards on the way.
+        if board.position / checkpoints::SPACING > saved / checkpoints::SPACING {
+            save(conn, &board, epoch).await?;
+            saved = board.position;
+        }
+        fold_page(conn, &mut board, ends.head).await?;
+    }
+    Ok(board)
+}
+
+/// Folds the next events, up to `to`. Each one counts, also when it cannot be read.
+async fn fold_page(conn: &mut PgConnection, board: &mut Board, to: i64) -> sqlx::Result<()> {
+    let mut page = log::page(&mut *conn, board.epoch, board.position).await?;
+    if page.is_empty() {
+        page = log::gap(board.epoch, board.position, to);
+    }
+    for recorded in page.iter().take_while(|recorded| recorded.id.position <= to) {
+        fold(board, &recorded.event).map_err(|error| sqlx::Error::Protocol(error.to_string()))?;
+    }
+    Ok(())
+}
+
+/// Folds an event in. One that the board fails on must not stop all readers: it is passed over, loudly.
+///
+/// # Errors
+/// When it is not the next one.
+pub fn fold(board: &mut Board, event: &Arc<Event>) -> Result<(), OutOfOrder> {
+    let folded = std::panic::catch_unwind(AssertUnwindSafe(|| board.apply(event)));
+    folded.unwrap_or_else(|_| {
+        tracing::error!(position = event.position, "the board cannot take an event; it is passed over");
+        board.position = event.position.unwrap_or(board.position);
+        Ok(())
+    })
+}
+
+async fn checkpoint(conn: &mut PgConnection, head: i64) -> sqlx::Result<Option<Board>> {
+    let Some(checkpoint) = checkpoints::newest(&mut *conn, board::VERSION, head).await? else { return Ok(None) };
+    match serde_json::from_str(&checkpoint.body) {
+        Ok(board) => Ok(Some(board)),
+        Err(error) => {
+            tracing::warn!(%error, position = checkpoint.position, "a checkpoint cannot be read; the board is made anew");
+            Ok(None)
+        }
+    }
+}
+
+async fn save(conn: &mut PgConnection, board: &Board, epoch: Epoch) -> Result<(), RebuildError> {
+    let checkpoint = Checkpoint { position: board.position, body: serde_json::to_string(board)? };
+    checkpoints::save(conn, &checkpoint, board::VERSION, (epoch, board.ts.unwrap_or_default())).await?;
+    Ok(())
+}
+
+/// The board from the tables and the newest events, as of one moment.
+async fn from_tables(conn: &mut PgConnection, epoch: Epoch) -> sqlx::Result<Board> {
+    // Positions are given inside the transactions that change the rows, so one snapshot has both at the same position.
+    let mut tx = conn.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+    let ends = log::ends(&mut *tx).await?;
+    let from = (ends.oldest - 1).max(ends.head - FOLDED_EVENTS);
+    let mut tables = tables(&mut tx).await?;
+    let pending = |tables: &Tables| -> u64 {
+        tables.tasks.iter().filter(|row| row.status == Status::Pending).map(|row| row.count).sum()
+    };
+    // How many tasks could be claimed before the first event that is folded, so that history counts from there.
+    let now = i64::try_from(pending(&tables)).unwrap_or(i64::MAX);
+    let before = now - net_pending(&mut tx, epoch, from, ends.head).await?;
+    let mut board = Board { epoch, position: from, ..Board::default() };
+    board.tasks.insert(Status::Pending, u64::try_from(before).unwrap_or_default());
+    while board.position < ends.head {
+        fold_page(&mut tx, &mut board, ends.head).await?;
+    }
+    tables.failures = failures(&mut tx).await?;
+    board.take_over(tables);
+    tx.rollback().await?;
+    Ok(board)
+}
+
+/// By how much events change the number of tasks that can be claimed.
+async fn net_pending(conn: &mut PgConnection, epoch: Epoch, mut after: i64, to: i64) -> sqlx::Result<i64> {
+    let mut net = 0;
+    while after < to {
+        for recorded in log::page(&mut *conn, epoch, after).await? {
+            if let Some((from, to)) = board::moved(&recorded.event) {
+                net += i64::from(to == Some(Status::Pending)) - i64::from(from == Some(Status::Pending));
+            }
+        }
+        after += log::PAGE;
+    }
+    Ok(net)
+}
+
+async fn tables(conn: &mut PgConnection) -> sqlx::Result<Tables> {
+    Ok(Tables {
+        tasks: counted(&mut *conn).await?,
+        queues: queues(&mut *conn).await?,
+        workers: workers::all(&mut *conn).await?,
+        running: running(&mut *conn).await?,
+        parents: parents(&mut *conn).await?,
+        phases: phases(&mut *conn).await?,
+        failures: Vec::new(),
+    })
+}
+
+async fn counted(conn: &mut PgConnection) -> sqlx::Result<Vec<Counted>> {
+    let rows = sqlx::query!(
+        r#"SELECT queue, status, priority, count(*) AS "count!", min(enqueued_at) AS oldest FROM taskwatch.tasks
+           GROUP BY queue, status, priority"#
+    )
+    .fetch_all(conn)
+    .await?;
+    let row = rows.into_iter().map(|row| {
+        Ok(Counted {
+            queue: name(&row.queue)?,
+            status: status(&row.status)?,
+            priority: priority(row.priority)?,
+            count: u64::try_from(row.count).unwrap_or_default(),
+            oldest_enqueued_at: row.oldest,
+        })
+    });
+    Ok(readable("tasks of a queue", row))
+}
+
+/// Rows that can be read; the others are named in the log and left out.
+fn readable<T>(what: &str, rows: impl Iterator<Item = sqlx::Result<T>>) -> Vec<T> {
+    rows.filter_map(|row| row.inspect_err(|error| tracing::error!(%error, what, "a row cannot be read")).ok()).collect()
+}
+
+fn status(text: &str) -> sqlx::Result<Status> {
+    text.parse().map_err(|error: crate::model::status::UnknownStatus| decode(&error.to_string()))
+}
+
+fn priority(number: i16) -> sqlx::Result<Priority> {
+    Priority::new(number.into()).ok_or_else(|| decode("a priority is out of range"))
+}
+
+async fn queues(conn: &mut PgConnection) -> sqlx::Result<Vec<(Name, Decided)>> {
+    let rows = sqlx::query!(
+        "SELECT name, paused_at, concurrency_limit, rate_limit, rate_period_seconds FROM taskwatch.queues
+         WHERE paused_at IS NOT NULL OR concurrency_limit IS NOT NULL OR rate_limit IS NOT NULL"
+    )
+    .fetch_all(conn)
+    .await?;
+    let rows = rows.into_iter().map(|row| {
+        let decided = Decided {
+            paused_at: row.paused_at,
+            concurrency_limit: row.concurrency_limit.map(unsigned).transpose()?,
+            rate_limit: row.rate_limit.map(unsigned).transpose()?,
+            rate_period_seconds: row.rate_limit.map(|_| unsigned(row.rate_period_seconds)).transpose()?,
+        };
+        Ok((name(&row.name)?, decided))
+    });
+    Ok(readable("a queue", rows))
+}
+
+async fn running(conn: &mut PgConnection) -> sqlx::Result<Vec<(Uuid, RunningTask)>> {
+    let rows = sqlx::query!(
+        r#"SELECT t.id, t.project_id, t.task_type, t.queue, t.title, t.parent_task_id, t.phase, t.worker_id, t.attempt,
+               t.started_at, t.created_at, l.progress AS "progress?: Sql<Progress>", coalesce(l.stalled, false) AS "stalled!"
+           FROM taskwatch.tasks t LEFT JOIN taskwatch.leases l ON l.task_id = t.id WHERE t.status = 'running'"#
+    )
+    .fetch_all(conn)
+    .await?;
+    let rows = rows.into_iter().map(|row| {
+        let progress = row.progress.map(|progress| progress.0);
+        let task = RunningTask {
+            project_id: name(&row.project_id)?,
+            task_type: name(&row.task_type)?,
+            queue: name(&row.queue)?,
+            title: row.title,
+            parent_task_id: row.parent_task_id,
+            phase: row.phase.as_deref().map(name).transpose()?,
+            worker_id: row.worker_id,
+            attempt: unsigned(row.attempt)?,
+            started_at: row.started_at.unwrap_or(row.created_at),
+            percent: progress.as_ref().and_then(|progress| progress.percent),
+            message: progress.as_ref().and_then(|progress| progress.message.clone()),
+            counts: progress.and_then(|progress| progress.counts),
+            stalled: row.stalled.then(|| "the attempt was lost".to_owned()),
+        };
+        Ok((row.id, task))
+    });
+    Ok(readable("a running task", rows))
+}
+
+/// Parents that the board holds: those that have children, or began with declared phases, and have not ended.
+async fn parents(conn: &mut PgConnection) -> sqlx::Result<Vec<(Uuid, Parent)>> {
+    let rows = sqlx::query!(
+        "SELECT id, project_id, task_type, queue, parent_task_id, title, status, created_at, phases FROM taskwatch.tasks
+         WHERE status NOT IN ('completed', 'failed', 'cancelled')
+             AND (is_parent OR (cardinality(phases) > 0 AND attempt > 0))"
+    )
+    .fetch_all(conn)
+    .await?;
+    let rows = rows.into_iter().map(|row| {
+        let declared = row.phases.iter().map(|text| Ok(Phase::counted(name(text)?, Default::default(), None, None)));
+        let parent = Parent {
+            project_id: name(&row.project_id)?,
+            task_type: name(&row.task_type)?,
+            queue: name(&row.queue)?,
+            parent_task_id: row.parent_task_id,
+            title: row.title,
+            status: status(&row.status)?,
+            created_at: row.created_at,
+            finished_at: None,
+            phases: declared.collect::<sqlx::Result<_>>()?,
+            finishes: std::collections::VecDeque::new(),
+        };
+        Ok((row.id, parent))
+    });
+    Ok(readable("a parent", rows))
+}
+
+async fn phases(conn: &mut PgConnection) -> sqlx::Result<Vec<(Uuid, Phase)>> {
+    let rows = sqlx::query!(
+        "SELECT p.parent_task_id, p.name, p.pending, p.running, p.completed, p.failed, p.cancelled, p.started_at,
+             p.completed_at
+         FROM taskwatch.phases p JOIN taskwatch.tasks t ON t.id = p.parent_task_id
+         WHERE t.status NOT IN ('completed', 'failed', 'cancelled') ORDER BY p.started_at, p.name"
+    )
+    .fetch_all(conn)
+    .await?;
+    let rows = rows.into_iter().map(|row| {
+        let counts = children::counts([row.pending, row.running, row.completed, row.failed, row.cancelled]);
+        Ok((row.parent_task_id, Phase::counted(name(&row.name)?, counts, row.started_at, row.completed_at)))
+    });
+    Ok(readable("a phase", rows))
+}
+
+/// Failed tasks by fingerprint, with the newest of each as the event that told of it.
+async fn failures(conn: &mut PgConnection) -> sqlx::Result<Vec<(Name, u64, Event)>> {
+    let rows = sqlx::query!(
+        r#"SELECT DISTINCT ON (fingerprint) fingerprint AS "fingerprint!", id, task_type, queue, worker_id, error,
+               coalesce(finished_at, created_at) AS "at!", count(*) OVER (PARTITION BY fingerprint) AS "count!"
+           FROM taskwatch.tasks WHERE status = 'failed' AND fingerprint IS NOT NULL
+           ORDER BY fingerprint, finished_at DESC"#
+    )
+    .fetch_all(conn)
+    .await?;
+    let rows = rows.into_iter().map(|row| {
+        let mut event = Event::new(Kind::TaskFailed, row.at);
+        event.task_id = Some(row.id);
+        event.task_type = Some(name(&row.task_type)?);
+        event.queue = Some(name(&row.queue)?);
+        event.worker_id = row.worker_id;
+        event.error = row.error;
+        event.status = Some(Status::Failed);
+        Ok((name(&row.fingerprint)?, u64::try_from(row.count).unwrap_or_default(), event))
+    });
+    Ok(readable("a kind of failure", rows))
+}
