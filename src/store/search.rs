@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{
     Store,
-    tasks::{TaskRow, select_tasks},
+    tasks::{self, TaskRow, select_tasks},
 };
 use crate::{
     clock::Time,
@@ -67,6 +67,13 @@ pub struct TaskQuery {
 macro_rules! select_places {
     ($tail:literal $(, $arg:expr)* $(,)?) => {
         sqlx::query!("SELECT t.created_at, t.id FROM taskwatch.tasks t " + $tail $(, $arg)*)
+    };
+}
+
+/// The ids of tasks, with a tail.
+macro_rules! select_ids {
+    ($tail:literal $(, $arg:expr)* $(,)?) => {
+        sqlx::query_scalar!("SELECT t.id FROM taskwatch.tasks t " + $tail $(, $arg)*)
     };
 }
 
@@ -200,14 +207,41 @@ impl<'a> Narrowed<'a> {
     }
 }
 
-/// A page of tasks, newest first, without their payloads.
+/// A page of tasks, newest first, without their payloads. Rows that cannot be read are left out.
 ///
 /// # Errors
 /// When the database does not answer, or not within the time for pages.
 pub async fn tasks(pool: &PgPool, query: &TaskQuery) -> sqlx::Result<Vec<Task>> {
     let found = Narrowed::new(query);
-    let rows = narrowed!(select_tasks, ["NULL::json",], query, found).fetch_all(pool).await?;
-    rows.into_iter().map(Task::try_from).collect()
+    let page = async {
+        let rows = narrowed!(select_tasks, ["NULL::json",], query, found).fetch_all(pool).await?;
+        rows.into_iter().map(Task::try_from).collect()
+    };
+    match tasks::readable(page).await {
+        Err(error) if tasks::is_unreadable(&error) => {}
+        page => return page,
+    }
+    one_by_one(pool, narrowed!(select_ids, [], query, found).fetch_all(pool).await?).await
+}
+
+/// Tasks of which some cannot be read: those are named in the log and left out.
+async fn one_by_one(pool: &PgPool, ids: Vec<Uuid>) -> sqlx::Result<Vec<Task>> {
+    let mut found = Vec::with_capacity(ids.len());
+    for id in ids {
+        let row = async {
+            let row: Option<TaskRow> =
+                select_tasks!("NULL::json", "WHERE t.id = $1", id).fetch_optional(pool).await?;
+            row.map(Task::try_from).transpose()
+        };
+        match tasks::readable(row).await {
+            Ok(task) => found.extend(task),
+            Err(error) if tasks::is_unreadable(&error) => {
+                tracing::error!(task = %id, %error, "the row of a task cannot be read; it is left out of lists");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
 }
 
 /// The ids of the tasks of a page, each with the time it was created; as [`tasks`], but without their records.
@@ -225,8 +259,11 @@ pub async fn places(pool: &PgPool, query: &TaskQuery) -> sqlx::Result<Vec<(Time,
 /// # Errors
 /// When the database does not answer.
 pub async fn task(pool: &PgPool, id: Uuid) -> sqlx::Result<Option<Task>> {
-    let row: Option<TaskRow> = select_tasks!("t.payload", "WHERE t.id = $1", id).fetch_optional(pool).await?;
-    row.map(Task::try_from).transpose()
+    tasks::readable(async {
+        let row: Option<TaskRow> = select_tasks!("t.payload", "WHERE t.id = $1", id).fetch_optional(pool).await?;
+        row.map(Task::try_from).transpose()
+    })
+    .await
 }
 
 /// What a blocked task still waits for.
@@ -254,8 +291,14 @@ pub fn cursor(task: &Task) -> String {
 /// # Errors
 /// When the database does not answer.
 pub async fn some(pool: &PgPool, ids: &[Uuid]) -> sqlx::Result<Vec<Task>> {
-    let rows = select_tasks!("NULL::json", "WHERE t.id = ANY($1)", ids).fetch_all(pool).await?;
-    rows.into_iter().map(Task::try_from).collect()
+    let all = async {
+        let rows = select_tasks!("NULL::json", "WHERE t.id = ANY($1)", ids).fetch_all(pool).await?;
+        rows.into_iter().map(Task::try_from).collect()
+    };
+    match tasks::readable(all).await {
+        Err(error) if tasks::is_unreadable(&error) => one_by_one(pool, ids.to_vec()).await,
+        all => all,
+    }
 }
 
 /// Blocked tasks that wait for one, up to `limit`.

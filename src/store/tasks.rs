@@ -1,7 +1,11 @@
 //! Rows of tasks with their leases, read; see [`super::save`] for the way in.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    panic::AssertUnwindSafe,
+};
 
+use futures_util::FutureExt;
 use sqlx::{PgConnection, types::Json as Sql};
 use uuid::Uuid;
 
@@ -149,6 +153,17 @@ impl TryFrom<TaskRow> for Task {
             lease: row.stalled.map(|stalled| Lease { expires_at: row.expires_at, progress, stalled }),
         })
     }
+}
+
+/// Runs a read in which a row may be so damaged that the driver panics (sqlx does on timestamps out of its range,
+/// transact-rs/sqlx#2234); that is a decoding error then.
+pub(super) async fn readable<T>(read: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
+    AssertUnwindSafe(read).catch_unwind().await.unwrap_or_else(|_| Err(decode("a value is out of range")))
+}
+
+/// A row is damaged, as opposed to a database that does not answer.
+pub(super) const fn is_unreadable(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. })
 }
 
 pub(super) fn decode(what: &str) -> sqlx::Error {

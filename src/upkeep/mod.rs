@@ -15,7 +15,7 @@ use crate::{
     feed::{self, SharedBoard, Subscriptions},
     model::{lease::StalledPolicy, transition},
     store::{
-        Command, Store, Writer,
+        Command, Store, WriteError, Writer,
         bulk::{self, BulkStep},
         checkpoints, log, retention, schedules, search, sweep, waits,
         witness::Witness,
@@ -191,7 +191,7 @@ impl Upkeep {
 
     async fn due(&mut self) -> anyhow::Result<()> {
         let due = sweep::due(self.store.pool(), self.clock.now()).await?;
-        self.change(due.into_iter().map(|id| (id, transition::Command::Due)).collect()).await
+        self.change(due.into_iter().map(|id| (id, transition::Command::Due)).collect(), None).await
     }
 
     async fn rechecks(&mut self) -> anyhow::Result<()> {
@@ -244,7 +244,7 @@ impl Upkeep {
                 break;
             }
             let changes = old.into_iter().map(|id| (id, transition::Command::Expire(before))).collect();
-            self.writer.write(Command::Tasks { changes, actor: Some("retention".to_owned()) }).await?;
+            self.change(changes, Some("retention")).await?;
         }
         Ok(())
     }
@@ -278,7 +278,7 @@ impl Upkeep {
         let stalled = sweep::stalled(self.store.pool(), self.clock.now()).await?;
         let policy = self.stalled_policy;
         let stall = |(id, reason)| (id, transition::Command::Stall { reason, policy });
-        self.change(stalled.into_iter().map(stall).collect()).await
+        self.change(stalled.into_iter().map(stall).collect(), None).await
     }
 
     async fn liveness(&mut self) -> anyhow::Result<()> {
@@ -306,12 +306,27 @@ impl Upkeep {
         self.clock.now() < self.reachable_since + self.worker_ttl
     }
 
-    async fn change(&self, changes: Vec<(uuid::Uuid, transition::Command)>) -> anyhow::Result<()> {
+    /// Changes tasks. One whose row cannot be read or written must not keep the others waiting.
+    async fn change(
+        &self,
+        changes: Vec<(uuid::Uuid, transition::Command)>,
+        actor: Option<&str>,
+    ) -> anyhow::Result<()> {
         if changes.is_empty() {
             return Ok(());
         }
+        let command = |changes| Command::Tasks { changes, actor: actor.map(str::to_owned) };
         // Another server may have been faster: then the state machine refuses, which is as it should be.
-        self.writer.write(Command::Tasks { changes, actor: None }).await?;
+        match self.writer.write(command(changes.clone())).await {
+            Err(WriteError::Database(_) | WriteError::Internal) => {}
+            Err(error) => return Err(error.into()),
+            Ok(_) => return Ok(()),
+        }
+        for (id, change) in changes {
+            if let Err(error) = self.writer.write(command(vec![(id, change)])).await {
+                tracing::error!(task = %id, %error, "a task cannot be changed; taskwatch verify may say why");
+            }
+        }
         Ok(())
     }
 

@@ -304,7 +304,9 @@ async fn a_checkpoint_and_the_rest_of_the_log_give_the_same_board() {
         }
     };
     let now = app.clock.now();
-    taskwatch::store::checkpoints::save(app.site.store.pool(), &checkpoint, taskwatch::board::VERSION, now)
+    let mut conn = app.site.store.pool().acquire().await.unwrap();
+    let epoch = app.site.store.epoch();
+    taskwatch::store::checkpoints::save(&mut conn, &checkpoint, taskwatch::board::VERSION, (epoch, now))
         .await
         .unwrap();
     worker.claims("default").await.fails("no").await;

@@ -41,12 +41,18 @@ pub(super) async fn compare_tasks(
         if let Some(log) = folded.get_mut(&row.id).filter(|_| trimmed) {
             log.is_parent |= row.is_parent;
         }
+        let (Ok(status), Ok(priority)) = (row.status.parse(), u8::try_from(row.priority)) else {
+            let (status, priority) = (row.status, row.priority);
+            report.differences.push(format!("task {}: its row cannot be read: {status}, priority {priority}", row.id));
+            folded.remove(&row.id);
+            continue;
+        };
         let table = Folded {
-            status: row.status.parse()?,
+            status,
             attempt: u32::try_from(row.attempt)?,
             retry_count: u32::try_from(row.retry_count)?,
             queue: row.queue,
-            priority: u8::try_from(row.priority)?,
+            priority,
             worker_id: row.worker_id,
             is_parent: row.is_parent,
             parent_task_id: row.parent_task_id,
@@ -128,7 +134,8 @@ pub(super) async fn compare_board(conn: &mut PgConnection, board: &Board, report
     let mut by_status: BTreeMap<Status, u64> = BTreeMap::new();
     let mut depth: BTreeMap<(String, usize), u64> = BTreeMap::new();
     for row in rows {
-        let (status, count): (Status, u64) = (row.status.parse()?, u64::try_from(row.count)?);
+        // A row that cannot be read was named with its task.
+        let (Ok(status), Ok(count)) = (row.status.parse::<Status>(), u64::try_from(row.count)) else { continue };
         *by_status.entry(status).or_default() += count;
         if status == Status::Pending {
             *depth.entry((row.queue, usize::try_from(row.priority)?)).or_default() += count;

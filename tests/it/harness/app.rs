@@ -138,16 +138,6 @@ impl TestApp {
         Self::on(database, settings(), Callbacks::default(), Clock::default()).await
     }
 
-    /// Waits until it ends by itself.
-    pub(crate) async fn ended(mut self) -> anyhow::Result<()> {
-        let run = self.run.take().unwrap();
-        while !run.is_finished() && !self.site.stopping.is_cancelled() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        drop(self);
-        run.await.unwrap()
-    }
-
     /// Ends it at once, in the middle of whatever it does.
     pub(crate) async fn killed(mut self) {
         if let Some(run) = self.run.take() {
