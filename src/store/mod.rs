@@ -1,5 +1,6 @@
 //! Postgres: all SQL is here. Only [`writer`] changes tasks or appends events (law 1).
 
+mod address;
 mod batch;
 pub mod bulk;
 pub mod checkpoints;
@@ -7,12 +8,14 @@ mod children;
 pub mod command;
 pub mod connect;
 pub mod embedded;
+pub mod failure;
 pub mod log;
 pub mod queues;
 pub mod ready;
 pub mod retention;
 mod save;
 pub mod schedules;
+mod schema;
 pub mod search;
 pub mod sweep;
 mod tasks;
