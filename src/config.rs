@@ -84,9 +84,20 @@ impl DatabaseSettings {
 /// A running taskwatch.
 #[derive(Debug, Clone, Args)]
 pub struct ServerSettings {
-    /// The taskwatch to ask.
-    #[arg(long, env = "TASKWATCH_URL", default_value = "http://127.0.0.1:8080")]
-    pub url: String,
+    /// The taskwatch to ask; without it the one that listens where TASKWATCH_LISTEN says, or at 127.0.0.1:8080.
+    #[arg(long, env = "TASKWATCH_URL")]
+    pub url: Option<String>,
+    /// Where a server with the same environment listens.
+    #[arg(long, env = "TASKWATCH_LISTEN", default_value = "127.0.0.1:8080", hide = true)]
+    pub listen: String,
+}
+
+impl ServerSettings {
+    /// The server's address, without a slash at its end.
+    #[must_use]
+    pub fn address(&self) -> String {
+        self.url.as_ref().map_or_else(|| format!("http://{}", self.listen), |url| url.trim_end_matches('/').to_owned())
+    }
 }
 
 /// Settings of `health`.
