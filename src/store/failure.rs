@@ -44,7 +44,13 @@ fn advice(error: &sqlx::Error) -> Option<String> {
             "the pooler refuses it: set ignore_startup_parameters = {name} in pgbouncer.ini, or leave options out of DATABASE_URL and PGOPTIONS"
         ));
     }
-    if text.contains("certificate") || text.contains("CaUsedAsEndEntity") || text.contains("UnknownIssuer") {
+    if text.contains("NotValidForName") || text.contains("not valid for name") {
+        return Some(
+            "the certificate is for another name: connect by that name, or use sslmode=verify-ca in DATABASE_URL"
+                .to_owned(),
+        );
+    }
+    if ["CaUsedAsEndEntity", "UnknownIssuer", "BadSignature"].iter().any(|cause| text.contains(cause)) {
         return Some(
             "a certificate that signs itself is not taken as a server's: make a CA and a certificate signed by it, give the server the latter and name the CA's file with sslrootcert= in DATABASE_URL"
                 .to_owned(),
@@ -83,6 +89,9 @@ mod tests {
         let pooler = advice(&io("unsupported startup parameter: options")).unwrap();
         assert!(pooler.contains("ignore_startup_parameters = options"), "{pooler}");
         assert!(advice(&io("invalid peer certificate: CaUsedAsEndEntity")).unwrap().contains("make a CA"));
+        let name = "invalid peer certificate: certificate not valid for name \"db\"";
+        assert!(advice(&io(name)).unwrap().contains("another name"));
+        assert!(advice(&io("invalid peer certificate: certificate expired")).is_none());
         assert!(advice(&io("connection reset")).is_none());
     }
 }

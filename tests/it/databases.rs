@@ -8,10 +8,10 @@ use std::{
 
 use rustix::process::Signal;
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
-use taskwatch::store::Store;
+use taskwatch::store::{Store, embedded::Embedded};
 
 use crate::harness::{
-    cluster::{self, execute, number, texts, tries},
+    cluster::{self, execute, number, texts},
     eventually,
     program::{Folder, Program, Running, command, output},
 };
@@ -244,5 +244,76 @@ async fn pgbouncer_that_pools_transactions_is_refused_at_once() {
         assert!(error.contains("pool_mode = session"), "{mode}: {error}");
     }
     assert!(!has_schema(&database).await);
-    tries(&database, "SELECT 1").await;
+}
+
+#[test]
+fn a_certificate_that_signs_itself_gets_advice_and_one_of_a_ca_works() {
+    let folder = Folder::new();
+    let tls = Folder::new();
+    let openssl = |arguments: &[&str]| {
+        let done = Command::new("openssl").args(arguments).current_dir(&tls.0).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    };
+    let name = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"];
+    let key = ["-newkey", "rsa:2048", "-nodes"];
+    openssl(&[&["req", "-x509", "-days", "2", "-keyout", "self.key", "-out", "self.pem"][..], &key, &name].concat());
+    openssl(
+        &[&["req", "-x509", "-days", "2", "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=ca"][..], &key].concat(),
+    );
+    openssl(&[&["req", "-keyout", "leaf.key", "-out", "leaf.csr", "-subj", "/CN=localhost"][..], &key].concat());
+    fs::write(tls.0.join("leaf.ext"), "subjectAltName=DNS:localhost\n").unwrap();
+    openssl(&[
+        "x509",
+        "-req",
+        "-in",
+        "leaf.csr",
+        "-CA",
+        "ca.pem",
+        "-CAkey",
+        "ca.key",
+        "-CAcreateserial",
+        "-days",
+        "2",
+        "-out",
+        "leaf.pem",
+        "-extfile",
+        "leaf.ext",
+    ]);
+    Embedded::start(&folder.0, &[]).unwrap().stop();
+    for (own, authority, works) in [("self", "self", false), ("leaf", "self", false), ("leaf", "ca", true)] {
+        let place = |name: &str| tls.0.join(name).to_str().unwrap().to_owned();
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        // The cluster's account must be able to read its key, and no one else.
+        let key = place(&format!("{own}.key"));
+        fs::set_permissions(&tls.0, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let owner = fs::metadata(folder.0.join("pg")).unwrap();
+        std::os::unix::fs::chown(&key, Some(owner.uid()), Some(owner.gid())).unwrap();
+        let settings = [
+            "listen_addresses=127.0.0.1".to_owned(),
+            "ssl=on".to_owned(),
+            format!("ssl_cert_file={}", place(&format!("{own}.pem"))),
+            format!("ssl_key_file={key}"),
+            format!("port={port}"),
+        ];
+        let settings: Vec<_> = settings.iter().map(String::as_str).collect();
+        let server = Embedded::start(&folder.0, &settings).unwrap();
+        let address = format!(
+            "postgres://taskwatch@localhost:{port}/postgres?sslmode=verify-full&sslrootcert={}",
+            place(&format!("{authority}.pem"))
+        );
+        if works {
+            let program = Program::up(&mut command(&["--database-url", &address, "--listen", "127.0.0.1:0"]));
+            assert_eq!(program.terminate().code(), Some(0));
+            let (code, _, error) = output(&["--database-url", &address.replace("localhost", "127.0.0.1")]);
+            assert_eq!(code, 2, "{error}");
+            assert!(error.contains("another name") && !error.contains("make a CA"), "{error}");
+        } else {
+            let (code, _, error) = output(&["--database-url", &address, "--listen", "127.0.0.1:0"]);
+            assert_eq!(code, 2, "{error}");
+            assert!(error.contains("make a CA and a certificate signed by it"), "{own}, {authority}: {error}");
+        }
+        server.stop();
+    }
 }
