@@ -266,7 +266,7 @@ fn check(settings: &DatabaseSettings) -> anyhow::Result<u8> {
     Ok(if report.differences.is_empty() { STOPPED } else { FAILED })
 }
 
-/// The database as it is. A server that runs on it goes on; it is checked at one moment.
+/// The database as it is. A server that runs on it keeps running; it is checked at one moment.
 fn existing(settings: &DatabaseSettings) -> anyhow::Result<(PgConnectOptions, Option<Embedded>)> {
     if settings.url().is_none() {
         let folder = settings.folder().map_err(anyhow::Error::msg)?;

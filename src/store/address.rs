@@ -57,8 +57,8 @@ pub(super) fn options(text: &str) -> anyhow::Result<PgConnectOptions> {
     let pairs: Vec<(String, String)> = url.query_pairs().into_owned().collect();
     let (known, unknown): (Vec<_>, Vec<_>) = pairs.into_iter().partition(|(name, _)| is_known(name));
     for (name, _) in &unknown {
-        let word = name.chars().all(|c| c.is_ascii_lowercase() || c == '_') && name.len() <= 32;
-        tracing::warn!("DATABASE_URL: {} is not understood and ignored", if word { name } else { "a parameter" });
+        let plain = name.chars().all(|c| c.is_ascii_lowercase() || c == '_') && name.len() <= 32;
+        tracing::warn!("DATABASE_URL: {} is not understood and ignored", if plain { name } else { "a parameter" });
     }
     url.set_query(None);
     if !known.is_empty() {

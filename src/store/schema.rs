@@ -134,7 +134,7 @@ async fn adopt(conn: &mut PgConnection) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Takes the lock of the schema, but not for ever: its holder may be stuck.
+/// Takes the lock of the schema within a bound: its holder may be stuck.
 async fn lock(conn: &mut PgConnection) -> anyhow::Result<()> {
     let started = Instant::now();
     let mut logged = false;

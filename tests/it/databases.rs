@@ -223,7 +223,7 @@ async fn pgbouncer_with_its_defaults_works() {
     }
     let (code, out, error) = output(&["verify", "--database-url", &address]);
     assert_eq!(code, 0, "{out}{error}");
-    // Other defaults than ours, set where the pooler's users are told to.
+    // What the pooler refuses is named, with the line to set.
     let start = command(&["--database-url", &address]).env("PGOPTIONS", "-c geqo=off").output().unwrap();
     let said = String::from_utf8_lossy(&start.stderr).into_owned();
     assert_eq!(start.status.code(), Some(2), "{said}");

@@ -46,7 +46,7 @@ fn other_users_cannot_enter_the_data_folder_nor_read_what_older_versions_left() 
         assert_eq!(mode(&path) & 0o077, 0, "{}: {:o}", path.display(), mode(&path));
     }
     if rustix::process::geteuid().is_root() {
-        // Nobody holds the lock against us, nor reads the log.
+        // Another user can neither hold the lock nor read the log.
         use std::os::unix::process::CommandExt;
         for name in ["lock", "pg.log", "."] {
             let mut other = std::process::Command::new("ls");

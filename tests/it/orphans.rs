@@ -129,8 +129,9 @@ async fn other_processes_are_left_alone() {
         kill_process(Pid::from_raw(postmaster(&folder)).unwrap(), Signal::KILL).unwrap();
         assert_eq!(program.ends().code(), Some(1));
     }
-    // A damaged file.
-    for text in ["", "nonsense\n"] {
+    // A damaged file, and one that someone wrote anew.
+    for text in ["", "nonsense\n", &format!("{}\n", std::process::id())] {
+        fs::remove_file(file(&folder)).unwrap();
         fs::write(file(&folder), text).unwrap();
         let program = Program::start(&folder.0, &[]);
         kill_process(Pid::from_raw(postmaster(&folder)).unwrap(), Signal::KILL).unwrap();

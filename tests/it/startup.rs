@@ -31,7 +31,7 @@ async fn a_start_that_waits_for_its_database_says_so_and_can_be_stopped() {
         start.signal(signal);
         assert_eq!(start.ends().0.code(), Some(0));
     }
-    // And it does not wait for ever.
+    // And it does not wait without a bound.
     let (code, said) = Running::start(&mut command(&["--database-url", &url, "--listen", "127.0.0.1:0"])).ends();
     assert_eq!(code.code(), Some(2));
     assert!(said.contains("does not answer") && said.matches("check DATABASE_URL").count() == 1, "{said}");
@@ -147,7 +147,7 @@ async fn it_starts_at_a_name_in_any_folder_whatever_the_environment_says() {
         assert_eq!(code, 0, "{}: {out}{error}", data.display());
         let (code, out, _) = output(&["status", "--url", &program.url]);
         assert_eq!((code, out.as_str()), (0, "ok\n"));
-        // Without an address it asks where the server was told to listen.
+        // Without an address it asks where the environment makes a server listen.
         let listen = program.url.trim_start_matches("http://");
         assert!(command(&["health"]).env("TASKWATCH_LISTEN", listen).output().unwrap().status.success());
         let checked =

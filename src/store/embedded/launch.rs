@@ -48,7 +48,7 @@ pub(super) struct Server<'a> {
 }
 
 /// One of the programs, without our environment, as the account, in a process group for itself (Ctrl-C must reach us
-/// first, we stop it in order), and told to end when we are killed.
+/// first, we stop it in order), and ended by the kernel when we are killed.
 fn program(binaries: &Binaries, name: &str, account: Option<&Account>) -> Command {
     let mut command = Command::new(binaries.dir.join(name));
     command

@@ -23,6 +23,8 @@ use super::{Interrupted, PATIENCE};
 const GRACE: Duration = Duration::from_secs(2);
 /// How far the start of a process may be from what its file says, seconds: both are rounded.
 const SAME_START: u64 = 10;
+/// The line of `postmaster.pid` that names the shared memory.
+const SHARED_MEMORY_LINE: usize = 7;
 /// Ticks of `/proc/PID/stat`, a second.
 const TICKS: u64 = 100;
 
@@ -111,6 +113,8 @@ pub(super) fn settle(cluster: &Path, stop: &CancellationToken) -> anyhow::Result
 fn release(path: &Path, text: Option<&str>, file: Option<&Left>, holder: &Holder) -> anyhow::Result<()> {
     let done = match (text, file, holder) {
         (Some(_), None, _) => fs::remove_file(path),
+        // It does not name the old shared memory either.
+        (Some(text), ..) if text.lines().count() < SHARED_MEMORY_LINE => fs::remove_file(path),
         (Some(text), Some(left), Holder::Other) => {
             tracing::info!(
                 "{} names process {}, which is not this database's server; the file was left by one that was killed",
