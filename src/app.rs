@@ -169,7 +169,13 @@ impl App {
         tasks.spawn(until(stopping.clone(), "housekeeping", upkeep.run(Lane::Slow)));
         let demo = demo.map(|demo| {
             let over = CancellationToken::new();
-            (over.clone(), tokio::spawn(demo.run(over)))
+            let stop = over.clone();
+            let demo = async move {
+                if let Err(error) = demo.run(over.clone()).await {
+                    tracing::error!(error = format!("{error:#}"), "the demo cannot start");
+                }
+            };
+            (stop, tokio::spawn(demo))
         });
         let serving = http::server::serve(listener, http::router(site.clone()), stopping.clone());
         // Streams go on getting events while the server drains.
@@ -256,9 +262,9 @@ fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> anyhow::Error {
     match error.kind() {
         std::io::ErrorKind::AddrInUse => {
             anyhow::anyhow!(
-                "port {} is taken; stop the other program or choose another with --listen {}:0",
+                "port {} is taken; stop the other program or choose another with --listen {}",
                 address.port(),
-                address.ip()
+                SocketAddr::new(address.ip(), 0)
             )
         }
         std::io::ErrorKind::PermissionDenied => {

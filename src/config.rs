@@ -1,7 +1,7 @@
 //! Settings: each is a flag and an environment variable `TASKWATCH_…`. The README's table is checked against this.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, ToSocketAddrs},
     path::PathBuf,
 };
 
@@ -37,6 +37,10 @@ pub enum Command {
     NewEpoch(DatabaseSettings),
     /// Print the OpenAPI document.
     Openapi,
+    /// Ask a running taskwatch whether it answers; exit code 1 when not. For containers.
+    Health(HealthSettings),
+    /// Say how a running taskwatch's work is; exit code 1 when it is not ok.
+    Status(ServerSettings),
 }
 
 /// Where the data is.
@@ -51,29 +55,82 @@ pub struct DatabaseSettings {
 }
 
 impl DatabaseSettings {
-    /// The URL given by flag, by `TASKWATCH_DATABASE_URL`, or by plain `DATABASE_URL`.
+    /// The URL given by flag, by `TASKWATCH_DATABASE_URL`, or by plain `DATABASE_URL`. Bytes that are no UTF-8 are
+    /// replaced, which makes it a URL that is refused.
     #[must_use]
     pub fn url(&self) -> Option<String> {
-        let plain = || std::env::var("DATABASE_URL").ok();
-        self.database_url.clone().or_else(plain).filter(|url| !url.is_empty())
+        let plain = || std::env::var_os("DATABASE_URL").map(|url| url.to_string_lossy().into_owned());
+        self.database_url.clone().or_else(plain).filter(|url| !url.trim().is_empty())
     }
 
     /// The data folder: as given, for root `/var/lib/taskwatch`, else `$XDG_DATA_HOME/taskwatch` or
     /// `~/.local/share/taskwatch`.
-    #[must_use]
-    pub fn folder(&self) -> PathBuf {
-        if let Some(folder) = &self.data_dir {
-            return folder.clone();
+    ///
+    /// # Errors
+    /// When none is given and there is no home folder to put one into.
+    pub fn folder(&self) -> Result<PathBuf, String> {
+        if let Some(folder) = self.data_dir.as_ref().filter(|folder| !folder.as_os_str().is_empty()) {
+            return Ok(folder.clone());
         }
         if rustix::process::geteuid().is_root() {
-            return "/var/lib/taskwatch".into();
+            return Ok("/var/lib/taskwatch".into());
         }
-        let xdg = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-        let home = || {
-            std::env::var_os("HOME").map_or_else(|| PathBuf::from("."), |home| PathBuf::from(home).join(".local/share"))
-        };
-        xdg.unwrap_or_else(home).join("taskwatch")
+        let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        absolute("XDG_DATA_HOME")
+            .or_else(|| absolute("HOME").map(|home| home.join(".local/share")))
+            .map(|folder| folder.join("taskwatch"))
+            .ok_or_else(|| "HOME is not set, so there is no place for the data; name a folder with --data-dir or TASKWATCH_DATA_DIR".to_owned())
     }
+}
+
+/// A running taskwatch.
+#[derive(Debug, Clone, Args)]
+pub struct ServerSettings {
+    /// The taskwatch to ask; without it the one that listens where TASKWATCH_LISTEN says, or at 127.0.0.1:8080.
+    #[arg(long, env = "TASKWATCH_URL")]
+    pub url: Option<String>,
+    /// Where a server with the same environment listens.
+    #[arg(long, env = "TASKWATCH_LISTEN", default_value = "127.0.0.1:8080", hide = true)]
+    pub listen: String,
+}
+
+impl ServerSettings {
+    /// The server's address, without a slash at its end.
+    #[must_use]
+    pub fn address(&self) -> String {
+        self.url.as_ref().map_or_else(|| format!("http://{}", self.listen), |url| url.trim_end_matches('/').to_owned())
+    }
+}
+
+/// Settings of `health`.
+#[derive(Debug, Clone, Args)]
+pub struct HealthSettings {
+    /// The taskwatch to ask.
+    #[command(flatten)]
+    pub server: ServerSettings,
+    /// Ask whether it can do its work (/readyz), not only whether it lives (/healthz).
+    #[arg(long)]
+    pub ready: bool,
+}
+
+/// A URL as it may be shown: without user name and password.
+#[must_use]
+pub fn shown(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").map_or(("", url), |(scheme, rest)| (scheme, rest));
+    // The last one: a password may hold others.
+    let Some((_, host)) = rest.rsplit_once('@') else { return url.to_owned() };
+    if scheme.is_empty() { format!("…@{host}") } else { format!("{scheme}://…@{host}") }
+}
+
+/// An address to listen on; names are resolved, loopback and IPv4 first.
+fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    let cannot = |why: String| format!("{why}; write it as ADDRESS:PORT, such as 127.0.0.1:8080 or localhost:8080");
+    let mut found: Vec<_> = text.to_socket_addrs().map_err(|error| cannot(error.to_string()))?.collect();
+    found.sort_by_key(|address| (!address.ip().is_loopback(), address.is_ipv6()));
+    found.first().copied().ok_or_else(|| cannot("no address has this name".to_owned()))
 }
 
 /// Live mode of the pages.
@@ -92,7 +149,7 @@ pub enum Live {
 #[derive(Debug, Clone, Args)]
 pub struct Settings {
     /// Address to listen on; a public one is refused, because there is no authentication yet.
-    #[arg(long, env = "TASKWATCH_LISTEN", default_value = "127.0.0.1:8080")]
+    #[arg(long, env = "TASKWATCH_LISTEN", default_value = "127.0.0.1:8080", value_parser = listen_address)]
     pub listen: SocketAddr,
     /// Further names under which browsers may reach it, separated by commas; loopback names always work.
     #[arg(long, env = "TASKWATCH_ALLOWED_HOSTS", value_delimiter = ',')]

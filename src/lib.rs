@@ -28,7 +28,8 @@
 //! # Folders
 //!
 //! [`model`] → [`event`] → [`board`] → [`store`] → [`feed`] → [`page`], [`upkeep`] → [`http`]; a folder reaches only what
-//! lies before it. [`app`] sees all. Handlers cannot reach the hub. [`demo`] and [`tail`] know the public API only.
+//! lies before it. [`app`] sees all. Handlers cannot reach the hub. [`demo`], [`tail`] and [`probe`] know
+//! the public API only.
 //!
 //! | to add | edit |
 //! | --- | --- |
@@ -50,6 +51,7 @@ pub mod http;
 pub mod metrics;
 pub mod model;
 pub mod page;
+pub mod probe;
 pub mod store;
 pub mod tail;
 pub mod telemetry;

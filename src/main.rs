@@ -8,10 +8,16 @@ use sqlx::postgres::PgConnectOptions;
 use taskwatch::{
     app::{App, Options},
     clock::Clock,
-    config::{Cli, Command, DatabaseSettings, DemoSettings, Settings, TailSettings},
+    config::{Cli, Command, DatabaseSettings, DemoSettings, ServerSettings, Settings, TailSettings},
     demo::Demo,
-    http, page,
-    store::{Store, embedded::Embedded, identity, verify, witness::Witness},
+    http, page, probe,
+    store::{
+        Store,
+        embedded::{Embedded, Interrupted},
+        failure::{Unusable, sentence},
+        identity, verify,
+        witness::Witness,
+    },
     tail, telemetry,
 };
 use tokio::{
@@ -34,20 +40,32 @@ const BAD_SETTINGS: u8 = 2;
 fn main() -> ExitCode {
     // clap itself ends with 2 on bad flags.
     let cli = Cli::parse();
-    let ended = match cli.command.unwrap_or(Command::Serve(cli.settings)) {
+    let command = cli.command.unwrap_or(Command::Serve(cli.settings));
+    if let Command::Serve(Settings { database, .. }) | Command::Verify(database) = &command
+        && database.url().is_none()
+    {
+        Embedded::forget_environment();
+    }
+    let ended = match command {
         Command::Serve(settings) => serve(settings),
         Command::Demo(settings) => demo(&settings),
         Command::Tail(settings) => follow(settings),
         Command::Verify(settings) => check(&settings),
         Command::NewEpoch(settings) => new_epoch(&settings),
         Command::Openapi => print(&format!("{:#}", http::api::document(&page::BasePath::default()))).map(|()| STOPPED),
+        Command::Health(settings) => Runtime::new()
+            .map_err(anyhow::Error::from)
+            .and_then(|runtime| runtime.block_on(probe::health(&settings)))
+            .map(|()| STOPPED),
+        Command::Status(settings) => status(&settings),
     };
     match ended {
         Ok(code) => ExitCode::from(code),
+        Err(error) if error.is::<Interrupted>() => ExitCode::from(STOPPED),
         // Whoever read the output has gone, as in `| head`.
         Err(error) if is_broken_pipe(&error) => ExitCode::from(STOPPED),
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "taskwatch: {error:#}");
+            let _ = writeln!(std::io::stderr(), "taskwatch: {}", sentence(&error));
             ExitCode::from(error.downcast_ref::<BadSettings>().map_or(FAILED, |_| BAD_SETTINGS))
         }
     }
@@ -58,8 +76,8 @@ fn main() -> ExitCode {
 #[error("{0}")]
 struct BadSettings(String);
 
-fn bad_settings(error: &anyhow::Error) -> anyhow::Error {
-    BadSettings(format!("{error:#}")).into()
+fn bad_settings(error: anyhow::Error) -> anyhow::Error {
+    if error.is::<Interrupted>() { error } else { BadSettings(sentence(&error)).into() }
 }
 
 fn print(line: &str) -> anyhow::Result<()> {
@@ -68,13 +86,16 @@ fn print(line: &str) -> anyhow::Result<()> {
     Ok(out.flush()?)
 }
 
-/// The database: a server of the user's, or our own. Must run on the main thread, before the runtime.
-fn database(settings: &DatabaseSettings) -> anyhow::Result<(PgConnectOptions, Option<Embedded>)> {
+/// The database: a server of the user's, or our own. Must run on the main thread.
+fn database(
+    settings: &DatabaseSettings,
+    stop: &CancellationToken,
+) -> anyhow::Result<(PgConnectOptions, Option<Embedded>)> {
     if let Some(url) = settings.url() {
-        return Ok((Store::options(&url).map_err(|error| bad_settings(&error))?, None));
+        return Ok((Store::options(&url)?, None));
     }
-    let folder = settings.folder();
-    let embedded = Embedded::start(&folder, &[])?;
+    let folder = settings.folder().map_err(anyhow::Error::msg)?;
+    let embedded = Embedded::start_unless(&folder, &[], stop)?;
     tracing::info!(
         "database: private PostgreSQL {} in {}/pg (unix socket, no port); set DATABASE_URL to use your own server",
         embedded.major(),
@@ -85,42 +106,68 @@ fn database(settings: &DatabaseSettings) -> anyhow::Result<(PgConnectOptions, Op
 
 fn serve(settings: Settings) -> anyhow::Result<u8> {
     settings.check().map_err(BadSettings)?;
-    telemetry::start(&settings.log).map_err(|error| bad_settings(&error))?;
-    let (options, mut embedded) = database(&settings.database).map_err(|error| bad_settings(&error))?;
-    let external = embedded.is_none();
-    let witness = (!external).then(|| Witness::new(&settings.database.folder()));
-    let served = Runtime::new()?.block_on(async {
-        let signals = Signals::listen()?;
-        let options = Options { witness, ..Options::new(options) };
-        let started = App::start(settings, options).await;
-        let app = started.map_err(|error| {
-            let advice = if external { "; check DATABASE_URL, or unset it to use a private database" } else { "" };
-            bad_settings(&error.context(format!("cannot start{advice}")))
-        })?;
-        let stop = app.stop();
-        print(&format!("taskwatch listening on http://{}", app.address()))?;
-        let watch = async {
-            tokio::select! {
-                () = signals.asked() => None,
-                sentence = database_ended(embedded.as_mut()) => Some(sentence),
-            }
-        };
-        let mut run = std::pin::pin!(app.run());
-        let ended = tokio::select! {
-            ended = run.as_mut() => return ended,
-            ended = watch => ended,
-        };
-        stop.cancel();
-        match ended {
-            // Without its database there is nothing to finish.
-            Some(sentence) => anyhow::bail!(sentence),
-            None => run.await,
-        }
+    telemetry::start(&settings.log).map_err(bad_settings)?;
+    let runtime = Runtime::new()?;
+    // From here on a signal ends the program in order, also while it starts.
+    let stop = CancellationToken::new();
+    let signals = {
+        let _context = runtime.enter();
+        Signals::listen()?
+    };
+    let cancelled = stop.clone();
+    runtime.spawn(async move {
+        signals.asked().await;
+        cancelled.cancel();
     });
+    let (options, mut embedded) = database(&settings.database, &stop).map_err(bad_settings)?;
+    let served = runtime.block_on(run(settings, options, embedded.as_mut(), stop));
     if let Some(embedded) = embedded {
         embedded.stop();
     }
     served.map(|()| STOPPED)
+}
+
+/// Starts the server and runs it until it is asked to stop or fails.
+async fn run(
+    settings: Settings,
+    options: PgConnectOptions,
+    embedded: Option<&mut Embedded>,
+    asked: CancellationToken,
+) -> anyhow::Result<()> {
+    let external = embedded.is_none();
+    let witness = embedded.as_ref().map(|embedded| Witness::new(embedded.data_dir()));
+    let options = Options { witness, ..Options::new(options) };
+    let started = tokio::select! {
+        started = App::start(settings, options) => started,
+        () = asked.cancelled() => return Ok(()),
+    };
+    let app = started.map_err(|error| {
+        let advice = if external && error.is::<Unusable>() {
+            "; check DATABASE_URL, or unset it to use a private database"
+        } else {
+            ""
+        };
+        anyhow::Error::from(BadSettings(format!("cannot start: {}{advice}", sentence(&error))))
+    })?;
+    let stop = app.stop();
+    print(&format!("taskwatch listening on http://{}", app.address()))?;
+    let watch = async {
+        tokio::select! {
+            () = asked.cancelled() => None,
+            sentence = database_ended(embedded) => Some(sentence),
+        }
+    };
+    let mut run = std::pin::pin!(app.run());
+    let ended = tokio::select! {
+        ended = run.as_mut() => return ended,
+        ended = watch => ended,
+    };
+    stop.cancel();
+    match ended {
+        // Without its database there is nothing to finish.
+        Some(sentence) => anyhow::bail!(sentence),
+        None => run.await,
+    }
 }
 
 /// Ctrl-C and SIGTERM.
@@ -158,10 +205,10 @@ async fn database_ended(embedded: Option<&mut Embedded>) -> String {
 
 fn demo(settings: &DemoSettings) -> anyhow::Result<u8> {
     telemetry::start("info")?;
+    let demo = Demo::of(settings).map_err(bad_settings)?;
     Runtime::new()?.block_on(async {
         let signals = Signals::listen()?;
         let stopping = CancellationToken::new();
-        let demo = Demo::of(settings)?;
         let seconds = settings.seconds;
         let over = async {
             match seconds {
@@ -170,15 +217,22 @@ fn demo(settings: &DemoSettings) -> anyhow::Result<u8> {
             }
         };
         let mut run = std::pin::pin!(demo.run(stopping.clone()));
-        tokio::select! {
-            () = run.as_mut() => return Ok(STOPPED),
-            () = signals.asked() => {}
-            () = over => {}
-        }
+        let asked = tokio::select! {
+            ended = run.as_mut() => return ended.map(|()| STOPPED),
+            () = signals.asked() => true,
+            () = over => false,
+        };
         stopping.cancel();
-        run.await;
-        Ok(STOPPED)
+        let ended = run.await;
+        // Who asks it to stop knows that nothing answered yet.
+        if asked { Ok(STOPPED) } else { ended.map(|()| STOPPED) }
     })
+}
+
+fn status(settings: &ServerSettings) -> anyhow::Result<u8> {
+    let status = Runtime::new()?.block_on(probe::status(settings)).map_err(bad_settings)?;
+    print(&status.line)?;
+    Ok(if status.ok { STOPPED } else { FAILED })
 }
 
 fn follow(settings: TailSettings) -> anyhow::Result<u8> {
@@ -187,7 +241,7 @@ fn follow(settings: TailSettings) -> anyhow::Result<u8> {
         tokio::select! {
             ended = tail::run(settings) => match ended {
                 Err(error) if is_broken_pipe(&error) => Err(error),
-                Err(error) => Err(bad_settings(&error)),
+                Err(error) => Err(bad_settings(error)),
                 Ok(()) => Ok(STOPPED),
             },
             () = signals.asked() => Ok(STOPPED),
@@ -199,18 +253,15 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
-/// Works with the database of a server that runs, or starts the private one for as long as it takes.
+/// Works with a database that is there: no folder, no database and no schema is made.
 fn with_store<T>(
     settings: &DatabaseSettings,
     work: impl AsyncFnOnce(&Store) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
-    let another = settings.url().is_none().then(|| Embedded::of_another(&settings.folder())).flatten();
-    let (options, embedded) = match another {
-        Some(options) => (options, None),
-        None => database(settings).map_err(|error| bad_settings(&error))?,
-    };
+    telemetry::start("warn")?;
+    let (options, embedded) = existing(settings).map_err(bad_settings)?;
     let done = Runtime::new()?.block_on(async {
-        let store = Store::open(options, Clock::default()).await?;
+        let store = Store::existing(options, Clock::default()).await.map_err(|error| bad_settings(error.into()))?;
         let done = work(&store).await;
         store.close().await;
         done
@@ -221,17 +272,26 @@ fn with_store<T>(
     done
 }
 
+fn check(settings: &DatabaseSettings) -> anyhow::Result<u8> {
+    let report = with_store(settings, async |store| verify::verify(store).await.context("cannot check"))?;
+    print(&report.to_string())?;
+    Ok(if report.differences.is_empty() { STOPPED } else { FAILED })
+}
+
 fn new_epoch(settings: &DatabaseSettings) -> anyhow::Result<u8> {
-    telemetry::start("warn")?;
     let (old, new) = with_store(settings, async |store| Ok(identity::renew_by_hand(store).await?))?;
     print(&format!("the event log has epoch {new} now, before it was {old}; readers start anew"))?;
     Ok(STOPPED)
 }
 
-fn check(settings: &DatabaseSettings) -> anyhow::Result<u8> {
-    telemetry::start("warn")?;
-    // A server that runs goes on; it is checked at one moment.
-    let report = with_store(settings, async |store| verify::verify(store).await.context("cannot check"))?;
-    print(&report.to_string())?;
-    Ok(if report.differences.is_empty() { STOPPED } else { FAILED })
+/// The database as it is. A server that runs on it keeps running; it is checked at one moment.
+fn existing(settings: &DatabaseSettings) -> anyhow::Result<(PgConnectOptions, Option<Embedded>)> {
+    if settings.url().is_none() {
+        let folder = settings.folder().map_err(anyhow::Error::msg)?;
+        Embedded::must_exist(&folder)?;
+        if let Some(options) = Embedded::of_another(&folder) {
+            return Ok((options, None));
+        }
+    }
+    database(settings, &CancellationToken::new())
 }

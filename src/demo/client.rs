@@ -19,6 +19,11 @@ impl Client {
         Self { url, http: reqwest::Client::new() }
     }
 
+    /// The server's address as it may be shown.
+    pub(super) fn place(&self) -> String {
+        crate::config::shown(&self.url)
+    }
+
     pub(super) async fn get(&self, path: &str) -> anyhow::Result<Value> {
         self.send(self.http.get(format!("{}{path}", self.url)), path).await
     }
@@ -32,7 +37,9 @@ impl Client {
     }
 
     async fn send(&self, request: reqwest::RequestBuilder, path: &str) -> anyhow::Result<Value> {
-        let response = request.timeout(PATIENCE).send().await.with_context(|| format!("{path} cannot be reached"))?;
+        // The error's own text names the whole address, with what may be secret in it.
+        let sent = request.timeout(PATIENCE).send().await.map_err(reqwest::Error::without_url);
+        let response = sent.with_context(|| format!("{path} cannot be reached"))?;
         let status = response.status();
         let body = response.bytes().await?;
         if !status.is_success() {

@@ -7,12 +7,12 @@ mod work;
 
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use serde_json::json;
 use tokio::{task::JoinSet, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::DemoSettings;
+use crate::config::{DemoSettings, shown};
 use client::Client;
 
 /// Kinds of work: type, queue, a title for people.
@@ -52,15 +52,17 @@ impl Demo {
         let sane = settings.rate.is_finite() && settings.rate > 0.0 && settings.rate <= 100_000.0;
         ensure!(sane, "--rate must be more than 0 and at most 100000 tasks per second");
         let url = settings.url.trim_end_matches('/').to_owned();
+        let usable = reqwest::Url::parse(&url).is_ok_and(|url| url.has_host() && url.scheme().starts_with("http"));
+        ensure!(usable, "--url {} is no address; write it as http://127.0.0.1:8080", shown(&url));
         Ok(Self { client: Client::new(url), rate: settings.rate, workers: settings.workers })
     }
 
     /// Works until it is stopped; workers leave in order then.
-    pub async fn run(self, stopping: CancellationToken) {
-        if let Err(error) = self.wait_for_server(&stopping).await {
-            tracing::error!(error = format!("{error:#}"), "the demo cannot start");
-            return;
-        }
+    ///
+    /// # Errors
+    /// When no server answered before that.
+    pub async fn run(self, stopping: CancellationToken) -> anyhow::Result<()> {
+        self.wait_for_server(&stopping).await?;
         let pace = work::Pace::new(self.rate, self.workers);
         let mut parts = JoinSet::new();
         for number in 0..self.workers {
@@ -70,16 +72,26 @@ impl Demo {
         parts.spawn(produce(self.client.clone(), self.rate, stopping.clone()));
         tracing::info!(rate = self.rate, workers = self.workers, "demo: fake workers are at work");
         while parts.join_next().await.is_some() {}
+        Ok(())
     }
 
     async fn wait_for_server(&self, stopping: &CancellationToken) -> anyhow::Result<()> {
+        let nothing =
+            || format!("no taskwatch answers at {}; start one there or name another with --url", self.client.place());
         for _ in 0..40 {
-            if stopping.is_cancelled() || self.client.get("/readyz").await.is_ok() {
+            let asked = tokio::select! {
+                asked = self.client.get("/readyz") => asked,
+                () = stopping.cancelled() => bail!(nothing()),
+            };
+            if asked.is_ok() {
                 return Ok(());
             }
-            tokio::time::sleep(Duration::from_millis(250)).await;
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_millis(250)) => {}
+                () = stopping.cancelled() => bail!(nothing()),
+            }
         }
-        self.client.get("/readyz").await.map(|_| ()).context("is taskwatch running there?")
+        self.client.get("/readyz").await.map(|_| ()).with_context(nothing)
     }
 }
 

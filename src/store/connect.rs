@@ -1,7 +1,6 @@
-//! Connections, the schema and its migrations.
+//! Connections: how they are opened, and what is checked before the first is used.
 
 use std::{
-    str::FromStr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -9,19 +8,19 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 use sqlx::{
-    Connection, PgConnection,
+    Connection, PgConnection, Row,
     postgres::{PgConnectOptions, PgPool, PgPoolOptions},
 };
 
-use super::{identity::Identity, log};
+use super::{address, failure::Unusable, identity::Identity, log, schema};
 use crate::{clock::Clock, event::envelope::Epoch};
 
-/// The oldest Postgres that has what we use.
-const OLDEST_SERVER: i32 = 140_000;
-
-static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!();
+/// How long one attempt to connect may take.
+const CONNECT: Duration = Duration::from_secs(10);
+/// Connections that it cannot work without: for writing, for reading the log, for pages.
+const FEWEST: usize = 3;
 
 /// A database that taskwatch may use: how to reach it, and a pool for reading.
 #[derive(Debug, Clone)]
@@ -36,19 +35,39 @@ pub struct Store {
 }
 
 impl Store {
-    /// Connects, checks the server's version and brings the schema up to date.
+    /// Connects, checks the server and brings the schema up to date.
     ///
     /// # Errors
-    /// When the server cannot be reached, is too old, or the schema cannot be made; the message says what to do.
-    pub async fn open(options: PgConnectOptions, clock: Clock) -> anyhow::Result<Self> {
-        let options = options.application_name("taskwatch").options([("search_path", "taskwatch")]);
-        let host = options.get_host().to_owned();
-        let mut conn = PgConnection::connect_with(&options)
-            .await
-            .with_context(|| format!("cannot reach the database at {host}:{}", options.get_port()))?;
-        prepare(&mut conn).await?;
-        let identity = Identity::new(log::epoch(&mut conn).await?);
+    /// When the server cannot be reached or used, or the schema cannot be made; the message says what to do.
+    pub async fn open(options: PgConnectOptions, clock: Clock) -> Result<Self, Unusable> {
+        let options = chosen(options);
+        let mut conn = reach(&options).await?;
+        schema::check_server(&mut conn).await?;
+        schema::bring_up_to_date(&mut conn).await?;
+        let identity = Identity::new(log::epoch(&mut conn).await.context("cannot read the event log")?);
         identity.check(&mut conn, &clock).await.context("cannot read the event log")?;
+        Ok(Self::on(options, conn, identity, clock).await?)
+    }
+
+    /// The same for who must not change anything: the schema must be there already.
+    ///
+    /// # Errors
+    /// When the server cannot be reached or used, or the schema is not there or of another version.
+    pub async fn existing(options: PgConnectOptions, clock: Clock) -> Result<Self, Unusable> {
+        let options = chosen(options);
+        let mut conn = reach(&options).await?;
+        schema::must_be_there(&mut conn).await?;
+        let identity = Identity::anywhere(log::epoch(&mut conn).await.context("cannot read the event log")?);
+        Ok(Self::on(options, conn, identity, clock).await?)
+    }
+
+    async fn on(
+        options: PgConnectOptions,
+        mut conn: PgConnection,
+        identity: Identity,
+        clock: Clock,
+    ) -> anyhow::Result<Self> {
+        schema_is_first(&mut conn).await?;
         conn.close().await?;
         let pool = pool(options.clone(), &identity, &clock);
         let refusing = PgPoolOptions::new().max_connections(1).connect_lazy_with(options.clone());
@@ -59,11 +78,9 @@ impl Store {
     /// Connection options from a URL such as `postgres://user:password@host:5432/database`.
     ///
     /// # Errors
-    /// When it is not a Postgres URL.
+    /// When it is not a Postgres URL; the message never holds a part of the password.
     pub fn options(url: &str) -> anyhow::Result<PgConnectOptions> {
-        const FORM: &str = "DATABASE_URL is not of the form postgres://user:password@host:5432/database";
-        ensure!(url.starts_with("postgres://") || url.starts_with("postgresql://"), FORM);
-        PgConnectOptions::from_str(url).context(FORM)
+        address::options(url)
     }
 
     /// The pool for reading. While the database is known to be away, one that refuses at once.
@@ -116,15 +133,15 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn connect_unchecked(&self) -> sqlx::Result<PgConnection> {
-        PgConnection::connect_with(&self.options).await
+        connect(&self.options).await
     }
 
-    /// Brings the schema up to date that a restore has put there.
+    /// Brings a schema up to date that a restore has put there.
     ///
     /// # Errors
     /// When the database does not answer or a migration fails.
     pub async fn migrate(&self, conn: &mut PgConnection) -> anyhow::Result<()> {
-        prepare(conn).await
+        schema::bring_up_to_date(conn).await
     }
 
     /// Closes the pool; bounded, so that a stuck connection does not hold up the end.
@@ -153,7 +170,8 @@ fn pool(options: PgConnectOptions, identity: &Identity, clock: &Clock) -> PgPool
                 // A page or a list that takes longer than this is not worth waiting for. Lists have optional
                 // filters; only a plan made for the values at hand uses the right index.
                 sqlx::query!(
-                    "SELECT set_config('statement_timeout', '5s', false) AS timeout,
+                    "SELECT set_config('search_path', 'taskwatch', false) AS path,
+                            set_config('statement_timeout', '5s', false) AS timeout,
                             set_config('plan_cache_mode', 'force_custom_plan', false) AS plans"
                 )
                 .fetch_one(&mut *conn)
@@ -165,24 +183,63 @@ fn pool(options: PgConnectOptions, identity: &Identity, clock: &Clock) -> PgPool
         .connect_lazy_with(options)
 }
 
-async fn prepare(conn: &mut PgConnection) -> anyhow::Result<()> {
-    let version = sqlx::query_scalar!(r#"SELECT current_setting('server_version_num')::int AS "version!""#)
-        .fetch_one(&mut *conn)
-        .await?;
-    if version < OLDEST_SERVER {
-        bail!(
-            "the database is PostgreSQL {}; taskwatch needs 14 or newer, so upgrade the server or unset DATABASE_URL",
-            version / 10_000
-        );
+/// Poolers refuse or drop what is asked for at the start of a connection, so next to nothing is: the search path is set by
+/// a statement, and floats come in binary.
+fn chosen(options: PgConnectOptions) -> PgConnectOptions {
+    options.application_name("taskwatch").extra_float_digits(None)
+}
+
+/// Connects within a bound, and sets the search path, whatever the role, the database or a pooler set.
+async fn connect(options: &PgConnectOptions) -> sqlx::Result<PgConnection> {
+    limited(CONNECT, async {
+        let mut conn = PgConnection::connect_with(options).await?;
+        sqlx::raw_sql("SET search_path TO taskwatch").execute(&mut conn).await?;
+        Ok(conn)
+    })
+    .await
+}
+
+/// Connects for the first time. As many connections as are needed are opened at once and each must have a server process
+/// for itself: else a pooler hands them out per transaction, and locks and prepared statements would get lost.
+async fn reach(options: &PgConnectOptions) -> anyhow::Result<PgConnection> {
+    let place = options.get_socket().map_or_else(
+        || format!("{}:{}", options.get_host(), options.get_port()),
+        |socket| socket.display().to_string(),
+    );
+    let mut connections: Vec<PgConnection> = Vec::new();
+    let mut processes = Vec::new();
+    while connections.len() < FEWEST {
+        let opened = schema::saying(&format!("the database at {place}"), connect(options)).await;
+        let mut conn = opened.with_context(|| match connections.len() {
+            0 => format!("cannot reach the database at {place}"),
+            n => format!("the database at {place} gave only {n} of at least {FEWEST} connections"),
+        })?;
+        let process: i32 = sqlx::raw_sql("SELECT pg_backend_pid()").fetch_one(&mut conn).await?.try_get(0)?;
+        if processes.contains(&process) {
+            bail!(
+                "the pooler at {place} hands out connections per transaction or statement, which breaks locks and prepared statements; set pool_mode = session for this database in pgbouncer.ini, or connect to PostgreSQL itself"
+            );
+        }
+        processes.push(process);
+        connections.push(conn);
     }
-    // Two servers may start at once; the session lock of the migrator does not cover the schema itself.
-    sqlx::query!("SELECT pg_advisory_lock(hashtextextended('taskwatch.schema', 0))").fetch_one(&mut *conn).await?;
-    let made = sqlx::raw_sql("CREATE SCHEMA IF NOT EXISTS taskwatch").execute(&mut *conn).await;
-    made.context("cannot create the schema 'taskwatch'; grant CREATE on the database to this user")?;
-    MIGRATOR.run_direct(None, &mut *conn, false).await.context("cannot bring the schema up to date")?;
-    log::ensure_epoch(&mut *conn).await.context("cannot read the log's epoch")?;
-    sqlx::query!("SELECT pg_advisory_unlock(hashtextextended('taskwatch.schema', 0))").fetch_one(&mut *conn).await?;
-    Ok(())
+    let Some(conn) = connections.pop() else { bail!("no connection was opened") };
+    for other in connections {
+        other.close().await?;
+    }
+    Ok(conn)
+}
+
+/// The search path must be the one that was set.
+async fn schema_is_first(conn: &mut PgConnection) -> anyhow::Result<()> {
+    let first = sqlx::query_scalar!("SELECT current_schema()::text").fetch_one(&mut *conn).await?;
+    match first.as_deref() {
+        Some("taskwatch") => Ok(()),
+        None => bail!("this user may not use the schema 'taskwatch'; grant USAGE on it"),
+        Some(other) => bail!(
+            "the search path is '{other}' though 'taskwatch' was set; connect to PostgreSQL itself, without the pooler"
+        ),
+    }
 }
 
 /// Bounds what the other end may never answer. The connection is dropped then.

@@ -28,6 +28,8 @@ struct Shared {
     state: Mutex<State>,
     /// Counts suspicions; the tailer waits for it to change.
     suspicions: watch::Sender<u64>,
+    /// Whether it matters where the log is stored.
+    is_bound: bool,
 }
 
 #[derive(Debug)]
@@ -100,8 +102,18 @@ impl Identity {
     /// A log with this epoch, of which nothing was published yet.
     #[must_use]
     pub fn new(epoch: Epoch) -> Self {
+        Self::of(epoch, true)
+    }
+
+    /// A log that is only looked at, wherever it is stored.
+    #[must_use]
+    pub fn anywhere(epoch: Epoch) -> Self {
+        Self::of(epoch, false)
+    }
+
+    fn of(epoch: Epoch, is_bound: bool) -> Self {
         let state = State { epoch, since: Instant::now(), changes: 0, suspected: None, newest: None };
-        Self(Arc::new(Shared { state: Mutex::new(state), suspicions: watch::Sender::new(0) }))
+        Self(Arc::new(Shared { state: Mutex::new(state), suspicions: watch::Sender::new(0), is_bound }))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -192,7 +204,7 @@ impl Identity {
         let epoch: Epoch = row.epoch.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
         let changed = if epoch != known {
             Some(Changed::Epoch { known, found: epoch })
-        } else if !row.same {
+        } else if !row.same && self.0.is_bound {
             Some(Changed::Moved { stored: row.stored, present: row.present.unwrap_or_default() })
         } else {
             newest.and_then(|newest| match row.body {

@@ -1,5 +1,6 @@
 //! Postgres: all SQL is here. Only [`writer`] changes tasks or appends events (law 1).
 
+mod address;
 mod batch;
 pub mod bulk;
 pub mod checkpoints;
@@ -7,6 +8,7 @@ mod children;
 pub mod command;
 pub mod connect;
 pub mod embedded;
+pub mod failure;
 pub mod identity;
 pub mod log;
 pub mod queues;
@@ -15,6 +17,7 @@ pub mod rebuild;
 pub mod retention;
 mod save;
 pub mod schedules;
+mod schema;
 pub mod search;
 pub mod sweep;
 mod tasks;

@@ -14,7 +14,7 @@ use parse::{Message, Parser};
 use reqwest::{StatusCode, header};
 use serde_json::Value;
 
-use crate::config::TailSettings;
+use crate::config::{TailSettings, shown};
 
 /// What the server's ledger shows.
 const AGENT: &str = concat!("taskwatch-tail/", env!("CARGO_PKG_VERSION"));
@@ -67,7 +67,7 @@ fn note(text: &str) {
 impl Tail {
     async fn connection(&mut self, http: &reqwest::Client) -> anyhow::Result<End> {
         let mut url = reqwest::Url::parse(&format!("{}/events", self.settings.url.trim_end_matches('/')))
-            .with_context(|| format!("--url {} is no address", self.settings.url))?;
+            .with_context(|| format!("--url {} is no address", shown(&self.settings.url)))?;
         {
             let mut query = url.query_pairs_mut();
             query.append_pair("after", &self.settings.after).append_pair("snapshot", "never");
@@ -89,7 +89,7 @@ impl Tail {
             Ok(response) => response,
             Err(error) => {
                 self.retry = PAUSE;
-                return Ok(End::Broken(format!("{} does not answer ({})", self.settings.url, root(&error))));
+                return Ok(End::Broken(format!("{} does not answer ({})", shown(&self.settings.url), root(&error))));
             }
         };
         if response.status().is_client_error() && response.status() != StatusCode::TOO_MANY_REQUESTS {

@@ -88,6 +88,7 @@ fn folders_reach_only_what_lies_before_them() {
         ("http", &["clock", "config", "metrics", "model", "event", "board", "store", "feed", "page"]),
         ("demo", &["config"]),
         ("tail", &["config", "event"]),
+        ("probe", &["config"]),
     ]);
     let mut looked_at = 0;
     for (path, text) in sources() {

@@ -13,6 +13,7 @@ use rustix::process::geteuid;
 use super::OLDEST;
 
 /// The account that Postgres runs as, when we are root: Postgres refuses to be root itself.
+#[derive(Debug)]
 pub(super) struct Account {
     pub(super) name: String,
     pub(super) uid: u32,

@@ -4,13 +4,20 @@ use std::{
     io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
 /// A running `taskwatch serve`.
 pub(crate) struct Program {
     pub(crate) url: String,
+    running: Running,
+}
+
+/// A `taskwatch` that may not be up yet, or not be a server.
+pub(crate) struct Running {
     child: Child,
+    log: Arc<Mutex<Vec<u8>>>,
 }
 
 /// A folder that goes with the test.
@@ -57,34 +64,33 @@ impl Program {
 
     pub(crate) fn start_on(data: &Path, listen: &str, more: &[&str]) -> Self {
         let data = data.to_str().unwrap();
-        let arguments = [&["--data-dir", data, "--listen", listen, "--log", "warn"], more].concat();
-        let mut child = command(&arguments).spawn().unwrap();
+        Self::up(&mut command(&[&["--data-dir", data, "--listen", listen, "--log", "warn"], more].concat()))
+    }
+
+    /// Starts a server as the command says and waits for its first line.
+    pub(crate) fn up(command: &mut Command) -> Self {
+        let mut running = Running::start(command);
         let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        BufReader::new(running.child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
         let Some(url) = line.trim().strip_prefix("taskwatch listening on ") else {
-            let mut complaint = String::new();
-            child.stderr.take().unwrap().read_to_string(&mut complaint).unwrap();
-            panic!("it printed {line:?} and complained: {complaint}");
+            running.child.wait().unwrap();
+            panic!("it printed {line:?} and complained: {}", running.logged());
         };
-        // What it logs must not fill the pipe.
-        let mut log = child.stderr.take().unwrap();
-        std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
-        Self { url: url.to_owned(), child }
+        Self { url: url.to_owned(), running }
     }
 
     pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+        self.running.child.id()
     }
 
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {
-        let pid = rustix::process::Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
-        rustix::process::kill_process(pid, signal).unwrap();
+        self.running.signal(signal);
     }
 
     /// Ends it at once, as `kill -9` does.
     pub(crate) fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        self.running.child.kill().unwrap();
+        self.running.child.wait().unwrap();
     }
 
     /// Asks it to stop and waits.
@@ -94,11 +100,48 @@ impl Program {
     }
 
     /// Waits for its end.
-    pub(crate) fn ends(mut self) -> ExitStatus {
-        let deadline = Instant::now() + Duration::from_secs(30);
+    pub(crate) fn ends(self) -> ExitStatus {
+        self.running.ends().0
+    }
+}
+
+impl Running {
+    pub(crate) fn start(command: &mut Command) -> Self {
+        let mut child = command.spawn().unwrap();
+        // What it logs must not fill the pipe.
+        let mut stderr = child.stderr.take().unwrap();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let kept = log.clone();
+        std::thread::spawn(move || {
+            let mut part = [0; 4096];
+            while let Ok(read @ 1..) = stderr.read(&mut part) {
+                kept.lock().unwrap().extend_from_slice(&part[..read]);
+            }
+        });
+        Self { child, log }
+    }
+
+    /// What it logged and complained so far.
+    pub(crate) fn logged(&self) -> String {
+        String::from_utf8_lossy(&self.log.lock().unwrap()).into_owned()
+    }
+
+    /// Waits until it logged a text.
+    pub(crate) async fn says(&self, text: &str) {
+        super::eventually(&format!("it says '{text}'"), || async { self.logged().contains(text) }).await;
+    }
+
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// Waits for its end: how it ended, and what it logged.
+    pub(crate) fn ends(mut self) -> (ExitStatus, String) {
+        let deadline = Instant::now() + Duration::from_secs(90);
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
+                return (status, self.logged());
             }
             assert!(Instant::now() < deadline, "it does not end");
             std::thread::sleep(Duration::from_millis(10));
@@ -106,7 +149,7 @@ impl Program {
     }
 }
 
-impl Drop for Program {
+impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -1,0 +1,61 @@
+//! `taskwatch health` and `taskwatch status`: ask a running server over its public API.
+
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use reqwest::{Response, Url};
+use serde_json::Value;
+
+use crate::config::{HealthSettings, ServerSettings, shown};
+
+/// How long an answer may take: less than what containers wait for a check.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How the work is, in a line, and whether it is as it should be.
+#[derive(Debug)]
+pub struct Status {
+    /// The verdict and its reasons.
+    pub line: String,
+    /// The verdict is `ok`.
+    pub ok: bool,
+}
+
+/// Asks whether the server lives, or with `ready` whether it can do its work.
+///
+/// # Errors
+/// When it does not, or does not answer; the message says why.
+pub async fn health(settings: &HealthSettings) -> anyhow::Result<()> {
+    let path = if settings.ready { "/readyz" } else { "/healthz" };
+    let response = get(&settings.server, path).await?;
+    let status = response.status();
+    if status.is_success() {
+        return Ok(());
+    }
+    let text = response.text().await.unwrap_or_default();
+    bail!("{path} answers {status}: {}", text.trim())
+}
+
+/// Asks for the verdict.
+///
+/// # Errors
+/// When the server does not answer.
+pub async fn status(settings: &ServerSettings) -> anyhow::Result<Status> {
+    let path = "/api/v1/verdict";
+    let response = get(settings, path).await?;
+    ensure!(response.status().is_success(), "{path} answers {}", response.status());
+    let body: Value = response.json().await.map_err(reqwest::Error::without_url)?;
+    let verdict = body["verdict"].as_str().with_context(|| format!("{path} gives no verdict"))?;
+    let reasons = body["reasons"].as_array().into_iter().flatten();
+    let reasons: Vec<_> = reasons.filter_map(|reason| reason["sentence"].as_str()).collect();
+    let line = if reasons.is_empty() { verdict.to_owned() } else { format!("{verdict}: {}", reasons.join("; ")) };
+    Ok(Status { line, ok: verdict == "ok" })
+}
+
+async fn get(settings: &ServerSettings, path: &str) -> anyhow::Result<Response> {
+    let address = settings.address();
+    let place = || shown(&address);
+    let url = Url::parse(&format!("{address}{path}")).with_context(|| format!("--url {} is no address", place()))?;
+    let http = reqwest::Client::builder().timeout(PATIENCE).no_proxy().build()?;
+    let sent = http.get(url).send().await.map_err(reqwest::Error::without_url);
+    sent.with_context(|| format!("no taskwatch answers at {}; start one there or name another with --url", place()))
+}

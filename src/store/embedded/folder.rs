@@ -1,0 +1,278 @@
+//! The data folder: who may enter it, its lock, and where the socket lies.
+
+use std::{
+    ffi::OsStr,
+    fs::{self, DirBuilder, File},
+    io::{Read, Seek, Write},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown},
+    },
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, bail};
+use rustix::{fs::OFlags, process::geteuid};
+
+use super::binaries::Account;
+
+/// Longest path of a unix socket, less the file's own name.
+const LONGEST_SOCKET_DIR: usize = 85;
+/// Longest folder for temporary files that still leaves room for a socket folder in it.
+const LONGEST_TEMP_DIR: usize = 60;
+/// What taskwatch puts into the data folder, and what a fresh file system may hold.
+const KNOWN: [&str; 10] =
+    ["lock", "log.new", "log.position", "pg", "pg.new", "pg.log", "pg.log.1", "run", "socket", "lost+found"];
+/// The file that names a socket folder outside of the data folder.
+const SOCKET_FILE: &str = "socket";
+
+/// Makes the data folder, or takes the one there is, and keeps other users out of it: 0700, or 0710 with the group of
+/// the account that PostgreSQL runs as.
+pub(super) fn prepare(data_dir: &Path, account: Option<&Account>) -> anyhow::Result<()> {
+    let cannot = || format!("cannot create the data folder {}; choose another with --data-dir", data_dir.display());
+    if let Some(parent) = data_dir.parent() {
+        fs::create_dir_all(parent).with_context(cannot)?;
+    }
+    match DirBuilder::new().mode(0o700).create(data_dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error).with_context(cannot),
+        _ => {}
+    }
+    let folder = File::options()
+        .read(true)
+        .custom_flags(OFlags::DIRECTORY.bits().cast_signed())
+        .open(data_dir)
+        .with_context(cannot)?;
+    let owner = folder.metadata()?.uid();
+    let me = geteuid().as_raw();
+    let foreign = fs::read_dir(data_dir).with_context(cannot)?.flatten().map(|entry| entry.file_name()).find(|name| {
+        let name = name.as_bytes();
+        !KNOWN.iter().any(|known| known.as_bytes() == name)
+    });
+    if let Some(name) = foreign {
+        tracing::warn!(
+            "{} also holds other things ({}), so who may enter it is left as it is; give the database a folder for itself with --data-dir",
+            data_dir.display(),
+            Path::new(&name).display()
+        );
+        return Ok(());
+    }
+    match account {
+        Some(account) if owner == me => {
+            fchown(&folder, None, Some(account.gid))?;
+            folder.set_permissions(fs::Permissions::from_mode(0o710))?;
+        }
+        Some(account) if owner == account.uid => folder.set_permissions(fs::Permissions::from_mode(0o700))?,
+        None if owner == me => folder.set_permissions(fs::Permissions::from_mode(0o700))?,
+        _ => tracing::warn!(
+            "{} belongs to another user (id {owner}), who can exchange what it holds",
+            data_dir.display()
+        ),
+    }
+    Ok(())
+}
+
+/// Opens a file that only we may read, also when an older version left it readable to others. Never follows a link.
+pub(super) fn private_file(path: &Path, options: &mut fs::OpenOptions) -> std::io::Result<File> {
+    let file = options.create(true).mode(0o600).custom_flags(OFlags::NOFOLLOW.bits().cast_signed()).open(path)?;
+    if file.metadata()?.mode() & 0o077 != 0 {
+        file.set_permissions(fs::Permissions::from_mode(0o600))?;
+    }
+    Ok(file)
+}
+
+/// The lock that keeps a second taskwatch out.
+pub(super) fn lock(data_dir: &Path) -> anyhow::Result<File> {
+    let path = data_dir.join("lock");
+    let mut file = private_file(&path, File::options().read(true).write(true))
+        .with_context(|| format!("cannot write {}; choose another folder with --data-dir", path.display()))?;
+    if file.try_lock().is_err() {
+        let mut holder = String::new();
+        file.read_to_string(&mut holder)?;
+        bail!(
+            "{} is in use by process {}; stop that one or choose another --data-dir",
+            data_dir.display(),
+            holder.trim()
+        );
+    }
+    file.set_len(0)?;
+    file.rewind()?;
+    write!(file, "{}", std::process::id())?;
+    Ok(file)
+}
+
+/// Another process holds the lock.
+pub(super) fn is_locked(data_dir: &Path) -> bool {
+    File::open(data_dir.join("lock")).is_ok_and(|lock| lock.try_lock_shared().is_err())
+}
+
+/// Makes a folder for the account alone. One that is there already is taken only when it is a folder of the account;
+/// nothing that exists changes hands.
+pub(super) fn private_dir(dir: &Path, account: Option<&Account>) -> anyhow::Result<()> {
+    let wanted = account.map_or_else(|| geteuid().as_raw(), |account| account.uid);
+    let made = match DirBuilder::new().mode(0o700).create(dir) {
+        Ok(()) => true,
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => false,
+        Err(error) => return Err(error).with_context(|| format!("cannot create {}", dir.display())),
+    };
+    let folder = File::options()
+        .read(true)
+        .custom_flags((OFlags::DIRECTORY | OFlags::NOFOLLOW).bits().cast_signed())
+        .open(dir)
+        .with_context(|| format!("{} is not a folder; remove it or choose another --data-dir", dir.display()))?;
+    if let Some(account) = account
+        && made
+    {
+        fchown(&folder, Some(account.uid), Some(account.gid))
+            .with_context(|| format!("cannot hand {} to '{}'", dir.display(), account.name))?;
+    }
+    let owner = folder.metadata()?.uid();
+    if owner != wanted {
+        bail!("{} belongs to another user (id {owner}); remove it or choose another --data-dir", dir.display());
+    }
+    folder.set_permissions(fs::Permissions::from_mode(0o700))?;
+    Ok(())
+}
+
+/// The socket's folder of a server that runs in this data folder.
+pub(super) fn socket_dir(data_dir: &Path) -> PathBuf {
+    fs::read(data_dir.join(SOCKET_FILE))
+        .map_or_else(|_| data_dir.join("run"), |name| PathBuf::from(OsStr::from_bytes(&name)))
+}
+
+/// An empty folder for the socket: in the data folder, or, when that path is too long or no UTF-8, a fresh one with a
+/// random name among the temporary files, which a file in the data folder names.
+pub(super) fn make_socket_dir(data_dir: &Path, account: Option<&Account>) -> anyhow::Result<PathBuf> {
+    remove_socket_dir(data_dir, account);
+    let inside = data_dir.join("run");
+    if inside.as_os_str().len() <= LONGEST_SOCKET_DIR && inside.to_str().is_some() {
+        private_dir(&inside, account)?;
+        for name in [".s.PGSQL.5432", ".s.PGSQL.5432.lock"] {
+            // We hold the lock of the data folder, so what a killed server left here belongs to no one.
+            match fs::remove_file(inside.join(name)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+                _ => {}
+            }
+        }
+        return Ok(inside);
+    }
+    let temp = Some(std::env::temp_dir())
+        .filter(|dir| dir.is_absolute() && dir.to_str().is_some() && dir.as_os_str().len() <= LONGEST_TEMP_DIR);
+    let temp = temp.unwrap_or_else(|| PathBuf::from("/tmp"));
+    let mut tries = 0;
+    loop {
+        let dir = temp.join(format!("taskwatch-{:016x}", fastrand::u64(..)));
+        match DirBuilder::new().mode(0o700).create(&dir) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && tries < 10 => {
+                tries += 1;
+                continue;
+            }
+            Err(error) => {
+                return Err(error).with_context(|| {
+                    format!(
+                        "cannot create {} for the database's socket; choose a --data-dir with a shorter path",
+                        dir.display()
+                    )
+                });
+            }
+        }
+        let folder = File::options()
+            .read(true)
+            .custom_flags((OFlags::DIRECTORY | OFlags::NOFOLLOW).bits().cast_signed())
+            .open(&dir)?;
+        if let Some(account) = account {
+            fchown(&folder, Some(account.uid), Some(account.gid))?;
+        }
+        let mut file = private_file(&data_dir.join(SOCKET_FILE), File::options().write(true).truncate(true))?;
+        file.write_all(dir.as_os_str().as_bytes())?;
+        return Ok(dir);
+    }
+}
+
+/// Removes a socket folder that lies outside of the data folder, if it is still the account's.
+pub(super) fn remove_socket_dir(data_dir: &Path, account: Option<&Account>) {
+    let dir = socket_dir(data_dir);
+    if dir.starts_with(data_dir) {
+        return;
+    }
+    let wanted = account.map_or_else(|| geteuid().as_raw(), |account| account.uid);
+    let ours = fs::symlink_metadata(&dir).is_ok_and(|meta| meta.is_dir() && meta.uid() == wanted);
+    let named = dir.file_name().is_some_and(|name| name.as_bytes().starts_with(b"taskwatch-"));
+    if ours && named {
+        let _ = fs::remove_dir_all(&dir);
+    }
+    let _ = fs::remove_file(data_dir.join(SOCKET_FILE));
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+
+    fn folder() -> PathBuf {
+        let dir = std::env::temp_dir().join(format!("tw-folder-{:016x}", fastrand::u64(..)));
+        fs::create_dir(&dir).unwrap();
+        dir
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::symlink_metadata(path).unwrap().mode() & 0o777
+    }
+
+    #[test]
+    fn a_private_folder_is_never_a_link_or_someone_elses() {
+        let dir = folder();
+        let victim = dir.join("victim");
+        fs::create_dir(&victim).unwrap();
+        fs::set_permissions(&victim, fs::Permissions::from_mode(0o755)).unwrap();
+        std::os::unix::fs::symlink(&victim, dir.join("link")).unwrap();
+        private_dir(&dir.join("link"), None).unwrap_err();
+        assert_eq!(mode(&victim), 0o755, "what a link points at stays as it was");
+        let other = Account { name: "other".to_owned(), uid: geteuid().as_raw() + 1, gid: 1 };
+        private_dir(&victim, Some(&other)).unwrap_err();
+        let meta = fs::metadata(&victim).unwrap();
+        assert_eq!((meta.uid(), meta.mode() & 0o777), (geteuid().as_raw(), 0o755), "nothing that exists changes hands");
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn files_of_older_versions_are_closed_to_others_and_links_are_not_followed() {
+        let dir = folder();
+        fs::write(dir.join("lock"), "1").unwrap();
+        fs::set_permissions(dir.join("lock"), fs::Permissions::from_mode(0o644)).unwrap();
+        drop(lock(&dir).unwrap());
+        assert_eq!(mode(&dir.join("lock")), 0o600);
+        std::os::unix::fs::symlink(dir.join("elsewhere"), dir.join("pg.log")).unwrap();
+        private_file(&dir.join("pg.log"), File::options().append(true)).unwrap_err();
+        assert!(!dir.join("elsewhere").exists());
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn a_folder_that_holds_other_things_keeps_its_mode() {
+        let dir = folder();
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(dir.join("letters"), "").unwrap();
+        prepare(&dir, None).unwrap();
+        assert_eq!(mode(&dir), 0o755);
+        fs::remove_file(dir.join("letters")).unwrap();
+        prepare(&dir, None).unwrap();
+        assert_eq!(mode(&dir), 0o700);
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn a_long_path_gets_a_socket_folder_with_a_random_name_that_goes_with_the_next_start() {
+        let dir = folder();
+        let long = dir.join("x".repeat(100));
+        fs::create_dir(&long).unwrap();
+        let one = make_socket_dir(&long, None).unwrap();
+        assert_eq!((socket_dir(&long), mode(&one)), (one.clone(), 0o700));
+        let two = make_socket_dir(&long, None).unwrap();
+        assert_ne!(one, two);
+        assert!(!one.exists() && two.exists());
+        remove_socket_dir(&long, None);
+        assert!(!two.exists());
+        fs::remove_dir_all(dir).unwrap();
+    }
+}
