@@ -1,11 +1,14 @@
 //! The log knows itself: whatever replaces it or takes its newest events is told to every reader, by itself.
 
+use std::process::Command;
+
 use serde_json::{Value, json};
 use sqlx::postgres::PgConnectOptions;
 
 use crate::harness::{
     Stream, TestApp, cluster, eventually,
     postgres::{Proxy, Server, catches_up},
+    program::{Folder, Program, output},
 };
 
 /// What a reader has after it was told that the log is another one: the events since, as the table has them.
@@ -298,4 +301,67 @@ async fn a_long_poll_and_a_range_are_told_of_another_epoch() {
     let bye = strict.until("bye").await.pop().unwrap();
     assert_eq!(bye.json()["reason"], "log_changed");
     assert!(strict.next().await.is_none() && strict.was_cut);
+}
+
+/// Creates tasks on a real server, and the id of the newest event then.
+async fn creates(http: &reqwest::Client, url: &str, count: usize) -> String {
+    let tasks = vec![json!({ "task_type": "t" }); count];
+    let created = http.post(format!("{url}/api/v1/tasks")).json(&tasks).send().await.unwrap();
+    assert_eq!(created.status(), 201);
+    let mut reader = Stream::open(http, &format!("{url}/events?after=earliest"), None).await;
+    let snapshot: Value = http.get(format!("{url}/api/v1/snapshot")).send().await.unwrap().json().await.unwrap();
+    let position = snapshot["position"].as_i64().unwrap();
+    reader.events_to(position).await.pop().unwrap().id.unwrap()
+}
+
+async fn reset_reason(http: &reqwest::Client, url: &str, cursor: &str) -> Value {
+    let mut reader = Stream::open(http, &format!("{url}/events"), Some(cursor)).await;
+    reader.until("reset").await.pop().unwrap().json()["reason"].clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_private_folder_put_back_in_place_has_a_new_epoch() {
+    let (folder, http) = (Folder::new(), reqwest::Client::new());
+    let data = folder.0.join("data");
+    let program = Program::start(&data, &[]);
+    creates(&http, &program.url, 3).await;
+    program.terminate();
+    let copy = folder.0.join("copy");
+    assert!(Command::new("cp").arg("-a").arg(data.join("pg")).arg(&copy).status().unwrap().success());
+    let program = Program::start(&data, &[]);
+    let lost = creates(&http, &program.url, 5).await;
+    // The note is written every few seconds.
+    eventually("it is noted how far the log is", || async {
+        std::fs::read_to_string(data.join("log.position")).is_ok_and(|noted| noted == lost)
+    })
+    .await;
+    program.terminate();
+    // As a tool that copies only what differs: the file that tells one folder from another stays.
+    let put_back = "cd $0 && find . -mindepth 1 -maxdepth 1 ! -name PG_VERSION -exec rm -rf {} + \
+        && cd $1 && find . -mindepth 1 -maxdepth 1 ! -name PG_VERSION -exec cp -a {} $0/ \\;";
+    let done = Command::new("sh").args(["-c", put_back]).arg(data.join("pg")).arg(&copy).status().unwrap();
+    assert!(done.success());
+    let program = Program::start(&data, &[]);
+    creates(&http, &program.url, 20).await;
+    assert_eq!(reset_reason(&http, &program.url, &lost).await, "epoch");
+    program.terminate();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_gives_a_new_epoch_while_a_server_runs() {
+    let (folder, http) = (Folder::new(), reqwest::Client::new());
+    let data = folder.0.join("data");
+    let program = Program::start(&data, &[]);
+    let before = creates(&http, &program.url, 3).await;
+    let (code, printed, complaint) = output(&["new-epoch", "--data-dir", data.to_str().unwrap()]);
+    assert_eq!(code, 0, "{complaint}");
+    let old = before.split('-').next().unwrap();
+    assert!(printed.contains(&format!("before it was {old}")), "{printed}");
+    eventually("a cursor of the old epoch is reset", || async {
+        let mut reader = Stream::open(&http, &format!("{}/events", program.url), Some(&before)).await;
+        let hello = reader.until("hello").await.pop().unwrap();
+        hello.json()["resume"] == "reset"
+    })
+    .await;
+    program.terminate();
 }

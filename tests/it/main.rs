@@ -48,3 +48,4 @@ mod verdicts;
 mod viewers;
 mod wall;
 mod writer;
+mod writing;
