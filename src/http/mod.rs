@@ -16,6 +16,8 @@ pub mod server;
 pub mod site;
 pub mod socket;
 pub mod stream;
+mod strict;
+mod text;
 
 use axum::{
     Json, Router,

@@ -21,7 +21,7 @@ use crate::{
         query,
         site::Site,
     },
-    model::{Name, Priority, bulk::BulkAction},
+    model::{Name, NewName, Priority, bulk::BulkAction},
     store::{
         Answer, Command, WriteError,
         bulk::{self, Bulk, BulkState},
@@ -72,7 +72,7 @@ pub(in crate::http) struct BulkInput {
     priority: Option<Priority>,
     /// With `edit`.
     #[schema(value_type = Option<String>, max_length = 128)]
-    queue: Option<Name>,
+    queue: Option<NewName>,
     /// With `edit`.
     #[schema(value_type = Option<String>, max_length = 128)]
     assignee: Option<Text<128>>,
@@ -174,7 +174,7 @@ impl BulkInput {
             Wanted::Delete => Ok(BulkAction::Delete),
             Wanted::Edit => Ok(BulkAction::Edit {
                 priority: self.priority,
-                queue: self.queue.clone(),
+                queue: self.queue.clone().map(Name::from),
                 assignee: self.assignee.clone().map(|text| text.0),
             }),
         }
