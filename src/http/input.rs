@@ -18,7 +18,7 @@ use crate::model::Name;
 /// Most things in one request.
 pub const MAX_ITEMS: usize = 1_000;
 /// Largest request body.
-const MAX_BODY: usize = 1024 * 1024;
+pub const MAX_BODY: usize = 1024 * 1024;
 /// A larger one is read to its end as long as it is not larger than this.
 const MAX_DRAINED: usize = 16 * 1024 * 1024;
 /// How long a body may take to arrive.
@@ -110,13 +110,7 @@ impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for Optional<
 /// # Errors
 /// A 415 when it is neither.
 pub fn is_lines(headers: &HeaderMap) -> Result<bool, Problem> {
-    if headers.contains_key(header::CONTENT_ENCODING) {
-        return Err(Problem::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "unsupported_encoding",
-            "send the body without Content-Encoding",
-        ));
-    }
+    check_encoding(headers)?;
     let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     match value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
         "application/json" => Ok(false),
@@ -127,6 +121,18 @@ pub fn is_lines(headers: &HeaderMap) -> Result<bool, Problem> {
             "send Content-Type: application/json (curl --json does) or application/x-ndjson",
         )),
     }
+}
+
+/// That a body is sent as it is.
+///
+/// # Errors
+/// A 415 when it is compressed.
+pub fn check_encoding(headers: &HeaderMap) -> Result<(), Problem> {
+    if !headers.contains_key(header::CONTENT_ENCODING) {
+        return Ok(());
+    }
+    let detail = "send the body without Content-Encoding";
+    Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_encoding", detail))
 }
 
 async fn body(request: Request) -> Result<Bytes, Problem> {

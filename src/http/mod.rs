@@ -4,6 +4,7 @@ pub mod api;
 pub mod assets;
 mod base_path;
 pub mod caller;
+mod each;
 mod forms;
 pub mod health;
 pub mod input;

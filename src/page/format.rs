@@ -34,6 +34,12 @@ pub fn query(pairs: &[(String, String)]) -> String {
     pairs.iter().map(|(name, value)| format!("{}={}", encode(name), encode(value))).collect::<Vec<_>>().join("&")
 }
 
+/// A name as the value of a filter in a link.
+#[must_use]
+pub fn filter_value(name: &str) -> String {
+    crate::event::filter::escaped(name)
+}
+
 /// An address with a query, when there is one.
 #[must_use]
 pub fn address(path: &str, pairs: &[(String, String)]) -> String {

@@ -11,7 +11,7 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{reports::Outcome, tasks::unexpected};
+use super::{bounds::Unique, reports::Outcome, tasks::unexpected};
 use crate::{
     clock::Time,
     http::{
@@ -57,7 +57,7 @@ pub(in crate::http) struct BulkInput {
     /// The filters of `GET /api/v1/tasks`, as in `{"status": "failed", "queue": "mail,sms"}`; at least one. Done in the
     /// background, newest first, to the tasks that exist now.
     #[schema(value_type = Option<BTreeMap<String, String>>)]
-    filter: Option<BTreeMap<String, String>>,
+    filter: Option<Unique<String, String>>,
     /// Only count what it would be done to.
     #[serde(default)]
     preview: bool,
@@ -247,7 +247,7 @@ impl BulkInput {
                 Err(wrong("pace_per_second", "goes with filter only; named tasks are done at once"))
             }
             (Some(ids), None) => Ok(Targets::Ids(ids)),
-            (None, Some(filter)) => read_filter(filter).map(|query| Targets::Filter(Box::new(query))),
+            (None, Some(filter)) => read_filter(&filter.0).map(|query| Targets::Filter(Box::new(query))),
             _ => Err(wrong("filter", "give either ids or a filter")),
         }
     }

@@ -11,7 +11,7 @@ use crate::{
     feed,
     http::{
         caller::Caller,
-        input::{Id, Json, Text},
+        input::{Id, Json, Mended, Text},
         problem::Problem,
         site::Site,
     },
@@ -62,7 +62,7 @@ pub(in crate::http) struct ConnectorInput {
     status: ConnectorStatus,
     /// What is wrong, with status `error`.
     #[schema(value_type = Option<String>, max_length = 2000)]
-    error: Option<Text<2000>>,
+    error: Option<Mended<2000>>,
 }
 
 const fn idle() -> ConnectorStatus {

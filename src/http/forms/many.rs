@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::{As, Fields, Sent, bulk, failure, field, fields, goes_on, input, object, plain};
 use crate::{
+    event::filter,
     http::{caller::Caller, input::Id, problem::Problem, query, site::Site},
     model::Task,
     page::format,
@@ -167,7 +168,9 @@ async fn try_begin(site: &Site, caller: &Caller, sent: Sent) -> Result<bulk::Beg
     }
     let ids = ids(&fields)?;
     if ids.is_empty() {
-        let filter: Map<_, _> = filters(&fields).into_iter().map(|(name, value)| (name, Value::from(value))).collect();
+        // A filter that stands there twice has the values of both.
+        let filter = filter::merged(&filters(&fields), &[]).map_err(Problem::from)?;
+        let filter: Map<_, _> = filter.into_iter().map(|(name, value)| (name, Value::from(value))).collect();
         wanted.insert("filter".to_owned(), Value::Object(filter));
         wanted.extend(object(&fields, &[("pace_per_second", As::Number)], false)?);
     } else {

@@ -81,9 +81,13 @@ async fn goes_on(site: &Site, next: &str) -> Response {
 }
 
 fn fields(sent: Sent) -> Result<Fields, Problem> {
-    let Form(fields) = sent.map_err(|rejection| {
+    let Form(mut fields) = sent.map_err(|rejection| {
         Problem::new(StatusCode::BAD_REQUEST, "invalid_body", format!("the form cannot be read: {rejection}"))
     })?;
+    if let Some((name, _)) = fields.first_mut() {
+        // A byte order mark in front of the form.
+        *name = name.trim_start_matches('\u{feff}').to_owned();
+    }
     Ok(fields)
 }
 
@@ -199,12 +203,12 @@ async fn put_schedule(State(site): State<Site>, headers: HeaderMap, caller: Call
         [("task_type", As::Text), ("queue", As::Text), ("priority", As::Number), ("payload", As::Json)];
     let done = async {
         let fields = fields(sent)?;
-        let name = crate::model::Name::new(field(&fields, "name").unwrap_or_default()).map_err(|error| {
+        let name = crate::model::NewName::new(field(&fields, "name").unwrap_or_default()).map_err(|error| {
             Problem::field(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", "name", error.to_string())
         })?;
         let mut schedule = object(&fields, &WHEN, false)?;
         schedule.insert("task".to_owned(), Value::Object(object(&fields, &TASK, false)?));
-        schedules::put(State(site.clone()), caller, Named(name), input(schedule)?).await
+        schedules::put(State(site.clone()), caller, Named(name.0), input(schedule)?).await
     };
     let done = done.await;
     then(&site, &headers, done, "/schedules").await
