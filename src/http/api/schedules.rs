@@ -28,7 +28,9 @@ use crate::{
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct PutSchedule {
     /// Five fields: minute, hour, day of month, month, day of week, as in `*/15 8-18 * * MON-FRI`; six with seconds in
-    /// front; or a name such as `@hourly`.
+    /// front; seven with a year behind; or `@hourly`, `@daily`, `@midnight`, `@weekly`, `@monthly`, `@yearly`, `@annually`.
+    /// Named hours run once a day each, also where clocks are changed: the first time when an hour comes twice, right
+    /// after the gap when it does not come.
     #[schema(max_length = 128)]
     cron: String,
     /// IANA name of the time zone that this is meant in.
@@ -133,18 +135,14 @@ pub(in crate::http) async fn put(
     if input.cron.len() > 128 {
         return Err(wrong("cron", "must be at most 128 bytes long".to_owned()));
     }
-    let recurrence =
-        Recurrence::parse(&input.cron, &input.time_zone).map_err(|error| wrong(error.field, error.detail))?;
+    let now = site.clock.now();
+    let recurrence = Recurrence::parse_new(&input.cron, &input.time_zone, now)
+        .map_err(|error| wrong(error.field, error.detail))?;
     let task = input.task.check("task.")?;
     let only_once =
         [("id", task.id_is_chosen), ("run_at", task.run_at.is_some()), ("depends_on", !task.depends_on.is_empty())];
     if let Some((field, _)) = only_once.iter().find(|(_, is_set)| *is_set) {
         return Err(wrong(&format!("task.{field}"), "does not go with a recurring task".to_owned()));
-    }
-    let now = site.clock.now();
-    let next_run_at = recurrence.after(now);
-    if next_run_at.is_none() {
-        return Err(wrong("cron", "never fires: there is no such day, or its year is over".to_owned()));
     }
     let schedule = Schedule {
         name: name.clone(),
@@ -152,7 +150,7 @@ pub(in crate::http) async fn put(
         time_zone: input.time_zone,
         task,
         paused_at: input.paused.then_some(now),
-        next_run_at,
+        next_run_at: recurrence.after(now),
         last_run_at: None,
         last_task_id: None,
         created_at: now,
