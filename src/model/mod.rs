@@ -17,6 +17,7 @@ pub mod step;
 pub mod task;
 pub mod timestamp;
 pub mod transition;
+pub mod visible;
 pub mod worker;
 
 pub use name::{Name, NewName};
