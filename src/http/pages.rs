@@ -75,8 +75,10 @@ pub(super) async fn params(
         }
     }
     let played: Option<i64> = value(pairs, "played").and_then(|text| text.parse().ok());
+    // Mail programs and chats put campaign marks on links.
+    let is_other = |name: &str| STEERING.contains(&name) || name.starts_with("utm_");
     let mut pairs: Vec<_> =
-        pairs.iter().filter(|(name, value)| !STEERING.contains(&name.as_str()) && !value.is_empty()).cloned().collect();
+        pairs.iter().filter(|(name, value)| !is_other(name) && !value.is_empty()).cloned().collect();
     let play = value(&pairs, "play").map(speed).transpose()?;
     if let (Some(speed), Some(played)) = (play, played) {
         pass(&mut pairs, speed, site.clock.now().timestamp_millis().saturating_sub(played));
