@@ -378,7 +378,8 @@ mod tests {
 
     #[test]
     fn repeated_filters_have_all_values() {
-        let twice = Filter::from_query(&pairs(&[("queue", "a"), ("limit", "1"), ("queue", r"b\,c")]), &["limit"]).unwrap();
+        let twice =
+            Filter::from_query(&pairs(&[("queue", "a"), ("limit", "1"), ("queue", r"b\,c")]), &["limit"]).unwrap();
         let once = Filter::from_query(&pairs(&[("queue", r"b\,c,a,a")]), &[]).unwrap();
         assert_eq!(twice.canonical(), once.canonical());
         assert_eq!(twice.value("queue"), r"a,b\,c");

@@ -45,7 +45,10 @@ impl Each {
         }
         if body.trim_ascii_start().starts_with(b"[") {
             let items: Vec<Box<RawValue>> = parse(body, "")?;
-            return Ok(Self { items: items.iter().map(|item| item.get().as_bytes().to_vec()).collect(), single: false });
+            return Ok(Self {
+                items: items.iter().map(|item| item.get().as_bytes().to_vec()).collect(),
+                single: false,
+            });
         }
         Ok(Self { items: vec![body.to_vec()], single: true })
     }

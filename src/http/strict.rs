@@ -3,9 +3,7 @@
 
 use std::fmt;
 
-use serde::de::{
-    DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, SeqAccess, VariantAccess, Visitor,
-};
+use serde::de::{DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, SeqAccess, VariantAccess, Visitor};
 
 /// A deserializer, and all that it hands out, in which a struct is read from an object only.
 pub(super) struct Strict<D>(pub(super) D);
@@ -224,7 +222,6 @@ impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for Within<A> {
         self.0.struct_variant(fields, StrictVisitor { visitor, shape: Shape::Object })
     }
 }
-
 
 #[cfg(test)]
 mod tests {

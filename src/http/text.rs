@@ -161,7 +161,9 @@ mod tests {
         assert!(check_free(r#"{"a":"\\\u0000"}"#).is_err());
         assert!(check_free(&"[".repeat(65)).is_err());
         assert!(check_free(r#"{"a":"[[[[\"[["}"#).is_ok());
-        for half in [r"\ud83d", r"\uDE00", r"\ud83dx", r"\ud83d\n", r"\ud83d\u0041", r"\ud83d\ud83d\ude00", r"\ude00\ud83d"] {
+        for half in
+            [r"\ud83d", r"\uDE00", r"\ud83dx", r"\ud83d\n", r"\ud83d\u0041", r"\ud83d\ud83d\ude00", r"\ude00\ud83d"]
+        {
             assert!(check_free(&format!("[\"{half}\"]")).is_err(), "{half}");
             assert!(check_free(&format!("{{\"{half}\":1}}")).is_err(), "{half}");
         }

@@ -17,7 +17,6 @@ pub mod step;
 pub mod task;
 pub mod timestamp;
 pub mod transition;
-pub mod visible;
 pub mod worker;
 
 pub use name::{Name, NewName};

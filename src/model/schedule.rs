@@ -126,9 +126,7 @@ impl Recurrence {
     }
 
     fn offset(&self, moment: Time) -> TimeDelta {
-        TimeDelta::seconds(
-            self.time_zone.offset_from_utc_datetime(&moment.naive_utc()).fix().local_minus_utc().into(),
-        )
+        TimeDelta::seconds(self.time_zone.offset_from_utc_datetime(&moment.naive_utc()).fix().local_minus_utc().into())
     }
 
     /// What the clock of the zone shows, whole seconds.
@@ -232,10 +230,14 @@ mod tests {
         for cron in ["0 0 31 2 *", "* * 31 4 *", "0 0 30 2 *", "0 0 0 1 1 * 2025"] {
             assert!(new(cron).is_err_and(|detail| detail.starts_with("never fires")), "{cron}");
         }
-        for cron in ["*/61 * * * *", "0 */25 * * *", "0-30/99 * * * *", "1,*/70 * * * *", "*/61 * * * * *", "* * * */13 *"] {
+        for cron in
+            ["*/61 * * * *", "0 */25 * * *", "0-30/99 * * * *", "1,*/70 * * * *", "*/61 * * * * *", "* * * */13 *"]
+        {
             assert!(new(cron).is_err_and(|detail| detail.contains("step") || detail.contains("cron")), "{cron}");
         }
-        for cron in ["0 0 29 2 *", "*/60 * * * *", "0 */24 * * *", "0 0 0 1 1 * 2027", "@midnight", "@HOURLY", " @daily "] {
+        for cron in
+            ["0 0 29 2 *", "*/60 * * * *", "0 */24 * * *", "0 0 0 1 1 * 2027", "@midnight", "@HOURLY", " @daily "]
+        {
             assert!(new(cron).is_ok(), "{cron}");
         }
     }

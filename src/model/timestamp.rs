@@ -169,9 +169,16 @@ mod tests {
         ] {
             assert_eq!(shown(text), Err(BadTimestamp::OutOfRange), "{text}");
         }
-        for text in
-            ["", "soon", "infinity", "2026-11-20", "2026-13-20T00:00:00Z", "2026-11-20T16:05:00+24:00", "16:05", "1763654700"]
-        {
+        for text in [
+            "",
+            "soon",
+            "infinity",
+            "2026-11-20",
+            "2026-13-20T00:00:00Z",
+            "2026-11-20T16:05:00+24:00",
+            "16:05",
+            "1763654700",
+        ] {
             assert_eq!(shown(text), Err(BadTimestamp::Malformed), "{text}");
         }
     }

@@ -40,6 +40,12 @@ pub fn filter_value(name: &str) -> String {
     crate::event::filter::escaped(name)
 }
 
+/// Names in a form field, separated by commas.
+#[must_use]
+pub fn list(names: &[String]) -> String {
+    names.iter().map(|name| filter_value(name)).collect::<Vec<_>>().join(", ")
+}
+
 /// An address with a query, when there is one.
 #[must_use]
 pub fn address(path: &str, pairs: &[(String, String)]) -> String {
@@ -208,7 +214,7 @@ pub fn short(id: &uuid::Uuid) -> String {
 /// Text whose hidden characters are shown as code points.
 #[must_use]
 pub fn visible(text: &str) -> String {
-    crate::model::visible::visible(text).into_owned()
+    crate::event::visible::visible(text).into_owned()
 }
 
 /// At most so many characters, with a mark when there were more.

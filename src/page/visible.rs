@@ -4,7 +4,7 @@ use std::fmt::{self, Write};
 
 use askama::filters::{Escaper, Html};
 
-use crate::model::visible::visible;
+use crate::event::visible::visible;
 
 /// Escapes for HTML and shows hidden characters as code points, in names as well as in titles, errors and facts.
 #[derive(Debug, Clone, Copy)]

@@ -3,7 +3,10 @@
 use sqlx::{PgConnection, PgPool, types::Json as Sql};
 use uuid::Uuid;
 
-use super::{search::TaskQuery, tasks::{decode, json_text}};
+use super::{
+    search::TaskQuery,
+    tasks::{decode, json_text},
+};
 use crate::{clock::Time, model::bulk::BulkAction};
 
 /// How an action on many tasks stands.

@@ -4,10 +4,7 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use crate::{
-    event::{Kind, kind::Tone},
-    model::visible::visible_line,
-};
+use crate::event::{Kind, kind::Tone, visible::visible_line};
 
 /// Time, kind, where, what, how long, and what was said; in colours when wanted.
 pub(super) fn readable(event: &Value, colour: bool) -> String {
@@ -64,6 +61,6 @@ mod tests {
         assert_eq!(readable(&event, false), "16:05:00.123 x task_failed                a\\u{1b}[2Jb\\u{202e}");
         assert!(readable(&event, true).contains("\x1b[31mx task_failed"));
         let event = serde_json::json!({ "event_type": "a\u{9b}", "ts": "2026-11-20T16:05:00.123\u{9b}", "error": "\u{200f}\u{e0041}" });
-        assert!(!readable(&event, false).chars().any(crate::model::visible::is_hidden));
+        assert!(!readable(&event, false).chars().any(crate::event::visible::is_hidden));
     }
 }

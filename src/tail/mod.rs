@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::{
     config::TailSettings,
-    model::visible::{visible_json, visible_line},
+    event::visible::{visible_json, visible_line},
 };
 
 /// What the server's ledger shows.

@@ -24,7 +24,10 @@ async fn the_official_sdk_says_the_same_in_each_mode() {
     for line in out.lines() {
         let (id, subject) = line.split_once(' ').unwrap();
         let task = app.task(id).await;
-        assert_eq!((&task["external_id"], &task["result"], &task["task_type"]), (&json!(subject), &json!({ "n": count }), &json!("mail")));
+        assert_eq!(
+            (&task["external_id"], &task["result"], &task["task_type"]),
+            (&json!(subject), &json!({ "n": count }), &json!("mail"))
+        );
         count += 1;
     }
     assert_eq!(count, 5);
@@ -33,7 +36,8 @@ async fn the_official_sdk_says_the_same_in_each_mode() {
 }
 
 fn event(more: serde_json::Value) -> serde_json::Value {
-    let mut event = json!({ "specversion": "1.0", "type": "a.task_completed", "source": "s", "id": "1", "subject": "b" });
+    let mut event =
+        json!({ "specversion": "1.0", "type": "a.task_completed", "source": "s", "id": "1", "subject": "b" });
     event.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     event
 }
@@ -43,7 +47,9 @@ async fn data_is_read_or_refused_and_never_dropped() {
     let app = TestApp::start().await;
     let cloud = Some("application/cloudevents+json; charset=utf-8");
     // {"task_type":"t","queue":"q"}
-    let good = event(json!({ "subject": "base64", "data_base64": "eyJ0YXNrX3R5cGUiOiJ0IiwicXVldWUiOiJxIn0=", "myextension": 7 }));
+    let good = event(
+        json!({ "subject": "base64", "data_base64": "eyJ0YXNrX3R5cGUiOiJ0IiwicXVldWUiOiJxIn0=", "myextension": 7 }),
+    );
     let heard = app.sends("POST", "/api/v1/events", cloud, good.to_string()).await.expect(200);
     let task = app.task(heard["outcomes"][0]["task_id"].as_str().unwrap()).await;
     assert_eq!((&task["task_type"], &task["queue"], &task["status"]), (&json!("t"), &json!("q"), &json!("completed")));
@@ -62,9 +68,15 @@ async fn data_is_read_or_refused_and_never_dropped() {
         (json!({ "time": "yesterday" }), "time"),
     ] {
         let reply = app.sends("POST", "/api/v1/events", cloud, event(more.clone()).to_string()).await;
-        assert_eq!((reply.status.as_u16(), &reply.json["errors"][0]["field"]), (422, &json!(field)), "{more}: {}", reply.text);
+        assert_eq!(
+            (reply.status.as_u16(), &reply.json["errors"][0]["field"]),
+            (422, &json!(field)),
+            "{more}: {}",
+            reply.text
+        );
         let batch = format!("[{}]", event(more));
-        let heard = app.sends("POST", "/api/v1/events", Some("application/cloudevents-batch+json"), batch).await.expect(200);
+        let heard =
+            app.sends("POST", "/api/v1/events", Some("application/cloudevents-batch+json"), batch).await.expect(200);
         assert_eq!((&heard["outcomes"][0]["status"], &heard["outcomes"][0]["field"]), (&json!(422), &json!(field)));
     }
     let reply = app.sends("POST", "/api/v1/events", cloud, "{\"event_type\":\"task_created\",\"task_id\":\"x\"}").await;
@@ -80,7 +92,8 @@ async fn binary_mode_reads_its_headers_as_the_binding_says() {
     let send = |subject: &'static [u8], content_type: Option<&'static str>, body: &'static str| {
         let request = app.http().post(format!("{}/api/v1/events", app.url)).body(body);
         let headers = [("specversion", "1.0"), ("type", "x.task_created"), ("source", "/s"), ("id", "1")];
-        let request = headers.iter().fold(request, |request, (name, value)| request.header(format!("ce-{name}"), *value));
+        let request =
+            headers.iter().fold(request, |request, (name, value)| request.header(format!("ce-{name}"), *value));
         let request = request.header("CE-Subject", reqwest::header::HeaderValue::from_bytes(subject).unwrap());
         let request = content_type.iter().fold(request, |request, kind| request.header("content-type", *kind));
         async move {
@@ -95,7 +108,12 @@ async fn binary_mode_reads_its_headers_as_the_binding_says() {
         ("jöb".as_bytes(), "jöb"),
         (b"100%25", "100%"),
     ] {
-        for (kind, body) in [(None, "{}"), (None, ""), (Some("application/json"), "{\"queue\":\"q\"}"), (Some("application/vnd.x+json"), "\u{feff}{}")] {
+        for (kind, body) in [
+            (None, "{}"),
+            (None, ""),
+            (Some("application/json"), "{\"queue\":\"q\"}"),
+            (Some("application/vnd.x+json"), "\u{feff}{}"),
+        ] {
             let (status, heard) = send(subject, kind, body).await;
             assert_eq!(status, 200, "{heard}");
             let task = app.task(heard["outcomes"][0]["task_id"].as_str().unwrap()).await;

@@ -19,7 +19,12 @@ async fn an_expression_that_never_fires_is_refused() {
     ] {
         let body = json!({ "cron": cron, "task": { "task_type": "t" } });
         let reply = app.put("/api/v1/schedules/s", &body).await;
-        assert_eq!((reply.status.as_u16(), &reply.json["errors"][0]["field"]), (422, &json!("cron")), "{cron}: {}", reply.text);
+        assert_eq!(
+            (reply.status.as_u16(), &reply.json["errors"][0]["field"]),
+            (422, &json!("cron")),
+            "{cron}: {}",
+            reply.text
+        );
         assert!(reply.json["detail"].as_str().unwrap().contains(says), "{cron}: {}", reply.text);
         let form: String = url::form_urlencoded::Serializer::new(String::new())
             .extend_pairs([("name", "s"), ("cron", cron), ("time_zone", "UTC"), ("task_type", "t")])

@@ -3,37 +3,135 @@
 use serde_json::Value;
 use sqlx::{Connection, PgConnection};
 use taskwatch::{
-    event::{Filter, filter},
+    event::{Filter, filter, visible},
     http::input::{Free, Mended, Text, parse},
-    model::{NewName, Timestamp, schedule::Recurrence, visible},
+    model::{NewName, Timestamp, schedule::Recurrence},
 };
 
 use crate::harness::TestApp;
 
 /// Pieces that broke something somewhere.
 const PIECES: [&str; 36] = [
-    "\\ud83d", "\\u0000", "\\ude00", "\u{feff}", "1e999", "-0", "[[[[[[", "{\"a\":", "null", "-1", "18446744073709551616", "true",
-    "\"", "\\", ",", "\u{202e}", "%ff", "%00", "+01:00", "infinity", "12000-01-01T00:00:00Z", "2026-11-20T16:05:00Z", "..", " ",
-    "\u{a0}", "'", "$1", "\n", "\r\n\r\n", "\u{2028}", "{}", "]", "}", "*/61 * * * *", "\u{0}", "9999-12-31T23:59:60Z",
+    "\\ud83d",
+    "\\u0000",
+    "\\ude00",
+    "\u{feff}",
+    "1e999",
+    "-0",
+    "[[[[[[",
+    "{\"a\":",
+    "null",
+    "-1",
+    "18446744073709551616",
+    "true",
+    "\"",
+    "\\",
+    ",",
+    "\u{202e}",
+    "%ff",
+    "%00",
+    "+01:00",
+    "infinity",
+    "12000-01-01T00:00:00Z",
+    "2026-11-20T16:05:00Z",
+    "..",
+    " ",
+    "\u{a0}",
+    "'",
+    "$1",
+    "\n",
+    "\r\n\r\n",
+    "\u{2028}",
+    "{}",
+    "]",
+    "}",
+    "*/61 * * * *",
+    "\u{0}",
+    "9999-12-31T23:59:60Z",
 ];
 
 /// Good requests to spoil: method, path, content type, body.
 const SEEDS: [(&str, &str, &str, &str); 16] = [
-    ("POST", "/api/v1/tasks", "application/json", r#"{"task_type":"t","queue":"q","priority":5,"payload":{"a":[1,"x"]},"labels":{"k":"v"},"run_at":"2026-11-20T16:05:00Z"}"#),
+    (
+        "POST",
+        "/api/v1/tasks",
+        "application/json",
+        r#"{"task_type":"t","queue":"q","priority":5,"payload":{"a":[1,"x"]},"labels":{"k":"v"},"run_at":"2026-11-20T16:05:00Z"}"#,
+    ),
     ("POST", "/api/v1/tasks", "application/x-ndjson", "{\"task_type\":\"t\"}\n{\"task_type\":\"u\",\"title\":\"x\"}\n"),
-    ("POST", "/api/v1/events", "application/json", r#"{"event_type":"task_started","task_id":17,"ts":"2023-11-14T22:13:20Z","data":{"run_at":"2026-11-20T16:05:00Z","title":"x"}}"#),
-    ("POST", "/api/v1/events", "application/x-ndjson", "{\"event_type\":\"task_failed\",\"task_id\":\"a\",\"error\":\"e\"}\n{\"event_type\":\"worker_heartbeat\",\"worker_id\":\"w\"}"),
-    ("POST", "/api/v1/events", "application/cloudevents+json", r#"{"specversion":"1.0","type":"a.task_completed","source":"s","id":"1","subject":"b","data_base64":"e30="}"#),
-    ("POST", "/api/v1/events", "application/cloudevents-batch+json", r#"[{"specversion":"1.0","type":"a.task_created","source":"s","id":"1","subject":"b","data":{"queue":"q"}}]"#),
-    ("POST", "/api/v1/reports", "application/json", r#"[{"report":"fail","task_id":"00000000-0000-0000-0000-000000000001","worker_id":"00000000-0000-0000-0000-000000000002","attempt":1,"error":"e"}]"#),
-    ("POST", "/api/v1/workers", "application/json", r#"{"name":"w","machine_id":"m","queues":["q"],"connectors":[{"connector_id":"c","status":"error","error":"x"}]}"#),
-    ("POST", "/api/v1/claims", "application/json", r#"{"worker_id":"00000000-0000-0000-0000-000000000002","queues":["q"],"limit":1}"#),
-    ("PUT", "/api/v1/schedules/s", "application/json", r#"{"cron":"0 0 1 1 *","time_zone":"Europe/Berlin","task":{"task_type":"t","payload":[1]},"paused":true}"#),
-    ("PATCH", "/api/v1/queues/q", "application/json", r#"{"concurrency_limit":5,"rate_limit":3,"rate_period_seconds":2}"#),
-    ("POST", "/api/v1/tasks/bulk", "application/json", r#"{"action":"cancel","filter":{"queue":"a\\,b","status":"pending"},"preview":true}"#),
-    ("POST", "/schedules", "application/x-www-form-urlencoded", "name=s&cron=0+0+1+1+*&time_zone=UTC&task_type=t&payload=%7B%7D"),
+    (
+        "POST",
+        "/api/v1/events",
+        "application/json",
+        r#"{"event_type":"task_started","task_id":17,"ts":"2023-11-14T22:13:20Z","data":{"run_at":"2026-11-20T16:05:00Z","title":"x"}}"#,
+    ),
+    (
+        "POST",
+        "/api/v1/events",
+        "application/x-ndjson",
+        "{\"event_type\":\"task_failed\",\"task_id\":\"a\",\"error\":\"e\"}\n{\"event_type\":\"worker_heartbeat\",\"worker_id\":\"w\"}",
+    ),
+    (
+        "POST",
+        "/api/v1/events",
+        "application/cloudevents+json",
+        r#"{"specversion":"1.0","type":"a.task_completed","source":"s","id":"1","subject":"b","data_base64":"e30="}"#,
+    ),
+    (
+        "POST",
+        "/api/v1/events",
+        "application/cloudevents-batch+json",
+        r#"[{"specversion":"1.0","type":"a.task_created","source":"s","id":"1","subject":"b","data":{"queue":"q"}}]"#,
+    ),
+    (
+        "POST",
+        "/api/v1/reports",
+        "application/json",
+        r#"[{"report":"fail","task_id":"00000000-0000-0000-0000-000000000001","worker_id":"00000000-0000-0000-0000-000000000002","attempt":1,"error":"e"}]"#,
+    ),
+    (
+        "POST",
+        "/api/v1/workers",
+        "application/json",
+        r#"{"name":"w","machine_id":"m","queues":["q"],"connectors":[{"connector_id":"c","status":"error","error":"x"}]}"#,
+    ),
+    (
+        "POST",
+        "/api/v1/claims",
+        "application/json",
+        r#"{"worker_id":"00000000-0000-0000-0000-000000000002","queues":["q"],"limit":1}"#,
+    ),
+    (
+        "PUT",
+        "/api/v1/schedules/s",
+        "application/json",
+        r#"{"cron":"0 0 1 1 *","time_zone":"Europe/Berlin","task":{"task_type":"t","payload":[1]},"paused":true}"#,
+    ),
+    (
+        "PATCH",
+        "/api/v1/queues/q",
+        "application/json",
+        r#"{"concurrency_limit":5,"rate_limit":3,"rate_period_seconds":2}"#,
+    ),
+    (
+        "POST",
+        "/api/v1/tasks/bulk",
+        "application/json",
+        r#"{"action":"cancel","filter":{"queue":"a\\,b","status":"pending"},"preview":true}"#,
+    ),
+    (
+        "POST",
+        "/schedules",
+        "application/x-www-form-urlencoded",
+        "name=s&cron=0+0+1+1+*&time_zone=UTC&task_type=t&payload=%7B%7D",
+    ),
     ("POST", "/tasks/bulk", "application/x-www-form-urlencoded", "action=cancel&queue=nowhere&pace_per_second=5"),
-    ("GET", "/tasks?queue=a%5C,b&q=x&status=pending&label.k=v&priority=3..7&limit=5&at=2026-11-20T16:05:00+01:00", "", ""),
+    (
+        "GET",
+        "/tasks?queue=a%5C,b&q=x&status=pending&label.k=v&priority=3..7&limit=5&at=2026-11-20T16:05:00+01:00",
+        "",
+        "",
+    ),
     ("GET", "/events?poll=1&wait=0&after=earliest&types=task_*&queue=a,b&format=cloudevents&max_events=2", "", ""),
 ];
 
@@ -59,7 +157,14 @@ fn spoil(random: &mut fastrand::Rng, text: &[u8]) -> Vec<u8> {
 #[test]
 fn random_bytes_into_every_parser() {
     let mut random = fastrand::Rng::with_seed(17);
-    let texts = ["2026-11-20T16:05:00.123+01:00", r"a\,b, c", "größe", "{\"a\":[1,\"\\ud83d\\ude00\"]}", "\"text\"", "0 0 1 1 *"];
+    let texts = [
+        "2026-11-20T16:05:00.123+01:00",
+        r"a\,b, c",
+        "größe",
+        "{\"a\":[1,\"\\ud83d\\ude00\"]}",
+        "\"text\"",
+        "0 0 1 1 *",
+    ];
     let mut accepted = 0;
     for round in 0..100_000 {
         let bytes = spoil(&mut random, texts[round % texts.len()].as_bytes());
@@ -68,7 +173,11 @@ fn random_bytes_into_every_parser() {
             accepted += 1;
             let read = serde_json::from_str::<Value>(free.0.as_str());
             // Only numbers beyond all floats are JSON for Postgres and not for Rust.
-            assert!(read.as_ref().is_ok_and(|read| !read.to_string().contains("\\u0000")) || free.0.as_str().contains(['e', 'E']), "{text:?}");
+            assert!(
+                read.as_ref().is_ok_and(|read| !read.to_string().contains("\\u0000"))
+                    || free.0.as_str().contains(['e', 'E']),
+                "{text:?}"
+            );
         }
         if let Ok(mended) = parse::<Mended<16>>(&bytes, "") {
             assert!(mended.0.len() <= 16 && !mended.0.contains('\0'), "{text:?}");
@@ -87,7 +196,9 @@ fn random_bytes_into_every_parser() {
         if let Ok(name) = NewName::new(&text) {
             assert_eq!(filter::values(&filter::escaped(name.0.as_str())), [name.0.as_str()]);
         }
-        assert!(!visible::visible_line(&visible::visible_line(&text)).chars().any(|c| c.is_control() || c == '\u{202e}'));
+        assert!(
+            !visible::visible_line(&visible::visible_line(&text)).chars().any(|c| c.is_control() || c == '\u{202e}')
+        );
         if round % 200 == 5 {
             let now = "2026-11-20T00:00:00Z".parse().unwrap();
             if let Ok(recurrence) = Recurrence::parse_new(&text, "Europe/Berlin", now) {
@@ -113,10 +224,13 @@ async fn random_bytes_into_every_door() {
         let before: i64 = sqlx::query_scalar(count).fetch_one(&mut conn).await.unwrap();
         let (path, body) = if body.is_empty() {
             let (path, query) = path.split_once('?').unwrap();
-            let query: String = spoil(&mut random, query.as_bytes()).iter().map(|byte| match byte {
-                b'!'..=b'~' if *byte != b'#' => char::from(*byte).to_string(),
-                byte => format!("%{byte:02x}"),
-            }).collect();
+            let query: String = spoil(&mut random, query.as_bytes())
+                .iter()
+                .map(|byte| match byte {
+                    b'!'..=b'~' if *byte != b'#' => char::from(*byte).to_string(),
+                    byte => format!("%{byte:02x}"),
+                })
+                .collect();
             (format!("{path}?{query}"), Vec::new())
         } else {
             (path.to_owned(), spoil(&mut random, body.as_bytes()))
@@ -154,7 +268,16 @@ async fn random_bytes_into_every_door() {
     app.creates("last").await;
     stream.until("task_created").await;
     app.settles().await;
-    for path in ["/", "/tasks?limit=200", "/queues", "/workers", "/schedules", "/events-view", "/api/v1/tasks?limit=200", "/api/v1/snapshot"] {
+    for path in [
+        "/",
+        "/tasks?limit=200",
+        "/queues",
+        "/workers",
+        "/schedules",
+        "/events-view",
+        "/api/v1/tasks?limit=200",
+        "/api/v1/snapshot",
+    ] {
         assert_eq!(app.get(path).await.status.as_u16(), 200, "{path}");
     }
     let twin = app.twin().await;

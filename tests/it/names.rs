@@ -31,7 +31,10 @@ async fn names_that_no_filter_or_link_can_name_come_in_by_no_door() {
         }
         assert_eq!(app.patch(&format!("/api/v1/tasks/{id}"), &json!({ "queue": name })).await.status.as_u16(), 422);
         if !name.starts_with('.') {
-            let path = format!("/api/v1/schedules/{}", url::form_urlencoded::byte_serialize(name.as_bytes()).collect::<String>().replace('+', "%20"));
+            let path = format!(
+                "/api/v1/schedules/{}",
+                url::form_urlencoded::byte_serialize(name.as_bytes()).collect::<String>().replace('+', "%20")
+            );
             let schedule = json!({ "cron": "@daily", "task": { "task_type": "t" } });
             assert_eq!(app.put(&path, &schedule).await.status.as_u16(), 422, "{path}");
         }
@@ -51,7 +54,9 @@ async fn every_name_that_comes_in_can_be_named_in_every_filter() {
         app.creates_as(json!({ "task_type": name, "queue": name, "labels": { "k": name } })).await;
     }
     app.settles().await;
-    let escaped = |name: &str| url::form_urlencoded::byte_serialize(taskwatch::event::filter::escaped(name).as_bytes()).collect::<String>();
+    let escaped = |name: &str| {
+        url::form_urlencoded::byte_serialize(taskwatch::event::filter::escaped(name).as_bytes()).collect::<String>()
+    };
     for name in names {
         for filter in ["queue", "task_type", "label.k"] {
             let found = app.get(&format!("/api/v1/tasks?{filter}={}", escaped(name))).await.expect(200);
@@ -80,15 +85,21 @@ async fn an_action_is_never_on_the_wrong_queue() {
     for name in ["a,b", "a", "b"] {
         ids.push(app.creates_as(json!({ "task_type": "t", "queue": name })).await);
     }
-    let preview = app.post("/api/v1/tasks/bulk", &json!({ "action": "cancel", "preview": true, "filter": { "queue": "a\\,b" } })).await;
+    let preview = app
+        .post("/api/v1/tasks/bulk", &json!({ "action": "cancel", "preview": true, "filter": { "queue": "a\\,b" } }))
+        .await;
     assert_eq!(preview.expect(200)["matched"], 1);
     // By the form, which carries what the list was filtered by.
     let page = app.get("/tasks/bulk?scope=filter&action=cancel&queue=a%5C%2Cb").await.text;
     assert!(page.contains("value=\"a\\,b\""), "{page}");
     let form = "action=cancel&queue=a%5C%2Cb&pace_per_second=100";
     app.sends("POST", "/tasks/bulk", Some("application/x-www-form-urlencoded"), form).await;
-    crate::harness::eventually("the task is cancelled", || async { app.task(&ids[0]).await["status"] == "cancelled" }).await;
-    assert_eq!((&app.task(&ids[1]).await["status"], &app.task(&ids[2]).await["status"]), (&json!("pending"), &json!("pending")));
+    crate::harness::eventually("the task is cancelled", || async { app.task(&ids[0]).await["status"] == "cancelled" })
+        .await;
+    assert_eq!(
+        (&app.task(&ids[1]).await["status"], &app.task(&ids[2]).await["status"]),
+        (&json!("pending"), &json!("pending"))
+    );
     // Given twice, a filter has both values.
     let form = "action=cancel&queue=a&queue=b&pace_per_second=100";
     app.sends("POST", "/tasks/bulk", Some("application/x-www-form-urlencoded"), form).await;

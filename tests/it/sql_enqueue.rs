@@ -59,10 +59,12 @@ fn call(task: &Map<String, Value>) -> String {
 }
 
 fn text(most: usize) -> impl Strategy<Value = String> {
-    proptest::collection::vec(prop_oneof!["[a-z '\"\\\\\n\t\u{2028}\u{85}é😀]", "\\PC"], 0..most).prop_map(move |parts| {
-        let text = parts.concat();
-        text[..text.floor_char_boundary(most)].to_owned()
-    })
+    proptest::collection::vec(prop_oneof!["[a-z '\"\\\\\n\t\u{2028}\u{85}é😀]", "\\PC"], 0..most).prop_map(
+        move |parts| {
+            let text = parts.concat();
+            text[..text.floor_char_boundary(most)].to_owned()
+        },
+    )
 }
 
 fn name() -> impl Strategy<Value = String> {
@@ -101,7 +103,12 @@ fn task() -> impl Strategy<Value = Value> {
         some(name().prop_map(Value::from).boxed()),
         some(names().prop_map(|names| json!(names)).boxed()),
         some(names().prop_map(|names| json!(names)).boxed()),
-        proptest::option::of(prop_oneof![Just("2020-01-01T00:00:00Z"), Just("2999-12-31T23:59:59.999999Z"), Just("0001-01-01T00:00:00Z"), Just("9999-12-31T23:59:59.999999Z")]),
+        proptest::option::of(prop_oneof![
+            Just("2020-01-01T00:00:00Z"),
+            Just("2999-12-31T23:59:59.999999Z"),
+            Just("0001-01-01T00:00:00Z"),
+            Just("9999-12-31T23:59:59.999999Z")
+        ]),
         prop_oneof![Just("fail"), Just("cancel"), Just("ignore")],
         (any::<bool>(), 0_u8..8),
     );
@@ -109,10 +116,23 @@ fn task() -> impl Strategy<Value = Value> {
         let mut task = Map::new();
         task.insert("task_type".to_owned(), first.0.into());
         let fields = [
-            ("queue", first.1), ("project_id", first.2), ("priority", first.3), ("title", first.4), ("description", first.5),
-            ("labels", first.6), ("max_attempts", first.7), ("timeout_seconds", first.8), ("payload", first.9),
-            ("phase", second.0), ("retry_base_seconds", second.1), ("retry_cap_seconds", second.2), ("phases", second.3),
-            ("assignee", second.4), ("collaborators", second.5), ("watchers", second.6), ("run_at", second.7.map(Value::from)),
+            ("queue", first.1),
+            ("project_id", first.2),
+            ("priority", first.3),
+            ("title", first.4),
+            ("description", first.5),
+            ("labels", first.6),
+            ("max_attempts", first.7),
+            ("timeout_seconds", first.8),
+            ("payload", first.9),
+            ("phase", second.0),
+            ("retry_base_seconds", second.1),
+            ("retry_cap_seconds", second.2),
+            ("phases", second.3),
+            ("assignee", second.4),
+            ("collaborators", second.5),
+            ("watchers", second.6),
+            ("run_at", second.7.map(Value::from)),
         ];
         task.extend(fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
         let (group, kind) = second.9;
@@ -165,7 +185,11 @@ async fn outcome(app: &TestApp, ids: &[String], scene: &(String, Vec<String>)) -
              FROM taskwatch.tasks t WHERE id = '{id}'"
         );
         let row = cluster::texts(&app.database, &statement).await.pop().unwrap_or_default();
-        let events = cluster::texts(&app.database, &format!("SELECT body FROM taskwatch.events WHERE task_id = '{id}' ORDER BY position")).await;
+        let events = cluster::texts(
+            &app.database,
+            &format!("SELECT body FROM taskwatch.events WHERE task_id = '{id}' ORDER BY position"),
+        )
+        .await;
         let events = events.into_iter().map(|event| {
             let mut event: Value = serde_json::from_str(&named(event)).unwrap();
             let fields = event.as_object_mut().unwrap();
@@ -210,12 +234,18 @@ async fn a_thousand_tasks_by_http_and_by_sql_are_the_same() {
         let mut transaction = conn.begin().await.unwrap();
         for task in tasks {
             let call = call(&asked(task, &scenes[1]));
-            let id: Uuid = sqlx::query_scalar(sqlx::AssertSqlSafe(call.clone())).fetch_one(&mut *transaction).await.unwrap_or_else(|error| panic!("{call}: {error}"));
+            let id: Uuid = sqlx::query_scalar(sqlx::AssertSqlSafe(call.clone()))
+                .fetch_one(&mut *transaction)
+                .await
+                .unwrap_or_else(|error| panic!("{call}: {error}"));
             ids[1].push(id.to_string());
         }
         transaction.commit().await.unwrap();
     }
-    eventually("upkeep has seen to all", || async { cluster::number(&by_sql.database, "SELECT count(*) FROM taskwatch.rechecks").await == 0 }).await;
+    eventually("upkeep has seen to all", || async {
+        cluster::number(&by_sql.database, "SELECT count(*) FROM taskwatch.rechecks").await == 0
+    })
+    .await;
     let (http, sql) = (outcome(&by_http, &ids[0], &scenes[0]).await, outcome(&by_sql, &ids[1], &scenes[1]).await);
     for (n, (http, sql)) in http.iter().zip(&sql).enumerate() {
         for (field, value) in http.0.as_object().unwrap() {
@@ -283,7 +313,9 @@ async fn what_http_refuses_sql_refuses_and_names() {
         let call = format!("SELECT taskwatch.enqueue('t', {arguments})");
         let done = sqlx::raw_sql(sqlx::AssertSqlSafe(call.clone())).execute(&mut conn).await;
         match says {
-            Some(says) => assert!(done.as_ref().is_err_and(|error| error.to_string().contains(says)), "{call}: {done:?}"),
+            Some(says) => {
+                assert!(done.as_ref().is_err_and(|error| error.to_string().contains(says)), "{call}: {done:?}")
+            }
             None => assert!(done.is_ok(), "{call}: {done:?}"),
         }
     }
@@ -318,11 +350,17 @@ async fn what_exists_is_returned_and_nothing_is_aborted() {
     let made = "SELECT count(DISTINCT id) FROM (SELECT taskwatch.enqueue('t', unique_key => 'twice') AS id
         FROM generate_series(1, 3)) AS made";
     assert_eq!(cluster::number(&app.database, made).await, 1);
-    assert_eq!(cluster::number(&app.database, "SELECT count(*) FROM taskwatch.tasks WHERE unique_key = 'twice'").await, 1);
+    assert_eq!(
+        cluster::number(&app.database, "SELECT count(*) FROM taskwatch.tasks WHERE unique_key = 'twice'").await,
+        1
+    );
     // Somebody else creates it between the call and the commit: the same id stays, the same key fails and can be repeated.
     let mut open = conn.begin().await.unwrap();
     let late = Uuid::from_u128(8);
-    sqlx::raw_sql(sqlx::AssertSqlSafe(format!("SELECT taskwatch.enqueue('late', id => '{late}')"))).execute(&mut *open).await.unwrap();
+    sqlx::raw_sql(sqlx::AssertSqlSafe(format!("SELECT taskwatch.enqueue('late', id => '{late}')")))
+        .execute(&mut *open)
+        .await
+        .unwrap();
     app.post("/api/v1/tasks", &json!({ "task_type": "soon", "id": late })).await.expect(201);
     open.commit().await.unwrap();
     assert_eq!(app.task(&late.to_string()).await["task_type"], "soon");

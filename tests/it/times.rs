@@ -37,7 +37,12 @@ async fn what_no_reader_can_read_comes_in_by_no_door() {
             assert_eq!(reply.json["errors"][0]["field"], field, "{body}: {}", reply.text);
         }
         let reply = app.put("/api/v1/schedules/s", &schedule).await;
-        assert_eq!((reply.status.as_u16(), &reply.json["errors"][0]["field"]), (422, &json!("task.run_at")), "{}", reply.text);
+        assert_eq!(
+            (reply.status.as_u16(), &reply.json["errors"][0]["field"]),
+            (422, &json!("task.run_at")),
+            "{}",
+            reply.text
+        );
         for path in ["/events?from=", "/tasks?at="] {
             let time = time.replace('+', "%2B");
             assert_eq!(app.get(&format!("{path}{time}")).await.status.as_u16(), 400, "{path}{time}");
@@ -50,14 +55,19 @@ async fn what_no_reader_can_read_comes_in_by_no_door() {
         assert!(done.is_err_and(|error| error.to_string().contains("run_at must be in the years 1 to 9999")), "{time}");
         // Also past the function, on every table.
         for statement in [
-            format!("INSERT INTO taskwatch.ready (task_id, queue, priority, enqueued_at) VALUES (gen_random_uuid(), 'q', 5, '{time}')"),
-            format!("INSERT INTO taskwatch.phases (parent_task_id, name, started_at) VALUES (gen_random_uuid(), 'p', '{time}')"),
+            format!(
+                "INSERT INTO taskwatch.ready (task_id, queue, priority, enqueued_at) VALUES (gen_random_uuid(), 'q', 5, '{time}')"
+            ),
+            format!(
+                "INSERT INTO taskwatch.phases (parent_task_id, name, started_at) VALUES (gen_random_uuid(), 'p', '{time}')"
+            ),
         ] {
             let done = sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&mut conn).await;
             assert!(done.is_err_and(|error| error.to_string().contains("_range")), "{time}");
         }
     }
-    let constraints = "SELECT count(*) FROM pg_constraint WHERE conname LIKE '%_range' AND connamespace = 'taskwatch'::regnamespace";
+    let constraints =
+        "SELECT count(*) FROM pg_constraint WHERE conname LIKE '%_range' AND connamespace = 'taskwatch'::regnamespace";
     let columns = "SELECT count(*) FROM information_schema.columns WHERE table_schema = 'taskwatch'
         AND data_type = 'timestamp with time zone' AND table_name NOT LIKE 'events%' AND table_name NOT IN ('log', 'checkpoints', '_sqlx_migrations')";
     assert_eq!(cluster::number(&app.database, constraints).await, cluster::number(&app.database, columns).await);
@@ -127,7 +137,10 @@ async fn a_watched_task_has_one_truth_about_its_times() {
     let page = app.get(&format!("/tasks/{}", id(0))).await.text;
     assert!(page.contains("15.0 s") && !page.contains("16 min"), "{page}");
     let late = app.task(&id(2)).await;
-    assert_eq!((&late["started_at"], &late["finished_at"]), (&json!("2023-11-14T22:13:15Z"), &json!("2023-11-14T22:13:20Z")));
+    assert_eq!(
+        (&late["started_at"], &late["finished_at"]),
+        (&json!("2023-11-14T22:13:15Z"), &json!("2023-11-14T22:13:20Z"))
+    );
     let again = app.task(&id(4)).await;
     assert_eq!((&again["attempt"], &again["max_attempts"]), (&json!(3), &json!(3)));
     app.is_clean().await;

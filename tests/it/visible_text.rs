@@ -1,14 +1,26 @@
 //! No text can hide on a page, steer a terminal or end a line of the stream.
 
 use serde_json::json;
-use taskwatch::model::visible::is_hidden;
+use taskwatch::event::visible::is_hidden;
 
 use crate::harness::{TestApp, cluster};
 
 /// Of each kind: turns of direction, without width, fillers, tags, controls.
 const HIDDEN: [char; 14] = [
-    '\u{202e}', '\u{2066}', '\u{200b}', '\u{200f}', '\u{61c}', '\u{feff}', '\u{2060}', '\u{ad}', '\u{3164}', '\u{e0041}',
-    '\u{fe01}', '\u{180e}', '\u{2028}', '\u{115f}',
+    '\u{202e}',
+    '\u{2066}',
+    '\u{200b}',
+    '\u{200f}',
+    '\u{61c}',
+    '\u{feff}',
+    '\u{2060}',
+    '\u{ad}',
+    '\u{3164}',
+    '\u{e0041}',
+    '\u{fe01}',
+    '\u{180e}',
+    '\u{2028}',
+    '\u{115f}',
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -35,7 +47,12 @@ async fn every_text_on_a_page_can_be_seen() {
     app.post(&format!("/api/v1/tasks/{id}/progress"), &progress).await.expect(200);
     let fail = json!({ "worker_id": worker, "attempt": 1, "error": format!("{}\u{1b}]0;x\u{7}\u{9b}2J", text("er")) });
     app.post(&format!("/api/v1/tasks/{id}/fail"), &fail).await.expect(200);
-    app.put("/api/v1/schedules/s", &json!({ "cron": "@daily", "task": { "task_type": name("s"), "queue": name("q") } })).await.expect(200);
+    app.put(
+        "/api/v1/schedules/s",
+        &json!({ "cron": "@daily", "task": { "task_type": name("s"), "queue": name("q") } }),
+    )
+    .await
+    .expect(200);
     app.post("/api/v1/queues/q%E2%80%AEx/pause", &json!({})).await;
     app.settles().await;
     let filter = url::form_urlencoded::byte_serialize(name("q").as_bytes()).collect::<String>();
@@ -62,9 +79,16 @@ async fn every_text_on_a_page_can_be_seen() {
         let page = request.send().await.unwrap().text().await.unwrap();
         shown += page.matches("\\u{202e}").count();
         // Only what goes back to the server stays as it is.
-        let without_fields: String = page.split("value=\"").enumerate().map(|(n, part)| if n == 0 { part } else { part.split_once('"').unwrap().1 }).collect();
-        let hidden: Vec<_> = without_fields.char_indices().filter(|(_, c)| is_hidden(*c) && !matches!(c, '\n' | '\t')).collect();
-        let around = hidden.first().map(|(at, _)| without_fields[..*at].chars().rev().take(80).collect::<Vec<_>>().into_iter().rev().collect::<String>());
+        let without_fields: String = page
+            .split("value=\"")
+            .enumerate()
+            .map(|(n, part)| if n == 0 { part } else { part.split_once('"').unwrap().1 })
+            .collect();
+        let hidden: Vec<_> =
+            without_fields.char_indices().filter(|(_, c)| is_hidden(*c) && !matches!(c, '\n' | '\t')).collect();
+        let around = hidden.first().map(|(at, _)| {
+            without_fields[..*at].chars().rev().take(80).collect::<Vec<_>>().into_iter().rev().collect::<String>()
+        });
         assert!(hidden.is_empty(), "{path}: {hidden:?} after {around:?}");
     }
     assert!(shown > 40, "{shown}");
@@ -81,7 +105,11 @@ async fn nothing_ends_a_line_of_the_stream_for_any_reader() {
     app.creates_as(json!({ "task_type": "t", "queue": "a\u{2028}b", "title": "a\u{2028}b\u{2029}c\u{85}d" })).await;
     app.post("/api/v1/queues/a%E2%80%A8b/pause", &json!({})).await.expect(200);
     // As an older version, or a hand, may have written it.
-    cluster::execute(&app.database, "UPDATE taskwatch.events SET body = replace(body, '\\u2028', E'\\u2028') WHERE position <= 2").await;
+    cluster::execute(
+        &app.database,
+        "UPDATE taskwatch.events SET body = replace(body, '\\u2028', E'\\u2028') WHERE position <= 2",
+    )
+    .await;
     let again = app.twin().await;
     for server in [&app, &again] {
         server.settles().await;

@@ -85,8 +85,9 @@ fn data(data: Option<Box<RawValue>>, base64: Option<String>) -> Result<Fields, W
             Ok(fields.0)
         }
         (None, Some(text)) => {
-            let bytes =
-                STANDARD.decode(&text).map_err(|error| ("data_base64", format!("must be base64 (RFC 4648): {error}")))?;
+            let bytes = STANDARD
+                .decode(&text)
+                .map_err(|error| ("data_base64", format!("must be base64 (RFC 4648): {error}")))?;
             let fields: Unique<String, Box<RawValue>> =
                 parse(&bytes, "").map_err(|problem| wrong("data_base64", &problem))?;
             Ok(fields.0)
@@ -120,9 +121,9 @@ pub(super) fn binary(headers: &HeaderMap, body: &[u8]) -> Result<Option<Vec<u8>>
     if !body.is_empty() {
         event.insert("data", parse(body, "data")?);
     }
-    serde_json::to_vec(&event).map(Some).map_err(|error| {
-        Problem::field(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", "data", error.to_string())
-    })
+    serde_json::to_vec(&event)
+        .map(Some)
+        .map_err(|error| Problem::field(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", "data", error.to_string()))
 }
 
 /// Whether the headers are those of an event in binary mode.

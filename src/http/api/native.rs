@@ -301,7 +301,11 @@ impl NativeReport {
             };
             let Some(word) = word else { return Err(("status", "is needed in a report of a connector".to_owned())) };
             let status: ConnectorStatus = word.as_str().parse().map_err(|detail| ("status", detail))?;
-            connectors.push(ConnectorReport { connector_id: connector_id.0, status, error: self.error.map(|text| text.0) });
+            connectors.push(ConnectorReport {
+                connector_id: connector_id.0,
+                status,
+                error: self.error.map(|text| text.0),
+            });
         } else if let Some(word) = word.filter(|_| kind != Kind::WorkerStopped) {
             let parsed: WorkerStatus = word.as_str().parse().map_err(|detail| ("status", detail))?;
             if !parsed.is_online() {

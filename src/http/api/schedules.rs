@@ -136,8 +136,8 @@ pub(in crate::http) async fn put(
         return Err(wrong("cron", "must be at most 128 bytes long".to_owned()));
     }
     let now = site.clock.now();
-    let recurrence = Recurrence::parse_new(&input.cron, &input.time_zone, now)
-        .map_err(|error| wrong(error.field, error.detail))?;
+    let recurrence =
+        Recurrence::parse_new(&input.cron, &input.time_zone, now).map_err(|error| wrong(error.field, error.detail))?;
     let task = input.task.check("task.")?;
     let only_once =
         [("id", task.id_is_chosen), ("run_at", task.run_at.is_some()), ("depends_on", !task.depends_on.is_empty())];

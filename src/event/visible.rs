@@ -100,7 +100,9 @@ mod tests {
     #[test]
     fn hidden_characters_are_shown() {
         assert_eq!(visible("a\u{1b}[31m\u{202e}b\u{9b}"), "a\\u{1b}[31m\\u{202e}b\\u{9b}");
-        for c in ['\u{200b}', '\u{200f}', '\u{61c}', '\u{2066}', '\u{feff}', '\u{e0041}', '\u{ad}', '\u{3164}', '\u{fe01}'] {
+        for c in
+            ['\u{200b}', '\u{200f}', '\u{61c}', '\u{2066}', '\u{feff}', '\u{e0041}', '\u{ad}', '\u{3164}', '\u{fe01}']
+        {
             assert_eq!(visible(&format!("x{c}y")), format!("x{}y", c.escape_unicode()));
         }
         assert_eq!(visible("a\n\tb"), "a\n\tb");
