@@ -128,6 +128,7 @@ pub fn task_event(step: &Step, actor: Option<&str>, now: Time) -> Event {
             TaskEvent::Enqueued { .. } => task.enqueued_at,
             TaskEvent::Started { .. } => task.started_at,
             TaskEvent::Completed { .. } | TaskEvent::Failed { .. } | TaskEvent::Cancelled { .. } => task.finished_at,
+            TaskEvent::Retried { .. } => task.observed.as_ref().and_then(|observed| observed.ended_at()),
             _ => None,
         };
     }

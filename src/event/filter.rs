@@ -78,6 +78,8 @@ pub const ROWS: [Row; 15] = [
 
 /// Prefix of the label filters: `label.<key>=value`.
 pub const LABEL_PREFIX: &str = "label.";
+/// Filters that have one value.
+const SINGLE: [&str; 2] = ["priority", "stats_only"];
 /// Most values in one field.
 const MAX_VALUES: usize = 100;
 
@@ -110,11 +112,9 @@ pub struct BadFilter {
 }
 
 impl Filter {
-    /// Adds one query parameter; an empty value says nothing. `Ok(false)` when the name is no filter.
-    ///
-    /// # Errors
-    /// [`BadFilter`] naming the parameter when its value is not understood or it was given before.
-    pub fn add(&mut self, field: &str, value: &str) -> Result<bool, BadFilter> {
+    /// Adds one query parameter, which must not have been added before; an empty value says nothing. `Ok(false)` when the
+    /// name is no filter.
+    fn add(&mut self, field: &str, value: &str) -> Result<bool, BadFilter> {
         let bad = |detail: String| BadFilter { field: field.to_owned(), detail };
         let parsed = if let Some(key) = field.strip_prefix(LABEL_PREFIX) {
             label(key, value)
@@ -127,9 +127,6 @@ impl Filter {
             return Ok(false);
         };
         let clause = parsed.map_err(bad)?;
-        if self.pairs.iter().any(|(name, _)| name == field) {
-            return Err(bad("is given twice; separate several values by commas".to_owned()));
-        }
         self.pairs.push((field.to_owned(), value.to_owned()));
         if !matches!(clause, Clause::Everything) {
             self.clauses.push(clause);
@@ -137,14 +134,15 @@ impl Filter {
         Ok(true)
     }
 
-    /// Reads all parameters of a query; `others` are names that mean something else there.
+    /// Reads all parameters of a query; `others` are names that mean something else there. A filter that is repeated
+    /// (`queue=a&queue=b`) has all of its values, as `queue=a,b` has.
     ///
     /// # Errors
     /// [`BadFilter`] for an unknown name or a bad value.
     pub fn from_query(pairs: &[(String, String)], others: &[&str]) -> Result<Self, BadFilter> {
         let mut filter = Self::default();
-        for (field, value) in pairs {
-            if others.contains(&field.as_str()) || filter.add(field, value)? {
+        for (field, value) in &merged(pairs, others)? {
+            if filter.add(field, value)? {
                 continue;
             }
             let valid: Vec<_> =
@@ -188,12 +186,8 @@ impl Filter {
     /// One spelling for all filters that mean the same: parameters and their values in order, without repetitions.
     #[must_use]
     pub fn canonical(&self) -> String {
-        let values = |value: &str| {
-            let values = value.split(',').map(str::trim).filter(|value| !value.is_empty());
-            values.map(str::to_owned).collect::<BTreeSet<_>>()
-        };
-        let pairs: std::collections::BTreeMap<_, _> =
-            self.pairs.iter().map(|(field, value)| (field, values(value))).collect();
+        let pairs: std::collections::BTreeMap<_, BTreeSet<_>> =
+            self.pairs.iter().map(|(field, value)| (field, values(value).into_iter().collect())).collect();
         serde_json::to_string(&pairs).expect("texts are JSON")
     }
 
@@ -204,15 +198,95 @@ impl Filter {
     }
 }
 
+/// One pair for each filter, with the values of all that were given; other parameters are left out.
+///
+/// # Errors
+/// [`BadFilter`] when a filter of one value is given twice.
+pub fn merged(pairs: &[(String, String)], others: &[&str]) -> Result<Vec<(String, String)>, BadFilter> {
+    let mut merged: Vec<(String, String)> = Vec::new();
+    for (field, value) in pairs.iter().filter(|(field, _)| !others.contains(&field.as_str())) {
+        match merged.iter_mut().find(|(name, _)| name == field) {
+            Some((_, before)) if before.is_empty() => before.clone_from(value),
+            Some((_, before)) if value.is_empty() || before == value => {}
+            Some(_) if SINGLE.contains(&field.as_str()) => {
+                return Err(BadFilter { field: field.clone(), detail: "is given twice".to_owned() });
+            }
+            Some((_, before)) => {
+                before.push(',');
+                before.push_str(value);
+            }
+            None => merged.push((field.clone(), value.clone())),
+        }
+    }
+    Ok(merged)
+}
+
+/// The values in a parameter: separated by commas, without white space around them. A backslash makes a comma, a white
+/// space or another backslash part of the value; in front of anything else it stands for itself.
+#[must_use]
+pub fn values(text: &str) -> Vec<String> {
+    let mut values = Vec::new();
+    // What is kept of the present value: up to the last character that is no white space, or is escaped.
+    let (mut value, mut kept) = (String::new(), 0);
+    let mut chars = text.chars().peekable();
+    let mut finish = |value: &mut String, kept: &mut usize| {
+        value.truncate(std::mem::take(kept));
+        if !value.is_empty() {
+            values.push(std::mem::take(value));
+        }
+        value.clear();
+    };
+    while let Some(c) = chars.next() {
+        match c {
+            ',' => finish(&mut value, &mut kept),
+            '\\' if chars.peek().is_some_and(|next| is_special(*next)) => {
+                value.extend(chars.next());
+                kept = value.len();
+            }
+            c if c.is_whitespace() => {
+                if kept > 0 {
+                    value.push(c);
+                }
+            }
+            c => {
+                value.push(c);
+                kept = value.len();
+            }
+        }
+    }
+    finish(&mut value, &mut kept);
+    values
+}
+
+/// A value as [`values`] reads it back, for links.
+#[must_use]
+pub fn escaped(value: &str) -> String {
+    let mut text = String::with_capacity(value.len());
+    let inner = value.trim();
+    let start = value.len() - value.trim_start().len();
+    for (at, c) in value.char_indices() {
+        let is_outer = c.is_whitespace() && !(start..start + inner.len()).contains(&at);
+        if matches!(c, ',' | '\\') || is_outer {
+            text.push('\\');
+        }
+        text.push(c);
+    }
+    text
+}
+
+fn is_special(c: char) -> bool {
+    c == ',' || c == '\\' || c.is_whitespace()
+}
+
 fn split<T: Ord>(text: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<BTreeSet<T>, String> {
-    let parts: Vec<_> = text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
+    let parts = values(text);
     if parts.is_empty() {
         return Err("has no value".to_owned());
     }
     if parts.len() > MAX_VALUES {
         return Err(format!("has more than {MAX_VALUES} values"));
     }
-    parts.into_iter().map(parse).collect()
+    parts.iter().map(|part| parse(part)).collect()
 }
 
 fn topics(text: &str) -> Result<Clause, String> {
@@ -278,5 +352,48 @@ fn stats_only(text: &str) -> Result<Clause, String> {
         "true" | "1" => Ok(Clause::Kinds([Kind::StatsSnapshot].into())),
         "false" | "0" => Ok(Clause::Everything),
         other => Err(format!("'{other}' is not true or false")),
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn a_backslash_makes_a_comma_part_of_a_value() {
+        assert_eq!(values("a,b"), ["a", "b"]);
+        assert_eq!(values(" a , b c ,, "), ["a", "b c"]);
+        assert_eq!(values(r"a\,b,c"), ["a,b", "c"]);
+        assert_eq!(values(r"rack\7\\,x\"), [r"rack\7\", r"x\"]);
+        assert_eq!(values(r"\ a\ ,b"), [" a ", "b"]);
+        assert_eq!(values(""), Vec::<String>::new());
+    }
+
+    #[test]
+    fn repeated_filters_have_all_values() {
+        let twice =
+            Filter::from_query(&pairs(&[("queue", "a"), ("limit", "1"), ("queue", r"b\,c")]), &["limit"]).unwrap();
+        let once = Filter::from_query(&pairs(&[("queue", r"b\,c,a,a")]), &[]).unwrap();
+        assert_eq!(twice.canonical(), once.canonical());
+        assert_eq!(twice.value("queue"), r"a,b\,c");
+        let labels = Filter::from_query(&pairs(&[("label.k", "a"), ("label.k", "b")]), &[]).unwrap();
+        assert_eq!(labels.value("label.k"), "a,b");
+        let twice = Filter::from_query(&pairs(&[("priority", "1"), ("priority", "2")]), &[]);
+        assert_eq!(twice.unwrap_err().field, "priority");
+    }
+
+    proptest! {
+        #[test]
+        fn every_value_can_be_named(given in proptest::collection::vec("[ab,\\\\ \t\u{a0}]{1,6}|\\PC{1,8}", 1..4)) {
+            let text = given.iter().map(|value| escaped(value)).collect::<Vec<_>>().join(",");
+            prop_assert_eq!(values(&text), given);
+        }
     }
 }

@@ -10,7 +10,11 @@ use bytes::{BufMut, Bytes, BytesMut};
 use serde::Serialize;
 use serde_json::json;
 
-use super::{Event, EventId, envelope::rfc3339, truncate::one_line};
+use super::{
+    Event, EventId,
+    envelope::rfc3339,
+    truncate::{in_one_line, one_line},
+};
 use crate::model::fingerprint;
 
 /// How events travel.
@@ -56,10 +60,10 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// The frame of an event and its JSON, which must be one line, as serde_json writes it. Without an id when it is
-    /// ephemeral.
+    /// The frame of an event and its JSON; what in it could end a line is escaped. Without an id when it is ephemeral.
     #[must_use]
     pub fn event(name: &str, json: &str, id: Option<EventId>) -> Self {
+        let json = &in_one_line(json);
         let bytes = named(name, json, id, None);
         let name_end = "event: \n".len() + name.len();
         let start = name_end + "data: ".len();
@@ -158,7 +162,7 @@ fn put_cloud_event(out: &mut BytesMut, event: &Event, json: &[u8]) {
     {
         fields.remove("subject");
     }
-    let head = head.to_string();
+    let head = one_line(head.to_string());
     out.put_slice(head.trim_end_matches('}').as_bytes());
     out.put_slice(b",\"data\":");
     out.put_slice(json);
@@ -246,6 +250,22 @@ mod tests {
         let frame = written(Wire::Named, Format::CloudEvents);
         assert!(frame.starts_with("event: task_completed\ndata: {") && frame.ends_with("}}\nid: 5c1f09ae-184\n\n"));
         assert!(written(Wire::Unnamed, Format::CloudEvents).starts_with("data: {"));
+    }
+
+    #[test]
+    fn nothing_in_a_cloud_event_ends_a_line_for_any_reader() {
+        let mut event = Event::new(Kind::QueuePaused, crate::clock::Time::UNIX_EPOCH);
+        event.queue = crate::model::Name::new("a\u{2028}b\u{2029}").ok();
+        let frame = Frame::event("queue_paused", "{\"queue\":\"a\u{2028}b\u{2029}\u{85}\"}", Some(ID));
+        for wire in [Wire::Named, Wire::Unnamed, Wire::Lines] {
+            for format in [Format::Native, Format::CloudEvents] {
+                let mut out = BytesMut::new();
+                Form { wire, format }.put(&mut out, &frame, &event);
+                let text = String::from_utf8_lossy(&out).into_owned();
+                assert!(!text.contains(['\u{85}', '\u{2028}', '\u{2029}']), "{text}");
+                assert!(text.contains("\\u2028") && text.contains("\\u2029"), "{text}");
+            }
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod kind;
 pub mod schema;
 pub mod truncate;
 pub mod upcast;
+pub mod visible;
 
 pub use draft::Draft;
 pub use envelope::{Event, EventId};

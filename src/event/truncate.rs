@@ -1,5 +1,7 @@
 //! Events that are too large lose their largest fields, and say which.
 
+use std::borrow::Cow;
+
 use super::Event;
 
 /// Encodes an event in at most `max_bytes`. The fields that may go are those that people or workers fill;
@@ -68,9 +70,19 @@ pub fn encode(event: &Event) -> String {
 /// within strings only, so they can be escaped wherever they are.
 #[must_use]
 pub fn one_line(json: String) -> String {
-    // The first bytes of all three in UTF-8.
-    if !json.bytes().any(|byte| matches!(byte, 0xc2 | 0xe2)) {
-        return json;
+    match in_one_line(&json) {
+        Cow::Borrowed(_) => json,
+        Cow::Owned(escaped) => escaped,
     }
-    json.replace('\u{85}', "\\u0085").replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029")
+}
+
+/// The same for JSON that others wrote.
+#[must_use]
+pub fn in_one_line(json: &str) -> Cow<'_, str> {
+    // The first bytes of all three in UTF-8.
+    let maybe = json.bytes().any(|byte| matches!(byte, 0xc2 | 0xe2));
+    if !maybe || !json.contains(['\u{85}', '\u{2028}', '\u{2029}']) {
+        return Cow::Borrowed(json);
+    }
+    Cow::Owned(json.replace('\u{85}', "\\u0085").replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029"))
 }

@@ -7,27 +7,22 @@ use axum::{
     http::{HeaderMap, StatusCode, header, request::Parts},
 };
 use bytes::{Bytes, BytesMut};
-use serde::{
-    Deserialize, Deserializer,
-    de::{DeserializeOwned, Error},
-};
-use serde_json::value::RawValue;
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use tokio_stream::StreamExt;
 use uuid::Uuid;
 
-use super::problem::Problem;
-use crate::model::{Name, report::Json as KeptJson};
+pub use super::text::{Free, Mended, Text};
+use super::{problem::Problem, strict::Strict};
+use crate::model::Name;
 
 /// Most things in one request.
 pub const MAX_ITEMS: usize = 1_000;
 /// Largest request body.
-const MAX_BODY: usize = 1024 * 1024;
+pub const MAX_BODY: usize = 1024 * 1024;
 /// A larger one is read to its end as long as it is not larger than this.
 const MAX_DRAINED: usize = 16 * 1024 * 1024;
 /// How long a body may take to arrive.
 const BODY: Duration = Duration::from_secs(30);
-/// Deepest nesting of free JSON.
-const MAX_DEPTH: usize = 64;
 
 /// One JSON object.
 #[derive(Debug)]
@@ -65,15 +60,16 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for OneOrMany<T> {
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         let lines = is_lines(request.headers())?;
         let body = body(request).await?;
+        let body = without_mark(&body);
         let parsed = if lines {
-            let filled = body.split(|b| *b == b'\n').enumerate().filter(|(_, line)| !line.trim_ascii().is_empty());
+            let filled = split_lines(body).enumerate().filter(|(_, line)| !line.trim_ascii().is_empty());
             let items =
                 filled.map(|(index, line)| parse(line, &format!("[{index}]"))).collect::<Result<Vec<_>, _>>()?;
             Self { items, single: false }
         } else if body.trim_ascii_start().starts_with(b"[") {
-            Self { items: parse(&body, "")?, single: false }
+            Self { items: parse(body, "")?, single: false }
         } else {
-            Self { items: vec![parse(&body, "")?], single: true }
+            Self { items: vec![parse(body, "")?], single: true }
         };
         match parsed.items.len() {
             0 => Err(Problem::new(
@@ -114,13 +110,7 @@ impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for Optional<
 /// # Errors
 /// A 415 when it is neither.
 pub fn is_lines(headers: &HeaderMap) -> Result<bool, Problem> {
-    if headers.contains_key(header::CONTENT_ENCODING) {
-        return Err(Problem::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "unsupported_encoding",
-            "send the body without Content-Encoding",
-        ));
-    }
+    check_encoding(headers)?;
     let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     match value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
         "application/json" => Ok(false),
@@ -131,6 +121,18 @@ pub fn is_lines(headers: &HeaderMap) -> Result<bool, Problem> {
             "send Content-Type: application/json (curl --json does) or application/x-ndjson",
         )),
     }
+}
+
+/// That a body is sent as it is.
+///
+/// # Errors
+/// A 415 when it is compressed.
+pub fn check_encoding(headers: &HeaderMap) -> Result<(), Problem> {
+    if !headers.contains_key(header::CONTENT_ENCODING) {
+        return Ok(());
+    }
+    let detail = "send the body without Content-Encoding";
+    Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_encoding", detail))
 }
 
 async fn body(request: Request) -> Result<Bytes, Problem> {
@@ -172,13 +174,24 @@ async fn read_body(request: Request, most: usize) -> Result<Bytes, Problem> {
     Ok(read.freeze())
 }
 
+/// A text without the byte order mark that some programs (PowerShell) write in front of UTF-8.
+#[must_use]
+pub fn without_mark(text: &[u8]) -> &[u8] {
+    text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
+}
+
+/// The lines of NDJSON; files that were put together may have a byte order mark in front of any of them.
+pub fn split_lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split(|byte| *byte == b'\n').map(without_mark)
+}
+
 /// Parses JSON; an error names the field by its path below `prefix`.
 ///
 /// # Errors
 /// A 400 when it is no JSON, a 422 when a value does not fit.
 pub fn parse<T: DeserializeOwned>(text: &[u8], prefix: &str) -> Result<T, Problem> {
-    let mut deserializer = serde_json::Deserializer::from_slice(text);
-    let parsed = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+    let mut deserializer = serde_json::Deserializer::from_slice(without_mark(text));
+    let parsed = serde_path_to_error::deserialize(Strict(&mut deserializer)).map_err(|error| {
         let path = match error.path().to_string() {
             path if path == "." || path == "?" => String::new(),
             path => path,
@@ -198,11 +211,10 @@ fn refuse(field: String, error: &serde_json::Error) -> Problem {
     let text = error.to_string();
     if error.is_data() {
         let detail = text.split(" at line ").next().unwrap_or_default();
-        // serde names an unknown or missing field in its message only.
-        let named = detail
-            .split('`')
-            .nth(1)
-            .filter(|_| detail.starts_with("unknown field") || detail.starts_with("missing field"));
+        // serde names an unknown, missing or repeated field in its message only.
+        let about_a_field =
+            ["unknown field", "missing field", "duplicate field"].into_iter().any(|words| detail.starts_with(words));
+        let named = detail.split('`').nth(1).filter(|_| about_a_field);
         let field = match (named, field.as_str()) {
             (Some(named), "") => named.to_owned(),
             (Some(named), path) if !path.ends_with(named) => format!("{path}.{named}"),
@@ -246,73 +258,10 @@ impl<S: Send + Sync> FromRequestParts<S> for Named {
     }
 }
 
-/// A text of at most `MAX` bytes without NUL (which Postgres cannot store).
-#[derive(Debug, Clone)]
-pub struct Text<const MAX: usize>(pub String);
-
-impl<'de, const MAX: usize> Deserialize<'de> for Text<MAX> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        if text.contains('\0') {
-            return Err(D::Error::custom("must not contain NUL"));
-        }
-        if text.len() > MAX {
-            return Err(D::Error::custom(format!("must be at most {MAX} bytes long")));
-        }
-        Ok(Self(text))
-    }
-}
-
 /// Tells a field that is `null` from one that is absent, with `#[serde(default, deserialize_with = "present")]`.
 ///
 /// # Errors
 /// When the value is of another type.
 pub fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
-}
-
-/// Free JSON, kept as it came.
-#[derive(Debug, Clone)]
-pub struct Free(pub KeptJson);
-
-impl<'de> Deserialize<'de> for Free {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let raw = Box::<RawValue>::deserialize(deserializer)?;
-        check_free(raw.get()).map_err(D::Error::custom)?;
-        Ok(Self(KeptJson::new(raw)))
-    }
-}
-
-/// Bounds the depth and refuses NUL, escaped or not, in text known to be valid JSON.
-fn check_free(json: &str) -> Result<(), String> {
-    let (mut depth, mut in_text, mut escaped) = (0_usize, false, false);
-    for (index, byte) in json.bytes().enumerate() {
-        match (in_text, escaped, byte) {
-            (true, true, b'u') if json[index..].starts_with("u0000") => return Err("must not contain NUL".to_owned()),
-            (true, true, _) => escaped = false,
-            (true, false, b'\\') => escaped = true,
-            (_, false, b'"') => in_text = !in_text,
-            (false, _, b'{' | b'[') => depth += 1,
-            (false, _, b'}' | b']') => depth -= 1,
-            _ => {}
-        }
-        if depth > MAX_DEPTH {
-            return Err(format!("must not be nested deeper than {MAX_DEPTH}"));
-        }
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn escaped_nul_is_found_and_its_look_alike_is_not() {
-        assert!(check_free(r#"{"a":"\u0000"}"#).is_err());
-        assert!(check_free(r#"{"a":"\\u0000"}"#).is_ok());
-        assert!(check_free(r#"{"a":"\\\u0000"}"#).is_err());
-        assert!(check_free(&"[".repeat(65)).is_err());
-        assert!(check_free(r#"{"a":"[[[[\"[["}"#).is_ok());
-    }
 }

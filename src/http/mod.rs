@@ -4,6 +4,7 @@ pub mod api;
 pub mod assets;
 mod base_path;
 pub mod caller;
+mod each;
 mod forms;
 pub mod health;
 pub mod input;
@@ -16,6 +17,8 @@ pub mod server;
 pub mod site;
 pub mod socket;
 pub mod stream;
+mod strict;
+mod text;
 
 use axum::{
     Json, Router,

@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use chrono::{NaiveDateTime, TimeDelta};
+use chrono::TimeDelta;
 use uuid::Uuid;
 
 use super::{assets, problem::Problem, query, site::Site};
@@ -18,6 +18,7 @@ use crate::{
     config::Live,
     event::{Filter, envelope::rfc3339},
     feed::past::{Moment, PastError},
+    model::Timestamp,
     page::{
         self, Filters, Freshness, PAGES, Page, PageError, Params,
         shell::{self, Failure, Preferences, Server, Wish},
@@ -74,8 +75,10 @@ pub(super) async fn params(
         }
     }
     let played: Option<i64> = value(pairs, "played").and_then(|text| text.parse().ok());
+    // Mail programs and chats put campaign marks on links.
+    let is_other = |name: &str| STEERING.contains(&name) || name.starts_with("utm_");
     let mut pairs: Vec<_> =
-        pairs.iter().filter(|(name, value)| !STEERING.contains(&name.as_str()) && !value.is_empty()).cloned().collect();
+        pairs.iter().filter(|(name, value)| !is_other(name) && !value.is_empty()).cloned().collect();
     let play = value(&pairs, "play").map(speed).transpose()?;
     if let (Some(speed), Some(played)) = (play, played) {
         pass(&mut pairs, speed, site.clock.now().timestamp_millis().saturating_sub(played));
@@ -159,12 +162,7 @@ async fn moment(site: &Site, text: &str) -> Result<Option<Moment>, Problem> {
 
 /// RFC 3339, or without a zone, which is UTC then.
 fn time(text: &str) -> Option<Time> {
-    if let Ok(time) = text.parse::<Time>() {
-        return Some(time);
-    }
-    let naive = |format| NaiveDateTime::parse_from_str(text, format).ok();
-    let naive = naive("%Y-%m-%dT%H:%M:%S").or_else(|| naive("%Y-%m-%dT%H:%M")).or_else(|| naive("%Y-%m-%dT%H:%MZ"));
-    naive.map(|naive| naive.and_utc())
+    Timestamp::parse_utc(text).ok().map(Timestamp::get)
 }
 
 async fn show(

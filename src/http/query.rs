@@ -8,7 +8,10 @@ use uuid::Uuid;
 use super::problem::Problem;
 use crate::{
     clock::Time,
-    event::{Filter, filter::LABEL_PREFIX},
+    event::{
+        Filter,
+        filter::{self, LABEL_PREFIX},
+    },
     model::Name,
     store::search::TaskQuery,
 };
@@ -46,12 +49,15 @@ pub fn tasks(pairs: &[(String, String)]) -> Result<TaskQuery, Problem> {
         let valid: Vec<_> = TASK_FILTERS.iter().chain(&LIST).copied().chain(["label.<key>"]).collect();
         return Err(bad(name, format!("is not known here; use one of {}", valid.join(", "))));
     }
+    if let Some((name, _)) = LIST.iter().find_map(|name| {
+        let mut given = pairs.iter().filter(|(key, value)| key == name && !value.is_empty());
+        given.next().zip(given.next()).map(|(_, second)| second)
+    }) {
+        return Err(bad(name, "is given twice"));
+    }
     // The filter table decides what is well formed; here its values become a statement's.
     let filter = Filter::from_query(pairs, &LIST)?;
-    let values = |name: &str| {
-        let text = filter.value(name).to_owned();
-        text.split(',').map(str::trim).filter(|value| !value.is_empty()).map(str::to_owned).collect::<Vec<_>>()
-    };
+    let values = |name: &str| filter::values(filter.value(name));
     let names = |name: &str| values(name).iter().filter_map(|value| Name::new(value).ok()).collect();
     let ids = |name: &str| values(name).iter().filter_map(|value| Uuid::parse_str(value).ok()).collect();
     let (low, high) =
@@ -84,8 +90,7 @@ pub fn tasks(pairs: &[(String, String)]) -> Result<TaskQuery, Problem> {
 fn labels(filter: &Filter) -> BTreeMap<Name, BTreeSet<String>> {
     let label = |(field, value): &(String, String)| {
         let key = Name::new(field.strip_prefix(LABEL_PREFIX)?).ok()?;
-        let values = value.split(',').map(str::trim).filter(|value| !value.is_empty());
-        Some((key, values.map(str::to_owned).collect()))
+        Some((key, filter::values(value).into_iter().collect()))
     };
     filter.pairs().iter().filter_map(label).collect()
 }

@@ -15,10 +15,12 @@ pub mod schedule;
 pub mod status;
 pub mod step;
 pub mod task;
+pub mod timestamp;
 pub mod transition;
 pub mod worker;
 
-pub use name::Name;
+pub use name::{Name, NewName};
 pub use queue::Priority;
 pub use status::Status;
 pub use task::Task;
+pub use timestamp::Timestamp;

@@ -24,6 +24,53 @@ pub enum BadName {
     /// A control character (NUL, line feed, escape …).
     #[error("must not contain control characters")]
     Control,
+    /// A new name that begins or ends with white space.
+    #[error("must not begin or end with white space")]
+    OuterSpace,
+    /// A new name that is `.` or `..`, which cannot stand in a URL.
+    #[error("must not be . or ..")]
+    Dots,
+}
+
+/// A name that may be given to something new: a [`Name`] that can be told apart on a page and put into a URL. Names that
+/// exist already may be of the wider kind.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NewName(pub Name);
+
+impl NewName {
+    /// Checks a text and makes it a name.
+    ///
+    /// # Errors
+    /// [`BadName`] as [`Name::new`], and when it begins or ends with white space or is `.` or `..`.
+    pub fn new(text: &str) -> Result<Self, BadName> {
+        let name = Name::new(text)?;
+        if text.trim() != text {
+            return Err(BadName::OuterSpace);
+        }
+        if text == "." || text == ".." {
+            return Err(BadName::Dots);
+        }
+        Ok(Self(name))
+    }
+
+    /// The names of a list.
+    #[must_use]
+    pub fn all(names: Vec<Self>) -> Vec<Name> {
+        names.into_iter().map(|name| name.0).collect()
+    }
+}
+
+impl From<NewName> for Name {
+    fn from(name: NewName) -> Self {
+        name.0
+    }
+}
+
+impl<'de> Deserialize<'de> for NewName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = Name::deserialize(deserializer)?;
+        Self::new(name.as_str()).map_err(de::Error::custom)
+    }
 }
 
 impl Name {
@@ -112,5 +159,18 @@ mod tests {
         assert_eq!(Name::new("a\0"), Err(BadName::Control));
         assert_eq!(Name::new(&"x".repeat(129)), Err(BadName::TooLong));
         assert!(Name::new("größe/7").is_ok());
+    }
+
+    #[test]
+    fn new_names_refuse_what_no_url_or_eye_can_tell_apart() {
+        for text in [" a", "a ", " ", "\u{a0}", "a\u{2003}", "\u{3000}a"] {
+            assert_eq!(NewName::new(text), Err(BadName::OuterSpace), "{text:?}");
+            assert!(Name::new(text).is_ok(), "{text:?}");
+        }
+        assert_eq!(NewName::new("."), Err(BadName::Dots));
+        assert_eq!(NewName::new(".."), Err(BadName::Dots));
+        for text in ["...", ".a", "a b", "a,b", "größe/7"] {
+            assert!(NewName::new(text).is_ok(), "{text:?}");
+        }
     }
 }

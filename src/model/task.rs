@@ -193,6 +193,14 @@ pub struct NewTask {
     pub watchers: Vec<String>,
 }
 
+impl Task {
+    /// How many attempts are allowed. Of a task that another system runs at least those that it made, whatever it told.
+    #[must_use]
+    pub fn attempts_allowed(&self) -> u32 {
+        if self.observed.is_some() { self.max_attempts.max(self.attempt) } else { self.max_attempts }
+    }
+}
+
 impl NewTask {
     /// A task of which only the kind and the queue are said.
     #[must_use]

@@ -34,6 +34,18 @@ pub fn query(pairs: &[(String, String)]) -> String {
     pairs.iter().map(|(name, value)| format!("{}={}", encode(name), encode(value))).collect::<Vec<_>>().join("&")
 }
 
+/// A name as the value of a filter in a link.
+#[must_use]
+pub fn filter_value(name: &str) -> String {
+    crate::event::filter::escaped(name)
+}
+
+/// Names in a form field, separated by commas.
+#[must_use]
+pub fn list(names: &[String]) -> String {
+    names.iter().map(|name| filter_value(name)).collect::<Vec<_>>().join(", ")
+}
+
 /// An address with a query, when there is one.
 #[must_use]
 pub fn address(path: &str, pairs: &[(String, String)]) -> String {
@@ -58,7 +70,7 @@ pub fn clock(time: &Time) -> String {
     time.format("%H:%M:%S%.3f").to_string()
 }
 
-/// A duration in milliseconds, for people: 812 ms, 4.2 s, 3 min 20 s, 2 h 5 min.
+/// A duration in milliseconds, for people: 812 ms, 4.2 s, 3 min 20 s, 2 h 5 min, 3 d 4 h.
 #[must_use]
 pub fn duration(ms: &u64) -> String {
     let ms = *ms;
@@ -66,7 +78,8 @@ pub fn duration(ms: &u64) -> String {
         0..1_000 => format!("{ms} ms"),
         1_000..60_000 => format!("{}.{} s", ms / 1_000, ms % 1_000 / 100),
         60_000..3_600_000 => format!("{} min {} s", ms / 60_000, ms % 60_000 / 1_000),
-        _ => format!("{} h {} min", ms / 3_600_000, ms % 3_600_000 / 60_000),
+        3_600_000..172_800_000 => format!("{} h {} min", ms / 3_600_000, ms % 3_600_000 / 60_000),
+        _ => format!("{} d {} h", ms / 86_400_000, ms % 86_400_000 / 3_600_000),
     }
 }
 
@@ -198,21 +211,10 @@ pub fn short(id: &uuid::Uuid) -> String {
     text[text.len() - 8..].to_owned()
 }
 
-/// Text without control characters and without characters that turn the direction of writing: they are shown as
-/// code points.
+/// Text whose hidden characters are shown as code points.
 #[must_use]
 pub fn visible(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '\n' | '\t' => shown.push(c),
-            '\u{0}'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
-                shown.push_str(&format!("\\u{{{:x}}}", u32::from(c)));
-            }
-            _ => shown.push(c),
-        }
-    }
-    shown
+    crate::event::visible::visible(text).into_owned()
 }
 
 /// At most so many characters, with a mark when there were more.
@@ -243,6 +245,7 @@ mod tests {
         assert_eq!(duration(&812), "812 ms");
         assert_eq!(duration(&4_250), "4.2 s");
         assert_eq!(duration(&200_000), "3 min 20 s");
+        assert_eq!(duration(&3_456_000_000), "40 d 0 h");
         assert_eq!(count(&1_234_567), "1\u{202f}234\u{202f}567");
         assert_eq!(count(&12), "12");
     }

@@ -23,6 +23,7 @@ mod table;
 mod task;
 mod tasks;
 mod trial;
+pub mod visible;
 mod wall;
 mod workers;
 

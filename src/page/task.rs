@@ -106,12 +106,14 @@ async fn neighbours(view: &View, params: &Params, ids: &[Uuid]) -> Result<Vec<Ta
 fn attempts(events: &[Arc<Event>]) -> Vec<Attempt> {
     let mut attempts: Vec<Attempt> = Vec::new();
     for event in events {
+        // What another system reported happened by its clock, not when the report arrived.
+        let at = event.data.reported_at.unwrap_or(event.ts);
         if event.event_type == Kind::TaskStarted {
             attempts.push(Attempt {
                 number: event.attempt.unwrap_or(1),
                 worker_id: event.worker_id,
                 machine_id: event.machine_id.clone(),
-                started_at: event.ts,
+                started_at: at,
                 end: None,
                 duration_ms: None,
                 error: None,
@@ -121,7 +123,7 @@ fn attempts(events: &[Arc<Event>]) -> Vec<Attempt> {
         let ended = event.old_status == Some(Status::Running) && event.status != Some(Status::Running);
         if let Some(attempt) = attempts.last_mut().filter(|attempt| ended && attempt.end.is_none()) {
             attempt.end = Some(event.event_type);
-            let ms = u64::try_from((event.ts - attempt.started_at).num_milliseconds()).ok();
+            let ms = u64::try_from((at - attempt.started_at).num_milliseconds()).ok();
             attempt.duration_ms = event.duration_ms.or(ms);
             attempt.error.clone_from(&event.error);
         }
@@ -136,7 +138,7 @@ fn facts(task: &Task) -> Vec<(&'static str, String)> {
         ("Queue", task.queue.to_string()),
         ("Project", task.project_id.to_string()),
         ("Priority", task.priority.to_string()),
-        ("Attempt", format!("{} of {}", task.attempt.min(task.retry_count + 1), task.max_attempts)),
+        ("Attempt", attempt_of(task)),
     ];
     let optional = [
         ("Phase", task.phase.as_ref().map(ToString::to_string)),
@@ -153,6 +155,12 @@ fn facts(task: &Task) -> Vec<(&'static str, String)> {
     facts.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value?))));
     facts.extend(task.labels.iter().map(|(key, value)| ("Label", format!("{key} = {}", format::clip(value, 100)))));
     facts
+}
+
+/// Attempts that count, and how many are allowed. Another system may allow more than it told.
+fn attempt_of(task: &Task) -> String {
+    let attempt = task.attempt.min(task.retry_count + 1);
+    format!("{attempt} of {}", task.attempts_allowed())
 }
 
 fn took(task: &Task) -> Option<String> {

@@ -3,7 +3,10 @@
 use sqlx::{PgConnection, PgPool, types::Json as Sql};
 use uuid::Uuid;
 
-use super::{search::TaskQuery, tasks::decode};
+use super::{
+    search::TaskQuery,
+    tasks::{decode, json_text},
+};
 use crate::{clock::Time, model::bulk::BulkAction};
 
 /// How an action on many tasks stands.
@@ -159,14 +162,14 @@ pub(super) async fn save(conn: &mut PgConnection, bulk: &Bulk) -> sqlx::Result<(
     sqlx::query!(
         "INSERT INTO taskwatch.bulk_actions (id, action, filter, actor, state, pace_per_second, succeeded, failed, before_at,
              before_id, next_at, created_at, finished_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+         VALUES ($1, $2::text::json, $3::text::json, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
          ON CONFLICT (id) DO UPDATE
          SET state = excluded.state, succeeded = excluded.succeeded, failed = excluded.failed,
              before_at = excluded.before_at, before_id = excluded.before_id, next_at = excluded.next_at,
              finished_at = excluded.finished_at",
         bulk.id,
-        Sql(&bulk.action) as Sql<&BulkAction>,
-        Sql(&bulk.filter) as Sql<&TaskQuery>,
+        json_text(&bulk.action),
+        json_text(&bulk.filter),
         bulk.actor,
         bulk.state.word(),
         bulk.pace_per_second.and_then(|pace| i32::try_from(pace).ok()),

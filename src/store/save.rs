@@ -1,20 +1,14 @@
 //! Rows of tasks, leases and what may be claimed: the way in. Only the writer's batches come here.
+//!
+//! JSON is sent as text and cast to json, so that it is stored byte for byte: sqlx's own type would send it as jsonb.
 
-use std::collections::BTreeMap;
-
-use sqlx::{PgConnection, types::Json as Sql};
+use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::tasks::{decode, signed};
+use super::tasks::{decode, json_text, signed};
 use crate::{
     clock::Time,
-    model::{
-        Name, Task,
-        lease::Lease,
-        observe::Observed,
-        report::{Json, Progress},
-        task::Outcome,
-    },
+    model::{Name, Task, lease::Lease, report::Json, task::Outcome},
 };
 
 pub(super) async fn insert(conn: &mut PgConnection, tasks: &[&Task]) -> sqlx::Result<()> {
@@ -26,20 +20,20 @@ pub(super) async fn insert(conn: &mut PgConnection, tasks: &[&Task]) -> sqlx::Re
               machine_id, created_at, enqueued_at, started_at, finished_at, result, error, connector_id, external_id,
               unique_key, depends_on, on_dependency_failure, has_dependents, close_when_done, retry_base_seconds,
               retry_cap_seconds, assignee, collaborators, watchers, observed, fingerprint)
-         SELECT id, project_id, task_type, queue, parent_task_id, phase, title, description, priority, status, payload,
-              labels, ARRAY(SELECT json_array_elements_text(phases)), is_parent, max_attempts, timeout_seconds, attempt,
+         SELECT id, project_id, task_type, queue, parent_task_id, phase, title, description, priority, status,
+              payload::json, labels::json, ARRAY(SELECT json_array_elements_text(phases::json)), is_parent, max_attempts, timeout_seconds, attempt,
               retry_count, outcome, run_at, worker_id, machine_id, created_at, enqueued_at, started_at, finished_at,
-              result, error, connector_id, external_id, unique_key,
-              ARRAY(SELECT json_array_elements_text(depends_on)::uuid), on_dependency_failure, has_dependents,
+              result::json, error, connector_id, external_id, unique_key,
+              ARRAY(SELECT json_array_elements_text(depends_on::json)::uuid), on_dependency_failure, has_dependents,
               close_when_done, retry_base_seconds, retry_cap_seconds, assignee,
-              ARRAY(SELECT json_array_elements_text(collaborators)), ARRAY(SELECT json_array_elements_text(watchers)),
-              observed, fingerprint
+              ARRAY(SELECT json_array_elements_text(collaborators::json)),
+              ARRAY(SELECT json_array_elements_text(watchers::json)), observed::json, fingerprint
          FROM UNNEST($1::uuid[], $2::text[], $3::text[], $4::text[], $5::uuid[], $6::text[], $7::text[], $8::text[],
-              $9::smallint[], $10::text[], $11::json[], $12::json[], $13::json[], $14::boolean[], $15::integer[],
+              $9::smallint[], $10::text[], $11::text[], $12::text[], $13::text[], $14::boolean[], $15::integer[],
               $16::integer[], $17::integer[], $18::integer[], $19::text[], $20::timestamptz[], $21::uuid[], $22::text[],
-              $23::timestamptz[], $24::timestamptz[], $25::timestamptz[], $26::timestamptz[], $27::json[], $28::text[],
-              $29::text[], $30::text[], $31::text[], $32::json[], $33::text[], $34::boolean[], $35::boolean[],
-              $36::integer[], $37::integer[], $38::text[], $39::json[], $40::json[], $41::json[],
+              $23::timestamptz[], $24::timestamptz[], $25::timestamptz[], $26::timestamptz[], $27::text[], $28::text[],
+              $29::text[], $30::text[], $31::text[], $32::text[], $33::text[], $34::boolean[], $35::boolean[],
+              $36::integer[], $37::integer[], $38::text[], $39::text[], $40::text[], $41::text[],
               $42::text[])
               AS new (id, project_id, task_type, queue, parent_task_id, phase, title, description, priority, status,
               payload, labels, phases, is_parent, max_attempts, timeout_seconds, attempt, retry_count, outcome, run_at,
@@ -56,9 +50,9 @@ pub(super) async fn insert(conn: &mut PgConnection, tasks: &[&Task]) -> sqlx::Re
         &col.map(|t| t.description.as_deref()) as &[Option<&str>],
         &col.map(|t| i16::from(t.priority.get())),
         &col.map(|t| t.status.as_str()) as &[&str],
-        &col.map(|t| t.payload.as_ref().map(Sql)) as &[Option<Sql<&Json>>],
-        &col.map(|t| (!t.labels.is_empty()).then_some(Sql(&t.labels))) as &[Option<Sql<&BTreeMap<Name, String>>>],
-        &col.map(|t| Sql(&t.phases)) as &[Sql<&Vec<Name>>],
+        &col.map(|t| t.payload.as_ref().map(Json::as_str)) as &[Option<&str>],
+        &col.map(|t| (!t.labels.is_empty()).then(|| json_text(&t.labels))) as &[Option<String>],
+        &col.map(|t| json_text(&t.phases)),
         &col.map(|t| t.is_parent),
         &col.map(|t| signed(t.max_attempts)),
         &col.map(|t| t.timeout_seconds.map(signed)) as &[Option<i32>],
@@ -72,21 +66,21 @@ pub(super) async fn insert(conn: &mut PgConnection, tasks: &[&Task]) -> sqlx::Re
         &col.map(|t| t.enqueued_at) as &[Option<Time>],
         &col.map(|t| t.started_at) as &[Option<Time>],
         &col.map(|t| t.finished_at) as &[Option<Time>],
-        &col.map(|t| t.result.as_ref().map(Sql)) as &[Option<Sql<&Json>>],
+        &col.map(|t| t.result.as_ref().map(Json::as_str)) as &[Option<&str>],
         &col.map(|t| t.error.as_deref()) as &[Option<&str>],
         &col.map(|t| t.connector_id.as_ref().map(Name::as_str)) as &[Option<&str>],
         &col.map(|t| t.external_id.as_deref()) as &[Option<&str>],
         &col.map(|t| t.unique_key.as_deref()) as &[Option<&str>],
-        &col.map(|t| Sql(&t.depends_on)) as &[Sql<&Vec<Uuid>>],
+        &col.map(|t| json_text(&t.depends_on)),
         &col.map(|t| t.on_dependency_failure.as_str()) as &[&str],
         &col.map(|t| t.has_dependents),
         &col.map(|t| t.close_when_done),
         &col.map(|t| signed(t.backoff.base_seconds)),
         &col.map(|t| signed(t.backoff.cap_seconds)),
         &col.map(|t| t.assignee.as_deref()) as &[Option<&str>],
-        &col.map(|t| Sql(&t.collaborators)) as &[Sql<&Vec<String>>],
-        &col.map(|t| Sql(&t.watchers)) as &[Sql<&Vec<String>>],
-        &col.map(|t| t.observed.as_ref().map(Sql)) as &[Option<Sql<&Box<Observed>>>],
+        &col.map(|t| json_text(&t.collaborators)),
+        &col.map(|t| json_text(&t.watchers)),
+        &col.map(|t| t.observed.as_ref().map(json_text)) as &[Option<String>],
         &col.fingerprints() as &[Option<String>],
     )
     .execute(conn)
@@ -102,10 +96,10 @@ pub(super) async fn update(conn: &mut PgConnection, tasks: &[&Task]) -> sqlx::Re
          SET status = new.status, is_parent = new.is_parent, attempt = new.attempt, retry_count = new.retry_count,
              outcome = new.outcome, run_at = new.run_at, worker_id = new.worker_id, machine_id = new.machine_id,
              enqueued_at = new.enqueued_at, started_at = new.started_at, finished_at = new.finished_at,
-             result = new.result, error = new.error, connector_id = new.connector_id,
+             result = new.result::json, error = new.error, connector_id = new.connector_id,
              has_dependents = new.has_dependents, fingerprint = new.fingerprint
          FROM UNNEST($1::uuid[], $2::text[], $3::boolean[], $4::integer[], $5::integer[], $6::text[], $7::timestamptz[],
-             $8::uuid[], $9::text[], $10::timestamptz[], $11::timestamptz[], $12::timestamptz[], $13::json[], $14::text[],
+             $8::uuid[], $9::text[], $10::timestamptz[], $11::timestamptz[], $12::timestamptz[], $13::text[], $14::text[],
              $15::text[], $16::boolean[], $17::text[])
              AS new (id, status, is_parent, attempt, retry_count, outcome, run_at, worker_id, machine_id, enqueued_at,
              started_at, finished_at, result, error, connector_id, has_dependents, fingerprint)
@@ -122,7 +116,7 @@ pub(super) async fn update(conn: &mut PgConnection, tasks: &[&Task]) -> sqlx::Re
         &col.map(|t| t.enqueued_at) as &[Option<Time>],
         &col.map(|t| t.started_at) as &[Option<Time>],
         &col.map(|t| t.finished_at) as &[Option<Time>],
-        &col.map(|t| t.result.as_ref().map(Sql)) as &[Option<Sql<&Json>>],
+        &col.map(|t| t.result.as_ref().map(Json::as_str)) as &[Option<&str>],
         &col.map(|t| t.error.as_deref()) as &[Option<&str>],
         &col.map(|t| t.connector_id.as_ref().map(Name::as_str)) as &[Option<&str>],
         &col.map(|t| t.has_dependents),
@@ -140,15 +134,16 @@ pub(super) async fn describe(conn: &mut PgConnection, tasks: &[&Task]) -> sqlx::
         "UPDATE taskwatch.tasks t
          SET project_id = new.project_id, task_type = new.task_type, queue = new.queue,
              parent_task_id = new.parent_task_id, phase = new.phase, title = new.title, description = new.description,
-             priority = new.priority, labels = new.labels, max_attempts = new.max_attempts,
-             phases = ARRAY(SELECT json_array_elements_text(new.phases)), timeout_seconds = new.timeout_seconds,
-             depends_on = ARRAY(SELECT json_array_elements_text(new.depends_on)::uuid), assignee = new.assignee,
-             collaborators = ARRAY(SELECT json_array_elements_text(new.collaborators)),
-             watchers = ARRAY(SELECT json_array_elements_text(new.watchers)), external_id = new.external_id,
-             observed = new.observed, created_at = new.created_at, payload = coalesce(new.payload, t.payload)
+             priority = new.priority, labels = new.labels::json, max_attempts = new.max_attempts,
+             phases = ARRAY(SELECT json_array_elements_text(new.phases::json)), timeout_seconds = new.timeout_seconds,
+             depends_on = ARRAY(SELECT json_array_elements_text(new.depends_on::json)::uuid), assignee = new.assignee,
+             collaborators = ARRAY(SELECT json_array_elements_text(new.collaborators::json)),
+             watchers = ARRAY(SELECT json_array_elements_text(new.watchers::json)), external_id = new.external_id,
+             observed = new.observed::json, created_at = new.created_at,
+             payload = coalesce(new.payload::json, t.payload)
          FROM UNNEST($1::uuid[], $2::text[], $3::text[], $4::text[], $5::uuid[], $6::text[], $7::text[], $8::text[],
-             $9::smallint[], $10::json[], $11::integer[], $12::json[], $13::integer[], $14::json[], $15::text[],
-             $16::json[], $17::json[], $18::text[], $19::json[], $20::timestamptz[], $21::json[])
+             $9::smallint[], $10::text[], $11::integer[], $12::text[], $13::integer[], $14::text[], $15::text[],
+             $16::text[], $17::text[], $18::text[], $19::text[], $20::timestamptz[], $21::text[])
              AS new (id, project_id, task_type, queue, parent_task_id, phase, title, description, priority, labels,
              max_attempts, phases, timeout_seconds, depends_on, assignee, collaborators, watchers, external_id, observed,
              created_at, payload)
@@ -162,18 +157,18 @@ pub(super) async fn describe(conn: &mut PgConnection, tasks: &[&Task]) -> sqlx::
         &col.map(|t| t.title.as_deref()) as &[Option<&str>],
         &col.map(|t| t.description.as_deref()) as &[Option<&str>],
         &col.map(|t| i16::from(t.priority.get())),
-        &col.map(|t| (!t.labels.is_empty()).then_some(Sql(&t.labels))) as &[Option<Sql<&BTreeMap<Name, String>>>],
+        &col.map(|t| (!t.labels.is_empty()).then(|| json_text(&t.labels))) as &[Option<String>],
         &col.map(|t| signed(t.max_attempts)),
-        &col.map(|t| Sql(&t.phases)) as &[Sql<&Vec<Name>>],
+        &col.map(|t| json_text(&t.phases)),
         &col.map(|t| t.timeout_seconds.map(signed)) as &[Option<i32>],
-        &col.map(|t| Sql(&t.depends_on)) as &[Sql<&Vec<Uuid>>],
+        &col.map(|t| json_text(&t.depends_on)),
         &col.map(|t| t.assignee.as_deref()) as &[Option<&str>],
-        &col.map(|t| Sql(&t.collaborators)) as &[Sql<&Vec<String>>],
-        &col.map(|t| Sql(&t.watchers)) as &[Sql<&Vec<String>>],
+        &col.map(|t| json_text(&t.collaborators)),
+        &col.map(|t| json_text(&t.watchers)),
         &col.map(|t| t.external_id.as_deref()) as &[Option<&str>],
-        &col.map(|t| t.observed.as_ref().map(Sql)) as &[Option<Sql<&Box<Observed>>>],
+        &col.map(|t| t.observed.as_ref().map(json_text)) as &[Option<String>],
         &col.map(|t| t.created_at),
-        &col.map(|t| t.payload.as_ref().map(Sql)) as &[Option<Sql<&Json>>],
+        &col.map(|t| t.payload.as_ref().map(Json::as_str)) as &[Option<&str>],
     )
     .execute(conn)
     .await?;
@@ -210,8 +205,10 @@ pub(super) async fn lease(conn: &mut PgConnection, tasks: &[(&Task, &Lease)]) ->
     let col = Columns(tasks);
     sqlx::query!(
         "INSERT INTO taskwatch.leases (task_id, worker_id, attempt, expires_at, deadline, stalled, progress, queue)
-         SELECT * FROM UNNEST($1::uuid[], $2::uuid[], $3::integer[], $4::timestamptz[], $5::timestamptz[], $6::boolean[],
-             $7::json[], $8::text[])
+         SELECT task_id, worker_id, attempt, expires_at, deadline, stalled, progress::json, queue
+         FROM UNNEST($1::uuid[], $2::uuid[], $3::integer[], $4::timestamptz[], $5::timestamptz[], $6::boolean[],
+             $7::text[], $8::text[])
+             AS new (task_id, worker_id, attempt, expires_at, deadline, stalled, progress, queue)
          ON CONFLICT (task_id) DO UPDATE
          SET worker_id = excluded.worker_id, attempt = excluded.attempt, expires_at = excluded.expires_at,
              deadline = excluded.deadline, stalled = excluded.stalled, progress = excluded.progress",
@@ -221,7 +218,7 @@ pub(super) async fn lease(conn: &mut PgConnection, tasks: &[(&Task, &Lease)]) ->
         &col.map(|(_, lease)| lease.expires_at) as &[Option<Time>],
         &col.map(|(t, _)| t.deadline()) as &[Option<Time>],
         &col.map(|(_, lease)| lease.stalled),
-        &col.map(|(_, lease)| lease.progress.as_ref().map(Sql)) as &[Option<Sql<&Progress>>],
+        &col.map(|(_, lease)| lease.progress.as_ref().map(json_text)) as &[Option<String>],
         // Only what was claimed counts against the limits of its queue.
         &col.map(|(t, lease)| lease.expires_at.map(|_| t.queue.as_str())) as &[Option<&str>],
     )

@@ -3,7 +3,7 @@
 use sqlx::{PgConnection, PgPool, types::Json as Sql};
 use uuid::Uuid;
 
-use super::tasks::name;
+use super::tasks::{json_text, name};
 use crate::{
     clock::Time,
     model::{Name, task::NewTask},
@@ -127,14 +127,14 @@ pub(super) async fn save(conn: &mut PgConnection, schedule: &Schedule) -> sqlx::
     sqlx::query!(
         "INSERT INTO taskwatch.schedules (name, cron, time_zone, task, paused_at, next_run_at, last_run_at, last_task_id,
              created_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+         VALUES ($1, $2, $3, $4::text::json, $5, $6, $7, $8, $9)
          ON CONFLICT (name) DO UPDATE
          SET cron = excluded.cron, time_zone = excluded.time_zone, task = excluded.task, paused_at = excluded.paused_at,
              next_run_at = excluded.next_run_at, last_run_at = excluded.last_run_at, last_task_id = excluded.last_task_id",
         schedule.name.as_str(),
         schedule.cron,
         schedule.time_zone,
-        Sql(&schedule.task) as Sql<&NewTask>,
+        json_text(&schedule.task),
         schedule.paused_at,
         schedule.next_run_at,
         schedule.last_run_at,

@@ -182,6 +182,11 @@ pub(super) fn unsigned(number: i32) -> sqlx::Result<u32> {
     u32::try_from(number).map_err(|e| sqlx::Error::Decode(Box::new(e)))
 }
 
+/// A value as JSON text, to be cast to json by the statement.
+pub(super) fn json_text(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).expect("our own types have string keys only and no failing serializer")
+}
+
 /// Our counters are bounded far below this; Postgres has no unsigned integers.
 pub(super) fn signed(number: u32) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)

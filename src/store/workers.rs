@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use sqlx::{PgConnection, PgExecutor, types::Json as Sql};
 use uuid::Uuid;
 
-use super::tasks::{decode, name};
+use super::tasks::{decode, json_text, name};
 use crate::{
     clock::Time,
     model::{
@@ -90,14 +90,13 @@ pub(super) async fn lock(conn: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<
 
 pub(super) async fn save(conn: &mut PgConnection, workers: &[&Worker]) -> sqlx::Result<()> {
     for chunk in workers.chunks(200) {
-        let names = |list: &[Name]| Sql(list.to_vec());
         sqlx::query!(
             "INSERT INTO taskwatch.workers (id, name, machine_id, queues, capabilities, version, status, connectors,
                  started_at, last_seen_at, stopped_at, observed, unreported_since)
-             SELECT id, name, machine_id, ARRAY(SELECT json_array_elements_text(queues)),
-                 ARRAY(SELECT json_array_elements_text(capabilities)), version, status, connectors, started_at,
+             SELECT id, name, machine_id, ARRAY(SELECT json_array_elements_text(queues::json)),
+                 ARRAY(SELECT json_array_elements_text(capabilities::json)), version, status, connectors::json, started_at,
                  last_seen_at, stopped_at, observed, unreported_since
-             FROM UNNEST($1::uuid[], $2::text[], $3::text[], $4::json[], $5::json[], $6::text[], $7::text[], $8::json[],
+             FROM UNNEST($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
                  $9::timestamptz[], $10::timestamptz[], $11::timestamptz[], $12::boolean[], $13::timestamptz[])
                  AS new (id, name, machine_id, queues, capabilities, version, status, connectors, started_at,
                  last_seen_at, stopped_at, observed, unreported_since)
@@ -107,11 +106,11 @@ pub(super) async fn save(conn: &mut PgConnection, workers: &[&Worker]) -> sqlx::
             &chunk.iter().map(|w| w.id).collect::<Vec<_>>(),
             &chunk.iter().map(|w| w.name.as_str()).collect::<Vec<_>>() as &[&str],
             &chunk.iter().map(|w| w.machine_id.as_str()).collect::<Vec<_>>() as &[&str],
-            &chunk.iter().map(|w| names(&w.queues)).collect::<Vec<_>>() as &[Sql<Vec<Name>>],
-            &chunk.iter().map(|w| names(&w.capabilities)).collect::<Vec<_>>() as &[Sql<Vec<Name>>],
+            &chunk.iter().map(|w| json_text(&w.queues)).collect::<Vec<_>>(),
+            &chunk.iter().map(|w| json_text(&w.capabilities)).collect::<Vec<_>>(),
             &chunk.iter().map(|w| w.version.as_deref()).collect::<Vec<_>>() as &[Option<&str>],
             &chunk.iter().map(|w| w.status.as_str()).collect::<Vec<_>>() as &[&str],
-            &chunk.iter().map(|w| Sql(&w.connectors)).collect::<Vec<_>>() as &[Sql<&BTreeMap<Name, Connector>>],
+            &chunk.iter().map(|w| json_text(&w.connectors)).collect::<Vec<_>>(),
             &chunk.iter().map(|w| w.started_at).collect::<Vec<_>>(),
             &chunk.iter().map(|w| w.last_seen_at).collect::<Vec<_>>(),
             &chunk.iter().map(|w| w.stopped_at).collect::<Vec<_>>() as &[Option<Time>],

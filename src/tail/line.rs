@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use crate::event::{Kind, kind::Tone};
+use crate::event::{Kind, kind::Tone, visible::visible_line};
 
 /// Time, kind, where, what, how long, and what was said; in colours when wanted.
 pub(super) fn readable(event: &Value, colour: bool) -> String {
@@ -20,12 +20,12 @@ pub(super) fn readable(event: &Value, colour: bool) -> String {
     };
     // 2026-11-20T16:05:00.123456Z
     let time = text("ts").get(11..23).unwrap_or("--:--:--.---");
-    let padded = format!("{sign} {kind:<26}");
+    let padded = format!("{sign} {:<26}", visible_line(kind));
     let painted = if colour { format!("\x1b[{code}m{padded}\x1b[0m") } else { padded };
-    let mut line = format!("{time} {painted}");
+    let mut line = format!("{} {painted}", visible_line(time));
     let mut add = |word: &str| {
         if !word.is_empty() {
-            let _ = write!(line, " {}", visible(word));
+            let _ = write!(line, " {}", visible_line(word));
         }
     };
     add(text("project_id"));
@@ -51,12 +51,6 @@ pub(super) fn readable(event: &Value, colour: bool) -> String {
     line
 }
 
-/// Control characters shown, so that no text can steer the terminal.
-fn visible(text: &str) -> String {
-    let steers = |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    text.chars().flat_map(|c| if steers(c) { c.escape_unicode().collect::<Vec<_>>() } else { vec![c] }).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,5 +60,7 @@ mod tests {
         let event = serde_json::json!({ "event_type": "task_failed", "ts": "2026-11-20T16:05:00.123456Z", "error": "a\x1b[2Jb\u{202e}" });
         assert_eq!(readable(&event, false), "16:05:00.123 x task_failed                a\\u{1b}[2Jb\\u{202e}");
         assert!(readable(&event, true).contains("\x1b[31mx task_failed"));
+        let event = serde_json::json!({ "event_type": "a\u{9b}", "ts": "2026-11-20T16:05:00.123\u{9b}", "error": "\u{200f}\u{e0041}" });
+        assert!(!readable(&event, false).chars().any(crate::event::visible::is_hidden));
     }
 }

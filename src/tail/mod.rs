@@ -14,7 +14,10 @@ use parse::{Message, Parser};
 use reqwest::{StatusCode, header};
 use serde_json::Value;
 
-use crate::config::{TailSettings, shown};
+use crate::{
+    config::{TailSettings, shown},
+    event::visible::{visible_json, visible_line},
+};
 
 /// What the server's ledger shows.
 const AGENT: &str = concat!("taskwatch-tail/", env!("CARGO_PKG_VERSION"));
@@ -61,7 +64,7 @@ pub async fn run(settings: TailSettings) -> anyhow::Result<()> {
 
 /// A word about the connection, beside the events.
 fn note(text: &str) {
-    let _ = writeln!(std::io::stderr(), "taskwatch tail: {text}");
+    let _ = writeln!(std::io::stderr(), "taskwatch tail: {}", visible_line(text));
 }
 
 impl Tail {
@@ -94,7 +97,7 @@ impl Tail {
         };
         if response.status().is_client_error() && response.status() != StatusCode::TOO_MANY_REQUESTS {
             let problem: Value = response.json().await.unwrap_or_default();
-            bail!("the server refuses: {}", problem["detail"].as_str().unwrap_or("it does not say why"));
+            bail!("the server refuses: {}", visible_line(problem["detail"].as_str().unwrap_or("it does not say why")));
         }
         if !response.status().is_success() {
             return Ok(End::Broken(format!("the server answers {}", response.status())));
@@ -142,7 +145,11 @@ impl Tail {
             "bye" => return Ok(Some(End::Broken(format!("the server says bye ({})", json()["reason"])))),
             "close" => return Ok(Some(End::Closed)),
             _ => {
-                let line = if self.settings.json { message.data.clone() } else { line::readable(&json(), self.colour) };
+                let line = if self.settings.json {
+                    visible_json(&message.data).into_owned()
+                } else {
+                    line::readable(&json(), self.colour)
+                };
                 writeln!(std::io::stdout().lock(), "{line}")?;
                 if let Some(left) = &mut self.settings.max_events {
                     *left = left.saturating_sub(1);

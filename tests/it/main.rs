@@ -4,7 +4,6 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
 #![expect(clippy::print_stdout, reason = "some tests measure, and say what they saw")]
 
-mod harness;
 
 mod accessible;
 mod api;
@@ -13,6 +12,8 @@ mod browser;
 mod celery;
 mod chaos;
 mod clients;
+mod cloudevents;
+mod cron;
 mod databases;
 mod delivery;
 mod documents;
@@ -20,13 +21,17 @@ mod enqueue;
 mod feed;
 mod filters;
 mod forms;
+mod fuzz;
 mod groups;
-mod identity;
 mod hands;
+mod harness;
+mod identity;
+mod json_text;
 mod laws;
 mod life;
 mod live;
 mod local_safety;
+mod names;
 mod nginx;
 mod observe;
 mod operators;
@@ -38,14 +43,17 @@ mod queues;
 mod replay;
 mod retention;
 mod schemas;
+mod sql_enqueue;
 mod startup;
 mod state_machine;
 mod stream;
 mod tail;
+mod times;
 mod unreadable;
 mod upkeep;
 mod verdicts;
 mod viewers;
+mod visible_text;
 mod wall;
 mod writer;
 mod writing;

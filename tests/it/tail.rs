@@ -94,3 +94,25 @@ async fn it_goes_on_after_the_server_was_killed() {
     create(&program.url).await;
     assert_eq!((position(tail.line()), position(tail.line())), (3, 4));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_it_prints_steers_the_terminal() {
+    let app = TestApp::start().await;
+    let worker = app.worker("w1").await;
+    app.creates_as(json!({ "task_type": "a\u{202e}b\u{200f}", "queue": "q\u{61c}\u{e0041}" })).await;
+    let error = "\u{1b}[2J\u{9b}31m\u{202e}\u{feff}\r\n";
+    worker.claims("q\u{61c}\u{e0041}").await.fails(error).await;
+    app.settles().await;
+    for more in [&[][..], &["--json"][..]] {
+        let arguments = [&["tail", "--url", &app.url, "--after", "earliest", "--max-events", "5"][..], more].concat();
+        let (code, printed, notes) = ends(&arguments).await;
+        assert_eq!(code, 0, "{printed}{notes}");
+        let steers = |c: char| taskwatch::event::visible::is_hidden(c) && c != '\n';
+        assert!(printed.contains("202e") && !printed.contains(steers) && !notes.contains(steers), "{printed:?}");
+    }
+    let (_, printed, _) =
+        ends(&["tail", "--url", &app.url, "--after", "earliest", "--max-events", "1", "--json", "types=task_retry"])
+            .await;
+    let event: Value = serde_json::from_str(printed.trim()).unwrap();
+    assert_eq!(event["error"], error, "what is escaped means the same");
+}

@@ -1,10 +1,14 @@
 //! Field types that check themselves.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    marker::PhantomData,
+};
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de};
 
-use crate::model::Name;
+use crate::model::{Name, NewName};
 
 /// 1 to 100.
 #[derive(Debug, Clone, Deserialize)]
@@ -32,12 +36,13 @@ impl TryFrom<u32> for Seconds {
 
 /// At most 32 labels with values of at most 256 bytes.
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(try_from = "BTreeMap<Name, String>")]
+#[serde(try_from = "Unique<NewName, String>")]
 pub(super) struct Labels(pub(super) BTreeMap<Name, String>);
 
-impl TryFrom<BTreeMap<Name, String>> for Labels {
+impl TryFrom<Unique<NewName, String>> for Labels {
     type Error = &'static str;
-    fn try_from(labels: BTreeMap<Name, String>) -> Result<Self, Self::Error> {
+    fn try_from(labels: Unique<NewName, String>) -> Result<Self, Self::Error> {
+        let labels: BTreeMap<Name, String> = labels.0.into_iter().map(|(key, value)| (key.0, value)).collect();
         let bytes: usize = labels.iter().map(|(key, value)| key.as_str().len() + value.len()).sum();
         let plain = labels.values().all(|value| value.len() <= 256 && !value.chars().any(char::is_control));
         let fits = labels.len() <= 32 && bytes <= 2_048 && plain;
@@ -49,12 +54,13 @@ impl TryFrom<BTreeMap<Name, String>> for Labels {
 
 /// At most 32 different names.
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(try_from = "Vec<Name>")]
+#[serde(try_from = "Vec<NewName>")]
 pub(super) struct Phases(pub(super) Vec<Name>);
 
-impl TryFrom<Vec<Name>> for Phases {
+impl TryFrom<Vec<NewName>> for Phases {
     type Error = &'static str;
-    fn try_from(phases: Vec<Name>) -> Result<Self, Self::Error> {
+    fn try_from(phases: Vec<NewName>) -> Result<Self, Self::Error> {
+        let phases = NewName::all(phases);
         let distinct: BTreeSet<_> = phases.iter().collect();
         let bytes: usize = phases.iter().map(|name| name.as_str().len()).sum();
         let fits = phases.len() <= 32 && bytes <= 1_024 && distinct.len() == phases.len();
@@ -76,15 +82,42 @@ impl TryFrom<u32> for Wait {
 
 /// At most 32 different names of people.
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(try_from = "Vec<Name>")]
+#[serde(try_from = "Vec<NewName>")]
 pub(super) struct People(pub(super) Vec<String>);
 
-impl TryFrom<Vec<Name>> for People {
+impl TryFrom<Vec<NewName>> for People {
     type Error = &'static str;
-    fn try_from(names: Vec<Name>) -> Result<Self, Self::Error> {
+    fn try_from(names: Vec<NewName>) -> Result<Self, Self::Error> {
+        let names = NewName::all(names);
         let distinct: BTreeSet<_> = names.iter().collect();
         let fits = names.len() <= 32 && distinct.len() == names.len();
         let people = names.iter().map(ToString::to_string).collect();
         fits.then_some(Self(people)).ok_or("must be at most 32 different names")
+    }
+}
+
+/// An object in which no key is given twice: of two values one would be dropped in silence.
+#[derive(Debug, Clone)]
+pub(super) struct Unique<K, V>(pub(super) BTreeMap<K, V>);
+
+impl<'de, K: Deserialize<'de> + Ord, V: Deserialize<'de>> Deserialize<'de> for Unique<K, V> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor<K, V>(PhantomData<(K, V)>);
+        impl<'de, K: Deserialize<'de> + Ord, V: Deserialize<'de>> de::Visitor<'de> for Visitor<K, V> {
+            type Value = BTreeMap<K, V>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: de::MapAccess<'de>>(self, mut entries: A) -> Result<BTreeMap<K, V>, A::Error> {
+                let mut map = BTreeMap::new();
+                while let Some((key, value)) = entries.next_entry()? {
+                    if map.insert(key, value).is_some() {
+                        return Err(de::Error::custom("is given twice"));
+                    }
+                }
+                Ok(map)
+            }
+        }
+        deserializer.deserialize_map(Visitor(PhantomData)).map(Self)
     }
 }

@@ -11,7 +11,7 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{reports::Outcome, tasks::unexpected};
+use super::{bounds::Unique, reports::Outcome, tasks::unexpected};
 use crate::{
     clock::Time,
     http::{
@@ -21,7 +21,7 @@ use crate::{
         query,
         site::Site,
     },
-    model::{Name, Priority, bulk::BulkAction},
+    model::{Name, NewName, Priority, bulk::BulkAction},
     store::{
         Answer, Command, WriteError,
         bulk::{self, Bulk, BulkState},
@@ -57,7 +57,7 @@ pub(in crate::http) struct BulkInput {
     /// The filters of `GET /api/v1/tasks`, as in `{"status": "failed", "queue": "mail,sms"}`; at least one. Done in the
     /// background, newest first, to the tasks that exist now.
     #[schema(value_type = Option<BTreeMap<String, String>>)]
-    filter: Option<BTreeMap<String, String>>,
+    filter: Option<Unique<String, String>>,
     /// Only count what it would be done to.
     #[serde(default)]
     preview: bool,
@@ -72,7 +72,7 @@ pub(in crate::http) struct BulkInput {
     priority: Option<Priority>,
     /// With `edit`.
     #[schema(value_type = Option<String>, max_length = 128)]
-    queue: Option<Name>,
+    queue: Option<NewName>,
     /// With `edit`.
     #[schema(value_type = Option<String>, max_length = 128)]
     assignee: Option<Text<128>>,
@@ -174,7 +174,7 @@ impl BulkInput {
             Wanted::Delete => Ok(BulkAction::Delete),
             Wanted::Edit => Ok(BulkAction::Edit {
                 priority: self.priority,
-                queue: self.queue.clone(),
+                queue: self.queue.clone().map(Name::from),
                 assignee: self.assignee.clone().map(|text| text.0),
             }),
         }
@@ -247,7 +247,7 @@ impl BulkInput {
                 Err(wrong("pace_per_second", "goes with filter only; named tasks are done at once"))
             }
             (Some(ids), None) => Ok(Targets::Ids(ids)),
-            (None, Some(filter)) => read_filter(filter).map(|query| Targets::Filter(Box::new(query))),
+            (None, Some(filter)) => read_filter(&filter.0).map(|query| Targets::Filter(Box::new(query))),
             _ => Err(wrong("filter", "give either ids or a filter")),
         }
     }

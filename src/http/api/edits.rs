@@ -19,7 +19,7 @@ use crate::{
         problem::Problem,
         site::Site,
     },
-    model::{Name, Priority, edit::Edit, transition},
+    model::{Name, NewName, Priority, edit::Edit, transition},
 };
 
 /// New values; what is absent stays, `null` removes.
@@ -39,7 +39,7 @@ pub(in crate::http) struct EditTask {
     priority: Option<Priority>,
     /// The line it stands in; a running task stays where it is (409).
     #[schema(value_type = Option<String>, max_length = 128)]
-    queue: Option<Name>,
+    queue: Option<NewName>,
     /// All labels.
     #[schema(value_type = Option<BTreeMap<String, String>>)]
     labels: Option<Labels>,
@@ -69,7 +69,7 @@ impl EditTask {
             title: self.title.map(|title| title.map(|text| text.0)),
             description: self.description.map(|description| description.map(|text| text.0)),
             priority: self.priority,
-            queue: self.queue,
+            queue: self.queue.map(Name::from),
             labels: self.labels.map(|labels| labels.0),
             assignee: self.assignee.map(|assignee| assignee.map(|text| text.0)),
             collaborators: self.collaborators.map(|people| people.0),

@@ -3,6 +3,7 @@
 mod bounds;
 pub(super) mod bulk;
 pub(super) mod claims;
+mod cloud_event;
 pub(super) mod edits;
 mod failures;
 mod native;

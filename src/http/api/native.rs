@@ -1,18 +1,15 @@
-//! One report of another system: native, or a CloudEvent; checked and made a report for the writer.
-
-use std::collections::BTreeMap;
+//! One report of another system, checked and made a report for the writer.
 
 use serde::{Deserialize, Deserializer, de::Error};
-use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::bounds::{Attempts, Labels, Phases, Seconds};
 use crate::{
     clock::Time,
     event::Kind,
-    http::input::{Free, Text},
+    http::input::{Free, Mended, Text},
     model::{
-        Name, Priority,
+        Name, NewName, Priority, Timestamp,
         observe::{Facts, Happened, Observation},
         report::{Progress, WorkCounts},
         worker::{ConnectorReport, ConnectorStatus, WorkerStatus},
@@ -21,7 +18,7 @@ use crate::{
 };
 
 /// Ids that are no UUIDs become UUIDs of version 5 below this one.
-const NAMESPACE: Uuid = Uuid::from_u128(0x7a1c_9f04_63de_4b58_9d2e_5b1f_0c8a_6e31);
+pub(super) const NAMESPACE: Uuid = Uuid::from_u128(0x7a1c_9f04_63de_4b58_9d2e_5b1f_0c8a_6e31);
 /// A reporter's clock may be ahead by this much.
 const AHEAD: chrono::TimeDelta = chrono::TimeDelta::days(1);
 
@@ -37,12 +34,14 @@ impl<'de> Deserialize<'de> for ForeignId {
         #[derive(Deserialize)]
         #[serde(untagged)]
         enum Either {
-            Number(i64),
+            Number(u64),
+            Negative(i64),
             Text(String),
         }
-        let wrong = "must be a text of 1 to 128 bytes without control characters, or a whole number";
+        let wrong = "must be a text of 1 to 128 bytes without control characters, or a whole number of 64 bits";
         let text = match Either::deserialize(deserializer).map_err(|_| D::Error::custom(wrong))? {
             Either::Number(number) => number.to_string(),
+            Either::Negative(number) => number.to_string(),
             Either::Text(text) => text,
         };
         Name::new(&text).map(Self).map_err(|_| D::Error::custom(wrong))
@@ -74,7 +73,7 @@ pub(super) struct NativeReport {
     event_type: String,
     /// When it happened, by the clock of the reporting system; without it, now.
     #[schema(value_type = Option<String>, format = DateTime)]
-    ts: Option<Time>,
+    ts: Option<Timestamp>,
     /// Which system reports; keeps apart ids that are no UUIDs.
     #[schema(value_type = Option<String>, max_length = 128)]
     source: Option<Name>,
@@ -86,33 +85,33 @@ pub(super) struct NativeReport {
     attempt: Option<u32>,
     /// What kind of work it is.
     #[schema(value_type = Option<String>, max_length = 128)]
-    task_type: Option<Name>,
+    task_type: Option<NewName>,
     #[schema(value_type = Option<String>, max_length = 128)]
-    project_id: Option<Name>,
+    project_id: Option<NewName>,
     /// The task that groups it; it may be reported later, or never.
     #[schema(value_type = Option<String>, max_length = 128)]
     parent_task_id: Option<ForeignId>,
     #[schema(value_type = Option<String>, max_length = 128)]
-    phase: Option<Name>,
+    phase: Option<NewName>,
     #[schema(value_type = Option<String>, max_length = 128)]
-    queue: Option<Name>,
+    queue: Option<NewName>,
     #[schema(value_type = Option<u8>, minimum = 0, maximum = 9)]
     priority: Option<Priority>,
     /// Who works on it, by any id of up to 128 bytes; unknown workers are made known.
     #[schema(value_type = Option<String>, max_length = 128)]
     worker_id: Option<ForeignId>,
     #[schema(value_type = Option<String>, max_length = 128)]
-    machine_id: Option<Name>,
+    machine_id: Option<NewName>,
     #[schema(value_type = Option<String>, max_length = 128)]
-    connector_id: Option<Name>,
+    connector_id: Option<NewName>,
     /// Time of the attempt, milliseconds.
     duration_ms: Option<u64>,
     /// One line for people.
     #[schema(value_type = Option<String>, max_length = 2000)]
-    message: Option<Text<2000>>,
+    message: Option<Mended<2000>>,
     /// What went wrong.
     #[schema(value_type = Option<String>, max_length = 16384)]
-    error: Option<Text<16384>>,
+    error: Option<Mended<16384>>,
     counts: Option<WorkCounts>,
     #[schema(value_type = Option<BTreeMap<String, String>>)]
     labels: Option<Labels>,
@@ -164,10 +163,10 @@ pub(super) struct NativeData {
     timeout_seconds: Option<Seconds>,
     /// Not to start before.
     #[schema(value_type = Option<String>, format = DateTime)]
-    run_at: Option<Time>,
+    run_at: Option<Timestamp>,
     /// After a retry: when the next attempt may start.
     #[schema(value_type = Option<String>, format = DateTime)]
-    next_run_at: Option<Time>,
+    next_run_at: Option<Timestamp>,
     /// 0 to 100.
     percent: Option<f64>,
     /// Output, any JSON.
@@ -175,7 +174,7 @@ pub(super) struct NativeData {
     result: Option<Free>,
     /// The worker's name for people.
     #[schema(value_type = Option<String>, max_length = 128)]
-    name: Option<Name>,
+    name: Option<NewName>,
     /// Queues that the worker serves.
     #[schema(value_type = Option<Vec<String>>)]
     queues: Option<Vec<Name>>,
@@ -187,56 +186,13 @@ pub(super) struct NativeData {
     status: Option<Name>,
 }
 
-/// A CloudEvent 1.0 whose data is a native report; type, time and source stand for `event_type`, `ts` and `source`.
-#[derive(Debug, Deserialize)]
-pub(super) struct CloudEvent {
-    pub(super) specversion: String,
-    #[serde(rename = "type")]
-    pub(super) kind: String,
-    pub(super) source: String,
-    pub(super) id: String,
-    pub(super) time: Option<Time>,
-    pub(super) subject: Option<String>,
-    pub(super) data: Option<BTreeMap<String, Box<RawValue>>>,
-}
-
 /// A field at fault, and what is wrong with it.
 pub(super) type Wrong = (&'static str, String);
-
-impl CloudEvent {
-    /// The native report within, as JSON.
-    pub(super) fn unwrapped(self) -> Result<String, Wrong> {
-        if self.specversion != "1.0" {
-            return Err(("specversion", "must be 1.0".to_owned()));
-        }
-        if self.id.is_empty() || self.source.is_empty() {
-            return Err(("id", "id and source must not be empty".to_owned()));
-        }
-        let mut fields = self.data.unwrap_or_default();
-        let text = |text: &str| serde_json::value::to_raw_value(text).map_err(|error| ("data", error.to_string()));
-        let kind = self.kind.rsplit('.').next().unwrap_or_default();
-        fields.insert("event_type".to_owned(), text(kind)?);
-        // A source is a URI and may be long; what matters is that it is the same each time.
-        let source = if self.source.len() <= 128 {
-            self.source
-        } else {
-            Uuid::new_v5(&NAMESPACE, self.source.as_bytes()).to_string()
-        };
-        fields.entry("source".to_owned()).or_insert(text(&source)?);
-        if let Some(time) = self.time {
-            fields.entry("ts".to_owned()).or_insert(text(&crate::event::envelope::rfc3339(time))?);
-        }
-        if let Some(subject) = self.subject.filter(|_| kind.starts_with("task_")) {
-            fields.entry("task_id".to_owned()).or_insert(text(&subject)?);
-        }
-        serde_json::to_string(&fields).map_err(|error| ("data", error.to_string()))
-    }
-}
 
 impl NativeReport {
     /// The report for the writer, with the id of the task it is about.
     pub(super) fn check(self, now: Time) -> Result<(Option<Uuid>, Report), Wrong> {
-        let at = self.ts.unwrap_or(now);
+        let at = self.ts.map_or(now, Timestamp::get);
         if at > now + AHEAD || at < Time::UNIX_EPOCH {
             return Err(("ts", "is more than a day in the future, or before 1970; is the clock right?".to_owned()));
         }
@@ -283,7 +239,7 @@ impl NativeReport {
         if parent_task_id == Some(id) {
             return Err(("parent_task_id", "must not be the task itself".to_owned()));
         }
-        let machine_id = self.machine_id.clone();
+        let machine_id = self.machine_id.map(Name::from);
         let note = self.worker_id.as_ref().map(|worker| {
             Box::new(WorkerNote {
                 id: worker.uuid("worker", source),
@@ -306,17 +262,17 @@ impl NativeReport {
             attempt: self.attempt,
             external_id: (!task_id.is_uuid()).then(|| task_id.0.to_string()),
             worker: note.as_ref().map(|note| (note.id, machine)),
-            connector_id: self.connector_id,
+            connector_id: self.connector_id.map(Name::from),
             progress: (happened == Happened::Progressed).then_some(progress),
             result: self.data.result.map(|json| json.0),
             error: self.error.map(|text| text.0),
             duration_ms: self.duration_ms,
             facts: Facts {
-                project_id: self.project_id,
-                task_type: self.task_type,
-                queue: self.queue,
+                project_id: self.project_id.map(Name::from),
+                task_type: self.task_type.map(Name::from),
+                queue: self.queue.map(Name::from),
                 parent_task_id,
-                phase: self.phase,
+                phase: self.phase.map(Name::from),
                 title: self.data.title.map(|text| text.0),
                 description: self.data.description.map(|text| text.0),
                 priority: self.priority,
@@ -325,7 +281,7 @@ impl NativeReport {
                 max_attempts: self.data.max_attempts.map(|attempts| attempts.0),
                 timeout_seconds: self.data.timeout_seconds.map(|seconds| seconds.0),
                 payload: self.payload.map(|json| json.0),
-                run_at: self.data.run_at.or(self.data.next_run_at),
+                run_at: self.data.run_at.or(self.data.next_run_at).map(Timestamp::get),
             },
         };
         Ok((Some(id), Report::Task(id, Box::new(observation), note)))
@@ -345,7 +301,11 @@ impl NativeReport {
             };
             let Some(word) = word else { return Err(("status", "is needed in a report of a connector".to_owned())) };
             let status: ConnectorStatus = word.as_str().parse().map_err(|detail| ("status", detail))?;
-            connectors.push(ConnectorReport { connector_id, status, error: self.error.map(|text| text.0) });
+            connectors.push(ConnectorReport {
+                connector_id: connector_id.0,
+                status,
+                error: self.error.map(|text| text.0),
+            });
         } else if let Some(word) = word.filter(|_| kind != Kind::WorkerStopped) {
             let parsed: WorkerStatus = word.as_str().parse().map_err(|detail| ("status", detail))?;
             if !parsed.is_online() {
@@ -358,8 +318,8 @@ impl NativeReport {
         }
         Ok(WorkerNote {
             id: worker.uuid("worker", self.source.as_ref()),
-            name: self.data.name.unwrap_or_else(|| worker.0.clone()),
-            machine_id: self.machine_id,
+            name: self.data.name.map_or_else(|| worker.0.clone(), Name::from),
+            machine_id: self.machine_id.map(Name::from),
             at,
             stops: kind == Kind::WorkerStopped,
             status,

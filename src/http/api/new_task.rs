@@ -3,18 +3,16 @@
 use std::collections::HashSet;
 
 use axum::http::StatusCode;
-use chrono::Datelike;
 use serde::Deserialize;
 use uuid::Uuid;
 
 use super::bounds::{Attempts, Labels, People, Phases, Seconds, Wait};
 use crate::{
-    clock::Time,
     http::{
         input::{Free, Text},
         problem::Problem,
     },
-    model::{Name, Priority, dependency::DependencyPolicy, lease::Backoff, task::NewTask},
+    model::{Name, NewName, Priority, Timestamp, dependency::DependencyPolicy, lease::Backoff, task::NewTask},
 };
 
 /// Most tasks that one waits for.
@@ -28,19 +26,19 @@ pub(in crate::http) struct CreateTask {
     id: Option<Uuid>,
     /// What kind of work it is.
     #[schema(value_type = String, max_length = 128)]
-    task_type: Name,
+    task_type: NewName,
     /// The line it stands in.
     #[serde(default = "default_name")]
     #[schema(value_type = String, max_length = 128, default = "default")]
-    queue: Name,
+    queue: NewName,
     /// The tenant; a child takes its parent's, others `default`.
     #[schema(value_type = Option<String>, max_length = 128)]
-    project_id: Option<Name>,
+    project_id: Option<NewName>,
     /// The task that groups it.
     parent_task_id: Option<Uuid>,
     /// Its phase within the parent.
     #[schema(value_type = Option<String>, max_length = 128)]
-    phase: Option<Name>,
+    phase: Option<NewName>,
     /// One line for people.
     #[schema(value_type = Option<String>, max_length = 500)]
     title: Option<Text<500>>,
@@ -71,7 +69,7 @@ pub(in crate::http) struct CreateTask {
     phases: Phases,
     /// Not to start before.
     #[schema(value_type = Option<String>, format = DateTime)]
-    run_at: Option<Time>,
+    run_at: Option<Timestamp>,
     /// While a task of the project with the same key is live, that one is answered and nothing is created.
     #[schema(value_type = Option<String>, min_length = 1, max_length = 256)]
     unique_key: Option<Text<256>>,
@@ -105,8 +103,8 @@ pub(in crate::http) struct CreateTask {
     watchers: People,
 }
 
-fn default_name() -> Name {
-    Name::literal("default")
+fn default_name() -> NewName {
+    NewName(Name::literal("default"))
 }
 
 const fn default_base() -> Wait {
@@ -136,9 +134,6 @@ impl CreateTask {
         if self.depends_on.len() > MAX_DEPENDENCIES {
             return wrong("depends_on", "must name at most 1000 tasks");
         }
-        if self.run_at.is_some_and(|at| !(1..=9_999).contains(&at.year())) {
-            return wrong("run_at", "must be in the years 1 to 9999");
-        }
         if self.close_when_done && (!self.depends_on.is_empty() || self.run_at.is_some()) {
             return wrong("close_when_done", "does not go with depends_on or run_at; put these on the children");
         }
@@ -148,11 +143,11 @@ impl CreateTask {
         Ok(NewTask {
             id: self.id.unwrap_or_else(Uuid::now_v7),
             id_is_chosen: self.id.is_some(),
-            project_id: self.project_id,
-            task_type: self.task_type,
-            queue: self.queue,
+            project_id: self.project_id.map(Name::from),
+            task_type: self.task_type.0,
+            queue: self.queue.0,
             parent_task_id: self.parent_task_id,
-            phase: self.phase,
+            phase: self.phase.map(Name::from),
             title: self.title.map(|text| text.0),
             description: self.description.map(|text| text.0),
             priority: self.priority,
@@ -162,7 +157,7 @@ impl CreateTask {
             max_attempts: self.max_attempts.0,
             timeout_seconds: self.timeout_seconds.map(|seconds| seconds.0),
             backoff,
-            run_at: self.run_at,
+            run_at: self.run_at.map(Timestamp::get),
             unique_key: self.unique_key.map(|text| text.0),
             depends_on,
             on_dependency_failure: self.on_dependency_failure,

@@ -3,22 +3,23 @@
 use axum::{
     Json as Out,
     extract::{FromRequest, Request, State},
-    http::{HeaderMap, StatusCode, header},
+    http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
-use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::{
-    native::{CloudEvent, NativeReport},
+    cloud_event::{self, CloudEvent},
+    native::NativeReport,
     tasks::unexpected,
 };
 use crate::{
     clock::Time,
     http::{
         caller::Caller,
-        input::{MAX_ITEMS, body_up_to, is_lines, parse},
+        each::Each,
+        input::{body_up_to, check_encoding, is_lines, parse, without_mark},
         problem::Problem,
         site::Site,
     },
@@ -30,8 +31,9 @@ const MAX_BODY: usize = 4 * 1024 * 1024;
 
 /// Reports as they came, each to be judged by itself.
 pub(super) struct Reports {
-    items: Vec<Vec<u8>>,
-    single: bool,
+    each: Each,
+    /// They are CloudEvents, also if they do not look like it.
+    cloud: bool,
 }
 
 impl<S: Send + Sync> FromRequest<S> for Reports {
@@ -39,43 +41,25 @@ impl<S: Send + Sync> FromRequest<S> for Reports {
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         let headers = request.headers().clone();
+        check_encoding(&headers)?;
         let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-        let is_cloud = kind.to_ascii_lowercase().starts_with("application/cloudevents");
-        let lines = !is_cloud && is_lines(&headers)?;
-        let body = body_up_to(request, MAX_BODY).await?;
-        let items: Vec<Vec<u8>> = if lines {
-            let filled = body.split(|b| *b == b'\n').filter(|line| !line.trim_ascii().is_empty());
-            filled.map(<[u8]>::to_vec).collect()
-        } else if body.trim_ascii_start().starts_with(b"[") {
-            let items: Vec<Box<RawValue>> = parse(&body, "")?;
-            items.iter().map(|item| item.get().as_bytes().to_vec()).collect()
-        } else {
-            vec![binary(&headers, &body)?.unwrap_or_else(|| body.to_vec())]
-        };
-        let single = !lines && !body.trim_ascii_start().starts_with(b"[");
-        if items.is_empty() || items.len() > MAX_ITEMS {
-            let detail = format!("the body holds {} reports; send 1 to {MAX_ITEMS} in one request", items.len());
-            return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_body", detail));
+        let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        let batch = kind == "application/cloudevents-batch+json";
+        let structured = batch || kind == "application/cloudevents+json";
+        if !structured && cloud_event::is_binary(&headers) {
+            cloud_event::check_data_is_json(&headers)?;
+            let body = body_up_to(request, MAX_BODY).await?;
+            let event = cloud_event::binary(&headers, without_mark(&body))?.unwrap_or_else(|| body.to_vec());
+            return Ok(Self { each: Each { items: vec![event], single: true }, cloud: true });
         }
-        Ok(Self { items, single })
-    }
-}
-
-/// A CloudEvent in binary mode: its attributes are headers, its data is the body.
-fn binary(headers: &HeaderMap, body: &[u8]) -> Result<Option<Vec<u8>>, Problem> {
-    let attribute = |name: &str| headers.get(format!("ce-{name}")).and_then(|value| value.to_str().ok());
-    if attribute("specversion").is_none() {
-        return Ok(None);
-    }
-    let data: Box<RawValue> = if body.is_empty() { parse(b"{}", "data")? } else { parse(body, "data")? };
-    let mut event = serde_json::Map::new();
-    for name in ["specversion", "type", "source", "id", "time", "subject"] {
-        if let Some(value) = attribute(name) {
-            event.insert(name.to_owned(), value.into());
+        let lines = !structured && is_lines(&headers)?;
+        let each = Each::split(&body_up_to(request, MAX_BODY).await?, lines)?;
+        // A batch of CloudEvents may be empty.
+        if !(batch && each.items.is_empty() && !each.single) {
+            each.bounded()?;
         }
+        Ok(Self { each, cloud: structured })
     }
-    let head = serde_json::Value::Object(event).to_string();
-    Ok(Some(format!("{},\"data\":{}}}", &head[..head.len() - 1], data.get()).into_bytes()))
 }
 
 /// What became of one report.
@@ -128,7 +112,7 @@ pub(super) struct AllHeard {
     responses((status = 200, description = "As asked: one outcome per report", body = AllHeard), (status = 409, description = "A single report of a task that taskwatch hands out", body = Problem), (status = 422, description = "A field of a single report is wrong", body = Problem)))]
 pub(super) async fn observe(State(site): State<Site>, _: Caller, reports: Reports) -> Result<Response, Problem> {
     let now = site.clock.now();
-    let read: Vec<_> = reports.items.iter().map(|item| read(item, now)).collect();
+    let read: Vec<_> = reports.each.items.iter().map(|item| read(item, reports.cloud, now)).collect();
     let good: Vec<Report> =
         read.iter().filter_map(|read| read.as_ref().ok().map(|(_, report)| report.clone())).collect();
     let mut heard = match good.is_empty() {
@@ -150,7 +134,7 @@ pub(super) async fn observe(State(site): State<Site>, _: Caller, reports: Report
             },
         };
         if let Some(problem) = problem {
-            if reports.single {
+            if reports.each.single {
                 return Err(problem);
             }
             outcomes.push(Heard::refused(task_id, &problem));
@@ -162,7 +146,7 @@ pub(super) async fn observe(State(site): State<Site>, _: Caller, reports: Report
     Ok(Out(AllHeard { outcomes }).into_response())
 }
 
-fn read(item: &[u8], now: Time) -> Result<(Option<Uuid>, Report), Problem> {
+fn read(item: &[u8], cloud: bool, now: Time) -> Result<(Option<Uuid>, Report), Problem> {
     #[derive(serde::Deserialize)]
     struct Peek {
         specversion: Option<serde::de::IgnoredAny>,
@@ -170,7 +154,7 @@ fn read(item: &[u8], now: Time) -> Result<(Option<Uuid>, Report), Problem> {
     let wrong = |(field, detail): (&'static str, String)| {
         Problem::field(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", field, detail)
     };
-    let is_cloud = serde_json::from_slice::<Peek>(item).is_ok_and(|peek| peek.specversion.is_some());
+    let is_cloud = cloud || parse::<Peek>(item, "").is_ok_and(|peek| peek.specversion.is_some());
     let report: NativeReport = if is_cloud {
         let cloud: CloudEvent = parse(item, "")?;
         parse(cloud.unwrapped().map_err(wrong)?.as_bytes(), "")?

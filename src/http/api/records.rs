@@ -143,6 +143,7 @@ impl From<Progress> for ProgressRecord {
 
 impl From<Task> for TaskRecord {
     fn from(task: Task) -> Self {
+        let max_attempts = task.attempts_allowed();
         let (lease_expires_at, progress) = match task.lease {
             Some(lease) => (lease.expires_at, lease.progress.map(ProgressRecord::from)),
             None => (None, None),
@@ -161,7 +162,7 @@ impl From<Task> for TaskRecord {
             payload: task.payload,
             labels: task.labels,
             phases: task.phases,
-            max_attempts: task.max_attempts,
+            max_attempts,
             timeout_seconds: task.timeout_seconds,
             retry_base_seconds: task.backoff.base_seconds,
             retry_cap_seconds: task.backoff.cap_seconds,

@@ -11,7 +11,8 @@ use super::{
 use crate::{
     http::{
         caller::Caller,
-        input::{Free, Id, Json, OneOrMany, Text},
+        each::Each,
+        input::{Free, Id, Json, Mended, parse},
         problem::Problem,
         site::Site,
     },
@@ -32,7 +33,7 @@ pub(in crate::http) struct ProgressFields {
     percent: Option<f64>,
     /// One line for people.
     #[schema(value_type = Option<String>, max_length = 2000)]
-    message: Option<Text<2000>>,
+    message: Option<Mended<2000>>,
     /// Work in units.
     counts: Option<WorkCounts>,
 }
@@ -57,7 +58,7 @@ pub(in crate::http) struct ProgressInput {
     percent: Option<f64>,
     /// One line for people.
     #[schema(value_type = Option<String>, max_length = 2000)]
-    message: Option<Text<2000>>,
+    message: Option<Mended<2000>>,
     /// Work in units.
     counts: Option<WorkCounts>,
 }
@@ -81,7 +82,7 @@ pub(in crate::http) struct FailInput {
     attempt: u32,
     /// Why.
     #[schema(value_type = String, max_length = 16384)]
-    error: Text<16384>,
+    error: Mended<16384>,
     /// Another attempt may help.
     #[serde(default = "yes")]
     #[schema(default = true)]
@@ -113,7 +114,7 @@ pub(in crate::http) struct Report {
     percent: Option<f64>,
     /// With `progress`: one line for people.
     #[schema(value_type = Option<String>, max_length = 2000)]
-    message: Option<Text<2000>>,
+    message: Option<Mended<2000>>,
     /// With `progress`: work in units.
     counts: Option<WorkCounts>,
     /// With `complete`: what came out.
@@ -121,7 +122,7 @@ pub(in crate::http) struct Report {
     result: Option<Free>,
     /// With `fail`: why.
     #[schema(value_type = Option<String>, max_length = 16384)]
-    error: Option<Text<16384>>,
+    error: Option<Mended<16384>>,
     /// With `fail`: another attempt may help.
     retryable: Option<bool>,
 }
@@ -143,7 +144,9 @@ pub(in crate::http) enum ReportKind {
 /// What became of one line.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(in crate::http) struct Outcome {
-    task_id: Uuid,
+    /// The task; absent when the line could not be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    task_id: Option<Uuid>,
     /// 200, or the status that the single call would have had.
     status: u16,
     /// The kind of error.
@@ -152,24 +155,32 @@ pub(in crate::http) struct Outcome {
     /// What is wrong and what to do.
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<String>,
+    /// The field at fault.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<String>,
 }
 
 impl Outcome {
     pub(in crate::http) fn new(task_id: Uuid, outcome: Result<(), WriteError>) -> Self {
         match outcome.map_err(Problem::from) {
-            Ok(()) => Self { task_id, status: 200, code: None, detail: None },
-            Err(problem) => Self {
-                task_id,
-                status: problem.status().as_u16(),
-                code: Some(problem.code),
-                detail: Some(problem.detail),
-            },
+            Ok(()) => Self { task_id: Some(task_id), status: 200, code: None, detail: None, field: None },
+            Err(problem) => Self::refused(Some(task_id), problem),
+        }
+    }
+
+    fn refused(task_id: Option<Uuid>, problem: Problem) -> Self {
+        Self {
+            task_id,
+            status: problem.status().as_u16(),
+            code: Some(problem.code),
+            field: problem.errors.first().map(|error| error.field.clone()),
+            detail: Some(problem.detail),
         }
     }
 
     /// Why it was not done.
     pub(in crate::http) fn problem(self) -> Option<(Uuid, String)> {
-        Some((self.task_id, self.detail?))
+        Some((self.task_id?, self.detail?))
     }
 
     pub(in crate::http) const fn is_done(&self) -> bool {
@@ -265,43 +276,54 @@ pub(in crate::http) async fn release(
     report(&site, id, transition::Command::Release { fence }).await
 }
 
-/// Report on many tasks in one call (array or NDJSON); each line has its own outcome.
+/// Report on many tasks in one call (array or NDJSON); each line has its own outcome, also one that cannot be read.
 #[utoipa::path(post, path = "/api/v1/reports", tag = "workers", request_body = Vec<Report>,
-    responses((status = 200, description = "As asked", body = Outcomes), (status = 422, description = "A field is wrong", body = Problem)))]
-pub(in crate::http) async fn many(
-    State(site): State<Site>,
-    _: Caller,
-    OneOrMany { items, .. }: OneOrMany<Report>,
-) -> Result<Out<Outcomes>, Problem> {
-    let ids: Vec<_> = items.iter().map(|report| report.task_id).collect();
-    let numbered = items.into_iter().enumerate();
-    let changes = numbered.map(|(index, report)| report.command(&site, index)).collect::<Result<Vec<_>, _>>()?;
-    let outcomes = write(&site, changes).await?.into_iter().zip(ids);
-    let outcomes = outcomes.map(|(outcome, task_id)| Outcome::new(task_id, outcome.map(|_| ())));
-    Ok(Out(Outcomes { outcomes: outcomes.collect() }))
+    responses((status = 200, description = "As asked", body = Outcomes), (status = 422, description = "A field of a single report is wrong", body = Problem)))]
+pub(in crate::http) async fn many(State(site): State<Site>, _: Caller, lines: Each) -> Result<Out<Outcomes>, Problem> {
+    let mut read = Vec::with_capacity(lines.items.len());
+    let mut changes = Vec::new();
+    for line in &lines.items {
+        match read_line(line, &site) {
+            Ok(change) => {
+                read.push(Ok(change.0));
+                changes.push(change);
+            }
+            Err((_, problem)) if lines.single => return Err(problem),
+            Err(refused) => read.push(Err(refused)),
+        }
+    }
+    let mut written = if changes.is_empty() { Vec::new() } else { write(&site, changes).await? }.into_iter();
+    let outcome = |read: Result<Uuid, (Option<Uuid>, Problem)>| match read {
+        Ok(id) => Outcome::new(id, written.next().unwrap_or(Err(WriteError::Unavailable)).map(|_| ())),
+        Err((id, problem)) => Outcome::refused(id, problem),
+    };
+    Ok(Out(Outcomes { outcomes: read.into_iter().map(outcome).collect() }))
+}
+
+type Change = (Uuid, transition::Command);
+
+/// One line of a bulk report; when it is refused, with the task it is about if that could be read.
+fn read_line(line: &[u8], site: &Site) -> Result<Change, (Option<Uuid>, Problem)> {
+    let report: Report = parse(line, "").map_err(|problem| (None, problem))?;
+    let id = report.task_id;
+    report.command(site).map(|command| (id, command)).map_err(|problem| (Some(id), problem))
 }
 
 impl Report {
-    fn command(self, site: &Site, index: usize) -> Result<(Uuid, transition::Command), Problem> {
+    fn command(self, site: &Site) -> Result<transition::Command, Problem> {
         let fence = Fence { worker_id: self.worker_id, attempt: self.attempt };
-        let at = |field: &str| format!("[{index}].{field}");
-        let command = match self.report {
+        Ok(match self.report {
             ReportKind::Progress => {
                 let fields = ProgressFields { percent: self.percent, message: self.message, counts: self.counts };
-                let progress = fields.check().map_err(|problem| match problem.errors.first() {
-                    Some(error) => invalid(&at(&error.field), &error.detail),
-                    None => problem,
-                })?;
-                transition::Command::Progress { fence, progress, lease_until: site.lease_until() }
+                transition::Command::Progress { fence, progress: fields.check()?, lease_until: site.lease_until() }
             }
             ReportKind::Complete => transition::Command::Complete { fence, result: self.result.map(|json| json.0) },
             ReportKind::Fail => {
-                let error = self.error.ok_or_else(|| invalid(&at("error"), "is needed with report \"fail\""))?.0;
+                let error = self.error.ok_or_else(|| invalid("error", "is needed with report \"fail\""))?.0;
                 let retryable = self.retryable.unwrap_or(true);
                 transition::Command::Fail { fence, error, retryable, jitter: fastrand::f64() }
             }
             ReportKind::Release => transition::Command::Release { fence },
-        };
-        Ok((self.task_id, command))
+        })
     }
 }

@@ -1,8 +1,10 @@
 //! Recurring tasks.
 
+use std::collections::BTreeMap;
+
 use axum::{Json as Out, extract::State, http::StatusCode};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::{new_task::CreateTask, tasks::unexpected};
@@ -14,7 +16,7 @@ use crate::{
         problem::Problem,
         site::Site,
     },
-    model::{Name, schedule::Recurrence},
+    model::{Name, NewName, lease::Backoff, schedule::Recurrence},
     store::{
         Answer, Command, WriteError,
         schedules::{self, Schedule, ScheduleChange},
@@ -26,7 +28,9 @@ use crate::{
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct PutSchedule {
     /// Five fields: minute, hour, day of month, month, day of week, as in `*/15 8-18 * * MON-FRI`; six with seconds in
-    /// front; or a name such as `@hourly`.
+    /// front; seven with a year behind; or `@hourly`, `@daily`, `@midnight`, `@weekly`, `@monthly`, `@yearly`, `@annually`.
+    /// Named hours run once a day each, also where clocks are changed: the first time when an hour comes twice, right
+    /// after the gap when it does not come.
     #[schema(max_length = 128)]
     cron: String,
     /// IANA name of the time zone that this is meant in.
@@ -54,7 +58,7 @@ pub(in crate::http) struct ScheduleRecord {
     time_zone: String,
     /// The task that is created each time.
     #[schema(value_type = Object)]
-    task: Value,
+    task: BTreeMap<String, Box<RawValue>>,
     /// Since when it does not fire.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -76,12 +80,17 @@ pub(in crate::http) struct ScheduleRecord {
 
 impl From<Schedule> for ScheduleRecord {
     fn from(schedule: Schedule) -> Self {
-        let mut task = serde_json::to_value(&schedule.task).unwrap_or_default();
-        if let Value::Object(fields) = &mut task {
-            fields.retain(|_, value| !value.is_null() && *value != Value::Array(Vec::new()));
-            fields.remove("backoff");
-            fields.insert("retry_base_seconds".to_owned(), schedule.task.backoff.base_seconds.into());
-            fields.insert("retry_cap_seconds".to_owned(), schedule.task.backoff.cap_seconds.into());
+        // As text, so that the payload stays as it came.
+        let text = serde_json::to_string(&schedule.task).unwrap_or_default();
+        let mut task: BTreeMap<String, Box<RawValue>> = serde_json::from_str(&text).unwrap_or_default();
+        task.retain(|name, value| name == "payload" || !["null", "[]"].contains(&value.get()));
+        if schedule.task.payload.is_none() {
+            task.remove("payload");
+        }
+        task.remove("backoff");
+        let Backoff { base_seconds, cap_seconds } = schedule.task.backoff;
+        for (name, seconds) in [("retry_base_seconds", base_seconds), ("retry_cap_seconds", cap_seconds)] {
+            task.extend(serde_json::value::to_raw_value(&seconds).ok().map(|seconds| (name.to_owned(), seconds)));
         }
         Self {
             name: schedule.name,
@@ -122,18 +131,19 @@ pub(in crate::http) async fn put(
     let wrong = |field: &str, detail: String| {
         Problem::field(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", field.to_owned(), detail)
     };
+    NewName::new(name.as_str()).map_err(|error| wrong("name", error.to_string()))?;
     if input.cron.len() > 128 {
         return Err(wrong("cron", "must be at most 128 bytes long".to_owned()));
     }
+    let now = site.clock.now();
     let recurrence =
-        Recurrence::parse(&input.cron, &input.time_zone).map_err(|error| wrong(error.field, error.detail))?;
+        Recurrence::parse_new(&input.cron, &input.time_zone, now).map_err(|error| wrong(error.field, error.detail))?;
     let task = input.task.check("task.")?;
     let only_once =
         [("id", task.id_is_chosen), ("run_at", task.run_at.is_some()), ("depends_on", !task.depends_on.is_empty())];
     if let Some((field, _)) = only_once.iter().find(|(_, is_set)| *is_set) {
         return Err(wrong(&format!("task.{field}"), "does not go with a recurring task".to_owned()));
     }
-    let now = site.clock.now();
     let schedule = Schedule {
         name: name.clone(),
         cron: input.cron,

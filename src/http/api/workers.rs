@@ -11,12 +11,12 @@ use crate::{
     feed,
     http::{
         caller::Caller,
-        input::{Id, Json, Text},
+        input::{Id, Json, Mended, Text},
         problem::Problem,
         site::Site,
     },
     model::{
-        Name,
+        Name, NewName,
         worker::{Connector, ConnectorReport, ConnectorStatus, Worker, WorkerStatus},
     },
     store::{Answer, Command},
@@ -31,10 +31,10 @@ const MAX_LIST: usize = 64;
 pub(in crate::http) struct RegisterWorker {
     /// Its name for people.
     #[schema(value_type = String, max_length = 128)]
-    name: Name,
+    name: NewName,
     /// Where it lives.
     #[schema(value_type = String, max_length = 128)]
-    machine_id: Name,
+    machine_id: NewName,
     /// Queues it serves.
     #[serde(default)]
     #[schema(value_type = Vec<String>, max_items = 64)]
@@ -57,12 +57,12 @@ pub(in crate::http) struct RegisterWorker {
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct ConnectorInput {
     #[schema(value_type = String, max_length = 128)]
-    connector_id: Name,
+    connector_id: NewName,
     #[serde(default = "idle")]
     status: ConnectorStatus,
     /// What is wrong, with status `error`.
     #[schema(value_type = Option<String>, max_length = 2000)]
-    error: Option<Text<2000>>,
+    error: Option<Mended<2000>>,
 }
 
 const fn idle() -> ConnectorStatus {
@@ -99,8 +99,8 @@ pub(in crate::http) async fn register(
     };
     let worker = Worker {
         id: Uuid::now_v7(),
-        name: input.name,
-        machine_id: input.machine_id,
+        name: input.name.0,
+        machine_id: input.machine_id.0,
         queues: input.queues,
         capabilities: input.capabilities,
         version: input.version.map(|text| text.0),
@@ -148,7 +148,7 @@ fn reports(connectors: Vec<ConnectorInput>) -> Result<Vec<ConnectorReport>, Prob
         ));
     }
     let report = |input: ConnectorInput| ConnectorReport {
-        connector_id: input.connector_id,
+        connector_id: input.connector_id.0,
         status: input.status,
         error: input.error.map(|text| text.0),
     };

@@ -1,16 +1,18 @@
 //! One action on many tasks: a preview first, then it is done.
 
+use std::collections::BTreeMap;
+
 use askama::Template;
 use axum::{
     extract::{Query, State},
     http::{HeaderMap, StatusCode},
     response::Response,
 };
-use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::{As, Fields, Sent, bulk, failure, field, fields, goes_on, input, object, plain};
+use super::{As, Fields, Sent, bulk, failure, field, fields, goes_on, input, object, plain, raw};
 use crate::{
+    event::filter,
     http::{caller::Caller, input::Id, problem::Problem, query, site::Site},
     model::Task,
     page::format,
@@ -167,13 +169,14 @@ async fn try_begin(site: &Site, caller: &Caller, sent: Sent) -> Result<bulk::Beg
     }
     let ids = ids(&fields)?;
     if ids.is_empty() {
-        let filter: Map<_, _> = filters(&fields).into_iter().map(|(name, value)| (name, Value::from(value))).collect();
-        wanted.insert("filter".to_owned(), Value::Object(filter));
+        // A filter that stands there twice has the values of both.
+        let filter = filter::merged(&filters(&fields), &[]).map_err(Problem::from)?;
+        wanted.insert("filter".to_owned(), raw(&filter.into_iter().collect::<BTreeMap<_, _>>()));
         wanted.extend(object(&fields, &[("pace_per_second", As::Number)], false)?);
     } else {
-        wanted.insert("ids".to_owned(), ids.iter().map(|id| Value::from(id.to_string())).collect());
+        wanted.insert("ids".to_owned(), raw(&ids));
     }
-    bulk::do_it(site, caller, &input::<bulk::BulkInput>(wanted)?.0).await
+    bulk::do_it(site, caller, &input::<bulk::BulkInput>(&wanted)?.0).await
 }
 
 pub(super) async fn stop(State(site): State<Site>, headers: HeaderMap, caller: Caller, Id(id): Id) -> Response {

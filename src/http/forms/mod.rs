@@ -1,7 +1,7 @@
 //! What the forms on pages do: the calls of the API, with the fields of a form instead of JSON. They work without
 //! scripts: each answers with the page to look at next.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use axum::{
     Form, Router,
@@ -10,8 +10,8 @@ use axum::{
     response::{IntoResponse, Redirect, Response},
     routing::{get, post},
 };
-use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::value::{RawValue, to_raw_value};
 use uuid::Uuid;
 
 use super::{
@@ -23,7 +23,7 @@ use super::{
     site::Site,
 };
 use crate::{
-    event::Filter,
+    event::{Filter, filter},
     model::transition,
     page::shell::{Help, Preferences, Settings},
     store::log,
@@ -81,9 +81,13 @@ async fn goes_on(site: &Site, next: &str) -> Response {
 }
 
 fn fields(sent: Sent) -> Result<Fields, Problem> {
-    let Form(fields) = sent.map_err(|rejection| {
+    let Form(mut fields) = sent.map_err(|rejection| {
         Problem::new(StatusCode::BAD_REQUEST, "invalid_body", format!("the form cannot be read: {rejection}"))
     })?;
+    if let Some((name, _)) = fields.first_mut() {
+        // A byte order mark in front of the form.
+        *name = name.trim_start_matches('\u{feff}').to_owned();
+    }
     Ok(fields)
 }
 
@@ -104,19 +108,24 @@ enum As {
     Json,
 }
 
+/// A JSON object whose values are texts: what was typed as JSON stays as it was typed.
+type Object = BTreeMap<String, Box<RawValue>>;
+
+fn raw(value: &impl Serialize) -> Box<RawValue> {
+    to_raw_value(value).expect("texts, numbers, lists and objects of them are JSON")
+}
+
 /// An object of some fields for the API. What is empty is left out, or `null` when that means something there.
-fn object(fields: &Fields, wanted: &[(&str, As)], empty_is_null: bool) -> Result<Map<String, Value>, Problem> {
-    let mut object = Map::new();
+fn object(fields: &Fields, wanted: &[(&str, As)], empty_is_null: bool) -> Result<Object, Problem> {
+    let mut object = Object::new();
     for (name, kind) in wanted {
         let value = match (field(fields, name), kind) {
-            (None, As::List) if empty_is_null => Value::Array(Vec::new()),
-            (None, _) if empty_is_null => Value::Null,
+            (None, As::List) if empty_is_null => raw(&[(); 0]),
+            (None, _) if empty_is_null => raw(&()),
             (None, _) => continue,
-            (Some(text), As::Text) => text.into(),
-            (Some(text), As::Number) => text.parse::<i64>().map_or_else(|_| text.into(), Value::from),
-            (Some(text), As::List) => {
-                text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(Value::from).collect()
-            }
+            (Some(text), As::Text) => raw(&text),
+            (Some(text), As::Number) => text.parse::<i64>().map_or_else(|_| raw(&text), |number| raw(&number)),
+            (Some(text), As::List) => raw(&filter::values(text)),
             (Some(text), As::Json) => serde_json::from_str(text).map_err(|error| {
                 let detail = format!("must be JSON, as in {{\"a\": 1}}: {error}");
                 Problem::field(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", *name, detail)
@@ -128,9 +137,8 @@ fn object(fields: &Fields, wanted: &[(&str, As)], empty_is_null: bool) -> Result
 }
 
 /// The input of a call of the API.
-fn input<T: DeserializeOwned>(object: Map<String, Value>) -> Result<Json<T>, Problem> {
-    let text = Value::Object(object).to_string();
-    input::parse(text.as_bytes(), "").map(Json)
+fn input<T: DeserializeOwned>(object: &Object) -> Result<Json<T>, Problem> {
+    input::parse(raw(object).get().as_bytes(), "").map(Json)
 }
 
 async fn act(site: &Site, headers: &HeaderMap, caller: &Caller, id: Uuid, command: transition::Command) -> Response {
@@ -158,7 +166,7 @@ async fn edit(State(site): State<Site>, headers: HeaderMap, caller: Caller, Id(i
         let fields = fields(sent)?;
         let mut edit = object(&fields, &NULLABLE, true)?;
         edit.extend(object(&fields, &KEPT, false)?);
-        edits::edit(State(site.clone()), caller, Id(id), input(edit)?).await
+        edits::edit(State(site.clone()), caller, Id(id), input(&edit)?).await
     };
     let changed = changed.await;
     then(&site, &headers, changed, &format!("/tasks/{id}")).await
@@ -187,7 +195,7 @@ async fn limit_queue(
         if field(&fields, "rate_limit").is_some() {
             limits.extend(object(&fields, &[("rate_period_seconds", As::Number)], false)?);
         }
-        queues::limit(State(site.clone()), caller, name, input(limits)?).await
+        queues::limit(State(site.clone()), caller, name, input(&limits)?).await
     };
     let done = done.await;
     then(&site, &headers, done, "/queues").await
@@ -199,12 +207,12 @@ async fn put_schedule(State(site): State<Site>, headers: HeaderMap, caller: Call
         [("task_type", As::Text), ("queue", As::Text), ("priority", As::Number), ("payload", As::Json)];
     let done = async {
         let fields = fields(sent)?;
-        let name = crate::model::Name::new(field(&fields, "name").unwrap_or_default()).map_err(|error| {
+        let name = crate::model::NewName::new(field(&fields, "name").unwrap_or_default()).map_err(|error| {
             Problem::field(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", "name", error.to_string())
         })?;
         let mut schedule = object(&fields, &WHEN, false)?;
-        schedule.insert("task".to_owned(), Value::Object(object(&fields, &TASK, false)?));
-        schedules::put(State(site.clone()), caller, Named(name), input(schedule)?).await
+        schedule.insert("task".to_owned(), raw(&object(&fields, &TASK, false)?));
+        schedules::put(State(site.clone()), caller, Named(name.0), input(&schedule)?).await
     };
     let done = done.await;
     then(&site, &headers, done, "/schedules").await

@@ -5,10 +5,10 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::Response,
 };
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{As, Fields, Sent, failure, field, fields, goes_on, input, object};
+use super::{As, Fields, Object, Sent, failure, field, fields, goes_on, input, object, raw};
 use crate::http::{
     api::{claims, reports, tasks, workers},
     caller::Caller,
@@ -50,8 +50,8 @@ async fn try_submit(site: &Site, caller: Caller, sent: Sent) -> Result<String, P
     let ids: Vec<_> = (0..count).map(|_| Uuid::now_v7().to_string()).collect();
     let one = |id: &String| {
         let mut task = task.clone();
-        task.insert("id".to_owned(), id.as_str().into());
-        input(task).map(|task| task.0)
+        task.insert("id".to_owned(), raw(id));
+        input(&task).map(|task| task.0)
     };
     let items = ids.iter().map(one).collect::<Result<_, _>>()?;
     tasks::create(State(site.clone()), caller, OneOrMany { items, single: false }).await?;
@@ -59,7 +59,11 @@ async fn try_submit(site: &Site, caller: Caller, sent: Sent) -> Result<String, P
 }
 
 pub(super) async fn work(State(site): State<Site>, headers: HeaderMap, caller: Caller, sent: Sent) -> Response {
-    let shown = sent.as_ref().ok().and_then(|form| field(form, "task_id")).unwrap_or_default().to_owned();
+    let shown = sent.as_ref().ok().and_then(|form| field(form, "task_id")).unwrap_or_default();
+    // They go into the address of the next page.
+    let shown: Vec<_> =
+        shown.split(',').filter_map(|id| Uuid::parse_str(id.trim()).ok()).map(|id| id.to_string()).collect();
+    let shown = shown.join(",");
     match try_work(&site, &caller, sent).await {
         Ok(id) if shown.is_empty() => goes_on(&site, &back(&id)).await,
         Ok(id) if shown.contains(&id) => goes_on(&site, &back(&shown)).await,
@@ -77,7 +81,7 @@ async fn try_work(site: &Site, caller: &Caller, sent: Sent) -> Result<String, Pr
         return Err(Problem::field(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", "end", detail));
     }
     let worker = object_of(json!({ "name": "test-client", "machine_id": "browser", "queues": [queue] }));
-    let (_, registered) = workers::register(State(site.clone()), caller.clone(), input(worker)?).await?;
+    let (_, registered) = workers::register(State(site.clone()), caller.clone(), input(&worker)?).await?;
     let registered = serde_json::to_value(&registered.0).unwrap_or_default();
     let worker_id = registered["worker"]["id"].as_str().and_then(|id| Uuid::parse_str(id).ok()).unwrap_or_default();
     let done = end_one(site, caller, worker_id, queue, &fields).await;
@@ -93,7 +97,7 @@ async fn end_one(
     fields: &Fields,
 ) -> Result<String, Problem> {
     let claim = object_of(json!({ "worker_id": worker_id, "queues": [queue] }));
-    let claimed = claims::claim(State(site.clone()), caller.clone(), input(claim)?).await?;
+    let claimed = claims::claim(State(site.clone()), caller.clone(), input(&claim)?).await?;
     let claimed = serde_json::to_value(&claimed.0).unwrap_or_default();
     let task = &claimed["tasks"][0];
     let Some(id) = task["id"].as_str().and_then(|id| Uuid::parse_str(id).ok()) else {
@@ -104,20 +108,20 @@ async fn end_one(
     let mut report = object_of(json!({ "worker_id": worker_id, "attempt": task["attempt"] }));
     let end = field(fields, "end").unwrap_or("complete");
     let done = if end == "complete" {
-        report.insert("result".to_owned(), json!({ "by": "test client" }));
-        reports::complete(site, caller, Id(id), input(report)?).await
+        report.insert("result".to_owned(), raw(&json!({ "by": "test client" })));
+        reports::complete(site, caller, Id(id), input(&report)?).await
     } else {
         let error = field(fields, "error").unwrap_or("failed by the test client");
-        report.insert("error".to_owned(), error.into());
-        report.insert("retryable".to_owned(), (end == "fail").into());
-        reports::fail(site, caller, Id(id), input(report)?).await
+        report.insert("error".to_owned(), raw(&error));
+        report.insert("retryable".to_owned(), raw(&(end == "fail")));
+        reports::fail(site, caller, Id(id), input(&report)?).await
     };
     done.map(|_| id.to_string())
 }
 
-fn object_of(value: Value) -> Map<String, Value> {
+fn object_of(value: Value) -> Object {
     match value {
-        Value::Object(object) => object,
-        _ => Map::new(),
+        Value::Object(object) => object.into_iter().map(|(name, value)| (name, raw(&value))).collect(),
+        _ => Object::new(),
     }
 }

@@ -11,6 +11,7 @@ use crate::{
         frame::{Form, Format, Wire},
     },
     http::{problem::Problem, site::Site},
+    model::{Timestamp, timestamp::BadTimestamp},
 };
 
 /// Parameters that are no filters.
@@ -115,13 +116,18 @@ impl Query<'_> {
 
     fn moment(&self, name: &str) -> Result<Option<Moment>, Problem> {
         let Some(value) = self.value(name) else { return Ok(None) };
-        let time = || Time::from_str(value).ok().map(Moment::Time);
         let id = || value.parse().ok().map(Moment::Id);
         let position = value.parse().ok().filter(|position| *position >= 1).map(Moment::Position);
-        let moment = position.or_else(id).or_else(time);
-        moment
-            .map(Some)
-            .ok_or_else(|| bad(name, "must be a position, an event id or a time such as 2026-11-20T16:05:00Z"))
+        if let Some(moment) = position.or_else(id) {
+            return Ok(Some(moment));
+        }
+        match value.parse::<Timestamp>() {
+            Ok(time) => Ok(Some(Moment::Time(time.get()))),
+            Err(BadTimestamp::Malformed) => {
+                Err(bad(name, "must be a position, an event id or a time such as 2026-11-20T16:05:00Z"))
+            }
+            Err(error) => Err(bad(name, error.to_string())),
+        }
     }
 }
 
@@ -139,6 +145,7 @@ impl Wish {
         if let Some((name, _)) = pairs
             .iter()
             .enumerate()
+            .filter(|(_, (name, _))| PARAMETERS.contains(&name.as_str()))
             .find(|(n, (name, _))| pairs[..*n].iter().any(|(known, _)| known == name))
             .map(|(_, pair)| pair)
         {

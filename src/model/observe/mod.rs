@@ -155,6 +155,12 @@ impl Observed {
         newer
     }
 
+    /// When the latest attempt ended, by the reporter's clock.
+    #[must_use]
+    pub fn ended_at(&self) -> Option<Time> {
+        self.ended.map(|(at, _)| at)
+    }
+
     /// The state that the reports add up to.
     fn status(&self, scheduled: bool) -> Status {
         let end = match self.ended {
@@ -287,10 +293,16 @@ impl Task {
         self.status = status;
         self.created_at = seen.first.unwrap_or(self.created_at);
         self.enqueued_at = seen.enqueued;
-        self.started_at = seen.started.or_else(|| {
-            let (at, _) = seen.ended?;
-            at.checked_sub_signed(chrono::TimeDelta::milliseconds(i64::try_from(seen.duration_ms?).ok()?))
+        // A start that was reported for a time after the end is not believed.
+        let ended = seen.ended.map(|(at, _)| at);
+        let reported = seen.started.filter(|started| ended.is_none_or(|ended| *started <= ended));
+        self.started_at = reported.or_else(|| {
+            let duration = chrono::TimeDelta::milliseconds(i64::try_from(seen.duration_ms?).ok()?);
+            ended?.checked_sub_signed(duration)
         });
+        if self.started_at.is_none() && seen.started.is_some() {
+            self.started_at = ended;
+        }
         self.finished_at = match status {
             Status::Cancelled => seen.cancelled,
             Status::Completed | Status::Failed => seen.ended.map(|(at, _)| at),

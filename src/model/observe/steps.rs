@@ -111,7 +111,8 @@ impl Task {
     fn arrived(&self, now: Time) -> TaskEvent {
         let said = self.observed.as_ref().and_then(|seen| seen.duration_ms);
         let ended = self.observed.as_ref().and_then(|seen| seen.ended).map_or(now, |(at, _)| at);
-        let duration_ms = said.unwrap_or_else(|| self.started_at.map_or(0, |started| millis(ended - started)));
+        // The times say how long it took; where they are missing, the start was reckoned from what was said.
+        let duration_ms = self.started_at.map_or(said.unwrap_or(0), |started| millis(ended - started));
         let error = || self.error.clone().unwrap_or_else(|| "no error was reported".to_owned());
         match self.status {
             Status::Running => {

@@ -1,0 +1,67 @@
+//! Bodies of many reports: an array, NDJSON or a single one, each to be judged by itself.
+
+use axum::{
+    extract::{FromRequest, Request},
+    http::StatusCode,
+};
+use serde_json::value::RawValue;
+
+use super::{
+    input::{MAX_BODY, MAX_ITEMS, body_up_to, is_lines, parse, split_lines, without_mark},
+    problem::Problem,
+};
+
+/// Reports as they came.
+#[derive(Debug)]
+pub(super) struct Each {
+    /// The JSON of each.
+    pub(super) items: Vec<Vec<u8>>,
+    /// The body was a single object.
+    pub(super) single: bool,
+}
+
+impl<S: Send + Sync> FromRequest<S> for Each {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        let lines = is_lines(request.headers())?;
+        let body = body_up_to(request, MAX_BODY).await?;
+        let each = Self::split(&body, lines)?;
+        each.bounded()?;
+        Ok(each)
+    }
+}
+
+impl Each {
+    /// Cuts a body into its reports.
+    ///
+    /// # Errors
+    /// A 400 when it is an array that cannot be read to its end.
+    pub(super) fn split(body: &[u8], lines: bool) -> Result<Self, Problem> {
+        let body = without_mark(body);
+        if lines {
+            let filled = split_lines(body).filter(|line| !line.trim_ascii().is_empty());
+            return Ok(Self { items: filled.map(<[u8]>::to_vec).collect(), single: false });
+        }
+        if body.trim_ascii_start().starts_with(b"[") {
+            let items: Vec<Box<RawValue>> = parse(body, "")?;
+            return Ok(Self {
+                items: items.iter().map(|item| item.get().as_bytes().to_vec()).collect(),
+                single: false,
+            });
+        }
+        Ok(Self { items: vec![body.to_vec()], single: true })
+    }
+
+    /// That there are some, and not too many.
+    ///
+    /// # Errors
+    /// A 422 otherwise.
+    pub(super) fn bounded(&self) -> Result<(), Problem> {
+        if (1..=MAX_ITEMS).contains(&self.items.len()) {
+            return Ok(());
+        }
+        let detail = format!("the body holds {} reports; send 1 to {MAX_ITEMS} in one request", self.items.len());
+        Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_body", detail))
+    }
+}
