@@ -86,6 +86,7 @@ fn serve(settings: Settings) -> anyhow::Result<u8> {
     telemetry::start(&settings.log).map_err(|error| bad_settings(&error))?;
     let (options, mut embedded) = database(&settings.database).map_err(|error| bad_settings(&error))?;
     let external = embedded.is_none();
+    http::server::raise_file_limit();
     let served = Runtime::new()?.block_on(async {
         let signals = Signals::listen()?;
         let started = App::start(settings, Options::new(options)).await;

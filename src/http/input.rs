@@ -1,20 +1,18 @@
 //! Request bodies: JSON or NDJSON, checked, with the path of the field at fault.
 
-use std::time::Duration;
-
 use axum::{
     extract::{FromRequest, FromRequestParts, Path, Request},
     http::{HeaderMap, StatusCode, header, request::Parts},
 };
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use serde::{
     Deserialize, Deserializer,
     de::{DeserializeOwned, Error},
 };
 use serde_json::value::RawValue;
-use tokio_stream::StreamExt;
 use uuid::Uuid;
 
+pub use super::bodies::body_up_to;
 use super::problem::Problem;
 use crate::model::{Name, report::Json as KeptJson};
 
@@ -22,10 +20,6 @@ use crate::model::{Name, report::Json as KeptJson};
 pub const MAX_ITEMS: usize = 1_000;
 /// Largest request body.
 const MAX_BODY: usize = 1024 * 1024;
-/// A larger one is read to its end as long as it is not larger than this.
-const MAX_DRAINED: usize = 16 * 1024 * 1024;
-/// How long a body may take to arrive.
-const BODY: Duration = Duration::from_secs(30);
 /// Deepest nesting of free JSON.
 const MAX_DEPTH: usize = 64;
 
@@ -114,13 +108,6 @@ impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for Optional<
 /// # Errors
 /// A 415 when it is neither.
 pub fn is_lines(headers: &HeaderMap) -> Result<bool, Problem> {
-    if headers.contains_key(header::CONTENT_ENCODING) {
-        return Err(Problem::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "unsupported_encoding",
-            "send the body without Content-Encoding",
-        ));
-    }
     let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     match value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
         "application/json" => Ok(false),
@@ -135,41 +122,6 @@ pub fn is_lines(headers: &HeaderMap) -> Result<bool, Problem> {
 
 async fn body(request: Request) -> Result<Bytes, Problem> {
     body_up_to(request, MAX_BODY).await
-}
-
-/// Reads a body of at most so many bytes.
-///
-/// # Errors
-/// A 413 when it is larger, a 408 when it does not come.
-pub async fn body_up_to(request: Request, most: usize) -> Result<Bytes, Problem> {
-    match tokio::time::timeout(BODY, read_body(request, most)).await {
-        Ok(read) => read,
-        Err(_) => {
-            Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "slow_body", "the body did not arrive within 30 seconds"))
-        }
-    }
-}
-
-/// Reads a body to its end, also one that is too large: who is still sending does not see an answer.
-async fn read_body(request: Request, most: usize) -> Result<Bytes, Problem> {
-    let mut chunks = request.into_body().into_data_stream();
-    let (mut read, mut total) = (BytesMut::new(), 0);
-    while total <= MAX_DRAINED
-        && let Some(chunk) = chunks.next().await
-    {
-        let incomplete =
-            |_| Problem::new(StatusCode::BAD_REQUEST, "incomplete_body", "the body could not be read to its end");
-        let chunk = chunk.map_err(incomplete)?;
-        total += chunk.len();
-        if total <= most {
-            read.extend_from_slice(&chunk);
-        }
-    }
-    if total > most {
-        let detail = format!("the body is larger than {} MiB; send less in one request", most / 1024 / 1024);
-        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail));
-    }
-    Ok(read.freeze())
 }
 
 /// Parses JSON; an error names the field by its path below `prefix`.
