@@ -8,16 +8,61 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPool, PgPoolOptions},
 };
 
+use super::search::TaskQuery;
+
 /// The oldest Postgres that has what we use.
 const OLDEST_SERVER: i32 = 140_000;
 
 static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!();
 
-/// A database that taskwatch may use: how to reach it, and a pool for reading.
+/// A database that taskwatch may use: how to reach it, and pools for reading.
 #[derive(Debug, Clone)]
 pub struct Store {
     options: PgConnectOptions,
     pool: PgPool,
+    /// What requests read.
+    requests: PgPool,
+    /// What requests search: few at a time, so that reads of one row never wait behind them.
+    searches: PgPool,
+}
+
+/// A pool for reading: connections at the most, how long a statement may take, how long one waits for a connection.
+struct Reading {
+    connections: u32,
+    statement: &'static str,
+    acquire: Duration,
+}
+
+/// The program's own reads.
+const OWN: Reading = Reading { connections: 4, statement: "5s", acquire: Duration::from_secs(5) };
+/// A page or a list that takes longer than this is not worth waiting for.
+const REQUESTS: Reading = Reading { connections: 6, statement: "2s", acquire: Duration::from_secs(3) };
+/// Searches that have to look at many rows.
+const SEARCHES: Reading = Reading { connections: 2, statement: "2s", acquire: Duration::from_secs(2) };
+
+impl Reading {
+    fn pool(&self, options: &PgConnectOptions) -> PgPool {
+        let statement = self.statement;
+        PgPoolOptions::new()
+            .max_connections(self.connections)
+            // A round trip for each acquire costs a fifth of the throughput; a dead connection shows itself anyway.
+            .test_before_acquire(false)
+            .acquire_timeout(self.acquire)
+            .after_connect(move |conn, _| {
+                Box::pin(async move {
+                    // Lists have optional filters; only a plan made for the values at hand uses the right index.
+                    sqlx::query!(
+                        "SELECT set_config('statement_timeout', $1, false) AS timeout,
+                                set_config('plan_cache_mode', 'force_custom_plan', false) AS plans",
+                        statement
+                    )
+                    .fetch_one(conn)
+                    .await?;
+                    Ok(())
+                })
+            })
+            .connect_lazy_with(options.clone())
+    }
 }
 
 impl Store {
@@ -33,26 +78,8 @@ impl Store {
             .with_context(|| format!("cannot reach the database at {host}:{}", options.get_port()))?;
         prepare(&mut conn).await?;
         conn.close().await?;
-        let pool = PgPoolOptions::new()
-            .max_connections(8)
-            // A round trip for each acquire costs a fifth of the throughput; a dead connection shows itself anyway.
-            .test_before_acquire(false)
-            .acquire_timeout(Duration::from_secs(5))
-            .after_connect(|conn, _| {
-                Box::pin(async move {
-                    // A page or a list that takes longer than this is not worth waiting for. Lists have optional
-                    // filters; only a plan made for the values at hand uses the right index.
-                    sqlx::query!(
-                        "SELECT set_config('statement_timeout', '5s', false) AS timeout,
-                                set_config('plan_cache_mode', 'force_custom_plan', false) AS plans"
-                    )
-                    .fetch_one(conn)
-                    .await?;
-                    Ok(())
-                })
-            })
-            .connect_lazy_with(options.clone());
-        Ok(Self { options, pool })
+        let (pool, requests, searches) = (OWN.pool(&options), REQUESTS.pool(&options), SEARCHES.pool(&options));
+        Ok(Self { options, pool, requests, searches })
     }
 
     /// Connection options from a URL such as `postgres://user:password@host:5432/database`.
@@ -71,6 +98,18 @@ impl Store {
         &self.pool
     }
 
+    /// The same database as requests read it: with less patience, and never in the way of the program's own reads.
+    #[must_use]
+    pub fn for_requests(&self) -> Self {
+        Self { pool: self.requests.clone(), ..self.clone() }
+    }
+
+    /// The pool for a list: a search has one that nothing else waits for.
+    #[must_use]
+    pub fn pool_for(&self, query: &TaskQuery) -> &PgPool {
+        if query.text.is_some() || query.is_wide() { &self.searches } else { &self.pool }
+    }
+
     /// A connection of its own, for one who keeps it.
     pub(super) async fn connect(&self) -> sqlx::Result<PgConnection> {
         PgConnection::connect_with(&self.options).await
@@ -78,7 +117,8 @@ impl Store {
 
     /// Closes the pool; bounded, so that a stuck connection does not hold up the end.
     pub async fn close(&self) {
-        let _ = tokio::time::timeout(Duration::from_secs(3), self.pool.close()).await;
+        let all = async { tokio::join!(self.pool.close(), self.requests.close(), self.searches.close()) };
+        let _ = tokio::time::timeout(Duration::from_secs(3), all).await;
     }
 }
 

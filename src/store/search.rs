@@ -52,7 +52,7 @@ pub struct TaskQuery {
     pub priority_min: Option<u8>,
     /// Highest priority.
     pub priority_max: Option<u8>,
-    /// A piece of the title, the type or the error; `%` and `_` stand for themselves.
+    /// A piece of the title, the type or the first 300 characters of the error; `%` and `_` stand for themselves.
     pub text: Option<String>,
     /// Only tasks created since then; see [`Horizon`].
     #[serde(default)]
@@ -83,7 +83,7 @@ macro_rules! narrowed {
                AND (cardinality($6::uuid[]) = 0 OR t.parent_task_id = ANY($6))
                AND (cardinality($7::uuid[]) = 0 OR t.worker_id = ANY($7))
                AND t.priority BETWEEN $8 AND $9
-               AND ($10::text IS NULL OR t.title ILIKE $10 OR t.task_type ILIKE $10 OR t.error ILIKE $10)
+               AND ($10::text IS NULL OR t.title ILIKE $10 OR t.task_type ILIKE $10 OR left(t.error, 300) ILIKE $10)
                AND (cardinality($14::text[]) = 0 OR t.machine_id = ANY($14))
                AND (cardinality($15::text[]) = 0 OR t.connector_id = ANY($15))
                AND (cardinality($16::text[]) = 0 OR t.fingerprint = ANY($16))
