@@ -61,12 +61,7 @@ impl Drop for Held {
 }
 
 impl Share {
-    pub(super) fn new(
-        budget: &Arc<Budget>,
-        limits: Limits,
-        address: IpAddr,
-        activity: Option<Arc<Activity>>,
-    ) -> Self {
+    pub(super) fn new(budget: &Arc<Budget>, limits: Limits, address: IpAddr, activity: Option<Arc<Activity>>) -> Self {
         Self(Arc::new(Parts { budget: budget.clone(), limits, address, activity, held: Mutex::default() }))
     }
 

@@ -26,7 +26,10 @@ impl Authority {
             Some(rest) => {
                 let (address, port) = rest.split_once(']')?;
                 let address: Ipv6Addr = address.parse().ok()?;
-                (IpAddr::from(address).to_canonical().to_string(), port.strip_prefix(':').or(Some("").filter(|_| port.is_empty()))?)
+                (
+                    IpAddr::from(address).to_canonical().to_string(),
+                    port.strip_prefix(':').or(Some("").filter(|_| port.is_empty()))?,
+                )
             }
             None => {
                 let (name, port) = text.split_once(':').unwrap_or((text, ""));
@@ -137,16 +140,57 @@ mod tests {
             Err(problem) => problem.status().as_u16(),
         };
         for ours in [
-            "localhost", "LOCALHOST:7", "localhost.", "127.0.0.1:8080", "127.1", "127.0.1", "0x7f.1", "2130706433",
-            "017700000001", "127.255.255.254", "[::1]:8080", "[::1]", "[::ffff:127.0.0.1]", "[0:0:0:0:0:0:0:1]:1",
-            "watch.example", "watch.example.:443", "10.0.0.7", "10.7:80", "localhost:",
+            "localhost",
+            "LOCALHOST:7",
+            "localhost.",
+            "127.0.0.1:8080",
+            "127.1",
+            "127.0.1",
+            "0x7f.1",
+            "2130706433",
+            "017700000001",
+            "127.255.255.254",
+            "[::1]:8080",
+            "[::1]",
+            "[::ffff:127.0.0.1]",
+            "[0:0:0:0:0:0:0:1]:1",
+            "watch.example",
+            "watch.example.:443",
+            "10.0.0.7",
+            "10.7:80",
+            "localhost:",
         ] {
             assert_eq!(status(ours), 200, "{ours}");
         }
         for foreign in [
-            "", " ", ":80", "evil.example", "127.0.0.1.evil.example", "localhost.evil.example", "[[[127.0.0.1", "[127.0.0.1]",
-            "[::1", "[::1]x", "[::1]]", "::1", "127.0.0.1:port", "127.0.0.1:99999", "user@localhost", "localhost@evil", "128.1",
-            "127.1.2.3.4", "127.0.0.256", "127.16777216", "0.0.0.0", "[::]", "localhost..", "watch.example.evil", "watch", "+127.1", "127.+1", "0x+7f.1",
+            "",
+            " ",
+            ":80",
+            "evil.example",
+            "127.0.0.1.evil.example",
+            "localhost.evil.example",
+            "[[[127.0.0.1",
+            "[127.0.0.1]",
+            "[::1",
+            "[::1]x",
+            "[::1]]",
+            "::1",
+            "127.0.0.1:port",
+            "127.0.0.1:99999",
+            "user@localhost",
+            "localhost@evil",
+            "128.1",
+            "127.1.2.3.4",
+            "127.0.0.256",
+            "127.16777216",
+            "0.0.0.0",
+            "[::]",
+            "localhost..",
+            "watch.example.evil",
+            "watch",
+            "+127.1",
+            "127.+1",
+            "0x+7f.1",
         ] {
             assert_eq!(status(foreign), 421, "{foreign}");
         }

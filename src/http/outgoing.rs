@@ -124,7 +124,7 @@ impl Pieces {
                     self.progress.waits_for_us();
                     return Poll::Pending;
                 }
-                ended => return ended,
+                ended @ Poll::Ready(_) => return ended,
             };
             match frame.into_data() {
                 Ok(data) => self.rest = data,

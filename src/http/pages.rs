@@ -76,8 +76,7 @@ pub(super) async fn params(
     let played: Option<i64> = value(pairs, "played").and_then(|text| text.parse().ok());
     // A shared link may carry what others added to it, such as utm_source.
     let is_known = |name: &str| WHEN.contains(&name) || page.takes(name);
-    let mut pairs: Vec<_> =
-        pairs.iter().filter(|(name, value)| is_known(name) && !value.is_empty()).cloned().collect();
+    let mut pairs: Vec<_> = pairs.iter().filter(|(name, value)| is_known(name) && !value.is_empty()).cloned().collect();
     let play = value(&pairs, "play").map(speed).transpose()?;
     if let (Some(speed), Some(played)) = (play, played) {
         pass(&mut pairs, speed, site.clock.now().timestamp_millis().saturating_sub(played));

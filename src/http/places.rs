@@ -93,15 +93,15 @@ mod tests {
         let places = Places::new(limits, &[address("10.0.0.9")]);
         let enter = |text| places.enter(address(text));
         // Addresses of one IPv6 network are one client, and so is an IPv4 address in both spellings.
-        let two = [enter("2001:db8::1"), enter("2001:db8::2")].map(Option::unwrap);
+        let two = [enter("2001:db8::1"), enter("2001:db8::2")].map(|place| place.expect("a place"));
         assert!(two.iter().all(|place| !place.is_reserve));
-        let third = enter("2001:db8::3").unwrap();
+        let third = enter("2001:db8::3").expect("a place");
         assert!(third.is_reserve);
         assert!(enter("2001:db8::4").is_none(), "the reserve is full as well");
-        let other = [enter("192.0.2.1"), enter("::ffff:192.0.2.1")].map(Option::unwrap);
+        let other = [enter("192.0.2.1"), enter("::ffff:192.0.2.1")].map(|place| place.expect("a place"));
         assert!(enter("192.0.2.1").is_none());
         drop(third);
-        assert!(enter("198.51.100.1").unwrap().is_reserve, "all places are taken");
+        assert!(enter("198.51.100.1").is_some_and(|place| place.is_reserve), "all places are taken");
         drop((two, other));
         let proxied: Vec<_> = (0..4).filter_map(|_| enter("10.0.0.9")).collect();
         assert!(proxied.len() == 4 && proxied.iter().all(|place| !place.is_reserve), "a proxy stands for many");

@@ -43,9 +43,7 @@ pub fn shown(pairs: &[(String, String)]) -> String {
     };
     let is_position = |value: &str| value.parse::<EventId>().is_ok() || value.parse::<i64>().is_ok();
     let may_be_seen = |(name, value): &&(String, String)| match name.as_str() {
-        "after" | "last_event_id" | "lastEventId" => {
-            matches!(value.as_str(), "now" | "earliest") || is_position(value)
-        }
+        "after" | "last_event_id" | "lastEventId" => matches!(value.as_str(), "now" | "earliest") || is_position(value),
         name if is_known(name) => true,
         _ => is_plain(value),
     };

@@ -107,7 +107,8 @@ pub(super) async fn queues(
     if !(1..=MAX_QUEUES).contains(&limit) {
         return Err(bad("limit", format!("must be a whole number from 1 to {MAX_QUEUES}")));
     }
-    let after = page.cursor.map(|cursor| Name::new(&cursor).map_err(|error| bad("cursor", error.to_string()))).transpose()?;
+    let after =
+        page.cursor.map(|cursor| Name::new(&cursor).map_err(|error| bad("cursor", error.to_string()))).transpose()?;
     let now = site.clock.now();
     let board = feed::read(&site.board);
     let record = |(name, queue): (&Name, &crate::board::queues::Queue)| QueueRecord {

@@ -109,13 +109,7 @@ async fn try_work(site: &Site, caller: &Caller, fields: &Fields) -> Result<Uuid,
     done
 }
 
-async fn end_one(
-    site: &Site,
-    caller: &Caller,
-    worker_id: Uuid,
-    queue: &str,
-    fields: &Fields,
-) -> Result<Uuid, Problem> {
+async fn end_one(site: &Site, caller: &Caller, worker_id: Uuid, queue: &str, fields: &Fields) -> Result<Uuid, Problem> {
     let claim = object_of(json!({ "worker_id": worker_id, "queues": [queue] }));
     let claimed = claims::claim(State(site.clone()), caller.clone(), input(claim)?).await?;
     let claimed = serde_json::to_value(&claimed.0).unwrap_or_default();
