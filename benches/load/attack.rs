@@ -82,9 +82,15 @@ const ATTACKERS: [Attacker; 11] = [
 
 pub(crate) fn run(bench: &Bench, clients: &Runtime) {
     let chosen = std::env::args().skip_while(|argument| argument != "attack").nth(1);
-    println!("{:<20} {:>9} {:>9} {:>7} {:>12} {:>10}", "attack", "alone/s", "beside/s", "ratio", "healthz p99", "memory");
+    println!(
+        "{:<20} {:>9} {:>9} {:>7} {:>12} {:>10}",
+        "attack", "alone/s", "beside/s", "ratio", "healthz p99", "memory"
+    );
     for attacker in &ATTACKERS {
-        if chosen.as_ref().is_some_and(|chosen| chosen.starts_with(|c: char| c != '-') && !attacker.name.contains(chosen)) {
+        if chosen
+            .as_ref()
+            .is_some_and(|chosen| chosen.starts_with(|c: char| c != '-') && !attacker.name.contains(chosen))
+        {
             continue;
         }
         let database = bench.database();
@@ -124,6 +130,11 @@ async fn prepare(address: &str, database: &sqlx::postgres::PgConnectOptions) {
     }
     let failed = "UPDATE taskwatch.tasks SET status = 'failed', error = repeat('a', 16000) WHERE queue = 'old'";
     execute(database, failed).await;
+    client.post("/api/v1/tasks", json!({ "task_type": "t", "queue": "full" }).to_string()).await;
+    let limit = r#"{"concurrency_limit":1}"#.as_bytes().to_vec();
+    answered(address.to_owned(), "PATCH", "/api/v1/queues/full", limit).await;
+    let worker = client.worker().await;
+    client.post("/api/v1/claims", json!({ "worker_id": worker, "queues": ["full"] }).to_string()).await;
 }
 
 /// Good clients for a while: their rate, and the 99th percentile of `/healthz` beside them, milliseconds.
@@ -225,12 +236,13 @@ async fn no_window(address: String) {
     let _ = connection.await;
 }
 
-/// Claims that name queues that do not exist.
+/// Claims that name one queue at its limit, and others that do not exist.
 async fn names(address: String) {
     let mut client = Client::connect(&address).await;
     let worker = client.worker().await;
     for _ in 0..50 {
-        let queues: Vec<_> = (0..64).map(|_| format!("made-up-{:016x}", fastrand::u64(..))).collect();
+        let mut queues: Vec<_> = (0..63).map(|_| format!("made-up-{:016x}", fastrand::u64(..))).collect();
+        queues.push("full".to_owned());
         client.post("/api/v1/claims", json!({ "worker_id": worker, "queues": queues }).to_string()).await;
     }
 }

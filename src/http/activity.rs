@@ -32,6 +32,8 @@ pub(super) struct Activity {
     requests: AtomicUsize,
     idle_since: AtomicU64,
     was_asked: AtomicBool,
+    /// The peer has to take something before more can be written.
+    blocked: AtomicBool,
     /// Bytes of answers that wait to be read.
     pub(super) unread: AtomicUsize,
     /// Bytes of small request bodies.
@@ -44,6 +46,7 @@ impl Activity {
             requests: AtomicUsize::new(0),
             idle_since: AtomicU64::new(now_ms()),
             was_asked: AtomicBool::new(false),
+            blocked: AtomicBool::new(false),
             unread: AtomicUsize::new(0),
             small_bodies: AtomicUsize::new(0),
         })
@@ -61,10 +64,19 @@ impl Activity {
         self.was_asked.load(Ordering::Relaxed)
     }
 
-    /// How long there has been no request; nothing while there is one.
+    pub(super) fn is_blocked(&self) {
+        self.blocked.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn writes_again(&self) {
+        self.idle_since.store(now_ms(), Ordering::Relaxed);
+        self.blocked.store(false, Ordering::Relaxed);
+    }
+
+    /// How long there has been no request, and nothing to take for the peer; nothing while there is.
     pub(super) fn idle_for(&self) -> Option<Duration> {
         let idle_since = self.idle_since.load(Ordering::Relaxed);
-        let is_idle = self.requests.load(Ordering::Relaxed) == 0;
+        let is_idle = self.requests.load(Ordering::Relaxed) == 0 && !self.blocked.load(Ordering::Relaxed);
         is_idle.then(|| Duration::from_millis(now_ms().saturating_sub(idle_since)))
     }
 }

@@ -44,8 +44,11 @@ impl Document {
     /// The answer for a client, as far as it takes compressed ones.
     pub(super) fn answer(&self, headers: &HeaderMap) -> Response {
         let accepts = headers.get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let mut codings = accepts.split(',');
-        let gzip = codings.any(|coding| coding.split(';').next().is_some_and(|name| name.trim() == "gzip"));
+        let gzip = accepts.split(',').any(|coding| {
+            let mut parts = coding.split(';').map(str::trim);
+            let is_gzip = parts.next().is_some_and(|name| name.eq_ignore_ascii_case("gzip"));
+            is_gzip && !parts.any(|part| part.strip_prefix("q=").is_some_and(|q| q.parse() == Ok(0.0)))
+        });
         let body = if gzip { self.gzip.clone() } else { self.plain.clone() };
         let mut response = (StatusCode::OK, Body::from(body)).into_response();
         response.extensions_mut().insert(SharedBytes);

@@ -143,6 +143,27 @@ pub async fn body_up_to(request: Request, most: usize) -> Result<Bytes, Problem>
     }
 }
 
+/// How many things a body holds: lines, elements of an array, or one. Counted before anything is made of them: each
+/// takes many times its bytes.
+pub(super) fn items(body: &[u8], lines: bool) -> usize {
+    if lines {
+        return body.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty()).count();
+    }
+    let (mut depth, mut in_text, mut escaped, mut commas) = (0_usize, false, false, 0);
+    for byte in body {
+        match (in_text, byte) {
+            (true, _) if escaped => escaped = false,
+            (true, b'\\') => escaped = true,
+            (_, b'"') => in_text = !in_text,
+            (false, b'[' | b'{') => depth += 1,
+            (false, b']' | b'}') => depth = depth.saturating_sub(1),
+            (false, b',') if depth == 1 => commas += 1,
+            _ => {}
+        }
+    }
+    if body.trim_ascii_start().starts_with(b"[") { commas + 1 } else { 1 }
+}
+
 fn too_large(most: usize) -> Problem {
     let detail = format!("the body is larger than {} MiB; send less in one request", most / 1024 / 1024);
     Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail)
@@ -199,6 +220,18 @@ impl Reading {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn things_are_counted_before_they_are_read() {
+        for (body, lines, count) in [
+            (&br#"[{"a":[1,2,3],"b":"],,\",["},7]"#[..], false, 2),
+            (br#" {"a":1,"b":2}"#, false, 1),
+            (b"[1,1,1,1]", false, 4),
+            (b"{}\n\n {}\n", true, 2),
+        ] {
+            assert_eq!(items(body, lines), count, "{}", String::from_utf8_lossy(body));
+        }
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_body_keeps_its_share_until_it_is_answered() {

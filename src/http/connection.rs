@@ -86,7 +86,7 @@ impl Connection {
             () = self.shared.ending.raised() => return,
         };
         let (patience, shared) = (self.shared.limits.stuck, self.shared.clone());
-        let socket = Socket::new(stream, first, patience, self.peer.stuck.clone());
+        let socket = Socket::new(stream, first, patience, self.activity.clone(), self.peer.stuck.clone());
         let served = async { if second { self.second(socket).await } else { self.first(socket).await } };
         // What is polled for each event of a stream is what is in here, not this.
         let mut cut = Glance::new(shared.cut.clone());

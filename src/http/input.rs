@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 pub use super::bodies::body_up_to;
-use super::problem::Problem;
+use super::{bodies::items, problem::Problem};
 use crate::model::{Name, report::Json as KeptJson};
 
 /// Most things in one request.
@@ -59,6 +59,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for OneOrMany<T> {
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         let lines = is_lines(request.headers())?;
         let body = body(request).await?;
+        at_most(&body, lines)?;
         let parsed = if lines {
             let filled = body.split(|b| *b == b'\n').enumerate().filter(|(_, line)| !line.trim_ascii().is_empty());
             let items =
@@ -75,14 +76,22 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for OneOrMany<T> {
                 "invalid_body",
                 "the body holds nothing; send at least one object",
             )),
-            count if count > MAX_ITEMS => Err(Problem::new(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "invalid_body",
-                format!("the body holds {count} objects; send at most {MAX_ITEMS} in one request"),
-            )),
             _ => Ok(parsed),
         }
     }
+}
+
+/// Refuses too many things in one request before anything is made of them.
+///
+/// # Errors
+/// A 422 that says how many there are.
+pub fn at_most(body: &[u8], lines: bool) -> Result<(), Problem> {
+    let count = items(body, lines);
+    if count <= MAX_ITEMS {
+        return Ok(());
+    }
+    let detail = format!("the body holds {count} objects; send at most {MAX_ITEMS} in one request");
+    Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_body", detail))
 }
 
 /// One JSON object, or an empty body for its defaults.

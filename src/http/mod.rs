@@ -27,7 +27,13 @@ pub mod site;
 pub mod socket;
 pub mod stream;
 
-use axum::{Router, http::HeaderMap, middleware, response::Redirect, routing::get};
+use axum::{
+    Router,
+    http::{Extensions, HeaderMap, StatusCode, Version},
+    middleware,
+    response::Redirect,
+    routing::get,
+};
 use tower_http::compression::{
     CompressionLayer,
     predicate::{DefaultPredicate, NotForContentType, Predicate},
@@ -58,8 +64,13 @@ pub fn router(site: Site) -> Router {
     } else {
         router.layer(middleware::from_fn_with_state(base.clone(), base_path::lead))
     };
-    // Streams are compressed by those who make them, or not at all: this would hold their events back.
-    let compressed = DefaultPredicate::new().and(NotForContentType::const_new("application/x-ndjson"));
+    // Streams are compressed by those who make them, or not at all: this would hold their events back. What is always
+    // the same was compressed once.
+    let compressed = DefaultPredicate::new().and(NotForContentType::const_new("application/x-ndjson")).and(
+        |_: StatusCode, _: Version, _: &HeaderMap, extensions: &Extensions| {
+            extensions.get::<answers::SharedBytes>().is_none()
+        },
+    );
     let router = router
         .layer(middleware::from_fn_with_state(answers::Meter::new(&site), answers::meter))
         .layer(CompressionLayer::new().compress_when(compressed))

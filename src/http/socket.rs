@@ -21,6 +21,8 @@ use tokio::{
     time::Sleep,
 };
 
+use super::activity::Activity;
+
 /// Bytes that HTTP/2 begins with and no request of HTTP/1 does.
 const PREFACE: &[u8; 3] = b"PRI";
 
@@ -71,20 +73,33 @@ pub(super) struct Socket {
     /// Longest time without a single byte taken by the peer while there is something to write.
     patience: Duration,
     limit: Option<Pin<Box<Sleep>>>,
+    /// Whoever has still to take something is not idle.
+    activity: Arc<Activity>,
     /// Told to whoever wants to know why the connection ended.
     stuck: Arc<AtomicBool>,
 }
 
 impl Socket {
-    pub(super) const fn new(stream: TcpStream, first: First, patience: Duration, stuck: Arc<AtomicBool>) -> Self {
-        Self { stream, first, patience, limit: None, stuck }
+    pub(super) const fn new(
+        stream: TcpStream,
+        first: First,
+        patience: Duration,
+        activity: Arc<Activity>,
+        stuck: Arc<AtomicBool>,
+    ) -> Self {
+        Self { stream, first, patience, limit: None, activity, stuck }
     }
 
     /// Takes note of how a write went.
     fn watch<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_ready() {
-            self.limit = None;
+            if self.limit.take().is_some() {
+                self.activity.writes_again();
+            }
             return written;
+        }
+        if self.limit.is_none() {
+            self.activity.is_blocked();
         }
         let patience = self.patience;
         let limit = self.limit.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));

@@ -34,7 +34,7 @@ struct Reading {
 }
 
 /// The program's own reads.
-const OWN: Reading = Reading { connections: 4, statement: "5s", acquire: Duration::from_secs(5) };
+const OWN: Reading = Reading { connections: 6, statement: "5s", acquire: Duration::from_secs(5) };
 /// A page or a list that takes longer than this is not worth waiting for.
 const REQUESTS: Reading = Reading { connections: 6, statement: "2s", acquire: Duration::from_secs(3) };
 /// Searches that have to look at many rows.

@@ -180,7 +180,7 @@ async fn a_slash_at_the_end_makes_no_difference() {
                 "/readyz/",
                 "/metrics/",
                 "/openapi.json/",
-                "/events/?max_events=1&after=now&heartbeat=5",
+                "/events/?after=now&poll=1&wait=0",
                 "/api/v1/tasks/",
                 "/settings/",
                 "/help/",

@@ -18,7 +18,7 @@ use crate::{
     clock::Time,
     http::{
         caller::Caller,
-        input::{MAX_ITEMS, body_up_to, is_lines, parse},
+        input::{MAX_ITEMS, at_most, body_up_to, is_lines, parse},
         problem::Problem,
         site::Site,
     },
@@ -43,6 +43,7 @@ impl<S: Send + Sync> FromRequest<S> for Reports {
         let is_cloud = kind.to_ascii_lowercase().starts_with("application/cloudevents");
         let lines = !is_cloud && is_lines(&headers)?;
         let body = body_up_to(request, MAX_BODY).await?;
+        at_most(&body, lines)?;
         let items: Vec<Vec<u8>> = if lines {
             let filled = body.split(|b| *b == b'\n').filter(|line| !line.trim_ascii().is_empty());
             filled.map(<[u8]>::to_vec).collect()
@@ -53,8 +54,8 @@ impl<S: Send + Sync> FromRequest<S> for Reports {
             vec![binary(&headers, &body)?.unwrap_or_else(|| body.to_vec())]
         };
         let single = !lines && !body.trim_ascii_start().starts_with(b"[");
-        if items.is_empty() || items.len() > MAX_ITEMS {
-            let detail = format!("the body holds {} reports; send 1 to {MAX_ITEMS} in one request", items.len());
+        if items.is_empty() {
+            let detail = format!("the body holds no report; send 1 to {MAX_ITEMS} in one request");
             return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_body", detail));
         }
         Ok(Self { items, single })
