@@ -59,8 +59,10 @@ const ATTACKERS: [Attacker; 11] = [
         name: "searches",
         tasks: 16,
         attack: |address| {
-            let path = format!("/api/v1/tasks?status=failed&q={}b", "a".repeat(199));
-            Box::pin(answered(address, "GET", &path, Vec::new()))
+            Box::pin(async move {
+                let path = format!("/api/v1/tasks?status=failed&q={}b", "a".repeat(199));
+                answered(address, "GET", &path, Vec::new()).await;
+            })
         },
     },
     Attacker {

@@ -29,12 +29,12 @@ async fn a_connection_that_asks_nothing_is_closed() {
         b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Slow: ",
     ];
     for bytes in begun {
-        app.raw(bytes).await.to_its_end().await;
+        app.raw(bytes).await.closed().await;
     }
     // The same after an answer, of either protocol.
     let mut first = app.raw("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     assert_eq!(first.status().await, 200);
-    first.to_its_end().await;
+    first.closed().await;
     let (mut second, connection) = second(&app, 65_535).await;
     second.send_request(get(&app, "/healthz")).await.unwrap().into_body().collect().await.unwrap();
     connection.await.unwrap();
@@ -131,7 +131,7 @@ async fn a_slow_body_is_given_up_at_every_door() {
             let body = if length.starts_with('C') { "a" } else { "1\r\na\r\n" };
             let mut slow = app.raw(head + body).await;
             assert_eq!(slow.status().await, 408, "{path} {length}");
-            slow.to_its_end().await;
+            slow.closed().await;
         }
     }
     assert_eq!(cluster::number(&app.database, "SELECT count(*) FROM taskwatch.events").await, 0);
@@ -181,7 +181,7 @@ async fn beyond_the_connections_there_are_the_server_says_how_it_is() {
     let asks = async |path: &str| {
         let mut raw = app.raw(request(path)).await;
         let status = raw.status().await;
-        raw.to_its_end().await;
+        raw.closed().await;
         status
     };
     assert_eq!(asks("/healthz").await, 200);
@@ -193,7 +193,7 @@ async fn beyond_the_connections_there_are_the_server_says_how_it_is() {
     held.push(app.raw("").await);
     held.push(app.raw("").await);
     for silent in &mut held[6..] {
-        silent.to_its_end().await;
+        silent.closed().await;
     }
     held.clear();
     eventually("places are free again", || async { app.get("/readyz").await.status == 200 }).await;

@@ -355,7 +355,7 @@ impl Raw {
     }
 
     /// Everything until the server closes it.
-    pub(crate) async fn to_its_end(&mut self) -> String {
+    pub(crate) async fn closed(&mut self) -> String {
         let mut read = Vec::new();
         let end = tokio::time::timeout(DEADLINE, self.0.read_to_end(&mut read)).await;
         assert!(end.is_ok(), "it is not closed; it said {:?}", String::from_utf8_lossy(&read));
