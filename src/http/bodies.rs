@@ -14,7 +14,10 @@ use axum::{
 };
 use bytes::{Bytes, BytesMut};
 use hyper::body::Body as _;
-use tokio::time::Instant;
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::Instant,
+};
 use tokio_stream::StreamExt;
 
 use super::{
@@ -27,6 +30,8 @@ use super::{
 /// A body that is too large is read to its end as long as it is not larger than this: who is still sending does not see
 /// an answer.
 const MAX_DRAINED: usize = 16 * 1024 * 1024;
+/// Bodies that are read past at once: that costs no memory, but time. Beyond it who is refused is cut off.
+static DRAINS: Semaphore = Semaphore::const_new(2);
 /// Bodies up to this size take no part of the budget, as far as their connection has room.
 const SMALL: usize = 16 * 1024;
 /// Room of one connection for small bodies.
@@ -67,10 +72,6 @@ impl Share {
 
     fn keep(&self, held: Held) {
         self.0.held.lock().unwrap_or_else(PoisonError::into_inner).push(held);
-    }
-
-    fn give_back(&self) {
-        self.0.held.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// Room on its own connection; small, but nobody else's.
@@ -114,8 +115,12 @@ pub async fn body_up_to(request: Request, most: usize) -> Result<Bytes, Problem>
     let wanted = told.unwrap_or(SMALL);
     // What is refused is read past, and takes no memory.
     let mut refusal = if wanted > most { Some(too_large(most)) } else { share.reserve(wanted).await.err() };
-    if let Some(problem) = refusal.take_if(|_| expects) {
-        return Err(problem);
+    let mut drains = None;
+    if let Some(problem) = refusal.take() {
+        if expects || !begins_to_drain(&mut drains) {
+            return Err(problem);
+        }
+        refusal = Some(problem);
     }
     let mut reading = Reading::new(request.into_body().into_data_stream(), limits);
     let mut room = wanted;
@@ -129,11 +134,16 @@ pub async fn body_up_to(request: Request, most: usize) -> Result<Bytes, Problem>
             room = most;
             refusal = share.reserve(most - wanted).await.err();
         }
-        if refusal.is_none() {
-            read.extend_from_slice(&chunk);
-        } else if let Some(share) = &share {
-            read = BytesMut::new();
-            share.give_back();
+        match refusal.take() {
+            None => read.extend_from_slice(&chunk),
+            Some(problem) => {
+                read = BytesMut::new();
+                share.give_back();
+                if !begins_to_drain(&mut drains) {
+                    return Err(problem);
+                }
+                refusal = Some(problem);
+            }
         }
     }
     match refusal {
@@ -141,6 +151,14 @@ pub async fn body_up_to(request: Request, most: usize) -> Result<Bytes, Problem>
         None if reading.received > most => Err(too_large(most)),
         None => Ok(read.freeze()),
     }
+}
+
+/// Whether what is left of a body may be read past.
+fn begins_to_drain(drains: &mut Option<SemaphorePermit<'static>>) -> bool {
+    if drains.is_none() {
+        *drains = DRAINS.try_acquire().ok();
+    }
+    drains.is_some()
 }
 
 /// How many things a body holds: lines, elements of an array, or one. Counted before anything is made of them: each
@@ -172,6 +190,7 @@ fn too_large(most: usize) -> Problem {
 /// Who has no share, as in a router of others, reads without a budget.
 trait Reserve {
     async fn reserve(&self, bytes: usize) -> Result<(), Problem>;
+    fn give_back(&self);
 }
 
 impl Reserve for Option<Share> {
@@ -179,6 +198,12 @@ impl Reserve for Option<Share> {
         match self {
             Some(share) if bytes > 0 => share.takes(bytes).await,
             Some(_) | None => Ok(()),
+        }
+    }
+
+    fn give_back(&self) {
+        if let Some(share) = self {
+            share.0.held.lock().unwrap_or_else(PoisonError::into_inner).clear();
         }
     }
 }

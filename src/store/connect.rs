@@ -1,12 +1,17 @@
 //! Connections, the schema and its migrations.
 
-use std::{str::FromStr, time::Duration};
+use std::{
+    str::FromStr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, bail, ensure};
 use sqlx::{
     Connection, PgConnection,
     postgres::{PgConnectOptions, PgPool, PgPoolOptions},
 };
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::search::TaskQuery;
 
@@ -24,6 +29,42 @@ pub struct Store {
     requests: PgPool,
     /// What requests search: few at a time, so that reads of one row never wait behind them.
     searches: PgPool,
+    turns: Arc<Semaphore>,
+}
+
+/// A turn at reading a list; a search rests when it goes.
+#[derive(Debug)]
+pub struct Turn {
+    pool: PgPool,
+    permit: Option<OwnedSemaphorePermit>,
+    began: Instant,
+}
+
+/// A search rests so many times as long as it took.
+const REST: u32 = 4;
+/// Its longest rest.
+const LONGEST_REST: Duration = Duration::from_secs(2);
+
+impl Turn {
+    /// Where to read.
+    #[must_use]
+    pub const fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let Some(permit) = self.permit.take() else { return };
+        let rest = self.began.elapsed().saturating_mul(REST).min(LONGEST_REST);
+        // Outside of a runtime nobody searches any more.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                tokio::time::sleep(rest).await;
+                drop(permit);
+            });
+        }
+    }
 }
 
 /// A pool for reading: connections at the most, how long a statement may take, how long one waits for a connection.
@@ -79,7 +120,8 @@ impl Store {
         prepare(&mut conn).await?;
         conn.close().await?;
         let (pool, requests, searches) = (OWN.pool(&options), REQUESTS.pool(&options), SEARCHES.pool(&options));
-        Ok(Self { options, pool, requests, searches })
+        let turns = Arc::new(Semaphore::new(SEARCHES.connections as usize));
+        Ok(Self { options, pool, requests, searches, turns })
     }
 
     /// Connection options from a URL such as `postgres://user:password@host:5432/database`.
@@ -104,10 +146,18 @@ impl Store {
         Self { pool: self.requests.clone(), ..self.clone() }
     }
 
-    /// The pool for a list: a search has one that nothing else waits for.
-    #[must_use]
-    pub fn pool_for(&self, query: &TaskQuery) -> &PgPool {
-        if query.text.is_some() || query.is_wide() { &self.searches } else { &self.pool }
+    /// A turn at reading a list. Nothing else waits for searches, and each rests before another has its turn, so that
+    /// searches one after the other leave the database most of its time.
+    ///
+    /// # Errors
+    /// When too many search.
+    pub async fn turn(&self, query: &TaskQuery) -> sqlx::Result<Turn> {
+        if query.text.is_none() && !query.is_wide() {
+            return Ok(Turn { pool: self.pool.clone(), permit: None, began: Instant::now() });
+        }
+        let permit = tokio::time::timeout(SEARCHES.acquire, self.turns.clone().acquire_owned()).await;
+        let permit = permit.map_err(|_| sqlx::Error::PoolTimedOut)?.map_err(|_| sqlx::Error::PoolClosed)?;
+        Ok(Turn { pool: self.searches.clone(), permit: Some(permit), began: Instant::now() })
     }
 
     /// A connection of its own, for one who keeps it.
