@@ -25,6 +25,7 @@ use crate::{
     http::{
         self,
         api::snapshot::Snapshots,
+        limits::Limits,
         site::{self, Site},
     },
     metrics::Metrics,
@@ -37,8 +38,11 @@ use crate::{
 const COMMITTED: usize = 64;
 /// Batches of ephemeral events that may wait.
 const EPHEMERAL: usize = 16;
-/// How long the writer may take to finish what it was given when the server stops.
-const FINISH: Duration = Duration::from_secs(10);
+/// How long requests and the writer may take to finish what they were given when the server stops. All in all it stops
+/// within 8 s: some supervisors kill after 10.
+const FINISH: Duration = Duration::from_millis(5_500);
+/// How long the connections for reading may take to close.
+const CLOSE: Duration = Duration::from_millis(500);
 
 /// What a server is made of, beside its settings.
 #[derive(Debug)]
@@ -49,6 +53,8 @@ pub struct Options {
     pub clock: Clock,
     /// Code that sees each event.
     pub callbacks: Callbacks,
+    /// What a client may cost.
+    pub limits: Limits,
     /// Commands in one transaction: [`MAX_BATCH`], but in the benchmark that compares.
     pub max_batch: usize,
     /// Where it is noted how far the log is, beside a private database.
@@ -59,7 +65,14 @@ impl Options {
     /// A server on a database, as usual otherwise.
     #[must_use]
     pub fn new(database: PgConnectOptions) -> Self {
-        Self { database, clock: Clock::default(), callbacks: Callbacks::default(), max_batch: MAX_BATCH, witness: None }
+        Self {
+            database,
+            clock: Clock::default(),
+            callbacks: Callbacks::default(),
+            limits: Limits::default(),
+            max_batch: MAX_BATCH,
+            witness: None,
+        }
     }
 }
 
@@ -75,7 +88,7 @@ pub struct App {
 }
 
 /// How long the demo's workers may take to leave.
-const DEMO: Duration = Duration::from_secs(4);
+const DEMO: Duration = Duration::from_millis(1_500);
 
 /// How a named task ended.
 type Ended = (&'static str, anyhow::Result<()>);
@@ -86,7 +99,7 @@ impl App {
     /// # Errors
     /// With one sentence that says what is wrong and what to do.
     pub async fn start(settings: Settings, options: Options) -> anyhow::Result<Self> {
-        let Options { database, clock, callbacks, max_batch, witness } = options;
+        let Options { database, clock, callbacks, limits, max_batch, witness } = options;
         let listener = http::server::listen(settings.listen).map_err(|error| cannot_listen(settings.listen, &error))?;
         let address = listener.local_addr()?;
         let store = Store::open(database, clock.clone()).await?;
@@ -139,10 +152,11 @@ impl App {
         let demo = settings.demo.then(|| demo::Demo::new(format!("http://{address}")));
         let site = Site(Arc::new(site::Parts {
             settings,
+            limits,
             url: format!("http://{address}"),
-            past: Past::new(store.clone()),
+            past: Past::new(store.for_requests()),
             horizon: Horizon::default(),
-            store,
+            store: store.for_requests(),
             writer,
             board,
             subscriptions,
@@ -177,10 +191,11 @@ impl App {
             };
             (stop, tokio::spawn(demo))
         });
-        let serving = http::server::serve(listener, http::router(site.clone()), stopping.clone());
+        let (router, settings, over) = (http::router(site.clone()), site.settings.clone(), stopping.clone());
         // Streams go on getting events while the server drains.
         let delivering = deliveries.conduct(stopping.clone());
         tasks.spawn(async move {
+            let serving = http::server::serve(listener, router, &settings, limits, over);
             tokio::select! {
                 () = serving => {}
                 () = delivering => {}
@@ -237,7 +252,8 @@ impl App {
         if tokio::time::timeout(FINISH, rest).await.is_err() {
             tracing::warn!("not everything ended in time");
         }
-        store.close().await;
+        // Bounded, so that a stuck connection does not hold up the end.
+        let _ = tokio::time::timeout(CLOSE, store.close()).await;
         failed
     }
 }

@@ -196,8 +196,8 @@ pub struct Settings {
     /// Seconds after which a stream is ended so that its client comes back, perhaps to another server (varies by 10 %); 0: never.
     #[arg(long, env = "TASKWATCH_STREAM_MAX_AGE_SECONDS", default_value_t = 43_200)]
     pub stream_max_age_seconds: u32,
-    /// Addresses of reverse proxies whose X-Forwarded-For is believed, separated by commas.
-    #[arg(long, env = "TASKWATCH_TRUSTED_PROXIES", value_delimiter = ',', default_value = "127.0.0.1,::1")]
+    /// Addresses of reverse proxies whose X-Forwarded-For and X-Forwarded-Proto are believed, separated by commas.
+    #[arg(long, env = "TASKWATCH_TRUSTED_PROXIES", value_delimiter = ',')]
     pub trusted_proxies: Vec<IpAddr>,
     /// Memory for recent frames, MiB.
     #[arg(long, env = "TASKWATCH_RING_MIB", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=65536))]

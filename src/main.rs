@@ -119,6 +119,7 @@ fn serve(settings: Settings) -> anyhow::Result<u8> {
         signals.asked().await;
         cancelled.cancel();
     });
+    http::server::raise_file_limit();
     let (options, mut embedded) = database(&settings.database, &stop).map_err(bad_settings)?;
     let served = runtime.block_on(run(settings, options, embedded.as_mut(), stop));
     if let Some(embedded) = embedded {

@@ -1,6 +1,6 @@
 //! Logs: text on a terminal, one JSON object per line elsewhere. ESC and other control bytes are escaped by the formatters.
 
-use std::io::IsTerminal;
+use std::{io::IsTerminal, panic::PanicHookInfo};
 
 use tracing_subscriber::{EnvFilter, fmt};
 
@@ -17,5 +17,15 @@ pub fn start(filter: &str) -> anyhow::Result<()> {
     } else {
         builder.json().with_ansi(false).flatten_event(true).try_init()
     };
-    started.map_err(|e| anyhow::anyhow!("cannot start logging: {e}"))
+    started.map_err(|e| anyhow::anyhow!("cannot start logging: {e}"))?;
+    std::panic::set_hook(Box::new(panicked));
+    Ok(())
+}
+
+/// A panic is one record of the log like any other, on one line; what panicked decides what becomes of it.
+fn panicked(panic: &PanicHookInfo<'_>) {
+    let cause = panic.payload_as_str().unwrap_or("unknown");
+    let location = panic.location().map(ToString::to_string).unwrap_or_default();
+    let thread = std::thread::current();
+    tracing::error!(cause, location, thread = thread.name().unwrap_or("unnamed"), "a panic: a mistake of the program");
 }

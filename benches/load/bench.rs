@@ -62,7 +62,11 @@ impl Bench {
 
     /// The URL of a fresh database, for a server of its own.
     pub(crate) fn database_url(&self) -> String {
-        let options = self.database();
+        self.url_of(&self.database())
+    }
+
+    /// The URL of a database.
+    pub(crate) fn url_of(&self, options: &PgConnectOptions) -> String {
         let folder = options.get_socket().expect("it listens on a unix socket").display().to_string();
         let name = options.get_database().expect("it has a name");
         format!("postgres://{}@localhost/{name}?host={folder}", options.get_username())

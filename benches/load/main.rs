@@ -1,11 +1,12 @@
 //! Load runs over HTTP against real servers and a private Postgres, all on this machine.
 //!
-//! `cargo bench` runs all; `cargo bench -- throughput`, `-- latency`, `-- history`, `-- pages`, `-- fanout`, `-- slow` or
-//! `-- storm` one of them.
+//! `cargo bench` runs all; `cargo bench -- throughput`, `-- latency`, `-- history`, `-- pages`, `-- fanout`, `-- slow`,
+//! `-- storm` or `-- attack` one of them.
 
 #![expect(clippy::print_stdout, reason = "figures are what a benchmark is for")]
 #![expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a percentile's index")]
 
+mod attack;
 mod bench;
 mod fanout;
 mod herd;
@@ -40,7 +41,7 @@ fn main() {
     }
     let bench = Bench::start();
     let clients = Runtime::new().expect("a runtime can be made");
-    let runs: [(&str, Run); 7] = [
+    let runs: [(&str, Run); 8] = [
         ("throughput", throughput::run),
         ("latency", latency::run),
         ("history", history::run),
@@ -48,6 +49,7 @@ fn main() {
         ("fanout", fanout::run),
         ("slow", slow::run),
         ("storm", storm::run),
+        ("attack", attack::run),
     ];
     for (name, run) in runs {
         if chosen.is_none_or(|chosen| chosen == name) {

@@ -37,6 +37,13 @@ impl Server {
         Self::start(env!("CARGO_BIN_EXE_taskwatch"), &[&arguments, more].concat())
     }
 
+    /// The product with its usual limits, on any core.
+    pub(crate) fn start_anywhere(database: &str) -> Self {
+        let command = Command::new(env!("CARGO_BIN_EXE_taskwatch"));
+        let arguments = ["--database-url", database, "--listen", "127.0.0.1:0", "--log", "error"];
+        Self::begin(command, &arguments)
+    }
+
     /// The usual way, in this program.
     pub(crate) fn plain() -> Self {
         let this = std::env::current_exe().expect("the program has a path");
@@ -44,12 +51,13 @@ impl Server {
     }
 
     fn start(program: &str, arguments: &[&str]) -> Self {
-        let mut child = Command::new("taskset")
-            .args(["-c", "0", program])
-            .args(arguments)
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("taskset and the server start");
+        let mut command = Command::new("taskset");
+        command.args(["-c", "0", program]);
+        Self::begin(command, arguments)
+    }
+
+    fn begin(mut command: Command, arguments: &[&str]) -> Self {
+        let mut child = command.args(arguments).stdout(Stdio::piped()).spawn().expect("the server starts");
         let mut line = String::new();
         BufReader::new(child.stdout.as_mut().expect("it is piped")).read_line(&mut line).expect("it says where");
         let address = line.trim().rsplit_once("http://").expect("an address").1.to_owned();

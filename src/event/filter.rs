@@ -19,6 +19,12 @@ pub struct Row {
     parse: fn(&str) -> Result<Clause, String>,
 }
 
+/// There is a filter of that name.
+#[must_use]
+pub fn is_known(name: &str) -> bool {
+    name.starts_with(LABEL_PREFIX) || ROWS.iter().any(|row| row.name == name)
+}
+
 /// The words of `topics`.
 pub const TOPICS: [(&str, &[Topic]); 10] = [
     ("tasks", &[Topic::TasksStatus, Topic::TasksProgress, Topic::TasksEdits]),

@@ -92,6 +92,18 @@ pub struct Peer {
     pub address: IpAddr,
     /// Set when the connection is given up.
     pub stuck: Arc<AtomicBool>,
+    /// Set when this request's answer alone is given up: an HTTP/2 stream; else the same as `stuck`.
+    pub stalled: Arc<AtomicBool>,
+}
+
+/// The address as which a client is counted. Whoever has one IPv6 address has its whole network of 64 bits, so that
+/// counts as one; an IPv4 address is the same in both spellings.
+#[must_use]
+pub fn counted_as(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(six) if !six.is_loopback() => IpAddr::V6((u128::from(six) >> 64 << 64).into()),
+        other => other,
+    }
 }
 
 /// What is known of a stream when it begins.
@@ -240,7 +252,7 @@ pub struct Place {
     ledger: Arc<Ledger>,
     /// Its row.
     pub row: Arc<Row>,
-    stuck: Option<Arc<AtomicBool>>,
+    given_up: Option<[Arc<AtomicBool>; 2]>,
 }
 
 impl Ledger {
@@ -260,7 +272,8 @@ impl Ledger {
     /// [`Full`] when there are too many.
     pub fn enter(self: &Arc<Self>, opening: Opening, cursor: i64, peer: Option<&Peer>) -> Result<Place, Full> {
         let mut inner = self.inner();
-        let of_address = inner.by_address.get(&opening.address).copied().unwrap_or_default();
+        let address = counted_as(opening.address);
+        let of_address = inner.by_address.get(&address).copied().unwrap_or_default();
         let full = if inner.open.len() >= self.max {
             Some(Full::Total)
         } else if of_address >= self.max_per_address {
@@ -272,7 +285,7 @@ impl Ledger {
             self.counters.refused.fetch_add(1, Ordering::Relaxed);
             return Err(full);
         }
-        *inner.by_address.entry(opening.address).or_default() += 1;
+        *inner.by_address.entry(address).or_default() += 1;
         inner.next += 1;
         let row = Arc::new(Row {
             id: inner.next,
@@ -285,7 +298,8 @@ impl Ledger {
             ending: AtomicU8::new(Ending::ClientLeft as u8),
         });
         inner.open.insert(row.id, row.clone());
-        Ok(Place { ledger: self.clone(), row, stuck: peer.map(|peer| peer.stuck.clone()) })
+        let given_up = peer.map(|peer| [peer.stuck.clone(), peer.stalled.clone()]);
+        Ok(Place { ledger: self.clone(), row, given_up })
     }
 
     /// How many are open.
@@ -338,17 +352,18 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.row.cursor.store(self.row.position(), Ordering::Relaxed);
-        let stuck = self.stuck.as_ref().is_some_and(|stuck| stuck.load(Ordering::Relaxed));
+        let stuck = self.given_up.iter().flatten().any(|given_up| given_up.load(Ordering::Relaxed));
         let told = self.row.ending.load(Ordering::Relaxed);
         let ending = Ending::ALL.into_iter().find(|ending| *ending as u8 == told).filter(|_| !stuck);
         let ending = ending.unwrap_or(Ending::Stuck);
         self.ledger.counters.ended[ending as usize].fetch_add(1, Ordering::Relaxed);
         let mut inner = self.ledger.inner();
         inner.open.remove(&self.row.id);
-        if let Some(count) = inner.by_address.get_mut(&self.row.opening.address) {
+        let address = counted_as(self.row.opening.address);
+        if let Some(count) = inner.by_address.get_mut(&address) {
             *count -= 1;
             if *count == 0 {
-                inner.by_address.remove(&self.row.opening.address);
+                inner.by_address.remove(&address);
             }
         }
         inner.ended.push_back(Ended { row: self.row.clone(), ending, ended_at: self.ledger.clock.now() });

@@ -25,7 +25,8 @@ struct Lines {
     waiting: HashMap<u64, Arc<Notify>>,
     /// Who stands in which line; who was woken is passed over.
     queues: HashMap<Name, VecDeque<u64>>,
-    /// Queues whose limit held something back: there the end of a task lets another begin.
+    /// Queues whose limit held something back: there the end of a task lets another begin. They exist and have a limit;
+    /// their number is not up to those who claim.
     limited: HashSet<Name>,
 }
 
@@ -55,9 +56,16 @@ impl Waiters {
         Place { lines: self.lines.clone(), number, queues: queues.to_vec(), notify, used: false }
     }
 
-    /// These queues, or one of them, are at their limits.
-    pub fn are_limited(&self, queues: &[Name]) {
-        lock(&self.lines).limited.extend(queues.iter().cloned());
+    /// These queues are at their limits.
+    pub fn are_limited(&self, queues: Vec<Name>) {
+        lock(&self.lines).limited.extend(queues);
+    }
+
+    /// How many queues are remembered, of those at their limits and of those waited for.
+    #[must_use]
+    pub fn remembered(&self) -> (usize, usize) {
+        let lines = lock(&self.lines);
+        (lines.limited.len(), lines.queues.len())
     }
 
     fn is_limited(&self, queue: &Name) -> bool {

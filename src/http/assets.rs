@@ -12,7 +12,7 @@ use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
 use rust_embed::RustEmbed;
 
-use super::problem::Problem;
+use super::{answers::SharedBytes, problem::Problem};
 
 #[derive(RustEmbed)]
 #[folder = "static"]
@@ -20,27 +20,60 @@ use super::problem::Problem;
 #[exclude = "*.LICENSE"]
 struct Files;
 
-struct File {
+/// Something that is always the same: made once, compressed once, its bytes shared by all who ask for it.
+#[derive(Debug, Clone)]
+pub(super) struct Document {
     kind: &'static str,
     plain: Bytes,
     gzip: Bytes,
 }
 
+impl Document {
+    pub(super) fn new(kind: &'static str, plain: impl Into<Bytes>) -> Self {
+        let plain = plain.into();
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
+        // Memory takes all that is written.
+        let gzip = gzip.write_all(&plain).and_then(|()| gzip.finish()).unwrap_or_default();
+        Self { kind, plain, gzip: gzip.into() }
+    }
+
+    pub(super) fn json(value: &serde_json::Value) -> Self {
+        Self::new("application/json", value.to_string())
+    }
+
+    /// The answer for a client, as far as it takes compressed ones.
+    pub(super) fn answer(&self, headers: &HeaderMap) -> Response {
+        let accepts = headers.get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let gzip = accepts.split(',').any(|coding| {
+            let mut parts = coding.split(';').map(str::trim);
+            let is_gzip = parts.next().is_some_and(|name| name.eq_ignore_ascii_case("gzip"));
+            is_gzip && !parts.any(|part| part.strip_prefix("q=").is_some_and(|q| q.parse() == Ok(0.0)))
+        });
+        let body = if gzip { self.gzip.clone() } else { self.plain.clone() };
+        let mut response = (StatusCode::OK, Body::from(body)).into_response();
+        response.extensions_mut().insert(SharedBytes);
+        let out = response.headers_mut();
+        out.insert(header::CONTENT_TYPE, HeaderValue::from_static(self.kind));
+        out.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+        if gzip {
+            out.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        response
+    }
+}
+
 /// Files by the path below `/static/`, which ends in their hash: `taskwatch.css.1a2b3c4d5e6f`.
-static ASSETS: LazyLock<BTreeMap<String, File>> = LazyLock::new(|| {
+static ASSETS: LazyLock<BTreeMap<String, Document>> = LazyLock::new(|| {
     let load = |name: std::borrow::Cow<'static, str>| {
         let file = Files::get(&name)?;
         let hash: String = file.metadata.sha256_hash().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-        let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
-        gzip.write_all(&file.data).ok()?;
         let kind = match name.rsplit('.').next() {
             Some("css") => "text/css; charset=utf-8",
             Some("js") => "text/javascript; charset=utf-8",
             Some("svg") => "image/svg+xml",
             _ => "application/octet-stream",
         };
-        let loaded = File { kind, plain: Bytes::from(file.data.into_owned()), gzip: gzip.finish().ok()?.into() };
-        Some((format!("{name}.{hash}"), loaded))
+        Some((format!("{name}.{hash}"), Document::new(kind, file.data.into_owned())))
     };
     Files::iter().filter_map(load).collect()
 });
@@ -58,16 +91,8 @@ pub(super) async fn serve(Path(path): Path<String>, headers: HeaderMap) -> Respo
     let Some(file) = ASSETS.get(&path) else {
         return Problem::not_found("there is no such file; reload the page").into_response();
     };
-    let accepts = headers.get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let gzip = accepts.split(',').any(|coding| coding.split(';').next().is_some_and(|name| name.trim() == "gzip"));
-    let body = if gzip { file.gzip.clone() } else { file.plain.clone() };
-    let mut response = (StatusCode::OK, Body::from(body)).into_response();
-    let out = response.headers_mut();
-    out.insert(header::CONTENT_TYPE, HeaderValue::from_static(file.kind));
-    out.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=31536000, immutable"));
-    out.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
-    if gzip {
-        out.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-    }
+    let mut response = file.answer(&headers);
+    let cache = HeaderValue::from_static("public, max-age=31536000, immutable");
+    response.headers_mut().insert(header::CACHE_CONTROL, cache);
     response
 }

@@ -13,21 +13,25 @@ use tower::ServiceExt;
 
 use crate::page::BasePath;
 
-/// The site, also below its base path.
+/// The site, also below its base path, and with a slash at the end of any address.
 pub(super) fn below(base: BasePath, site: Router) -> Router {
-    if base.is_root() {
-        return site;
-    }
     Router::new().fallback_service(site.map_request(move |mut request: Request| {
-        if let Some(uri) = stripped(&base, request.uri()) {
+        if let Some(uri) = known(&base, request.uri()) {
             *request.uri_mut() = uri;
         }
         request
     }))
 }
 
-fn stripped(base: &BasePath, uri: &Uri) -> Option<Uri> {
-    let path = base.strip(uri.path())?;
+/// The address as the site knows it, when it came as another.
+fn known(base: &BasePath, uri: &Uri) -> Option<Uri> {
+    let below = base.strip(uri.path());
+    let path = below.unwrap_or_else(|| uri.path());
+    let bare = path.trim_end_matches('/');
+    if below.is_none() && (bare.len() == path.len() || path == "/") {
+        return None;
+    }
+    let path = if bare.is_empty() { "/" } else { bare };
     let path = uri.query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
     let mut parts = uri.clone().into_parts();
     parts.path_and_query = Some(PathAndQuery::try_from(path).ok()?);
@@ -54,4 +58,33 @@ pub(super) async fn lead(State(base): State<BasePath>, request: Request, next: N
     let html = body::to_bytes(page, usize::MAX).await.unwrap_or_default();
     let led = std::str::from_utf8(&html).map(|html| base.lead(html).into_owned());
     Response::from_parts(parts, led.map_or_else(|_| Body::from(html.clone()), Body::from))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_found_with_a_slash_at_their_end_and_below_the_base_path() {
+        let known = |base: &str, uri: &str| {
+            let base = base.parse().expect("a base path");
+            known(&base, &uri.parse().expect("an address")).map(|uri| uri.to_string())
+        };
+        for (base, came, found) in [
+            ("/", "/", None),
+            ("/", "/tasks?a=b/", None),
+            ("/", "/tasks/", Some("/tasks")),
+            ("/", "/tasks//?a=b", Some("/tasks?a=b")),
+            ("/", "//", Some("/")),
+            ("/", "//evil.example/", Some("//evil.example")),
+            ("/watch", "/watch", Some("/")),
+            ("/watch", "/watch/", Some("/")),
+            ("/watch", "/watch/?a=b", Some("/?a=b")),
+            ("/watch", "/watch/tasks/", Some("/tasks")),
+            ("/watch", "/tasks/", Some("/tasks")),
+            ("/watch", "/watching", None),
+        ] {
+            assert_eq!(known(base, came).as_deref(), found, "{base} {came}");
+        }
+    }
 }

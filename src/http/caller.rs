@@ -3,6 +3,7 @@
 use std::{
     convert::Infallible,
     net::{IpAddr, SocketAddr},
+    sync::Once,
 };
 
 use axum::{
@@ -34,22 +35,39 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
     }
 }
 
-/// The client's address: that of the connection, or, when a trusted proxy is there, the one that the proxy saw.
+/// The client's address: that of the connection, or, when that is a trusted proxy, the one that the proxy saw.
 #[must_use]
 pub fn address(settings: &Settings, peer: Option<&Peer>, headers: &HeaderMap) -> IpAddr {
-    let mut address = peer.map_or(IpAddr::from([127, 0, 0, 1]), |peer| peer.address);
+    // A server of others does not say who asks: all its clients are one.
+    let mut address: IpAddr = peer.map_or(IpAddr::from([127, 0, 0, 1]), |peer| peer.address.to_canonical());
+    if !settings.trusted_proxies.contains(&address) {
+        return address;
+    }
     let lines: Vec<_> = headers.get_all("x-forwarded-for").into_iter().filter_map(|line| line.to_str().ok()).collect();
+    if lines.is_empty() {
+        static TOLD: Once = Once::new();
+        TOLD.call_once(|| {
+            tracing::warn!(proxy = %address, "a trusted proxy sends no X-Forwarded-For; all its clients count as one");
+        });
+    }
     // From the nearest proxy outwards, as far as each is trusted: what stands before that anyone can make up.
     for told in lines.iter().rev().flat_map(|line| line.rsplit(',')).map(str::trim) {
         if !settings.trusted_proxies.contains(&address) {
             break;
         }
         // Some proxies add the port.
-        let parsed = told.parse().ok().or_else(|| Some(told.parse::<SocketAddr>().ok()?.ip()));
+        let parsed: Option<IpAddr> = told.parse().ok().or_else(|| Some(told.parse::<SocketAddr>().ok()?.ip()));
         let Some(parsed) = parsed else { break };
-        address = parsed;
+        address = parsed.to_canonical();
     }
     address
+}
+
+/// The scheme that the client used, `http` or `https`: what a trusted proxy says, else that of the connection.
+pub(super) fn scheme(settings: &Settings, peer: Option<&Peer>, headers: &HeaderMap) -> &'static str {
+    let is_trusted = peer.is_some_and(|peer| settings.trusted_proxies.contains(&peer.address.to_canonical()));
+    let told = headers.get("x-forwarded-proto").filter(|_| is_trusted);
+    if told.is_some_and(|told| told == "https") { "https" } else { "http" }
 }
 
 /// What the client says it is, shortened.

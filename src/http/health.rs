@@ -4,15 +4,17 @@ use std::time::Duration;
 
 use axum::{
     Json as Out,
-    extract::State,
-    http::{StatusCode, header},
-    response::IntoResponse,
+    extract::{Request, State},
+    http::{HeaderValue, Method, StatusCode, Version, header},
+    response::{IntoResponse, Response},
 };
 use serde::Serialize;
 
-use super::{problem::Problem, site::Site};
-use crate::{feed, metrics::Sources, store::log};
+use super::{door::secure, hosts::Hosts, problem::Problem, site::Site};
+use crate::{config::Settings, feed, metrics::Sources, page::BasePath, store::log};
 
+/// Where one asks whether the process lives.
+const HEALTHZ: &str = "/healthz";
 /// The tailer may be this far behind the log and still count as current.
 const CURRENT: i64 = 10_000;
 /// The log may go unread this long.
@@ -26,6 +28,41 @@ const PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct Health {
     status: &'static str,
+}
+
+/// Answers `/healthz` in front of everything that may be busy, for our own accept loop.
+#[derive(Debug)]
+pub(super) struct Probe {
+    hosts: Hosts,
+    base: BasePath,
+}
+
+impl Probe {
+    pub(super) fn new(settings: &Settings) -> Self {
+        Self { hosts: Hosts::new(&settings.allowed_hosts), base: settings.base_path.clone() }
+    }
+
+    /// The answer, when that is what is asked. `refuses`: there is no other one.
+    pub(super) fn answer<B>(&self, request: &Request<B>, refuses: bool) -> Option<Response> {
+        let path = request.uri().path().trim_end_matches('/');
+        let asks = path == HEALTHZ || self.base.strip(path) == Some(HEALTHZ);
+        let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+        let mut response = if asks && reads && self.hosts.check(request, true).is_ok() {
+            Out(Health { status: "ok" }).into_response()
+        } else if refuses {
+            let detail = "too many connections are open, in all or of your address; close some, or come back later";
+            let mut response =
+                Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_connections", detail).into_response();
+            if request.version() < Version::HTTP_2 {
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            response
+        } else {
+            return None;
+        };
+        secure(response.headers_mut());
+        Some(response)
+    }
 }
 
 /// The process is alive.

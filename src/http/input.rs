@@ -1,28 +1,22 @@
 //! Request bodies: JSON or NDJSON, checked, with the path of the field at fault.
 
-use std::time::Duration;
-
 use axum::{
     extract::{FromRequest, FromRequestParts, Path, Request},
     http::{HeaderMap, StatusCode, header, request::Parts},
 };
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
-use tokio_stream::StreamExt;
 use uuid::Uuid;
 
+pub use super::bodies::body_up_to;
 pub use super::text::{Free, Mended, Text};
-use super::{problem::Problem, strict::Strict};
+use super::{bodies::items, problem::Problem, strict::Strict};
 use crate::model::Name;
 
 /// Most things in one request.
 pub const MAX_ITEMS: usize = 1_000;
 /// Largest request body.
 pub const MAX_BODY: usize = 1024 * 1024;
-/// A larger one is read to its end as long as it is not larger than this.
-const MAX_DRAINED: usize = 16 * 1024 * 1024;
-/// How long a body may take to arrive.
-const BODY: Duration = Duration::from_secs(30);
 
 /// One JSON object.
 #[derive(Debug)]
@@ -61,6 +55,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for OneOrMany<T> {
         let lines = is_lines(request.headers())?;
         let body = body(request).await?;
         let body = without_mark(&body);
+        at_most(body, lines)?;
         let parsed = if lines {
             let filled = split_lines(body).enumerate().filter(|(_, line)| !line.trim_ascii().is_empty());
             let items =
@@ -77,14 +72,22 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for OneOrMany<T> {
                 "invalid_body",
                 "the body holds nothing; send at least one object",
             )),
-            count if count > MAX_ITEMS => Err(Problem::new(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "invalid_body",
-                format!("the body holds {count} objects; send at most {MAX_ITEMS} in one request"),
-            )),
             _ => Ok(parsed),
         }
     }
+}
+
+/// Refuses too many things in one request before anything is made of them.
+///
+/// # Errors
+/// A 422 that says how many there are.
+pub fn at_most(body: &[u8], lines: bool) -> Result<(), Problem> {
+    let count = items(body, lines);
+    if count <= MAX_ITEMS {
+        return Ok(());
+    }
+    let detail = format!("the body holds {count} objects; send at most {MAX_ITEMS} in one request");
+    Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_body", detail))
 }
 
 /// One JSON object, or an empty body for its defaults.
@@ -110,7 +113,6 @@ impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for Optional<
 /// # Errors
 /// A 415 when it is neither.
 pub fn is_lines(headers: &HeaderMap) -> Result<bool, Problem> {
-    check_encoding(headers)?;
     let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     match value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
         "application/json" => Ok(false),
@@ -123,55 +125,8 @@ pub fn is_lines(headers: &HeaderMap) -> Result<bool, Problem> {
     }
 }
 
-/// That a body is sent as it is.
-///
-/// # Errors
-/// A 415 when it is compressed.
-pub fn check_encoding(headers: &HeaderMap) -> Result<(), Problem> {
-    if !headers.contains_key(header::CONTENT_ENCODING) {
-        return Ok(());
-    }
-    let detail = "send the body without Content-Encoding";
-    Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_encoding", detail))
-}
-
 async fn body(request: Request) -> Result<Bytes, Problem> {
     body_up_to(request, MAX_BODY).await
-}
-
-/// Reads a body of at most so many bytes.
-///
-/// # Errors
-/// A 413 when it is larger, a 408 when it does not come.
-pub async fn body_up_to(request: Request, most: usize) -> Result<Bytes, Problem> {
-    match tokio::time::timeout(BODY, read_body(request, most)).await {
-        Ok(read) => read,
-        Err(_) => {
-            Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "slow_body", "the body did not arrive within 30 seconds"))
-        }
-    }
-}
-
-/// Reads a body to its end, also one that is too large: who is still sending does not see an answer.
-async fn read_body(request: Request, most: usize) -> Result<Bytes, Problem> {
-    let mut chunks = request.into_body().into_data_stream();
-    let (mut read, mut total) = (BytesMut::new(), 0);
-    while total <= MAX_DRAINED
-        && let Some(chunk) = chunks.next().await
-    {
-        let incomplete =
-            |_| Problem::new(StatusCode::BAD_REQUEST, "incomplete_body", "the body could not be read to its end");
-        let chunk = chunk.map_err(incomplete)?;
-        total += chunk.len();
-        if total <= most {
-            read.extend_from_slice(&chunk);
-        }
-    }
-    if total > most {
-        let detail = format!("the body is larger than {} MiB; send less in one request", most / 1024 / 1024);
-        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail));
-    }
-    Ok(read.freeze())
 }
 
 /// A text without the byte order mark that some programs (PowerShell) write in front of UTF-8.

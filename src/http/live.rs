@@ -15,6 +15,7 @@ use serde_json::json;
 use super::{
     caller, pages,
     problem::Problem,
+    query,
     site::Site,
     stream::{Cut, takes_gzip},
 };
@@ -25,7 +26,7 @@ use crate::{
         ledger::{Ending, Opening, Peer, Place, Purpose},
         pack,
     },
-    page::{self, PAGES, format, shell},
+    page::{self, PAGES, shell},
 };
 
 /// How often a page is told how old its data is, whatever else it gets: a page that changes need not be fresh.
@@ -58,12 +59,14 @@ pub(super) async fn live(
     let rest: Vec<_> = pairs.iter().filter(|(name, _)| name != "page" && name != "id").cloned().collect();
     let params = pages::params(&site, page, value("id"), &rest).await?;
     let peer = peer.map(|Extension(peer)| peer);
+    let named = pairs.iter().filter(|(name, _)| name == "page" || name == "id");
+    let shown: Vec<_> = named.chain(&params.pairs).cloned().collect();
     let gzip = site.settings.stream_compression && takes_gzip(&headers);
     let opening = Opening {
         purpose: Purpose::Page,
         address: caller::address(&site.settings, peer.as_ref(), &headers),
         user_agent: caller::user_agent(&headers),
-        query: format::query(&pairs).into(),
+        query: query::shown(&shown).into(),
         form: Form { wire: Wire::Unnamed, ..Form::default() },
         gzip,
     };

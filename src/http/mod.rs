@@ -1,16 +1,26 @@
 //! HTTP: the accept loop, the API, the stream, the pages and their files.
 
+mod activity;
+mod answers;
 pub mod api;
 pub mod assets;
 mod base_path;
+mod bodies;
+mod budget;
 pub mod caller;
 mod each;
+mod connection;
+mod door;
 mod forms;
 pub mod health;
+mod hosts;
 pub mod input;
+pub mod limits;
 pub mod live;
+mod origin;
 mod outgoing;
 pub mod pages;
+mod places;
 pub mod problem;
 pub mod query;
 pub mod server;
@@ -21,25 +31,27 @@ mod strict;
 mod text;
 
 use axum::{
-    Json, Router,
-    extract::{Request, State},
-    http::{HeaderName, HeaderValue, StatusCode, header},
-    middleware::{self, Next},
-    response::{IntoResponse, Redirect, Response},
+    Router,
+    http::{Extensions, HeaderMap, StatusCode, Version},
+    middleware,
+    response::Redirect,
     routing::get,
 };
-use tower_http::{catch_panic::CatchPanicLayer, compression::CompressionLayer, csrf::CsrfLayer};
+use tower_http::compression::{
+    CompressionLayer,
+    predicate::{DefaultPredicate, NotForContentType, Predicate},
+};
 
-use problem::Problem;
 use site::Site;
 
-/// The whole site.
+/// The whole site. It works below a path of a host's own router, and under a host's own server; there the limits of
+/// [`server::serve`] on connections are the host's business.
 pub fn router(site: Site) -> Router {
     let (api, _) = api::router().split_for_parts();
     let base = site.settings.base_path.clone();
-    let document = api::document(&base);
+    let document = assets::Document::json(&api::document(&base));
     let router = api
-        .route("/openapi.json", get(move || std::future::ready(Json(document.clone()))))
+        .route("/openapi.json", get(async move |headers: HeaderMap| document.answer(&headers)))
         .route("/metrics", get(health::metrics))
         .route("/live", get(live::live))
         .route("/static/{*path}", get(assets::serve))
@@ -48,74 +60,23 @@ pub fn router(site: Site) -> Router {
         .merge(pages::router())
         .merge(forms::router())
         .fallback(pages::not_found)
-        .method_not_allowed_fallback(pages::method_not_allowed);
+        .method_not_allowed_fallback(pages::method_not_allowed)
+        .layer(middleware::from_fn_with_state(door::Door::new(&site), door::pass));
     let router = if base.is_root() {
         router
     } else {
         router.layer(middleware::from_fn_with_state(base.clone(), base_path::lead))
     };
+    // Streams are compressed by those who make them, or not at all: this would hold their events back. What is always
+    // the same was compressed once.
+    let compressed = DefaultPredicate::new().and(NotForContentType::const_new("application/x-ndjson")).and(
+        |_: StatusCode, _: Version, _: &HeaderMap, extensions: &Extensions| {
+            extensions.get::<answers::SharedBytes>().is_none()
+        },
+    );
     let router = router
-        .layer(CsrfLayer::new())
-        .layer(CompressionLayer::new())
-        .layer(middleware::from_fn_with_state(site.clone(), known_host))
-        .layer(middleware::from_fn(headers))
-        .layer(CatchPanicLayer::custom(panicked))
+        .layer(middleware::from_fn_with_state(answers::Meter::new(&site), answers::meter))
+        .layer(CompressionLayer::new().compress_when(compressed))
         .with_state(site);
     base_path::below(base, router)
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "the layer hands it over like this")]
-fn panicked(cause: Box<dyn std::any::Any + Send>) -> Response {
-    let text = cause.downcast_ref::<String>().map(String::as_str).or_else(|| cause.downcast_ref::<&str>().copied());
-    tracing::error!(cause = text.unwrap_or("unknown"), "a request handler panicked");
-    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the server made a mistake; its log says more")
-        .into_response()
-}
-
-/// Refuses names that are not ours: a foreign page whose own name was pointed at this machine (DNS rebinding) would
-/// otherwise count as the same origin.
-async fn known_host(State(site): State<Site>, request: Request, next: Next) -> Response {
-    let told = request.headers().get(header::HOST).and_then(|value| value.to_str().ok());
-    // HTTP/2 has it in the address.
-    let host = told.or_else(|| Some(request.uri().authority()?.as_str())).unwrap_or_default();
-    let name = host
-        .rsplit_once(':')
-        .filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()))
-        .map_or(host, |(name, _)| name);
-    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
-    let ours = name.eq_ignore_ascii_case("localhost")
-        || address.is_ok_and(|address| address.is_loopback())
-        || site.settings.allowed_hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(name));
-    if ours {
-        return next.run(request).await;
-    }
-    let detail = "this server is not known under that host name; use its address, or start it with --allowed-hosts";
-    Problem::field(StatusCode::MISDIRECTED_REQUEST, "unknown_host", "Host", detail).into_response()
-}
-
-/// Headers of every response: nothing may be framed, sniffed, or loaded from elsewhere.
-async fn headers(request: Request, next: Next) -> Response {
-    const FIXED: [(HeaderName, &str); 5] = [
-        (
-            header::CONTENT_SECURITY_POLICY,
-            "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
-        ),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::REFERRER_POLICY, "same-origin"),
-        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
-        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
-    ];
-    let mut response = next.run(request).await;
-    let headers = response.headers_mut();
-    // A stream is no document; its connection keeps the room that its headers took.
-    let is_stream = headers.contains_key("events-resume");
-    for (name, value) in FIXED {
-        if !is_stream || name == header::X_CONTENT_TYPE_OPTIONS {
-            headers.insert(name, HeaderValue::from_static(value));
-        }
-    }
-    if !headers.contains_key(header::CACHE_CONTROL) {
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    }
-    response
 }

@@ -1,78 +1,169 @@
 //! What goes out on a connection: the body of an answer, or a stream without the layers that answers pass through.
 //!
 //! A stream is polled for each of its events, so each layer around it would cost every delivery. Its handler leaves it
-//! beside the answer, and the connection takes it up here.
+//! beside the answer, and our own connection takes it up here. A server of others that this router is mounted in takes
+//! no notice of that and reads it through the answer's body.
 
 use std::{
     pin::Pin,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
 };
 
 use axum::{body::Body, response::Response};
 use bytes::Bytes;
-use hyper::body::{Frame, SizeHint};
+use hyper::body::{Body as _, Frame, SizeHint};
 
-use super::stream::Reader;
+use super::{
+    activity::{InFlight, Progress},
+    stream::Reader,
+};
+
+/// Largest piece handed to an HTTP/2 stream. It buffers a piece whole, however little of it the client will take.
+const PIECE: usize = 16 * 1024;
 
 /// A body on its way to a connection.
 #[derive(Debug)]
-pub(super) enum Outgoing {
+pub(super) struct Outgoing {
+    body: Kind,
+    /// Of an HTTP/2 stream.
+    pieces: Option<Box<Pieces>>,
+    /// The request is answered when this goes.
+    _answered: InFlight,
+}
+
+#[derive(Debug)]
+enum Kind {
     /// Of an answer.
     Answer(Body),
     /// Of a stream.
     Stream(Box<Reader>),
 }
 
-/// A stream beside its answer. Extensions must be shareable, hence the lock; it is taken once.
+/// The rest of a frame, and how the client takes what it was given.
+#[derive(Debug)]
+struct Pieces {
+    rest: Bytes,
+    progress: Arc<Progress>,
+}
+
+/// A stream beside its answer: whoever comes first has it. Extensions must be shareable, hence the lock.
 #[derive(Clone)]
-struct Beside(std::sync::Arc<Mutex<Option<Box<Reader>>>>);
+struct Beside(Arc<Mutex<Option<Box<Reader>>>>);
+
+impl Beside {
+    fn take(&self) -> Option<Box<Reader>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// The body of an answer whose stream was not taken up.
+struct Deferred {
+    beside: Beside,
+    reader: Option<Box<Reader>>,
+}
+
+impl hyper::body::Body for Deferred {
+    type Data = Bytes;
+    type Error = super::stream::Cut;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let this = self.get_mut();
+        if this.reader.is_none() {
+            this.reader = this.beside.take();
+        }
+        match &mut this.reader {
+            Some(reader) => Pin::new(&mut **reader).poll_frame(cx),
+            None => Poll::Ready(None),
+        }
+    }
+}
 
 /// An answer whose body is a stream.
 pub(super) fn with_stream(reader: Reader) -> Response {
-    let mut response = Response::new(Body::empty());
-    response.extensions_mut().insert(Beside(std::sync::Arc::new(Mutex::new(Some(Box::new(reader))))));
+    let beside = Beside(Arc::new(Mutex::new(Some(Box::new(reader)))));
+    let mut response = Response::new(Body::new(Deferred { beside: beside.clone(), reader: None }));
+    response.extensions_mut().insert(beside);
     response
 }
 
 impl Outgoing {
     /// The answer as the connection sends it; without a body to a `HEAD` request.
-    pub(super) fn of(mut response: Response, head: bool) -> hyper::Response<Self> {
-        let beside = response.extensions_mut().remove::<Beside>();
-        let reader = beside.and_then(|beside| beside.0.lock().unwrap_or_else(PoisonError::into_inner).take());
-        match reader {
-            Some(reader) if !head => {
-                // That of the empty body.
-                response.headers_mut().remove(hyper::header::CONTENT_LENGTH);
-                response.map(|_| Self::Stream(reader))
-            }
-            Some(_) | None => response.map(Self::Answer),
-        }
+    pub(super) fn of(
+        mut response: Response,
+        head: bool,
+        answered: InFlight,
+        progress: Option<Arc<Progress>>,
+    ) -> hyper::Response<Self> {
+        let pieces = progress.map(|progress| Box::new(Pieces { rest: Bytes::new(), progress }));
+        let reader = response.extensions_mut().remove::<Beside>().and_then(|beside| beside.take());
+        let kind = |body| match reader {
+            Some(reader) if !head => Kind::Stream(reader),
+            Some(_) | None => Kind::Answer(body),
+        };
+        response.map(|body| Self { body: kind(body), pieces, _answered: answered })
     }
 }
 
-impl hyper::body::Body for Outgoing {
-    type Data = Bytes;
-    type Error = Box<dyn std::error::Error + Send + Sync>;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        match self.get_mut() {
+impl Kind {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        match self {
             Self::Answer(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
             Self::Stream(reader) => Pin::new(&mut **reader).poll_frame(cx).map_err(Into::into),
         }
     }
+}
+
+impl Pieces {
+    fn poll_frame(&mut self, body: &mut Kind, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        if self.rest.is_empty() {
+            let frame = match body.poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => frame,
+                Poll::Pending => {
+                    // The client has everything that there is.
+                    self.progress.waits_for_us();
+                    return Poll::Pending;
+                }
+                ended @ Poll::Ready(_) => return ended,
+            };
+            match frame.into_data() {
+                Ok(data) => self.rest = data,
+                Err(other) => return Poll::Ready(Some(Ok(other))),
+            }
+        }
+        // Asked again, it has taken what it got before.
+        self.progress.waits_for_client();
+        let piece = self.rest.split_to(self.rest.len().min(PIECE));
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+}
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
+impl hyper::body::Body for Outgoing {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let this = self.get_mut();
+        match &mut this.pieces {
+            Some(pieces) => pieces.poll_frame(&mut this.body, cx),
+            None => this.body.poll_frame(cx),
+        }
+    }
 
     fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Answer(body) => body.is_end_stream(),
-            Self::Stream(_) => false,
+        let has_rest = self.pieces.as_ref().is_some_and(|pieces| !pieces.rest.is_empty());
+        match &self.body {
+            Kind::Answer(body) => !has_rest && body.is_end_stream(),
+            Kind::Stream(_) => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Answer(body) => body.size_hint(),
-            Self::Stream(_) => SizeHint::default(),
+        match &self.body {
+            Kind::Answer(body) => body.size_hint(),
+            Kind::Stream(_) => SizeHint::default(),
         }
     }
 }

@@ -75,10 +75,9 @@ pub(super) async fn params(
         }
     }
     let played: Option<i64> = value(pairs, "played").and_then(|text| text.parse().ok());
-    // Mail programs and chats put campaign marks on links.
-    let is_other = |name: &str| STEERING.contains(&name) || name.starts_with("utm_");
-    let mut pairs: Vec<_> =
-        pairs.iter().filter(|(name, value)| !is_other(name) && !value.is_empty()).cloned().collect();
+    // A shared link may carry what others added to it, such as utm_source.
+    let is_known = |name: &str| WHEN.contains(&name) || page.takes(name);
+    let mut pairs: Vec<_> = pairs.iter().filter(|(name, value)| is_known(name) && !value.is_empty()).cloned().collect();
     let play = value(&pairs, "play").map(speed).transpose()?;
     if let (Some(speed), Some(played)) = (play, played) {
         pass(&mut pairs, speed, site.clock.now().timestamp_millis().saturating_sub(played));
@@ -101,15 +100,10 @@ pub(super) async fn params(
     }
     let own: Vec<_> = page.own.iter().map(|(name, _)| *name).collect();
     match page.filters {
-        Filters::None => {
-            if let Some((name, _)) = filters.iter().find(|(name, _)| !own.contains(&name.as_str())) {
-                let known: Vec<_> = own.iter().copied().chain(WHEN).chain(["live", "refresh"]).collect();
-                return Err(bad(name, format!("is not known on this page; it takes {}", known.join(", "))));
-            }
-        }
+        Filters::None => {}
         Filters::Tasks => {
             params.tasks = query::tasks(&filters)?;
-            params.filter = Filter::from_query(&filters, &query::LIST)?;
+            params.filter = Filter::from_query(&filters, &page::LIST)?;
         }
         Filters::Events => params.filter = Filter::from_query(&filters, &own)?,
     }

@@ -8,6 +8,9 @@ use serde::Serialize;
 
 use crate::{event::filter::BadFilter, model::transition::Refusal, store::WriteError};
 
+/// SQLSTATE of a statement that took longer than it may.
+const QUERY_CANCELED: &str = "57014";
+
 /// What went wrong, for programs and people.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub struct Problem {
@@ -124,6 +127,11 @@ impl From<WriteError> for Problem {
 impl From<sqlx::Error> for Problem {
     fn from(error: sqlx::Error) -> Self {
         tracing::warn!(%error, "a read failed");
+        let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+        if code.as_deref() == Some(QUERY_CANCELED) {
+            let detail = "the search took too long and was given up; narrow it by a state, a queue or a type of task";
+            return Self::new(StatusCode::SERVICE_UNAVAILABLE, "search_too_slow", detail);
+        }
         Self::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "database_unavailable",

@@ -9,10 +9,11 @@ use super::problem::Problem;
 use crate::{
     clock::Time,
     event::{
-        Filter,
-        filter::{self, LABEL_PREFIX},
+        EventId, Filter,
+        filter::{self, LABEL_PREFIX, is_known},
     },
     model::Name,
+    page::{LIST, format},
     store::search::TaskQuery,
 };
 
@@ -30,10 +31,24 @@ pub const TASK_FILTERS: [&str; 11] = [
     "fingerprint",
     "priority",
 ];
-/// Other parameters of a list of tasks.
-pub const LIST: [&str; 3] = ["q", "limit", "cursor"];
 /// Longest search text, characters.
 const MAX_SEARCH: usize = 200;
+
+/// A query as others may see it: filters as they are, the rest only as far as it cannot hold a secret.
+#[must_use]
+pub fn shown(pairs: &[(String, String)]) -> String {
+    const LONGEST: usize = 40;
+    let is_plain = |value: &str| {
+        value.len() <= LONGEST && value.chars().all(|c| c.is_ascii_alphanumeric() || "-_.:,+".contains(c))
+    };
+    let is_position = |value: &str| value.parse::<EventId>().is_ok() || value.parse::<i64>().is_ok();
+    let may_be_seen = |(name, value): &&(String, String)| match name.as_str() {
+        "after" | "last_event_id" | "lastEventId" => matches!(value.as_str(), "now" | "earliest") || is_position(value),
+        name if is_known(name) => true,
+        _ => is_plain(value),
+    };
+    format::query(&pairs.iter().filter(may_be_seen).cloned().collect::<Vec<_>>())
+}
 
 fn bad(field: &str, detail: impl Into<String>) -> Problem {
     Problem::field(StatusCode::BAD_REQUEST, "invalid_filter", field, detail)

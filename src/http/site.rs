@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::api::snapshot::Snapshots;
+use super::{api::snapshot::Snapshots, limits::Limits};
 use crate::{
     clock::Clock,
     config::Settings,
@@ -23,6 +23,8 @@ pub struct Site(pub Arc<Parts>);
 pub struct Parts {
     /// Settings.
     pub settings: Settings,
+    /// What a client may cost.
+    pub limits: Limits,
     /// Where it listens, as in `http://127.0.0.1:8080`.
     pub url: String,
     /// To read.

@@ -16,35 +16,93 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
     net::TcpStream,
     time::Sleep,
 };
 
-/// Longest time without a single byte taken by the peer while there is something to write.
-const STUCK: Duration = Duration::from_secs(30);
+use super::activity::Activity;
+
+/// Bytes that HTTP/2 begins with and no request of HTTP/1 does.
+const PREFACE: &[u8; 3] = b"PRI";
+
+/// The first bytes of a connection: read once to see which protocol it speaks, then read again by that.
+#[derive(Debug, Default)]
+pub(super) struct First {
+    bytes: [u8; PREFACE.len()],
+    read: usize,
+    replayed: usize,
+}
+
+impl First {
+    /// Reads until the protocol is known: whether that is HTTP/2.
+    ///
+    /// # Errors
+    /// When the connection breaks or ends.
+    pub(super) async fn read(&mut self, stream: &mut TcpStream) -> io::Result<bool> {
+        loop {
+            let read = self.read;
+            if self.bytes[..read] != PREFACE[..read] {
+                return Ok(false);
+            }
+            if read == PREFACE.len() {
+                return Ok(true);
+            }
+            let count = stream.read(&mut self.bytes[read..]).await?;
+            if count == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            self.read += count;
+        }
+    }
+
+    fn replay(&mut self, buf: &mut ReadBuf<'_>) -> bool {
+        let rest = &self.bytes[self.replayed..self.read];
+        let count = rest.len().min(buf.remaining());
+        buf.put_slice(&rest[..count]);
+        self.replayed += count;
+        count > 0
+    }
+}
 
 /// The socket and, while a write waits, the end of its patience.
 #[derive(Debug)]
 pub(super) struct Socket {
     stream: TcpStream,
+    first: First,
+    /// Longest time without a single byte taken by the peer while there is something to write.
+    patience: Duration,
     limit: Option<Pin<Box<Sleep>>>,
+    /// Whoever has still to take something is not idle.
+    activity: Arc<Activity>,
     /// Told to whoever wants to know why the connection ended.
     stuck: Arc<AtomicBool>,
 }
 
 impl Socket {
-    pub(super) const fn new(stream: TcpStream, stuck: Arc<AtomicBool>) -> Self {
-        Self { stream, limit: None, stuck }
+    pub(super) const fn new(
+        stream: TcpStream,
+        first: First,
+        patience: Duration,
+        activity: Arc<Activity>,
+        stuck: Arc<AtomicBool>,
+    ) -> Self {
+        Self { stream, first, patience, limit: None, activity, stuck }
     }
 
     /// Takes note of how a write went.
     fn watch<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_ready() {
-            self.limit = None;
+            if self.limit.take().is_some() {
+                self.activity.writes_again();
+            }
             return written;
         }
-        let limit = self.limit.get_or_insert_with(|| Box::pin(tokio::time::sleep(STUCK)));
+        if self.limit.is_none() {
+            self.activity.is_blocked();
+        }
+        let patience = self.patience;
+        let limit = self.limit.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
         ready!(limit.as_mut().poll(cx));
         self.stuck.store(true, Ordering::Relaxed);
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer stopped reading")))
@@ -53,6 +111,9 @@ impl Socket {
 
 impl AsyncRead for Socket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.first.replay(buf) {
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }

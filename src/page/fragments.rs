@@ -4,7 +4,7 @@ use std::{
     borrow::Cow,
     collections::HashMap,
     hash::{DefaultHasher, Hash, Hasher},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -24,6 +24,8 @@ use crate::{clock::Time, event::envelope::rfc3339, feed, store::writing::Failing
 const NOT_WRITING: Duration = Duration::from_secs(2);
 /// Fragments kept; the oldest go first.
 const KEEP: usize = 500;
+/// Their bytes in all.
+const KEEP_BYTES: usize = 64 * 1024 * 1024;
 
 /// A rendered fragment. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -53,8 +55,53 @@ type Slot = Arc<tokio::sync::Mutex<Option<(Instant, Fragment)>>>;
 /// All fragments, and the renderers of live pages. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Fragments {
-    slots: Arc<Mutex<HashMap<Key, (Instant, Slot)>>>,
+    slots: Arc<Mutex<Slots>>,
     pub(super) shows: Shows,
+}
+
+/// What is kept, by page and query.
+#[derive(Debug, Default)]
+struct Slots {
+    kept: HashMap<Key, Kept>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Kept {
+    used: Instant,
+    bytes: usize,
+    slot: Slot,
+}
+
+impl Slots {
+    /// The slot of a fragment, which is used now.
+    fn slot(&mut self, key: &Key) -> Slot {
+        let new = || Kept { used: Instant::now(), bytes: 0, slot: Slot::default() };
+        let kept = self.kept.entry(key.clone()).or_insert_with(new);
+        kept.used = Instant::now();
+        let slot = kept.slot.clone();
+        self.fit(KEEP, KEEP_BYTES);
+        slot
+    }
+
+    /// Takes note of how large a fragment has become.
+    fn weigh(&mut self, key: &Key, slot: &Slot, bytes: usize) {
+        let kept = self.kept.get_mut(key).filter(|kept| Arc::ptr_eq(&kept.slot, slot));
+        if let Some(kept) = kept {
+            self.bytes = self.bytes - kept.bytes + bytes;
+            kept.bytes = bytes;
+        }
+        self.fit(KEEP, KEEP_BYTES);
+    }
+
+    /// Removes the oldest until the rest is no more than it may be.
+    fn fit(&mut self, most: usize, most_bytes: usize) {
+        while self.kept.len() > most || self.bytes > most_bytes {
+            let oldest = self.kept.iter().min_by_key(|(_, kept)| kept.used).map(|(key, _)| key.clone());
+            let Some(removed) = oldest.and_then(|key| self.kept.remove(&key)) else { break };
+            self.bytes -= removed.bytes;
+        }
+    }
 }
 
 #[derive(Template)]
@@ -131,8 +178,9 @@ impl Fragments {
         freshness: Freshness,
     ) -> Result<Fragment, PageError> {
         let asked = Instant::now();
-        let slot = self.slot(key(page, params));
-        let mut slot = slot.lock().await;
+        let key = key(page, params);
+        let shared = self.slots().slot(&key);
+        let mut slot = shared.lock().await;
         let oldest = match freshness {
             Freshness::Now => Some(asked),
             Freshness::Within(age) => asked.checked_sub(age),
@@ -146,6 +194,7 @@ impl Fragments {
         let begun = Instant::now();
         let fragment = render(view, page, params, slot.as_ref().map(|(_, fragment)| fragment)).await?;
         *slot = Some((begun, fragment.clone()));
+        self.slots().weigh(&key, &shared, fragment.html.len());
         Ok(fragment)
     }
 
@@ -157,15 +206,8 @@ impl Fragments {
         live::follow(self, view, page, params).await
     }
 
-    fn slot(&self, key: Key) -> Slot {
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        if slots.len() >= KEEP && !slots.contains_key(&key) {
-            let oldest = slots.iter().min_by_key(|(_, (used, _))| *used).map(|(key, _)| key.clone());
-            oldest.and_then(|key| slots.remove(&key));
-        }
-        let entry = slots.entry(key).or_insert_with(|| (Instant::now(), Slot::default()));
-        entry.0 = Instant::now();
-        entry.1.clone()
+    fn slots(&self) -> MutexGuard<'_, Slots> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -217,4 +259,27 @@ fn refresh_url(page: &Page, params: &Params, version: &str, now: Time) -> String
     query.push(("fragment".to_owned(), "1".to_owned()));
     query.push(("version".to_owned(), version.to_owned()));
     format!("{}?{}", page.address(params), format::query(&query))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_bounded_by_number_and_by_bytes() {
+        let mut slots = Slots::default();
+        let mut put = |name: usize, bytes: usize| {
+            let key = ("tasks", name.to_string());
+            let slot = slots.slot(&key);
+            slots.weigh(&key, &slot, bytes);
+            (slots.kept.len(), slots.bytes)
+        };
+        for name in 0..KEEP {
+            put(name, 100);
+        }
+        assert_eq!(put(KEEP, 100), (KEEP, KEEP * 100), "the oldest went");
+        assert_eq!(put(KEEP, 300), (KEEP, KEEP * 100 + 200), "the same grew");
+        assert_eq!(put(0, KEEP_BYTES - 250), (1, KEEP_BYTES - 250), "all others went for one that is large");
+        assert_eq!(put(1, KEEP_BYTES + 1), (0, 0), "one that is too large is not kept at all");
+    }
 }

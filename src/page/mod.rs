@@ -35,7 +35,7 @@ use uuid::Uuid;
 pub use base_path::BasePath;
 pub use fragments::{Fragment, Fragments, Freshness};
 pub use live::{Pace, Viewer};
-pub use table::{Check, Filters, PAGES, Page, Reach};
+pub use table::{Check, Filters, LIST, PAGES, Page, Reach};
 
 use crate::{
     clock::{Clock, Time},

@@ -13,6 +13,9 @@ use crate::{
 /// Children shown: the newest, and the newest that failed.
 const CHILDREN: i64 = 50;
 
+/// Phases shown.
+const PHASES: usize = 200;
+
 /// Children of the past looked at for those that had failed.
 const LOOK: i64 = 500;
 
@@ -22,6 +25,8 @@ struct ParentPage {
     task: Task,
     card: Option<ParentCard>,
     phases: Vec<Phase>,
+    /// Phases that are not shown.
+    more_phases: usize,
     rolled_up: Option<Counts>,
     chosen: Option<String>,
     children: Vec<Task>,
@@ -81,8 +86,13 @@ pub(super) async fn render(view: &View, params: &Params) -> Result<Content, Page
             completed_at: phase.completed_at,
         };
         ParentPage {
-            card: parent.map(|parent| ParentCard::new(id, parent, now)),
-            phases: parent.into_iter().flat_map(|parent| parent.phases.iter().map(phase)).collect(),
+            card: parent.map(|parent| {
+                let mut card = ParentCard::new(id, parent, now);
+                card.phases.truncate(PHASES);
+                card
+            }),
+            phases: parent.into_iter().flat_map(|parent| parent.phases.iter().map(phase)).take(PHASES).collect(),
+            more_phases: parent.map_or(0, |parent| parent.phases.len().saturating_sub(PHASES)),
             rolled_up: board.parents.rolled_up(id),
             chosen: params.own("phase").map(str::to_owned),
             task,

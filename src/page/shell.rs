@@ -161,9 +161,8 @@ pub fn build(asset: fn(&str) -> String) -> &'static str {
         let files = Files::new(asset);
         let parts = [files.css, files.htmx, files.sse, files.js, files.keys, files.wall];
         let frames = [include_str!("../../templates/base.html"), include_str!("../../templates/wall_shell.html")];
-        let texts = parts.iter().map(String::as_str).chain(frames);
-        let hash = hash(texts.flat_map(str::bytes));
-        format!("{}-{hash:016x}", env!("CARGO_PKG_VERSION"))
+        let texts = parts.iter().map(String::as_str).chain(frames).chain([env!("CARGO_PKG_VERSION")]);
+        format!("{:016x}", hash(texts.flat_map(str::bytes)))
     })
 }
 
@@ -321,7 +320,8 @@ pub fn plain(title: &str, html: &str, server: &Server, wish: &Wish) -> Result<St
         preferences: wish.preferences,
         files: Files::new(server.asset),
         build: build(server.asset),
-        version: server.version,
+        // An error says nothing about the program.
+        version: "",
         back: String::new(),
         rendered: String::new(),
     };

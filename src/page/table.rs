@@ -10,7 +10,10 @@ use super::{
     Content, Pace, PageError, Params, REGION, View, analytics, bulk, events, failures, overview, parent, queues,
     schedules, streams, task, tasks, trial, wall, workers,
 };
-use crate::event::{Event, Kind, kind::Topic};
+use crate::event::{Event, Kind, filter, kind::Topic};
+
+/// Parameters of a list of tasks that are no filters.
+pub const LIST: [&str; 3] = ["q", "limit", "cursor"];
 
 type Rendering<'a> = Pin<Box<dyn Future<Output = Result<Content, PageError>> + Send + 'a>>;
 
@@ -218,6 +221,17 @@ pub static PAGES: [Page; 14] = [
 ];
 
 impl Page {
+    /// It takes a parameter of that name, as a filter or of its own.
+    #[must_use]
+    pub fn takes(&self, name: &str) -> bool {
+        let is_filter = match self.filters {
+            Filters::None => false,
+            Filters::Tasks => LIST.contains(&name) || filter::is_known(name),
+            Filters::Events => filter::is_known(name),
+        };
+        is_filter || self.own.iter().any(|(own, _)| *own == name)
+    }
+
     /// Its address with an id filled in.
     #[must_use]
     pub fn address(&self, params: &Params) -> String {

@@ -52,7 +52,7 @@ pub(super) async fn render(view: &View, params: &Params) -> Result<Content, Page
     let query = TaskQuery { limit: params.tasks.limit + 1, since, ..params.tasks.clone() };
     let (mut tasks, looked_to) = match params.at {
         Some(moment) => past(view, &query, limit, moment).await?,
-        None => (search::tasks(view.store.pool(), &query).await?, None),
+        None => (search::tasks(view.store.turn(&query).await?.pool(), &query).await?, None),
     };
     let more = tasks.len() > limit;
     tasks.truncate(limit);
@@ -103,7 +103,7 @@ async fn past(
     wanted.before = Some(query.before.unwrap_or((moment.time, uuid::Uuid::max())));
     let (mut found, mut looked) = (Vec::new(), 0);
     loop {
-        let page = search::tasks(view.store.pool(), &wanted).await?;
+        let page = search::tasks(view.store.turn(&wanted).await?.pool(), &wanted).await?;
         let is_last = page.len() < 200;
         looked += page.len();
         let last = page.last().map(search::cursor);

@@ -1,6 +1,6 @@
 //! Machines, their workers, their connectors.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use askama::Template;
 use uuid::Uuid;
@@ -16,7 +16,11 @@ use crate::{
 #[template(path = "workers.html")]
 struct Workers {
     machines: BTreeMap<Name, Vec<Row>>,
+    /// Workers that are not shown.
+    more: usize,
     left: Vec<Row>,
+    /// The same of those that left.
+    more_left: usize,
     online: usize,
     heartbeat_seconds: u32,
     url: String,
@@ -26,32 +30,59 @@ struct Row {
     id: Uuid,
     seen: Seen,
     tasks: Vec<(Uuid, RunningTask)>,
+    /// Tasks that are not shown.
+    more_tasks: usize,
 }
 
+/// Workers shown; thousands would make the page useless.
+const SHOWN: usize = 200;
+/// Those that left in order.
+const LEFT: usize = 100;
+/// Tasks of one worker.
+const TASKS: usize = 20;
+
 pub(super) fn render(view: &View, _: &Params) -> Result<Content, PageError> {
-    let (rows, online) = {
+    let (present, more, left, more_left, online) = {
         let board = feed::read(&view.board);
-        (rows(&board), board.workers.online())
+        // Who left in order is no news; who was lost is.
+        let (left, present): (Vec<_>, Vec<_>) =
+            board.workers.0.iter().partition(|(_, seen)| seen.status == WorkerStatus::Stopped);
+        let more = |all: &[Named<'_>], shown: usize| all.len().saturating_sub(shown);
+        let (more, more_left) = (more(&present, SHOWN), more(&left, LEFT));
+        (rows(&board, present, SHOWN), more, rows(&board, left, LEFT), more_left, board.workers.online())
     };
-    // Who left in order is no news; who was lost is.
-    let (left, present): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.seen.status == WorkerStatus::Stopped);
     let mut machines: BTreeMap<Name, Vec<Row>> = BTreeMap::new();
     for row in present {
         machines.entry(row.seen.machine_id.clone()).or_default().push(row);
     }
-    let page = Workers { machines, left, online, heartbeat_seconds: view.heartbeat_seconds, url: view.url.clone() };
+    let (heartbeat_seconds, url) = (view.heartbeat_seconds, view.url.clone());
+    let page = Workers { machines, more, left, more_left, online, heartbeat_seconds, url };
     Ok(Content { title: format!("({online} online) Workers"), html: page.render()? })
 }
 
-fn rows(board: &Board) -> Vec<Row> {
-    let row = |(id, seen): (&Uuid, &Seen)| {
-        let tasks = board.running.of_worker(*id).map(|(id, task)| (*id, task.clone())).collect();
-        Row { id: *id, seen: seen.clone(), tasks }
-    };
-    let mut rows: Vec<_> = board.workers.0.iter().map(row).collect();
-    rows.sort_by(|a, b| {
-        let key = |row: &Row| (!row.seen.status.is_online(), row.seen.name.clone(), row.id);
-        key(a).cmp(&key(b))
+/// A worker of the board.
+type Named<'a> = (&'a Uuid, &'a Seen);
+
+/// The first so many, those online first; the others are not even copied.
+fn rows(board: &Board, mut workers: Vec<Named<'_>>, shown: usize) -> Vec<Row> {
+    workers.sort_by(|(a_id, a), (b_id, b)| {
+        let key = |seen: &Seen| !seen.status.is_online();
+        key(a).cmp(&key(b)).then_with(|| a.name.cmp(&b.name)).then_with(|| a_id.cmp(b_id))
     });
-    rows
+    workers.truncate(shown);
+    let mut tasks: HashMap<Uuid, (Vec<(Uuid, RunningTask)>, usize)> =
+        workers.iter().map(|(id, _)| (**id, Default::default())).collect();
+    for (id, task) in &board.running.0 {
+        let Some((shown, more)) = task.worker_id.and_then(|worker| tasks.get_mut(&worker)) else { continue };
+        if shown.len() < TASKS {
+            shown.push((*id, task.clone()));
+        } else {
+            *more += 1;
+        }
+    }
+    let row = |(id, seen): Named<'_>| {
+        let (tasks, more_tasks) = tasks.remove(id).unwrap_or_default();
+        Row { id: *id, seen: seen.clone(), tasks, more_tasks }
+    };
+    workers.into_iter().map(row).collect()
 }

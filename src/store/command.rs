@@ -159,8 +159,8 @@ pub enum Answer {
     Claimed {
         /// Its tasks.
         tasks: Vec<Task>,
-        /// A limit holds something back.
-        limited: bool,
+        /// Queues whose limits hold something back.
+        limited: Vec<Name>,
         /// When the rate allows more.
         again_after: Option<Duration>,
     },

@@ -11,10 +11,18 @@ use std::{
 use anyhow::{Context, bail};
 use sqlx::{
     Connection, PgConnection, Row,
-    postgres::{PgConnectOptions, PgPool, PgPoolOptions},
+    postgres::{PgConnectOptions, PgPool},
 };
 
-use super::{address, failure::Unusable, identity::Identity, log, schema};
+use super::{
+    address,
+    failure::Unusable,
+    identity::Identity,
+    log,
+    pools::{Pools, Turn},
+    schema,
+    search::TaskQuery,
+};
 use crate::{clock::Clock, event::envelope::Epoch};
 
 /// How long one attempt to connect may take.
@@ -22,16 +30,15 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// Connections that it cannot work without: for writing, for reading the log, for pages.
 const FEWEST: usize = 3;
 
-/// A database that taskwatch may use: how to reach it, and a pool for reading.
+/// A database that taskwatch may use: how to reach it, and pools for reading.
 #[derive(Debug, Clone)]
 pub struct Store {
     options: PgConnectOptions,
-    pool: PgPool,
-    /// Closed from the start: what is asked of it fails at once.
-    refusing: PgPool,
+    pools: Pools,
     identity: Identity,
     clock: Clock,
     reachable: Arc<AtomicBool>,
+}
 }
 
 impl Store {
@@ -69,10 +76,8 @@ impl Store {
     ) -> anyhow::Result<Self> {
         schema_is_first(&mut conn).await?;
         conn.close().await?;
-        let pool = pool(options.clone(), &identity, &clock);
-        let refusing = PgPoolOptions::new().max_connections(1).connect_lazy_with(options.clone());
-        refusing.close().await;
-        Ok(Self { options, pool, refusing, identity, clock, reachable: Arc::new(AtomicBool::new(true)) })
+        let pools = Pools::new(&options, &identity, &clock).await;
+        Ok(Self { options, pools, identity, clock, reachable: Arc::new(AtomicBool::new(true)) })
     }
 
     /// Connection options from a URL such as `postgres://user:password@host:5432/database`.
@@ -86,7 +91,23 @@ impl Store {
     /// The pool for reading. While the database is known to be away, one that refuses at once.
     #[must_use]
     pub fn pool(&self) -> &PgPool {
-        if self.is_reachable() { &self.pool } else { &self.refusing }
+        if self.is_reachable() { self.pools.reading() } else { self.pools.refusing() }
+    }
+
+    /// The same database as requests read it: with less patience, and never in the way of the program's own reads.
+    #[must_use]
+    pub fn for_requests(&self) -> Self {
+        Self { pools: self.pools.for_requests(), ..self.clone() }
+    }
+
+    /// A turn at reading a list. Nothing else waits for searches, and each rests before another has its turn, so that
+    /// searches one after the other leave the database most of its time.
+    ///
+    /// # Errors
+    /// When too many search.
+    pub async fn turn(&self, query: &TaskQuery) -> sqlx::Result<Turn> {
+        let is_search = query.text.is_some() || query.is_wide();
+        self.pools.turn(self.pool(), is_search && self.is_reachable()).await
     }
 
     /// The database answered when the tailer asked it last.
@@ -144,43 +165,10 @@ impl Store {
         schema::bring_up_to_date(conn).await
     }
 
-    /// Closes the pool; bounded, so that a stuck connection does not hold up the end.
+    /// Closes the pools; bounded, so that a stuck connection does not hold up the end.
     pub async fn close(&self) {
-        let _ = tokio::time::timeout(Duration::from_secs(3), self.pool.close()).await;
+        let _ = tokio::time::timeout(Duration::from_secs(3), self.pools.close()).await;
     }
-}
-
-/// Connections that read for pages and lists.
-fn pool(options: PgConnectOptions, identity: &Identity, clock: &Clock) -> PgPool {
-    let (identity, clock) = (identity.clone(), clock.clone());
-    let current = identity.clone();
-    PgPoolOptions::new()
-        .max_connections(8)
-        // A round trip for each acquire costs a fifth of the throughput; a dead connection shows itself anyway.
-        .test_before_acquire(false)
-        .acquire_timeout(Duration::from_secs(5))
-        // One from before the log changed may lead to a server that was replaced.
-        .before_acquire(move |_, meta| {
-            let usable = !current.is_outdated(meta.age);
-            Box::pin(async move { Ok(usable) })
-        })
-        .after_connect(move |conn, _| {
-            let (identity, clock) = (identity.clone(), clock.clone());
-            Box::pin(async move {
-                // A page or a list that takes longer than this is not worth waiting for. Lists have optional
-                // filters; only a plan made for the values at hand uses the right index.
-                sqlx::query!(
-                    "SELECT set_config('search_path', 'taskwatch', false) AS path,
-                            set_config('statement_timeout', '5s', false) AS timeout,
-                            set_config('plan_cache_mode', 'force_custom_plan', false) AS plans"
-                )
-                .fetch_one(&mut *conn)
-                .await?;
-                identity.check(conn, &clock).await?;
-                Ok(())
-            })
-        })
-        .connect_lazy_with(options)
 }
 
 /// Poolers refuse or drop what is asked for at the start of a connection, so next to nothing is: the search path is set by

@@ -11,6 +11,7 @@ pub mod embedded;
 pub mod failure;
 pub mod identity;
 pub mod log;
+pub mod pools;
 pub mod queues;
 pub mod ready;
 pub mod rebuild;

@@ -52,7 +52,7 @@ pub struct TaskQuery {
     pub priority_min: Option<u8>,
     /// Highest priority.
     pub priority_max: Option<u8>,
-    /// A piece of the title, the type or the error; `%` and `_` stand for themselves.
+    /// A piece of the title, the type or the first 300 characters of the error.
     pub text: Option<String>,
     /// Only tasks created since then; see [`Horizon`].
     #[serde(default)]
@@ -90,7 +90,8 @@ macro_rules! narrowed {
                AND (cardinality($6::uuid[]) = 0 OR t.parent_task_id = ANY($6))
                AND (cardinality($7::uuid[]) = 0 OR t.worker_id = ANY($7))
                AND t.priority BETWEEN $8 AND $9
-               AND ($10::text IS NULL OR t.title ILIKE $10 OR t.task_type ILIKE $10 OR t.error ILIKE $10)
+               AND ($10::text IS NULL OR strpos(lower(t.title), $10) > 0 OR strpos(lower(t.task_type), $10) > 0
+                    OR strpos(lower(left(t.error, 300)), $10) > 0)
                AND (cardinality($14::text[]) = 0 OR t.machine_id = ANY($14))
                AND (cardinality($15::text[]) = 0 OR t.connector_id = ANY($15))
                AND (cardinality($16::text[]) = 0 OR t.fingerprint = ANY($16))
@@ -108,7 +109,7 @@ macro_rules! narrowed {
             &$query.workers,
             i16::from($query.priority_min.unwrap_or(0)),
             i16::from($query.priority_max.unwrap_or(9)),
-            $found.pattern,
+            $found.text,
             $query.before.map(|(at, _)| at),
             $query.before.map(|(_, id)| id),
             $query.limit,
@@ -185,13 +186,12 @@ struct Narrowed<'a> {
     connectors: Vec<String>,
     fingerprints: Vec<String>,
     labels: Option<Sql<&'a BTreeMap<Name, BTreeSet<String>>>>,
-    pattern: Option<String>,
+    text: Option<String>,
 }
 
 impl<'a> Narrowed<'a> {
     fn new(query: &'a TaskQuery) -> Self {
         let names = |list: &[Name]| list.iter().map(ToString::to_string).collect();
-        let literal = |text: &String| text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
         Self {
             statuses: query.statuses.iter().map(|status| status.as_str()).collect(),
             projects: names(&query.projects),
@@ -202,7 +202,7 @@ impl<'a> Narrowed<'a> {
             connectors: names(&query.connectors),
             fingerprints: names(&query.fingerprints),
             labels: (!query.labels.is_empty()).then_some(Sql(&query.labels)),
-            pattern: query.text.as_ref().map(|text| format!("%{}%", literal(text))),
+            text: query.text.as_ref().map(|text| text.to_lowercase()),
         }
     }
 }

@@ -170,7 +170,12 @@ async fn the_ledger_knows_who_is_there_and_how_they_went() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_address_cannot_take_all_places() {
-    let limited = taskwatch::config::Settings { stream_max_per_address: 2, stream_max_clients: 3, ..settings() };
+    let limited = taskwatch::config::Settings {
+        stream_max_per_address: 2,
+        stream_max_clients: 3,
+        trusted_proxies: vec!["127.0.0.1".parse().unwrap()],
+        ..settings()
+    };
     let app = TestApp::with(limited, Default::default()).await;
     let (_one, _two) = (app.events("?after=now").await, app.events("?after=now").await);
     let mut third = app.events("?after=now").await;

@@ -7,6 +7,7 @@
 
 mod accessible;
 mod api;
+mod attacks;
 mod bad_input;
 mod browser;
 mod celery;
@@ -17,6 +18,7 @@ mod cron;
 mod databases;
 mod delivery;
 mod documents;
+mod doors;
 mod enqueue;
 mod feed;
 mod filters;
@@ -31,6 +33,7 @@ mod laws;
 mod life;
 mod live;
 mod local_safety;
+mod mounted;
 mod names;
 mod nginx;
 mod observe;

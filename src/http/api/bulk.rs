@@ -221,7 +221,8 @@ async fn preview(site: &Site, input: &BulkInput) -> Result<Preview, Problem> {
         Targets::Ids(ids) => Ok(Preview { matched: ids.len() as u64, more: false }),
         Targets::Filter(query) => {
             let query = search::TaskQuery { limit: MAX_COUNT + 1, ..*query };
-            let found = i64::try_from(search::places(site.store.pool(), &query).await?.len()).unwrap_or(i64::MAX);
+            let found = i64::try_from(search::places(site.store.turn(&query).await?.pool(), &query).await?.len())
+                .unwrap_or(i64::MAX);
             let matched = u64::try_from(found.min(MAX_COUNT)).unwrap_or_default();
             Ok(Preview { matched, more: found > MAX_COUNT })
         }

@@ -80,8 +80,8 @@ pub(in crate::http) async fn claim(
             Answer::Claimed { tasks, limited, again_after } => (tasks, limited, again_after),
             other => return Err(unexpected(&other)),
         };
-        if limited {
-            site.waiters.are_limited(&queues);
+        if !limited.is_empty() {
+            site.waiters.are_limited(limited);
         }
         let left = deadline.saturating_duration_since(Instant::now());
         if !tasks.is_empty() || left.is_zero() || site.stopping.is_cancelled() {

@@ -19,7 +19,7 @@ use crate::{
     http::{
         caller::Caller,
         each::Each,
-        input::{body_up_to, check_encoding, is_lines, parse, without_mark},
+        input::{at_most, body_up_to, is_lines, without_mark},
         problem::Problem,
         site::Site,
     },
@@ -41,7 +41,6 @@ impl<S: Send + Sync> FromRequest<S> for Reports {
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         let headers = request.headers().clone();
-        check_encoding(&headers)?;
         let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
         let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         let batch = kind == "application/cloudevents-batch+json";
@@ -53,7 +52,9 @@ impl<S: Send + Sync> FromRequest<S> for Reports {
             return Ok(Self { each: Each { items: vec![event], single: true }, cloud: true });
         }
         let lines = !structured && is_lines(&headers)?;
-        let each = Each::split(&body_up_to(request, MAX_BODY).await?, lines)?;
+        let body = body_up_to(request, MAX_BODY).await?;
+        at_most(&body, lines)?;
+        let each = Each::split(&body, lines)?;
         // A batch of CloudEvents may be empty.
         if !(batch && each.items.is_empty() && !each.single) {
             each.bounded()?;

@@ -1,11 +1,11 @@
 //! The board in JSON: queues, figures, the snapshot; and single events.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Bound};
 
 use axum::{
     Json as Out,
     body::Body,
-    extract::{Path, State},
+    extract::{Path, Query, State, rejection::QueryRejection},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -76,11 +76,39 @@ pub(super) struct ManyQueues {
     /// Position of the log that this shows.
     position: i64,
     queues: Vec<QueueRecord>,
+    /// Give it as `cursor` to get the next page; absent on the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_cursor: Option<String>,
 }
 
-/// List the queues.
-#[utoipa::path(get, path = "/api/v1/queues", tag = "watching", responses((status = 200, description = "As asked", body = ManyQueues)))]
-pub(super) async fn queues(State(site): State<Site>) -> Out<ManyQueues> {
+/// Most queues in one answer.
+const MAX_QUEUES: usize = 1_000;
+
+/// Where a page of a list of queues begins, and how long it is.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct QueuePage {
+    /// Behind this name.
+    cursor: Option<String>,
+    limit: Option<usize>,
+}
+
+/// List the queues by name, paged by `cursor`.
+#[utoipa::path(get, path = "/api/v1/queues", tag = "watching",
+    params(("limit" = Option<u32>, Query, minimum = 1, maximum = 1000), ("cursor" = Option<String>, Query)),
+    responses((status = 200, description = "As asked", body = ManyQueues), (status = 400, description = "A parameter is wrong", body = Problem)))]
+pub(super) async fn queues(
+    State(site): State<Site>,
+    page: Result<Query<QueuePage>, QueryRejection>,
+) -> Result<Out<ManyQueues>, Problem> {
+    let bad = |field: &str, detail: String| Problem::field(StatusCode::BAD_REQUEST, "invalid_filter", field, detail);
+    let Query(page) = page.map_err(|rejection| bad("query", rejection.body_text()))?;
+    let limit = page.limit.unwrap_or(MAX_QUEUES);
+    if !(1..=MAX_QUEUES).contains(&limit) {
+        return Err(bad("limit", format!("must be a whole number from 1 to {MAX_QUEUES}")));
+    }
+    let after =
+        page.cursor.map(|cursor| Name::new(&cursor).map_err(|error| bad("cursor", error.to_string()))).transpose()?;
     let now = site.clock.now();
     let board = feed::read(&site.board);
     let record = |(name, queue): (&Name, &crate::board::queues::Queue)| QueueRecord {
@@ -99,7 +127,11 @@ pub(super) async fn queues(State(site): State<Site>) -> Out<ManyQueues> {
         figures: queue.figures(now),
         verdict: verdict::of_queue(&board, name, queue, now),
     };
-    Out(ManyQueues { position: board.position, queues: board.queues.0.iter().map(record).collect() })
+    let begin = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+    let mut rest = board.queues.0.range::<Name, _>((begin, Bound::Unbounded));
+    let queues: Vec<_> = rest.by_ref().take(limit).map(record).collect();
+    let next_cursor = rest.next().and(queues.last()).map(|queue| queue.name.to_string());
+    Ok(Out(ManyQueues { position: board.position, queues, next_cursor }))
 }
 
 /// The figures of the overview.

@@ -1,16 +1,14 @@
 //! JSON Schemas of what the stream sends.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::LazyLock};
 
-use axum::{
-    Json as Out,
-    extract::Path,
-    http::header,
-    response::{IntoResponse, Response},
-};
+use axum::{Json as Out, extract::Path, http::HeaderMap, response::Response};
 use serde_json::{Value, json};
 
-use crate::{event::schema, http::problem::Problem};
+use crate::{
+    event::schema,
+    http::{assets::Document, problem::Problem},
+};
 
 /// Where to find the schema of each event and frame of the stream.
 #[utoipa::path(get, path = "/api/v1/schemas", tag = "watching", responses((status = 200, description = "Name to address", body = BTreeMap<String, String>)))]
@@ -21,12 +19,16 @@ pub(super) async fn schemas() -> Out<BTreeMap<&'static str, String>> {
 /// The JSON Schema (draft 2020-12) of the data of one kind of event, or of one of the stream's own frames.
 #[utoipa::path(get, path = "/api/v1/schemas/{name}", tag = "watching", params(("name" = String, Path, description = "An event type, or `hello`, `heartbeat` …")),
     responses((status = 200, description = "As asked", body = Object, content_type = "application/schema+json"), (status = 404, description = "Not found", body = Problem)))]
-pub(super) async fn schema(Path(name): Path<String>) -> Result<Response, Problem> {
-    let found = schema::named(&name).ok_or_else(|| {
+pub(super) async fn schema(Path(name): Path<String>, headers: HeaderMap) -> Result<Response, Problem> {
+    static SCHEMAS: LazyLock<BTreeMap<&'static str, Document>> = LazyLock::new(|| {
+        let made = |name| Some((name, Document::new("application/schema+json", schema::named(name)?.to_string())));
+        schema::names().filter_map(made).collect()
+    });
+    let found = SCHEMAS.get(name.as_str()).ok_or_else(|| {
         let names: Vec<_> = schema::names().collect();
         Problem::not_found(format!("there is no schema of that name; there are {}", names.join(", ")))
     })?;
-    Ok(([(header::CONTENT_TYPE, "application/schema+json")], found.to_string()).into_response())
+    Ok(found.answer(&headers))
 }
 
 /// Adds the schemas to the OpenAPI document, and what the stream's items are: in the words of OpenAPI 3.2, which few tools

@@ -75,7 +75,7 @@ pub(in crate::http) async fn list(
     let mut query = query::tasks(&pairs)?;
     let limit = query.limit;
     query.limit += 1;
-    let mut tasks = search::tasks(site.store.pool(), &query).await?;
+    let mut tasks = search::tasks(site.store.turn(&query).await?.pool(), &query).await?;
     let more = i64::try_from(tasks.len()).unwrap_or(i64::MAX) > limit;
     tasks.truncate(usize::try_from(limit).unwrap_or_default());
     let next_cursor = tasks.last().filter(|_| more).map(search::cursor);

@@ -110,14 +110,14 @@ async fn try_preview(site: &Site, pairs: &Fields) -> Result<Preview, Problem> {
         Some("filter") => ids.clear(),
         _ => {}
     }
-    let pool = site.store.pool();
     let (matched, more, examples, filters) = if !ids.is_empty() {
-        let tasks = search::some(pool, &ids).await?;
+        let tasks = search::some(site.store.pool(), &ids).await?;
         (tasks.len(), false, tasks, Vec::new())
     } else if !filters.is_empty() {
         let query = TaskQuery { limit: COUNTED + 1, ..query::tasks(&filters)? };
-        let found = search::places(pool, &query).await?.len();
-        let examples = search::tasks(pool, &TaskQuery { limit: EXAMPLES, ..query }).await?;
+        let turn = site.store.turn(&query).await?;
+        let found = search::places(turn.pool(), &query).await?.len();
+        let examples = search::tasks(turn.pool(), &TaskQuery { limit: EXAMPLES, ..query }).await?;
         let most = usize::try_from(COUNTED).unwrap_or(usize::MAX);
         (found.min(most), found > most, examples, filters)
     } else {

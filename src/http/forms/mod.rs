@@ -1,11 +1,12 @@
 //! What the forms on pages do: the calls of the API, with the fields of a form instead of JSON. They work without
 //! scripts: each answers with the page to look at next.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, convert::Infallible, time::Duration};
 
 use axum::{
     Form, Router,
-    extract::{State, rejection::FormRejection},
+    body::Body,
+    extract::{FromRequest, Request, State, rejection::FormRejection},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Redirect, Response},
     routing::{get, post},
@@ -34,8 +35,42 @@ mod trial;
 
 /// The fields of a form, as sent.
 type Fields = Vec<(String, String)>;
-/// The same as axum hands them over.
-type Sent = Result<Form<Fields>, FormRejection>;
+/// The fields of a form, or why it cannot be read.
+struct Sent(Result<Fields, Problem>);
+/// Largest form.
+const MAX_FORM: usize = 1024 * 1024;
+/// Most fields of a form.
+const MAX_FIELDS: usize = 2_000;
+
+impl<S: Send + Sync> FromRequest<S> for Sent {
+    type Rejection = Infallible;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Infallible> {
+        let (parts, body) = request.into_parts();
+        let mut whole = Request::new(body);
+        whole.extensions_mut().clone_from(&parts.extensions);
+        whole.headers_mut().clone_from(&parts.headers);
+        let read = async {
+            let bytes = input::body_up_to(whole, MAX_FORM).await?;
+            if bytes.iter().filter(|byte| **byte == b'&').count() >= MAX_FIELDS {
+                let detail = format!("the form has more than {MAX_FIELDS} fields; send fewer");
+                return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_body", detail));
+            }
+            let request = Request::from_parts(parts, Body::from(bytes));
+            let Form(fields) = Form::from_request(request, state).await.map_err(|rejection| unreadable(&rejection))?;
+            Ok(fields)
+        };
+        Ok(Self(read.await))
+    }
+}
+
+fn unreadable(rejection: &FormRejection) -> Problem {
+    let (status, code) = match rejection {
+        FormRejection::InvalidFormContentType(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
+        _ => (StatusCode::BAD_REQUEST, "invalid_body"),
+    };
+    Problem::new(status, code, format!("the form cannot be read: {rejection}"))
+}
 
 /// Routes of every form.
 pub(super) fn router() -> Router<Site> {
@@ -81,9 +116,7 @@ async fn goes_on(site: &Site, next: &str) -> Response {
 }
 
 fn fields(sent: Sent) -> Result<Fields, Problem> {
-    let Form(mut fields) = sent.map_err(|rejection| {
-        Problem::new(StatusCode::BAD_REQUEST, "invalid_body", format!("the form cannot be read: {rejection}"))
-    })?;
+    let mut fields = sent.0?;
     if let Some((name, _)) = fields.first_mut() {
         // A byte order mark in front of the form.
         *name = name.trim_start_matches('\u{feff}').to_owned();

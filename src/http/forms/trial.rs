@@ -16,12 +16,29 @@ use crate::http::{
     problem::Problem,
     site::Site,
 };
+use crate::page::format;
 
 /// Tasks submitted at once.
 const MOST: usize = 100;
 
-fn back(task_ids: &str) -> String {
-    if task_ids.is_empty() { "/test-client".to_owned() } else { format!("/test-client?task_id={task_ids}") }
+/// Tasks that the page follows at once.
+const FOLLOWED: usize = 200;
+
+/// The page that follows some tasks.
+fn back(tasks: &[Uuid]) -> String {
+    let ids: Vec<_> = tasks.iter().map(Uuid::to_string).collect();
+    let pair = (!ids.is_empty()).then(|| ("task_id".to_owned(), ids.join(",")));
+    format::address("/test-client", pair.as_slice())
+}
+
+/// The tasks that the page follows already.
+fn followed(fields: &Fields) -> Result<Vec<Uuid>, Problem> {
+    let texts = field(fields, "task_id").unwrap_or_default().split(',').map(str::trim).filter(|text| !text.is_empty());
+    let ids: Option<Vec<_>> = texts.map(|text| Uuid::parse_str(text).ok()).collect();
+    ids.filter(|ids| ids.len() <= FOLLOWED).ok_or_else(|| {
+        let detail = format!("must be ids of at most {FOLLOWED} tasks, separated by commas");
+        Problem::field(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", "task_id", detail)
+    })
 }
 
 pub(super) async fn submit(State(site): State<Site>, headers: HeaderMap, caller: Caller, sent: Sent) -> Response {
@@ -31,7 +48,7 @@ pub(super) async fn submit(State(site): State<Site>, headers: HeaderMap, caller:
     }
 }
 
-async fn try_submit(site: &Site, caller: Caller, sent: Sent) -> Result<String, Problem> {
+async fn try_submit(site: &Site, caller: Caller, sent: Sent) -> Result<Vec<Uuid>, Problem> {
     const TASK: [(&str, As); 6] = [
         ("task_type", As::Text),
         ("queue", As::Text),
@@ -47,36 +64,39 @@ async fn try_submit(site: &Site, caller: Caller, sent: Sent) -> Result<String, P
         Problem::field(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", "count", detail)
     })?;
     let task = object(&fields, &TASK, false)?;
-    let ids: Vec<_> = (0..count).map(|_| Uuid::now_v7().to_string()).collect();
-    let one = |id: &String| {
+    let ids: Vec<_> = (0..count).map(|_| Uuid::now_v7()).collect();
+    let one = |id: &Uuid| {
         let mut task = task.clone();
-        task.insert("id".to_owned(), raw(id));
+        task.insert("id".to_owned(), raw(&id.to_string()));
         input(&task).map(|task| task.0)
     };
     let items = ids.iter().map(one).collect::<Result<_, _>>()?;
     tasks::create(State(site.clone()), caller, OneOrMany { items, single: false }).await?;
-    Ok(ids.join(","))
+    Ok(ids)
 }
 
 pub(super) async fn work(State(site): State<Site>, headers: HeaderMap, caller: Caller, sent: Sent) -> Response {
-    let shown = sent.as_ref().ok().and_then(|form| field(form, "task_id")).unwrap_or_default();
-    // They go into the address of the next page.
-    let shown: Vec<_> =
-        shown.split(',').filter_map(|id| Uuid::parse_str(id.trim()).ok()).map(|id| id.to_string()).collect();
-    let shown = shown.join(",");
-    match try_work(&site, &caller, sent).await {
-        Ok(id) if shown.is_empty() => goes_on(&site, &back(&id)).await,
-        Ok(id) if shown.contains(&id) => goes_on(&site, &back(&shown)).await,
-        Ok(id) => goes_on(&site, &back(&format!("{shown},{id}"))).await,
+    // Where to go next is known before anything is done.
+    let read = fields(sent).and_then(|fields| Ok((followed(&fields)?, fields)));
+    let (mut shown, fields) = match read {
+        Ok(read) => read,
+        Err(problem) => return failure(&site, &headers, &problem, Some(("Test client", back(&[])))),
+    };
+    match try_work(&site, &caller, &fields).await {
+        Ok(id) => {
+            if !shown.contains(&id) {
+                shown.push(id);
+            }
+            goes_on(&site, &back(&shown)).await
+        }
         Err(problem) => failure(&site, &headers, &problem, Some(("Test client", back(&shown)))),
     }
 }
 
 /// Takes one task as a worker of its own and ends it; tells which.
-async fn try_work(site: &Site, caller: &Caller, sent: Sent) -> Result<String, Problem> {
-    let fields = fields(sent)?;
-    let queue = field(&fields, "queue").unwrap_or("test-client");
-    if !["complete", "fail", "give_up"].contains(&field(&fields, "end").unwrap_or("complete")) {
+async fn try_work(site: &Site, caller: &Caller, fields: &Fields) -> Result<Uuid, Problem> {
+    let queue = field(fields, "queue").unwrap_or("test-client");
+    if !["complete", "fail", "give_up"].contains(&field(fields, "end").unwrap_or("complete")) {
         let detail = "must be one of complete, fail, give_up";
         return Err(Problem::field(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", "end", detail));
     }
@@ -84,18 +104,12 @@ async fn try_work(site: &Site, caller: &Caller, sent: Sent) -> Result<String, Pr
     let (_, registered) = workers::register(State(site.clone()), caller.clone(), input(&worker)?).await?;
     let registered = serde_json::to_value(&registered.0).unwrap_or_default();
     let worker_id = registered["worker"]["id"].as_str().and_then(|id| Uuid::parse_str(id).ok()).unwrap_or_default();
-    let done = end_one(site, caller, worker_id, queue, &fields).await;
+    let done = end_one(site, caller, worker_id, queue, fields).await;
     workers::leave(State(site.clone()), caller.clone(), Id(worker_id)).await?;
     done
 }
 
-async fn end_one(
-    site: &Site,
-    caller: &Caller,
-    worker_id: Uuid,
-    queue: &str,
-    fields: &Fields,
-) -> Result<String, Problem> {
+async fn end_one(site: &Site, caller: &Caller, worker_id: Uuid, queue: &str, fields: &Fields) -> Result<Uuid, Problem> {
     let claim = object_of(json!({ "worker_id": worker_id, "queues": [queue] }));
     let claimed = claims::claim(State(site.clone()), caller.clone(), input(&claim)?).await?;
     let claimed = serde_json::to_value(&claimed.0).unwrap_or_default();
@@ -116,7 +130,7 @@ async fn end_one(
         report.insert("retryable".to_owned(), raw(&(end == "fail")));
         reports::fail(site, caller, Id(id), input(&report)?).await
     };
-    done.map(|_| id.to_string())
+    done.map(|_| id)
 }
 
 fn object_of(value: Value) -> Object {

@@ -18,11 +18,10 @@ pub(super) use wish::takes_gzip;
 pub(super) use reader::Reader;
 
 use self::{start::Start, wish::Wish};
-use super::{caller, outgoing::with_stream, problem::Problem, site::Site};
+use super::{caller, outgoing::with_stream, problem::Problem, query, site::Site};
 use crate::{
     event::{EventId, frame::Wire},
     feed::ledger::{Ending, Opening, Peer, Purpose},
-    page::format,
 };
 
 /// Ends a body without its last chunk, so that every client comes back (some take a clean end for the end of all).
@@ -75,7 +74,7 @@ pub(super) async fn events(
         purpose: if wish.wait.is_some() { Purpose::Poll } else { Purpose::Events },
         address: caller::address(&site.settings, peer.as_ref(), &headers),
         user_agent: caller::user_agent(&headers),
-        query: format::query(&pairs).into(),
+        query: query::shown(&pairs).into(),
         form: wish.form,
         gzip: wish.gzip,
     };

@@ -93,9 +93,9 @@ impl Batch<'_> {
         }
         let asked = queues.iter().filter_map(|name| self.queues.get(name)).map(|entry| &entry.state);
         let full = asked.filter(|state| state.allowed(self.now) == Some(0));
-        let (mut limited, mut again_after) = (false, None);
+        let (mut limited, mut again_after) = (Vec::new(), None);
         for state in full {
-            limited = true;
+            limited.push(state.name.clone());
             again_after = again_after.into_iter().chain(state.again_after(self.now)).min();
         }
         Ok(Answer::Claimed { tasks, limited, again_after })

@@ -11,13 +11,17 @@ use taskwatch::{
     config::Settings,
     event::Event,
     feed::Callbacks,
-    http::site::Site,
+    http::{limits::Limits, site::Site},
     store::{Store, verify},
 };
-use tokio::task::JoinHandle;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
 
-use super::{Stream, cluster, eventually};
+use super::{DEADLINE, Stream, cluster, eventually};
 
 /// A server on a database of its own.
 pub(crate) struct TestApp {
@@ -113,8 +117,20 @@ impl TestApp {
         Self::on(cluster::database().await, settings, callbacks, Clock::default()).await
     }
 
+    /// Whose limits on clients are as given: times can be shortened instead of waited for.
+    pub(crate) async fn limited(settings: Settings, change: impl FnOnce(&mut Limits)) -> Self {
+        let database = cluster::database().await;
+        let mut options = Options::new(database);
+        change(&mut options.limits);
+        Self::begin(settings, options).await
+    }
+
     async fn on(database: PgConnectOptions, settings: Settings, callbacks: Callbacks, clock: Clock) -> Self {
-        let options = Options { clock: clock.clone(), callbacks, ..Options::new(database.clone()) };
+        Self::begin(settings, Options { clock, callbacks, ..Options::new(database) }).await
+    }
+
+    async fn begin(settings: Settings, options: Options) -> Self {
+        let (database, clock) = (options.database.clone(), options.clock.clone());
         let app = App::start(settings, options).await.unwrap();
         let (url, stop, site) = (format!("http://{}", app.address()), app.stop(), app.site().clone());
         let run = Some(tokio::spawn(app.run()));
@@ -178,6 +194,13 @@ impl TestApp {
 
     pub(crate) async fn delete(&self, path: &str) -> Reply {
         self.client().send(Method::DELETE, path, None).await
+    }
+
+    /// A connection on which bytes are written and read by hand.
+    pub(crate) async fn raw(&self, bytes: impl AsRef<[u8]>) -> Raw {
+        let mut raw = Raw(TcpStream::connect(self.url.trim_start_matches("http://")).await.unwrap());
+        raw.sends(bytes).await;
+        raw
     }
 
     pub(crate) fn http(&self) -> &reqwest::Client {
@@ -309,6 +332,35 @@ impl TestTask {
 
     pub(crate) async fn progresses(&self, percent: u32) -> Value {
         self.reports("progress", json!({ "percent": percent })).await.expect(200)["task"].clone()
+    }
+}
+
+/// A connection without a client.
+pub(crate) struct Raw(pub(crate) TcpStream);
+
+impl Raw {
+    pub(crate) async fn sends(&mut self, bytes: impl AsRef<[u8]>) {
+        // One that was refused already may be closed.
+        let _ = self.0.write_all(bytes.as_ref()).await;
+    }
+
+    /// Everything until the server closes it.
+    pub(crate) async fn closed(&mut self) -> String {
+        let mut read = Vec::new();
+        let end = tokio::time::timeout(DEADLINE, self.0.read_to_end(&mut read)).await;
+        assert!(end.is_ok(), "it is not closed; it said {:?}", String::from_utf8_lossy(&read));
+        String::from_utf8_lossy(&read).into_owned()
+    }
+
+    /// The status of the next answer.
+    pub(crate) async fn status(&mut self) -> u16 {
+        let mut read = Vec::new();
+        while !read.ends_with(b"\r\n\r\n") {
+            let byte = tokio::time::timeout(DEADLINE, self.0.read_u8()).await.expect("there is an answer");
+            read.push(byte.expect("there is an answer"));
+        }
+        let head = String::from_utf8(read).unwrap();
+        head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_else(|| panic!("{head}"))
     }
 }
 

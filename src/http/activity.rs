@@ -1,0 +1,226 @@
+//! What a connection is doing: requests that are not answered yet, and since when there are none; and how the client of
+//! an HTTP/2 stream takes its answer.
+
+use std::{
+    future::Future,
+    pin::{Pin, pin},
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::{
+    task::coop,
+    time::{Instant, Sleep},
+};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+/// Times are kept as milliseconds since then.
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+fn now_ms() -> u64 {
+    // The first is one: nothing is zero.
+    u64::try_from(START.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
+}
+
+/// One connection: what it holds of the limits.
+#[derive(Debug)]
+pub(super) struct Activity {
+    requests: AtomicUsize,
+    idle_since: AtomicU64,
+    was_asked: AtomicBool,
+    /// The peer has to take something before more can be written.
+    blocked: AtomicBool,
+    /// Bytes of answers that wait to be read.
+    pub(super) unread: AtomicUsize,
+    /// Bytes of small request bodies.
+    pub(super) small_bodies: AtomicUsize,
+}
+
+impl Activity {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            requests: AtomicUsize::new(0),
+            idle_since: AtomicU64::new(now_ms()),
+            was_asked: AtomicBool::new(false),
+            blocked: AtomicBool::new(false),
+            unread: AtomicUsize::new(0),
+            small_bodies: AtomicUsize::new(0),
+        })
+    }
+
+    /// A request has come.
+    pub(super) fn begins(self: &Arc<Self>) -> InFlight {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.was_asked.store(true, Ordering::Relaxed);
+        InFlight(self.clone())
+    }
+
+    /// There was a request.
+    pub(super) fn was_asked(&self) -> bool {
+        self.was_asked.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_blocked(&self) {
+        self.blocked.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn writes_again(&self) {
+        self.idle_since.store(now_ms(), Ordering::Relaxed);
+        self.blocked.store(false, Ordering::Relaxed);
+    }
+
+    /// How long there has been no request, and nothing to take for the peer; nothing while there is.
+    pub(super) fn idle_for(&self) -> Option<Duration> {
+        let idle_since = self.idle_since.load(Ordering::Relaxed);
+        let is_idle = self.requests.load(Ordering::Relaxed) == 0 && !self.blocked.load(Ordering::Relaxed);
+        is_idle.then(|| Duration::from_millis(now_ms().saturating_sub(idle_since)))
+    }
+}
+
+/// A request until its answer has been handed over.
+#[derive(Debug)]
+pub(super) struct InFlight(Arc<Activity>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.idle_since.store(now_ms(), Ordering::Relaxed);
+        self.0.requests.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// How the client of one HTTP/2 stream takes its answer.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    /// Since when it has had to take something; 0: it need not.
+    blocked_since: AtomicU64,
+    /// It took nothing for too long.
+    pub(super) stalled: Arc<AtomicBool>,
+}
+
+impl Progress {
+    pub(super) fn waits_for_us(&self) {
+        self.blocked_since.store(0, Ordering::Relaxed);
+    }
+
+    pub(super) fn waits_for_client(&self) {
+        self.blocked_since.store(now_ms(), Ordering::Relaxed);
+    }
+
+    fn blocked_for(&self) -> Duration {
+        match self.blocked_since.load(Ordering::Relaxed) {
+            0 => Duration::ZERO,
+            since => Duration::from_millis(now_ms().saturating_sub(since)),
+        }
+    }
+}
+
+/// Told to all connections.
+#[derive(Debug, Default)]
+pub(super) struct Signal {
+    /// Set before anyone is woken, so that a task that is polled often needs no more than a glance.
+    raised: AtomicBool,
+    wake: CancellationToken,
+}
+
+impl Signal {
+    pub(super) fn raise(&self) {
+        self.raised.store(true, Ordering::SeqCst);
+        self.wake.cancel();
+    }
+
+    /// Waits for it.
+    pub(super) async fn raised(&self) {
+        self.wake.cancelled().await;
+    }
+}
+
+/// A signal that is asked once to wake its task; from then on it is only looked at.
+pub(super) struct Glance {
+    signal: Arc<Signal>,
+    wake: Pin<Box<WaitForCancellationFutureOwned>>,
+    asked: bool,
+}
+
+impl Glance {
+    pub(super) fn new(signal: Arc<Signal>) -> Self {
+        Self { wake: Box::pin(signal.wake.clone().cancelled_owned()), signal, asked: false }
+    }
+
+    pub(super) fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
+        let over =
+            if self.asked { self.signal.raised.load(Ordering::SeqCst) } else { self.wake.as_mut().poll(cx).is_ready() };
+        self.asked = true;
+        over
+    }
+}
+
+/// A timer that is asked once for each time it is set.
+pub(super) struct Alarm {
+    timer: Pin<Box<Sleep>>,
+    armed: bool,
+}
+
+impl Alarm {
+    pub(super) fn after(time: Duration) -> Self {
+        Self { timer: Box::pin(tokio::time::sleep(time)), armed: false }
+    }
+
+    pub(super) fn set(&mut self, time: Duration) {
+        self.timer.as_mut().reset(Instant::now() + time);
+        self.armed = false;
+    }
+
+    pub(super) fn rang(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.armed {
+            return self.timer.is_elapsed();
+        }
+        // Without tokio's budget: a poll that is refused for it would not ask at all.
+        let rang = pin!(coop::unconstrained(self.timer.as_mut())).poll(cx).is_ready();
+        self.armed = !rang;
+        rang
+    }
+}
+
+/// The work of one HTTP/2 stream: it ends when its client takes nothing for too long, or when all is cut.
+pub(super) struct Watched {
+    work: Pin<Box<dyn Future<Output = ()> + Send>>,
+    progress: Arc<Progress>,
+    patience: Duration,
+    alarm: Alarm,
+    cut: Glance,
+}
+
+impl Watched {
+    pub(super) fn new(
+        work: impl Future<Output = ()> + Send + 'static,
+        progress: Arc<Progress>,
+        patience: Duration,
+        cut: Arc<Signal>,
+    ) -> Self {
+        Self { work: Box::pin(work), progress, patience, alarm: Alarm::after(patience), cut: Glance::new(cut) }
+    }
+}
+
+impl Future for Watched {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        if this.work.as_mut().poll(cx).is_ready() || this.cut.is_over(cx) {
+            return Poll::Ready(());
+        }
+        while this.alarm.rang(cx) {
+            let left = this.patience.saturating_sub(this.progress.blocked_for());
+            if left.is_zero() {
+                this.progress.stalled.store(true, Ordering::Relaxed);
+                return Poll::Ready(());
+            }
+            this.alarm.set(left);
+        }
+        Poll::Pending
+    }
+}

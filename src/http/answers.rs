@@ -1,0 +1,125 @@
+//! Answers that wait to be read: so many bytes in all, and of one connection. What is the same for everyone is held once
+//! and is not counted.
+
+use std::{
+    net::IpAddr,
+    pin::Pin,
+    sync::{Arc, atomic::Ordering},
+    task::{Context, Poll},
+};
+
+use axum::{
+    body::Body,
+    extract::{Request, State},
+    http::StatusCode,
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use hyper::body::{Body as _, Frame, SizeHint};
+
+use super::{
+    activity::Activity,
+    bodies::Share,
+    budget::{Budget, Part},
+    caller,
+    door::secure,
+    problem::Problem,
+    site::Site,
+};
+use crate::feed::ledger::Peer;
+
+/// Smaller ones are not counted; connections are.
+const SMALL: usize = 16 * 1024;
+
+/// Marks an answer whose bytes are shared.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SharedBytes;
+
+/// What requests and their answers may hold.
+#[derive(Debug, Clone)]
+pub(super) struct Meter {
+    site: Site,
+    bodies: Arc<Budget>,
+    answers: Arc<Budget>,
+}
+
+impl Meter {
+    pub(super) fn new(site: &Site) -> Self {
+        let limits = site.limits;
+        let bodies = Budget::new(limits.bodies, limits.bodies_per_address);
+        Self { site: site.clone(), bodies, answers: Budget::new(limits.answers, limits.answers_per_address) }
+    }
+
+    fn counted(&self, response: Response, address: IpAddr, activity: Option<Arc<Activity>>) -> Response {
+        let size = response.body().size_hint().exact().and_then(|size| usize::try_from(size).ok()).unwrap_or_default();
+        if size <= SMALL || response.extensions().get::<SharedBytes>().is_some() {
+            return response;
+        }
+        let most = self.site.limits.answers_per_connection;
+        let has_room = activity.as_ref().is_none_or(|activity| {
+            let unread = activity.unread.load(Ordering::Relaxed);
+            unread == 0 || unread + size <= most
+        });
+        let part = if has_room { self.answers.take(address, size) } else { None };
+        let Some(part) = part else {
+            let detail = "too many answers wait to be read, in all or of your address; read them, then ask again";
+            let mut refused = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_unread", detail).into_response();
+            secure(refused.headers_mut());
+            return refused;
+        };
+        if let Some(activity) = &activity {
+            activity.unread.fetch_add(size, Ordering::Relaxed);
+        }
+        response.map(|body| Body::new(Counted { body, activity, size, _part: part }))
+    }
+}
+
+/// The middleware.
+pub(super) async fn meter(State(meter): State<Meter>, mut request: Request, next: Next) -> Response {
+    let extensions = request.extensions();
+    let (peer, activity) = (extensions.get::<Peer>(), extensions.get::<Arc<Activity>>().cloned());
+    let address = caller::address(&meter.site.settings, peer, request.headers());
+    let is_empty = request.body().size_hint().exact() == Some(0);
+    // Kept until the answer is there: what was read is in memory as long, in one form or another.
+    let share = (!is_empty).then(|| Share::new(&meter.bodies, meter.site.limits, address, activity.clone()));
+    if let Some(share) = &share {
+        request.extensions_mut().insert(share.clone());
+    }
+    let response = next.run(request).await;
+    drop(share);
+    meter.counted(response, address, activity)
+}
+
+/// A body that is counted until it is handed over.
+struct Counted {
+    body: Body,
+    activity: Option<Arc<Activity>>,
+    size: usize,
+    _part: Part,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        if let Some(activity) = &self.activity {
+            activity.unread.fetch_sub(self.size, Ordering::Relaxed);
+        }
+    }
+}
+
+impl hyper::body::Body for Counted {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,282 @@
+//! Request bodies: each has a deadline, a slowest speed and a share of one memory budget, whatever it holds and however
+//! it comes.
+
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    time::Duration,
+};
+
+use axum::{
+    body::BodyDataStream,
+    extract::Request,
+    http::{StatusCode, header},
+};
+use bytes::{Bytes, BytesMut};
+use hyper::body::Body as _;
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::Instant,
+};
+use tokio_stream::StreamExt;
+
+use super::{
+    activity::Activity,
+    budget::{Budget, Part},
+    limits::Limits,
+    problem::Problem,
+};
+
+/// A body that is too large is read to its end as long as it is not larger than this: who is still sending does not see
+/// an answer.
+const MAX_DRAINED: usize = 16 * 1024 * 1024;
+/// Bodies that are read past at once: that costs no memory, but time. Beyond it who is refused is cut off.
+static DRAINS: Semaphore = Semaphore::const_new(2);
+/// Bodies up to this size take no part of the budget, as far as their connection has room.
+const SMALL: usize = 16 * 1024;
+/// Room of one connection for small bodies.
+const SMALL_OF_CONNECTION: usize = 32 * 1024;
+
+/// What one request takes of the budget, until it is answered.
+#[derive(Debug, Clone)]
+pub(super) struct Share(Arc<Parts>);
+
+#[derive(Debug)]
+struct Parts {
+    budget: Arc<Budget>,
+    limits: Limits,
+    address: IpAddr,
+    activity: Option<Arc<Activity>>,
+    held: Mutex<Vec<Held>>,
+}
+
+/// Given back when it goes.
+#[derive(Debug)]
+enum Held {
+    OfBudget { _part: Part },
+    OfConnection { activity: Arc<Activity>, bytes: usize },
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Self::OfConnection { activity, bytes } = self {
+            activity.small_bodies.fetch_sub(*bytes, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Share {
+    pub(super) fn new(budget: &Arc<Budget>, limits: Limits, address: IpAddr, activity: Option<Arc<Activity>>) -> Self {
+        Self(Arc::new(Parts { budget: budget.clone(), limits, address, activity, held: Mutex::default() }))
+    }
+
+    fn keep(&self, held: Held) {
+        self.0.held.lock().unwrap_or_else(PoisonError::into_inner).push(held);
+    }
+
+    /// Room on its own connection; small, but nobody else's.
+    fn takes_small(&self, bytes: usize) -> bool {
+        let Some(activity) = &self.0.activity else { return false };
+        let before = activity.small_bodies.fetch_add(bytes, Ordering::Relaxed);
+        // Dropped again when it does not fit.
+        let held = Held::OfConnection { activity: activity.clone(), bytes };
+        let fits = before + bytes <= SMALL_OF_CONNECTION;
+        if fits {
+            self.keep(held);
+        }
+        fits
+    }
+
+    async fn takes(&self, bytes: usize) -> Result<(), Problem> {
+        if bytes <= SMALL && self.takes_small(bytes) {
+            return Ok(());
+        }
+        let part = self.0.budget.wait(self.0.address, bytes, self.0.limits.body_wait).await.ok_or_else(|| {
+            let detail = "the server holds as many request bodies as it has memory for, in all or of your address; try again in a second";
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_bodies", detail)
+        })?;
+        self.keep(Held::OfBudget { _part: part });
+        Ok(())
+    }
+}
+
+/// Reads a body of at most so many bytes.
+///
+/// # Errors
+/// A 413 when it is larger, a 408 when it does not come, a 503 when there is no memory for it.
+pub async fn body_up_to(request: Request, most: usize) -> Result<Bytes, Problem> {
+    let share = request.extensions().get::<Share>().cloned();
+    let limits = share.as_ref().map_or_else(Limits::default, |share| share.0.limits);
+    let expects = request.headers().contains_key(header::EXPECT);
+    let told = request.body().size_hint().exact().and_then(|length| usize::try_from(length).ok());
+    if told.is_some_and(|told| told > MAX_DRAINED || expects && told > most) {
+        return Err(too_large(most));
+    }
+    let wanted = told.unwrap_or(SMALL);
+    // What is refused is read past, and takes no memory.
+    let mut refusal = if wanted > most { Some(too_large(most)) } else { share.reserve(wanted).await.err() };
+    let mut drains = None;
+    if let Some(problem) = refusal.take() {
+        if expects || !begins_to_drain(&mut drains) {
+            return Err(problem);
+        }
+        refusal = Some(problem);
+    }
+    let mut reading = Reading::new(request.into_body().into_data_stream(), limits);
+    let mut room = wanted;
+    let mut read = BytesMut::new();
+    while reading.received <= MAX_DRAINED
+        && let Some(chunk) = reading.next().await?
+    {
+        if reading.received > most {
+            refusal = refusal.or_else(|| Some(too_large(most)));
+        } else if reading.received > room && refusal.is_none() {
+            room = most;
+            refusal = share.reserve(most - wanted).await.err();
+        }
+        match refusal.take() {
+            None => read.extend_from_slice(&chunk),
+            Some(problem) => {
+                read = BytesMut::new();
+                share.give_back();
+                if !begins_to_drain(&mut drains) {
+                    return Err(problem);
+                }
+                refusal = Some(problem);
+            }
+        }
+    }
+    match refusal {
+        Some(problem) => Err(problem),
+        None if reading.received > most => Err(too_large(most)),
+        None => Ok(read.freeze()),
+    }
+}
+
+/// Whether what is left of a body may be read past.
+fn begins_to_drain(drains: &mut Option<SemaphorePermit<'static>>) -> bool {
+    if drains.is_none() {
+        *drains = DRAINS.try_acquire().ok();
+    }
+    drains.is_some()
+}
+
+/// How many things a body holds: lines, elements of an array, or one. Counted before anything is made of them: each
+/// takes many times its bytes.
+pub(super) fn items(body: &[u8], lines: bool) -> usize {
+    if lines {
+        return body.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty()).count();
+    }
+    let (mut depth, mut in_text, mut escaped, mut commas) = (0_usize, false, false, 0);
+    for byte in body {
+        match (in_text, byte) {
+            (true, _) if escaped => escaped = false,
+            (true, b'\\') => escaped = true,
+            (_, b'"') => in_text = !in_text,
+            (false, b'[' | b'{') => depth += 1,
+            (false, b']' | b'}') => depth = depth.saturating_sub(1),
+            (false, b',') if depth == 1 => commas += 1,
+            _ => {}
+        }
+    }
+    if body.trim_ascii_start().starts_with(b"[") { commas + 1 } else { 1 }
+}
+
+fn too_large(most: usize) -> Problem {
+    let detail = format!("the body is larger than {} MiB; send less in one request", most / 1024 / 1024);
+    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail)
+}
+
+/// Who has no share, as in a router of others, reads without a budget.
+trait Reserve {
+    async fn reserve(&self, bytes: usize) -> Result<(), Problem>;
+    fn give_back(&self);
+}
+
+impl Reserve for Option<Share> {
+    async fn reserve(&self, bytes: usize) -> Result<(), Problem> {
+        match self {
+            Some(share) if bytes > 0 => share.takes(bytes).await,
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn give_back(&self) {
+        if let Some(share) = self {
+            share.0.held.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        }
+    }
+}
+
+/// A body as it comes.
+struct Reading {
+    chunks: BodyDataStream,
+    limits: Limits,
+    began: Instant,
+    received: usize,
+}
+
+impl Reading {
+    fn new(chunks: BodyDataStream, limits: Limits) -> Self {
+        Self { chunks, limits, began: Instant::now(), received: 0 }
+    }
+
+    /// When it is too late for more: at the end of all time, or when it has been slower than it may be.
+    fn deadline(&self) -> Instant {
+        let seconds = self.received as f64 / f64::from(self.limits.body_floor);
+        let slowest = Duration::from_secs_f64(seconds).max(self.limits.body_grace);
+        self.began + slowest.min(self.limits.body)
+    }
+
+    async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
+        let next = tokio::time::timeout_at(self.deadline(), self.chunks.next()).await.map_err(|_| {
+            let detail = "the body came too slowly; send it in one go, smaller, or over a faster line";
+            Problem::new(StatusCode::REQUEST_TIMEOUT, "slow_body", detail)
+        })?;
+        let chunk = next.transpose().map_err(|_| {
+            let detail = "the body could not be read to its end";
+            Problem::new(StatusCode::BAD_REQUEST, "incomplete_body", detail)
+        })?;
+        self.received += chunk.as_ref().map_or(0, Bytes::len);
+        Ok(chunk)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn things_are_counted_before_they_are_read() {
+        for (body, lines, count) in [
+            (&br#"[{"a":[1,2,3],"b":"],,\",["},7]"#[..], false, 2),
+            (br#" {"a":1,"b":2}"#, false, 1),
+            (b"[1,1,1,1]", false, 4),
+            (b"{}\n\n {}\n", true, 2),
+        ] {
+            assert_eq!(items(body, lines), count, "{}", String::from_utf8_lossy(body));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_keeps_its_share_until_it_is_answered() {
+        let budget = Budget::new(100_000, 100_000);
+        let address = IpAddr::from([192, 0, 2, 1]);
+        let activity = Activity::new();
+        let read = |bytes: usize| {
+            let share = Share::new(&budget, Limits::default(), address, Some(activity.clone()));
+            let mut request = Request::new(axum::body::Body::from(vec![b'x'; bytes]));
+            request.extensions_mut().insert(share.clone());
+            async move { (body_up_to(request, 60_000).await.map(|read| read.len()).map_err(|p| p.code), share) }
+        };
+        let (small, small_share) = read(10_000).await;
+        assert_eq!((small, activity.small_bodies.load(Ordering::Relaxed), budget.used()), (Ok(10_000), 10_000, 0));
+        let (large, large_share) = read(60_000).await;
+        assert_eq!((large, budget.used()), (Ok(60_000), 60_000));
+        assert_eq!(read(60_000).await.0, Err("too_many_bodies"));
+        assert_eq!(read(60_001).await.0, Err("too_large"));
+        drop((small_share, large_share));
+        assert_eq!((activity.small_bodies.load(Ordering::Relaxed), budget.used()), (0, 0));
+        assert_eq!(read(60_000).await.0, Ok(60_000));
+    }
+}

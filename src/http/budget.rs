@@ -1,0 +1,153 @@
+//! A budget of memory: so much in all, and of one address. Parts of it are given back when they go.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{sync::Notify, time::Instant};
+
+use crate::feed::ledger::counted_as;
+
+/// Requests that may wait for memory at once.
+const MAX_WAITING: usize = 256;
+
+/// The budget.
+#[derive(Debug)]
+pub(super) struct Budget {
+    used: Mutex<Used>,
+    freed: Notify,
+    waiting: AtomicUsize,
+    /// Bytes.
+    all: usize,
+    /// Bytes of one address.
+    each: usize,
+}
+
+#[derive(Debug, Default)]
+struct Used {
+    all: usize,
+    by_address: HashMap<IpAddr, usize>,
+}
+
+/// Some of it.
+#[derive(Debug)]
+pub(super) struct Part {
+    budget: Arc<Budget>,
+    address: IpAddr,
+    bytes: usize,
+}
+
+impl Budget {
+    pub(super) fn new(all: usize, each: usize) -> Arc<Self> {
+        Arc::new(Self { used: Mutex::default(), freed: Notify::new(), waiting: AtomicUsize::new(0), all, each })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Used> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes that are taken.
+    #[cfg(test)]
+    pub(super) fn used(&self) -> usize {
+        self.lock().all
+    }
+
+    /// Takes some, if there is enough. Who has nothing yet may take more than the share of an address.
+    pub(super) fn take(self: &Arc<Self>, address: IpAddr, bytes: usize) -> Option<Part> {
+        let address = counted_as(address);
+        let mut used = self.lock();
+        let of_address = used.by_address.get(&address).copied().unwrap_or_default();
+        let fits = |used: usize, most: usize| used == 0 || used + bytes <= most;
+        if !fits(used.all, self.all) || !fits(of_address, self.each) {
+            return None;
+        }
+        used.all += bytes;
+        *used.by_address.entry(address).or_default() += bytes;
+        Some(Part { budget: self.clone(), address, bytes })
+    }
+
+    /// Takes some, and waits a while for it.
+    pub(super) async fn wait(self: &Arc<Self>, address: IpAddr, bytes: usize, patience: Duration) -> Option<Part> {
+        if let Some(part) = self.take(address, bytes) {
+            return Some(part);
+        }
+        let waiting = Waiting::of(&self.waiting);
+        if waiting.number > MAX_WAITING {
+            return None;
+        }
+        let deadline = Instant::now() + patience;
+        loop {
+            let mut freed = std::pin::pin!(self.freed.notified());
+            freed.as_mut().enable();
+            if let Some(part) = self.take(address, bytes) {
+                return Some(part);
+            }
+            tokio::time::timeout_at(deadline, freed).await.ok()?;
+        }
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        let mut used = self.budget.lock();
+        used.all -= self.bytes;
+        if let Some(of_address) = used.by_address.get_mut(&self.address) {
+            *of_address -= self.bytes;
+            if *of_address == 0 {
+                used.by_address.remove(&self.address);
+            }
+        }
+        drop(used);
+        self.budget.freed.notify_waiters();
+    }
+}
+
+/// One that waits, counted.
+struct Waiting<'a> {
+    count: &'a AtomicUsize,
+    number: usize,
+}
+
+impl<'a> Waiting<'a> {
+    fn of(count: &'a AtomicUsize) -> Self {
+        Self { number: count.fetch_add(1, Ordering::Relaxed) + 1, count }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_shared_by_all_and_by_each_address() {
+        let address = |last: u8| IpAddr::from([192, 0, 2, last]);
+        let budget = Budget::new(100, 60);
+        let patience = Duration::from_secs(5);
+        let one = budget.wait(address(1), 60, patience).await;
+        assert!(one.is_some() && budget.wait(address(1), 1, patience).await.is_none(), "its address is full");
+        let two = budget.wait(address(2), 40, patience).await;
+        assert!(two.is_some() && budget.wait(address(3), 1, patience).await.is_none(), "all is full");
+        let waiting = tokio::spawn({
+            let budget = budget.clone();
+            async move { budget.wait(address(1), 10, patience).await.is_some() }
+        });
+        tokio::task::yield_now().await;
+        drop(one);
+        assert!(waiting.await.expect("no panic"), "what is given back goes to who waits");
+        drop(two);
+        assert!(budget.used() == 0 && budget.lock().by_address.is_empty());
+        assert!(budget.take(address(4), 200).is_some(), "one alone is not refused for its size");
+    }
+}

@@ -1,0 +1,153 @@
+//! What every request passes first and every answer last: sizes, the host, where it comes from; a panic becomes an answer;
+//! nothing may be framed, sniffed, or loaded from elsewhere. Refusals are problems for programs and pages for people.
+
+use std::{panic::AssertUnwindSafe, sync::Arc};
+
+use axum::{
+    extract::{Request, State},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use futures_util::FutureExt;
+
+use super::{caller, hosts::Hosts, origin, pages, problem::Problem, site::Site};
+use crate::feed::ledger::Peer;
+
+/// Largest address of a request, bytes.
+const MAX_URL: usize = 8 * 1024;
+/// Largest headers of a request: names, values, and 4 bytes for each.
+const MAX_HEADERS: usize = 16 * 1024;
+/// What is asked by programs that know no name of ours.
+const PROBES: [&str; 2] = ["/healthz", "/readyz"];
+
+/// The site, and the names it is known under.
+#[derive(Clone)]
+pub(super) struct Door {
+    site: Site,
+    hosts: Arc<Hosts>,
+}
+
+impl Door {
+    pub(super) fn new(site: &Site) -> Self {
+        Self { site: site.clone(), hosts: Arc::new(Hosts::new(&site.settings.allowed_hosts)) }
+    }
+
+    fn check(&self, request: &Request) -> Result<(), Problem> {
+        sizes(request)?;
+        let headers = request.headers();
+        if headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
+            let detail = "send the body without Content-Encoding";
+            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_encoding", detail));
+        }
+        let host = self.hosts.check(request, PROBES.contains(&request.uri().path()))?;
+        let scheme = caller::scheme(&self.site.settings, request.extensions().get::<Peer>(), headers);
+        origin::check(request, host.as_ref(), scheme)
+    }
+}
+
+fn sizes(request: &Request) -> Result<(), Problem> {
+    let url = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
+    if url > MAX_URL {
+        let detail = format!("the address is longer than {MAX_URL} bytes; send less in its query");
+        return Err(Problem::new(StatusCode::URI_TOO_LONG, "url_too_long", detail));
+    }
+    let headers: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if headers > MAX_HEADERS {
+        let detail = format!("the headers are larger than {MAX_HEADERS} bytes; send fewer or shorter ones");
+        return Err(Problem::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", detail));
+    }
+    Ok(())
+}
+
+/// The middleware.
+pub(super) async fn pass(State(door): State<Door>, request: Request, next: Next) -> Response {
+    let reader = Reader::of(&request);
+    let checked = door.check(&request);
+    let mut response = match checked {
+        Ok(()) => answered(next.run(request), |problem| reader.told(&door.site, problem)).await,
+        Err(problem) => reader.told(&door.site, problem),
+    };
+    secure(response.headers_mut());
+    response
+}
+
+/// The answer, or what is said when making it panicked. The log has the panic from the hook for panics.
+async fn answered(answer: impl Future<Output = Response>, told: impl FnOnce(Problem) -> Response) -> Response {
+    AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|_| {
+        let detail = "The server made a mistake. Its log says more.";
+        told(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail))
+    })
+}
+
+/// Who reads a refusal: a person, by what their browser sent, or a program.
+struct Reader(Option<HeaderMap>);
+
+impl Reader {
+    fn of(request: &Request) -> Self {
+        let headers = request.headers();
+        Self(pages::is_browser(headers, request.uri().path()).then(|| headers.clone()))
+    }
+
+    fn told(&self, site: &Site, problem: Problem) -> Response {
+        match &self.0 {
+            Some(headers) => pages::failure(site, headers, &problem, None),
+            None => problem.into_response(),
+        }
+    }
+}
+
+/// Headers of every answer.
+pub(super) fn secure(headers: &mut HeaderMap) {
+    const EVERYWHERE: [(HeaderName, &str); 2] = [
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    ];
+    const DOCUMENTS: [(HeaderName, &str); 4] = [
+        (
+            header::CONTENT_SECURITY_POLICY,
+            "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+        ),
+        (header::REFERRER_POLICY, "same-origin"),
+        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+        (
+            HeaderName::from_static("permissions-policy"),
+            "accelerometer=(), camera=(), display-capture=(), geolocation=(), gyroscope=(), magnetometer=(), microphone=(), midi=(), payment=(), usb=()",
+        ),
+    ];
+    // A stream is no document; its connection keeps the room that its headers took.
+    let is_stream = headers.contains_key("events-resume");
+    for (name, value) in EVERYWHERE.into_iter().chain(DOCUMENTS.into_iter().filter(|_| !is_stream)) {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    if !headers.contains_key(header::CACHE_CONTROL) {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_becomes_an_answer() {
+        let panics = async { panic!("what the log says") };
+        let response = answered(panics, IntoResponse::into_response).await;
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
+        let fine = answered(async { StatusCode::NO_CONTENT.into_response() }, IntoResponse::into_response).await;
+        assert_eq!(fine.status(), StatusCode::NO_CONTENT);
+    }
+
+    #[test]
+    fn sizes_are_bounded() {
+        let status = |url: usize, headers: usize| {
+            let request = axum::http::Request::get(format!("/{}", "a".repeat(url - 1)));
+            let request = request.header("x", "b".repeat(headers - 5)).body(axum::body::Body::empty());
+            sizes(&request.expect("a request")).map_err(|problem| problem.status().as_u16())
+        };
+        assert_eq!(status(MAX_URL, MAX_HEADERS), Ok(()));
+        assert_eq!(status(MAX_URL + 1, 10), Err(414));
+        assert_eq!(status(1, MAX_HEADERS + 1), Err(431));
+    }
+}

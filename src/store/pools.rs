@@ -1,0 +1,144 @@
+//! Pools for reading: one for the program itself, one for requests, a small one for searches. Every connection is checked
+//! to lead to the known log.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::identity::Identity;
+use crate::clock::Clock;
+
+/// A search rests so many times as long as it took.
+const REST: u32 = 4;
+/// Its longest rest.
+const LONGEST_REST: Duration = Duration::from_secs(2);
+
+/// The program's own reads.
+const OWN: Reading = Reading { connections: 6, statement: "5s", acquire: Duration::from_secs(5) };
+/// A page or a list that takes longer than this is not worth waiting for.
+const REQUESTS: Reading = Reading { connections: 6, statement: "2s", acquire: Duration::from_secs(3) };
+/// Searches that have to look at many rows.
+const SEARCHES: Reading = Reading { connections: 2, statement: "2s", acquire: Duration::from_secs(2) };
+
+/// All pools. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Pools {
+    /// What this clone reads by.
+    reading: PgPool,
+    requests: PgPool,
+    /// Few at a time, so that reads of one row never wait behind them.
+    searches: PgPool,
+    turns: Arc<Semaphore>,
+    /// Closed from the start: what is asked of it fails at once.
+    refusing: PgPool,
+}
+
+/// A turn at reading a list; a search rests when it goes.
+#[derive(Debug)]
+pub struct Turn {
+    pool: PgPool,
+    permit: Option<OwnedSemaphorePermit>,
+    began: Instant,
+}
+
+/// A pool for reading: connections at the most, how long a statement may take, how long one waits for a connection.
+struct Reading {
+    connections: u32,
+    statement: &'static str,
+    acquire: Duration,
+}
+
+impl Reading {
+    fn pool(&self, options: &PgConnectOptions, identity: &Identity, clock: &Clock) -> PgPool {
+        let (identity, clock, statement) = (identity.clone(), clock.clone(), self.statement);
+        let current = identity.clone();
+        PgPoolOptions::new()
+            .max_connections(self.connections)
+            // A round trip for each acquire costs a fifth of the throughput; a dead connection shows itself anyway.
+            .test_before_acquire(false)
+            .acquire_timeout(self.acquire)
+            // One from before the log changed may lead to a server that was replaced.
+            .before_acquire(move |_, meta| {
+                let usable = !current.is_outdated(meta.age);
+                Box::pin(async move { Ok(usable) })
+            })
+            .after_connect(move |conn, _| {
+                let (identity, clock) = (identity.clone(), clock.clone());
+                Box::pin(async move {
+                    // Lists have optional filters; only a plan made for the values at hand uses the right index.
+                    sqlx::query!(
+                        "SELECT set_config('search_path', 'taskwatch', false) AS path,
+                                set_config('statement_timeout', $1, false) AS timeout,
+                                set_config('plan_cache_mode', 'force_custom_plan', false) AS plans",
+                        statement
+                    )
+                    .fetch_one(&mut *conn)
+                    .await?;
+                    identity.check(conn, &clock).await?;
+                    Ok(())
+                })
+            })
+            .connect_lazy_with(options.clone())
+    }
+}
+
+impl Pools {
+    pub(super) async fn new(options: &PgConnectOptions, identity: &Identity, clock: &Clock) -> Self {
+        let pool = |reading: Reading| reading.pool(options, identity, clock);
+        let refusing = PgPoolOptions::new().max_connections(1).connect_lazy_with(options.clone());
+        refusing.close().await;
+        let turns = Arc::new(Semaphore::new(SEARCHES.connections as usize));
+        Self { reading: pool(OWN), requests: pool(REQUESTS), searches: pool(SEARCHES), turns, refusing }
+    }
+
+    pub(super) const fn reading(&self) -> &PgPool {
+        &self.reading
+    }
+
+    pub(super) const fn refusing(&self) -> &PgPool {
+        &self.refusing
+    }
+
+    pub(super) fn for_requests(&self) -> Self {
+        Self { reading: self.requests.clone(), ..self.clone() }
+    }
+
+    pub(super) async fn turn(&self, reading: &PgPool, is_search: bool) -> sqlx::Result<Turn> {
+        if !is_search {
+            return Ok(Turn { pool: reading.clone(), permit: None, began: Instant::now() });
+        }
+        let permit = tokio::time::timeout(SEARCHES.acquire, self.turns.clone().acquire_owned()).await;
+        let permit = permit.map_err(|_| sqlx::Error::PoolTimedOut)?.map_err(|_| sqlx::Error::PoolClosed)?;
+        Ok(Turn { pool: self.searches.clone(), permit: Some(permit), began: Instant::now() })
+    }
+
+    pub(super) async fn close(&self) {
+        tokio::join!(self.reading.close(), self.requests.close(), self.searches.close());
+    }
+}
+
+impl Turn {
+    /// Where to read.
+    #[must_use]
+    pub const fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let Some(permit) = self.permit.take() else { return };
+        let rest = self.began.elapsed().saturating_mul(REST).min(LONGEST_REST);
+        // Outside of a runtime nothing searches any more.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                tokio::time::sleep(rest).await;
+                drop(permit);
+            });
+        }
+    }
+}
