@@ -4,6 +4,7 @@ use askama::Template;
 
 use super::{Content, PageError, Params, View, format, overview::ParentCard, tasks::as_of};
 use crate::{
+    board::verdict::{self, Verdict},
     clock::Time,
     feed,
     model::{Name, Status, Task, phase::Counts},
@@ -26,6 +27,7 @@ struct ParentPage {
     chosen: Option<String>,
     children: Vec<Task>,
     failed: Vec<Task>,
+    verdict: Verdict,
     is_past: bool,
 }
 
@@ -81,9 +83,10 @@ pub(super) async fn render(view: &View, params: &Params) -> Result<Content, Page
             completed_at: phase.completed_at,
         };
         ParentPage {
-            card: parent.map(|parent| ParentCard::new(id, parent, now)),
+            card: parent.map(|parent| ParentCard::new(id, parent, usize::MAX, now)),
             phases: parent.into_iter().flat_map(|parent| parent.phases.iter().map(phase)).collect(),
             rolled_up: board.parents.rolled_up(id),
+            verdict: verdict::of_task(&board, &task, &[], view.quiet, now),
             chosen: params.own("phase").map(str::to_owned),
             task,
             children,

@@ -5,6 +5,7 @@ pub(super) mod bulk;
 pub(super) mod claims;
 pub(super) mod edits;
 mod failures;
+pub(super) mod families;
 mod native;
 mod new_task;
 mod observe;
@@ -24,7 +25,6 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::site::Site;
 use crate::page::BasePath;
-pub(super) use tasks::change;
 
 #[derive(OpenApi)]
 #[openapi(

@@ -86,7 +86,7 @@ enum End {
 impl Reader {
     /// Prepares the first frames: `hello` at once, then `reset` and a snapshot when there are any. With the word that
     /// `hello` says.
-    pub(super) fn open(site: &Site, wish: &Wish, begin: &Begin, place: Place) -> (Self, &'static str) {
+    pub(super) async fn open(site: &Site, wish: &Wish, begin: &Begin, place: Place) -> (Self, &'static str) {
         let epoch = site.subscriptions.epoch();
         let id = |position| EventId { epoch, position }.to_string();
         let oldest = site.subscriptions.oldest();
@@ -97,7 +97,7 @@ impl Reader {
         let usual = wish.snapshot == Snapshot::Auto && matches!(word, "snapshot" | "reset");
         let wants = wish.replay.from.is_none() && (wish.snapshot == Snapshot::Always || usual);
         let word = if wants && reset.is_none() { "snapshot" } else { word };
-        let snapshot = wants.then(|| site.snapshots.frames(&site.board, epoch, wish.form));
+        let snapshot = if wants { Some(site.snapshots.frames(&site.board, epoch, wish.form).await) } else { None };
         if let Some(snapshot) = &snapshot {
             after = snapshot.position;
         }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{Answer, Batch, Command, Name, Outcome, TimeDelta, WriteError};
+use super::{Answer, Batch, Command, Name, Outcome, TimeDelta, WriteError, transition};
 use crate::{
     clock::Time,
     event::{Event, Kind},
@@ -153,6 +153,15 @@ impl Batch<'_> {
         Answer::Bulk(Box::new(bulk.clone()))
     }
 
+    /// Changes tasks, and begins to do the same below them if any of it could be done.
+    pub(super) fn steer(&mut self, changes: &[(Uuid, transition::Command)], actor: &str, family: &Bulk) -> Answer {
+        let outcomes = self.change_each(changes, Some(actor));
+        if outcomes.iter().any(Result::is_ok) {
+            self.begin_bulk(family);
+        }
+        Answer::Outcomes(outcomes)
+    }
+
     pub(super) fn cancel_bulk(&mut self, id: Uuid, actor: &str) -> Outcome {
         let (mut bulk, _) = self.operators.bulks.get(&id).cloned().ok_or(WriteError::NoBulk(id))?;
         if bulk.state == BulkState::Running {
@@ -166,6 +175,9 @@ impl Batch<'_> {
         let Some((mut bulk, _)) = self.operators.bulks.get(&step.id).cloned() else { return Answer::Done };
         if bulk.state != BulkState::Running || bulk.before != step.from {
             return Answer::Done;
+        }
+        if let Some(family) = &step.family {
+            self.begin_bulk(family);
         }
         for id in &step.ids {
             let actor = bulk.actor.clone();
