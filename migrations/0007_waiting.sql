@@ -52,9 +52,9 @@ BEGIN
                 (SELECT 1 FROM taskwatch.phases p WHERE p.parent_task_id = o.parent_task_id AND p.name = o.phase)
             GROUP BY 1, 2
         ) AS n
-    ) AS new
-    WHERE e.xid = me AND e.parent_task_id = new.parent_task_id AND e.phase = new.phase
-        AND new.place + (SELECT count(*) FROM taskwatch.phases p WHERE p.parent_task_id = e.parent_task_id) > 200;
+    ) AS fresh
+    WHERE e.xid = me AND e.parent_task_id = fresh.parent_task_id AND e.phase = fresh.phase
+        AND fresh.place + (SELECT count(*) FROM taskwatch.phases p WHERE p.parent_task_id = e.parent_task_id) > 200;
     RETURN NULL;
 END $$;
 CREATE CONSTRAINT TRIGGER bound_enqueued AFTER INSERT ON taskwatch.enqueued DEFERRABLE INITIALLY DEFERRED

@@ -186,11 +186,10 @@ async fn a_group_ends_with_its_last_child_however_that_goes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_blocked_for_ever_is_told_everywhere() {
     let app = TestApp::start().await;
-    app.worker("w1").await;
     let [empty, after, a, b] = ids();
     app.creates_as(group(&empty, None)).await;
     app.creates_as(waiting(&after, None, &[&empty])).await;
-    let gate = app.creates("gate").await;
+    let gate = app.creates_as(json!({ "task_type": "gate", "run_at": "2100-01-01T00:00:00Z" })).await;
     app.post("/api/v1/tasks", &json!([waiting(&a, None, &[&gate]), waiting(&b, None, &[&a])])).await.expect(201);
     assert_eq!(app.verdict().await.0, "ok");
     // A group without children may get some; after a minute that is worth a word, and what waits for it as well.

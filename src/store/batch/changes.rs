@@ -3,6 +3,7 @@
 use uuid::Uuid;
 
 use super::{Batch, Dependencies, Name, Task, WriteError, transition};
+use crate::model::{Status, transition::Refusal};
 
 impl Batch<'_> {
     pub(super) fn change_each(
@@ -37,7 +38,14 @@ impl Batch<'_> {
                 self.settle_dependencies(id)
             }
             C::Reopen if is_group => self.reopen(id, actor),
-            C::Retry | C::Reopen => {
+            C::Reopen => {
+                let task = self.change(id, C::Retry, actor)?;
+                if !task.status.is_finished() {
+                    self.reopen_above(&task, actor);
+                }
+                Ok(task)
+            }
+            C::Retry => {
                 let key = self.free_key(id)?;
                 let waits = self.check_retry(id)? != Dependencies::Done;
                 let task = self.decide(id, if waits { C::RetryBlocked } else { C::Retry }, actor)?;
@@ -50,6 +58,45 @@ impl Batch<'_> {
             }
             other => self.decide(id, other, actor),
         }
+    }
+
+    /// A group runs again with its children: with the first of them that does, see [`Self::reopen_above`]. With none that
+    /// may there is nothing to do.
+    fn reopen(&mut self, id: Uuid, actor: Option<&str>) -> Result<Task, WriteError> {
+        let task = self.task(id).ok_or(WriteError::NoTask(id))?.clone();
+        let sum = self.sum_of_children(id);
+        let open = sum.total() - sum.finished();
+        if task.status.is_finished() && sum.failed + sum.cancelled + open == 0 {
+            let wanted = "run again: none of its children failed or was cancelled";
+            return Err(Refusal::Illegal { status: task.status, wanted }.into());
+        }
+        if open == 0 || !task.status.is_finished() {
+            return Ok(task);
+        }
+        let task = self.reopen_with(id, actor)?;
+        self.reopen_above(&task, actor);
+        Ok(task)
+    }
+
+    /// A child runs again, so the groups above it that were cancelled wait for it again; others follow by themselves.
+    fn reopen_above(&mut self, child: &Task, actor: Option<&str>) {
+        let mut above = child.parent_task_id;
+        while let Some(group) = above.and_then(|id| self.task(id)).filter(|task| task.close_when_done) {
+            let (id, was_cancelled) = (group.id, group.status == Status::Cancelled);
+            above = group.parent_task_id;
+            // One whose unique key was taken meanwhile stays as it is.
+            if was_cancelled && self.reopen_with(id, actor).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn reopen_with(&mut self, id: Uuid, actor: Option<&str>) -> Result<Task, WriteError> {
+        let key = self.free_key(id)?;
+        self.decide(id, transition::Command::Reopen, actor)?;
+        self.keys.extend(key.map(|key| (key, id)));
+        let sum = self.sum_of_children(id);
+        self.decide(id, transition::Command::Children(sum), None)
     }
 
     /// The unique key of a task that is to live again; refused while another live task has it.

@@ -140,6 +140,10 @@ impl<'a> Batch<'a> {
             drafts: Vec::new(),
         };
         let mut touched = Touched::by(commands);
+        if !touched.retried.is_empty() {
+            // Groups above them may run again with them.
+            touched.tasks.extend(tasks::ancestors(conn, &touched.retried).await?.into_values());
+        }
         if !touched.graph && !touched.retried.is_empty() {
             touched.graph = !tasks::dependencies(conn, &touched.retried).await?.is_empty();
         }

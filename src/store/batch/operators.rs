@@ -9,7 +9,7 @@ use super::{Answer, Batch, Command, Name, Outcome, TimeDelta, WriteError, transi
 use crate::{
     clock::Time,
     event::{Event, Kind},
-    model::schedule::Recurrence,
+    model::{bulk::BulkAction, schedule::Recurrence},
     store::{
         bulk::{self, Bulk, BulkState, BulkStep},
         schedules::{self, Schedule, ScheduleChange},
@@ -183,6 +183,11 @@ impl Batch<'_> {
             let actor = bulk.actor.clone();
             // It may have moved on since it was found.
             let wanted = &bulk.filter.statuses;
+            let reopened = self.task(*id).is_some_and(|task| task.close_when_done && !task.status.is_finished());
+            if reopened && bulk.action == BulkAction::RetryFamily {
+                bulk.succeeded += 1;
+                continue;
+            }
             if !wanted.is_empty() && self.task(*id).is_none_or(|task| !wanted.contains(&task.status)) {
                 bulk.failed += 1;
                 continue;

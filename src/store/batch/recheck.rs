@@ -2,10 +2,10 @@
 
 use uuid::Uuid;
 
-use super::{Answer, Batch, Task, WriteError, transition};
+use super::{Answer, Batch, transition};
 use crate::{
     event::draft,
-    model::{Name, phase::Counts, transition::Refusal},
+    model::{Name, phase::Counts},
     store::queues::{QueueChange, QueueState},
 };
 
@@ -22,8 +22,7 @@ impl Batch<'_> {
                 let _ = self.decide(*id, transition::Command::BecomeParent { children }, None);
             }
             if is_group {
-                let mut sum = Counts::default();
-                self.children.of(*id).values().for_each(|counts| sum.add_all(counts));
+                let sum = self.sum_of_children(*id);
                 let _ = self.decide(*id, transition::Command::Children(sum), None);
             } else {
                 let _ = self.settle_dependencies(*id);
@@ -33,23 +32,11 @@ impl Batch<'_> {
         Answer::Done
     }
 
-    /// A group whose children run again waits for them again; with none that may, there is nothing to wait for.
-    pub(super) fn reopen(&mut self, id: Uuid, actor: Option<&str>) -> Result<Task, WriteError> {
-        let key = self.free_key(id)?;
+    /// All children of a parent whose counts are loaded.
+    pub(super) fn sum_of_children(&self, id: Uuid) -> Counts {
         let mut sum = Counts::default();
         self.children.of(id).values().for_each(|counts| sum.add_all(counts));
-        let status = self.task(id).ok_or(WriteError::NoTask(id))?.status;
-        let open = sum.total() - sum.finished();
-        if status.is_finished() && sum.failed + sum.cancelled + open == 0 {
-            let wanted = "run again: none of its children failed or was cancelled";
-            return Err(Refusal::Illegal { status, wanted }.into());
-        }
-        let task = self.decide(id, transition::Command::Reopen, actor)?;
-        self.keys.extend(key.map(|key| (key, id)));
-        if open == 0 {
-            return Ok(task);
-        }
-        self.decide(id, transition::Command::Children(sum), None)
+        sum
     }
 
     pub(super) fn decide_queue(&mut self, name: &Name, change: &QueueChange, actor: &str) -> Answer {
