@@ -29,8 +29,10 @@ impl Task {
             return Ok(if emptied { self.empty(now) } else { self.unchanged() });
         }
         let done = children.finished() == children.total();
+        // A child may have run again and ended before anyone looked.
+        let disagrees = (self.status == Status::Failed) != (children.failed > 0);
         let (mut task, mut steps) = self.unchanged();
-        if task.status.is_finished() && !done {
+        if task.status.is_finished() && (!done || disagrees) {
             let (after, then) = task.step(TaskEvent::Turned { reason: "reopened" }, |task| {
                 task.status = Status::Blocked;
                 task.finished_at = None;

@@ -174,9 +174,7 @@ impl Children {
                 starts: has_begun(&counts) && row.started_at.is_none(),
                 completes: is_done(&counts) && row.completed_at.is_none(),
                 started_at: row.started_at,
-                concerns_group: has_begun(&counts) != has_begun(&old)
-                    || is_done(&counts) != is_done(&old)
-                    || is_open(&counts) != is_open(&old),
+                concerns_group: sides(&counts) != sides(&old),
             };
             if turn.starts || turn.completes || turn.concerns_group {
                 turns.push(turn);
@@ -200,9 +198,9 @@ const fn has_begun(counts: &Counts) -> bool {
     counts.running + counts.finished() > 0
 }
 
-/// Some children have not finished.
-const fn is_open(counts: &Counts) -> bool {
-    counts.finished() < counts.total()
+/// What a group goes by: some began, all are done, some are open.
+const fn sides(counts: &Counts) -> (bool, bool, bool) {
+    (has_begun(counts), is_done(counts), counts.finished() < counts.total())
 }
 
 const fn is_done(counts: &Counts) -> bool {

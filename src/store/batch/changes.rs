@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::{Batch, Dependencies, Name, Task, WriteError, transition};
-use crate::model::{Status, transition::Refusal};
+use crate::model::transition::Refusal;
 
 impl Batch<'_> {
     pub(super) fn change_each(
@@ -78,14 +78,14 @@ impl Batch<'_> {
         Ok(task)
     }
 
-    /// A child runs again, so the groups above it that were cancelled wait for it again; others follow by themselves.
+    /// A child runs again, so the groups above it wait for it again.
     fn reopen_above(&mut self, child: &Task, actor: Option<&str>) {
         let mut above = child.parent_task_id;
         while let Some(group) = above.and_then(|id| self.task(id)).filter(|task| task.close_when_done) {
-            let (id, was_cancelled) = (group.id, group.status == Status::Cancelled);
+            let (id, is_over) = (group.id, group.status.is_finished());
             above = group.parent_task_id;
             // One whose unique key was taken meanwhile stays as it is.
-            if was_cancelled && self.reopen_with(id, actor).is_err() {
+            if is_over && self.reopen_with(id, actor).is_err() {
                 return;
             }
         }

@@ -102,9 +102,11 @@ impl Batch<'_> {
         }
     }
 
-    /// The same of a reported child, which may have come from elsewhere.
-    pub(super) fn has_phase_too_many(&self, before: Option<(Option<Uuid>, Option<Name>)>, task: &Task) -> bool {
-        let (Some(parent), Some(phase)) = (task.parent_task_id, &task.phase) else { return false };
-        before != Some((Some(parent), Some(phase.clone()))) && !self.children.has_room_for(parent, phase)
+    /// A parent cannot have this phase as well. Asked before a child is put there.
+    pub(super) fn is_full(&self, (parent, phase): &(Option<Uuid>, Option<Name>)) -> bool {
+        match (parent, phase) {
+            (Some(parent), Some(phase)) => !self.children.has_room_for(*parent, phase),
+            _ => false,
+        }
     }
 }

@@ -203,10 +203,11 @@ impl<'a> Batch<'a> {
         }
         // Groups follow their counts; what is made a parent now may have children already, enqueued or reported before.
         let known = self.tasks.values().filter_map(|entry| entry.after.as_ref());
-        let counts = |task: &&Task| task.close_when_done || touched.parents.contains(&task.id);
+        let counts = |task: &&Task| task.close_when_done;
         let elsewhere =
             known.clone().filter(|task| touched.observed.contains(&task.id)).filter_map(|t| t.parent_task_id);
-        let counted: BTreeSet<_> = known.filter(counts).map(|task| task.id).chain(elsewhere).chain(whole).collect();
+        let counted = known.filter(counts).map(|task| task.id).chain(elsewhere).chain(whole);
+        let counted: BTreeSet<_> = counted.chain(touched.parents.iter().copied()).collect();
         let counted: Vec<_> = counted.into_iter().chain(touched.rechecked.iter().copied()).collect();
         if !counted.is_empty() {
             self.children.load(conn, &counted).await?;

@@ -36,6 +36,11 @@ impl Batch<'_> {
         let recorded = self.drafts.len();
         let place = |task: &Task| (task.parent_task_id, task.phase.clone());
         let was_in = self.task(id).map(place);
+        let facts = &told.facts;
+        let goes_to =
+            was_in.clone().map(|(parent, phase)| (facts.parent_task_id.or(parent), facts.phase.clone().or(phase)));
+        let full =
+            goes_to.is_some() && goes_to != was_in && goes_to.as_ref().is_some_and(|goes_to| self.is_full(goes_to));
         if self.task(id).is_some() {
             self.decide(id, transition::Command::Observe(Box::new(told.clone())), None)?;
         } else {
@@ -43,7 +48,7 @@ impl Batch<'_> {
                 told.facts.parent_task_id.and_then(|id| self.task(id)).map(|parent| parent.project_id.clone());
             let blank = Task::unheard_of(id, inherited.as_ref(), self.now);
             let (mut task, mut steps) = blank.first_observed(told, self.now);
-            if self.has_phase_too_many(None, &task) {
+            if self.is_full(&place(&task)) {
                 task.phase = None;
                 steps.iter_mut().for_each(|step| step.after.phase = None);
             }
@@ -56,7 +61,7 @@ impl Batch<'_> {
                 self.decide(id, transition::Command::BecomeParent { children }, None)?;
             }
         }
-        if was_in.is_some() && self.task(id).is_some_and(|task| self.has_phase_too_many(was_in, task)) {
+        if full && self.task(id).map(place) == goes_to {
             self.decide(id, transition::Command::LeavePhase, None)?;
         }
         self.adopt(self.task(id).and_then(|task| task.parent_task_id));

@@ -57,22 +57,7 @@ impl Touched {
                     self.changed_workers.insert(*worker_id);
                 }
             }
-            Command::Tasks { changes, .. } | Command::Steer { changes, .. } => {
-                self.tasks.extend(changes.iter().map(|(id, _)| *id));
-                self.workers.extend(changes.iter().filter_map(|(_, change)| Some(change.fence()?.worker_id)));
-                let again = |change: &transition::Command| {
-                    matches!(change, transition::Command::Retry | transition::Command::Reopen)
-                };
-                self.retried.extend(changes.iter().filter(|(_, change)| again(change)).map(|(id, _)| *id));
-                for (_, change) in changes {
-                    if let transition::Command::Edit(edit) = change
-                        && let Some(depends_on) = &edit.depends_on
-                    {
-                        self.graph = true;
-                        self.tasks.extend(depends_on);
-                    }
-                }
-            }
+            Command::Tasks { changes, .. } | Command::Steer { changes, .. } => self.add_changes(changes),
             Command::Observe(reports) => {
                 self.graph = true;
                 for report in reports {
@@ -110,6 +95,22 @@ impl Touched {
                 self.retried.extend(step.ids.iter().filter(|_| step.retries));
             }
             Command::Register(_) | Command::Schedule { .. } | Command::BeginBulk(_) | Command::CancelBulk { .. } => {}
+        }
+    }
+
+    fn add_changes(&mut self, changes: &[(Uuid, transition::Command)]) {
+        self.tasks.extend(changes.iter().map(|(id, _)| *id));
+        self.workers.extend(changes.iter().filter_map(|(_, change)| Some(change.fence()?.worker_id)));
+        let again =
+            |change: &transition::Command| matches!(change, transition::Command::Retry | transition::Command::Reopen);
+        self.retried.extend(changes.iter().filter(|(_, change)| again(change)).map(|(id, _)| *id));
+        for (_, change) in changes {
+            if let transition::Command::Edit(edit) = change
+                && let Some(depends_on) = &edit.depends_on
+            {
+                self.graph = true;
+                self.tasks.extend(depends_on);
+            }
         }
     }
 
