@@ -31,7 +31,7 @@ use crate::{
     metrics::Metrics,
     page::Fragments,
     store::{Store, Writer, log, search::Horizon, witness::Witness, writer::MAX_BATCH},
-    upkeep::{Lane, NEVER, Upkeep},
+    upkeep::{Lane, NEVER, StuckTold, Upkeep},
 };
 
 /// Batches that may wait for the tailer; more are read from the log.
@@ -138,6 +138,9 @@ impl App {
             stalled_policy: settings.stalled_policy,
             retain_tasks: TimeDelta::days(settings.retain_tasks_days.into()),
             retain_events: TimeDelta::days(settings.retain_events_days.into()),
+            observed_stale: TimeDelta::days(settings.observed_stale_days.into()),
+            depths_told: std::collections::HashMap::new(),
+            stuck_told: StuckTold::default(),
             ephemeral: ephemeral_sender,
             subscriptions: subscriptions.clone(),
             reachable_since: clock.now(),

@@ -169,9 +169,12 @@ pub struct Settings {
     /// Seconds between heartbeats, asked of workers.
     #[arg(long, env = "TASKWATCH_HEARTBEAT_SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub heartbeat_seconds: u32,
-    /// Seconds of silence after which a worker is lost.
-    #[arg(long, env = "TASKWATCH_WORKER_TTL_SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=86400))]
+    /// Seconds of silence after which a worker is lost; not less than the lease.
+    #[arg(long, env = "TASKWATCH_WORKER_TTL_SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=86400))]
     pub worker_ttl_seconds: u32,
+    /// Days after which a reported task that has not ended, and of which nothing was reported since, ends as stalled; 0: never.
+    #[arg(long, env = "TASKWATCH_OBSERVED_STALE_DAYS", default_value_t = 7, value_parser = clap::value_parser!(u32).range(0..=36500))]
+    pub observed_stale_days: u32,
     /// Seconds without a report after which a connector is unknown.
     #[arg(long, env = "TASKWATCH_CONNECTOR_STALE_SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=86400))]
     pub connector_stale_seconds: u32,
@@ -300,6 +303,12 @@ impl Settings {
         }
         if self.lease_seconds <= self.heartbeat_seconds {
             return Err("--lease-seconds must be larger than --heartbeat-seconds, or every lease would expire between two heartbeats".to_owned());
+        }
+        if self.worker_ttl_seconds < self.lease_seconds {
+            return Err(format!(
+                "--worker-ttl-seconds ({}) must not be less than --lease-seconds ({}), or workers would be lost while their claims still hold",
+                self.worker_ttl_seconds, self.lease_seconds
+            ));
         }
         Ok(())
     }

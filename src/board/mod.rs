@@ -24,7 +24,7 @@ use crate::{
         Event, EventId, Kind,
         envelope::{Epoch, Stats},
     },
-    model::{Name, Status},
+    model::{Name, Status, stuck::Stuck},
 };
 use durations::Kinds;
 use failures::Failures;
@@ -37,7 +37,7 @@ use running::Running;
 use workers::Workers;
 
 /// Version of the encoding; a checkpoint of another one is folded again from the log.
-pub const VERSION: i32 = 4;
+pub const VERSION: i32 = 5;
 
 /// The state of everything at a position.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -69,6 +69,12 @@ pub struct Board {
     pub failures: Failures,
     /// How long each kind of work usually takes.
     pub kinds: Kinds,
+    /// Tasks that cannot go on without help, some of them; measured, not folded.
+    #[serde(skip)]
+    pub stuck: Vec<Stuck>,
+    /// How many these are in all.
+    #[serde(skip)]
+    pub stuck_total: u64,
 }
 
 impl Board {
@@ -84,6 +90,10 @@ impl Board {
             }
             self.position = position;
             self.ts = Some(event.ts);
+        }
+        if event.event_type == Kind::TasksStuck {
+            self.stuck = event.data.stuck.clone().unwrap_or_default();
+            self.stuck_total = event.data.matched.unwrap_or_default();
         }
         self.count_task(event);
         self.queues.apply(event);

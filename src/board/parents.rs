@@ -14,6 +14,8 @@ use crate::{
 
 /// Ended parents that are still shown.
 const KEEP_ENDED: usize = 20;
+/// Phases kept though they are empty: as many as a parent may have, and those it may declare.
+const KEEP_PHASES: usize = 232;
 /// Finish times kept for the rate and the estimate.
 const KEEP_FINISHES: usize = 32;
 /// Fewer finishes than this say nothing about the future.
@@ -132,21 +134,15 @@ impl Parents {
     /// not counted. Nothing when it has no parents below it.
     #[must_use]
     pub fn rolled_up(&self, id: Uuid) -> Option<Counts> {
-        let mut sum = self.get(id)?.total();
-        let (mut above, mut nested) = (vec![id], false);
-        let mut seen = BTreeSet::from([id]);
-        while let Some(next) = above.pop() {
-            let all = self.open.iter().chain(self.ended.iter().map(|(id, parent)| (id, parent)));
-            for (child, parent) in all.filter(|(_, parent)| parent.parent_task_id == Some(next)) {
-                if seen.insert(*child) {
-                    nested = true;
-                    sum.remove(parent.status);
-                    sum.add_all(&parent.total());
-                    above.push(*child);
-                }
-            }
-        }
-        nested.then_some(sum)
+        self.get(id)?;
+        RollUp::of(self).sum(id)
+    }
+
+    /// The same of every parent in progress that has parents below it, each counted once.
+    #[must_use]
+    pub fn all_rolled_up(&self) -> BTreeMap<Uuid, Counts> {
+        let mut roll_up = RollUp::of(self);
+        self.open.keys().filter_map(|id| Some((*id, roll_up.sum(*id)?))).collect()
     }
 
     /// The event is about a task that is, or becomes, a parent itself: with its first child, or when it starts and has
@@ -186,6 +182,55 @@ impl Parents {
     #[must_use]
     pub fn get(&self, id: Uuid) -> Option<&Parent> {
         self.open.get(&id).or_else(|| self.ended.iter().find(|(ended, _)| *ended == id).map(|(_, parent)| parent))
+    }
+}
+
+/// Parents by the parents above them, and what was summed up so far.
+struct RollUp<'a> {
+    parents: BTreeMap<Uuid, &'a Parent>,
+    below: BTreeMap<Uuid, Vec<Uuid>>,
+    sums: BTreeMap<Uuid, Counts>,
+}
+
+impl<'a> RollUp<'a> {
+    fn of(all: &'a Parents) -> Self {
+        // One that is in progress again stands only there.
+        let ended = all.ended.iter().map(|(id, parent)| (*id, parent));
+        let parents: BTreeMap<_, _> = ended.chain(all.open.iter().map(|(id, parent)| (*id, parent))).collect();
+        let mut below: BTreeMap<Uuid, Vec<Uuid>> = BTreeMap::new();
+        for (id, parent) in &parents {
+            if let Some(above) = parent.parent_task_id {
+                below.entry(above).or_default().push(*id);
+            }
+        }
+        Self { parents, below, sums: BTreeMap::new() }
+    }
+
+    /// From the lowest up, without recursion; what is met again on the way down, in a ring, counts once.
+    fn sum(&mut self, id: Uuid) -> Option<Counts> {
+        let nested = self.below.contains_key(&id);
+        let mut path = vec![(id, false)];
+        let mut seen = BTreeSet::new();
+        while let Some((next, is_down)) = path.pop() {
+            if self.sums.contains_key(&next) {
+                continue;
+            }
+            let below = self.below.get(&next).map_or(&[][..], Vec::as_slice);
+            if is_down {
+                let mut sum = self.parents.get(&next).map(|parent| parent.total()).unwrap_or_default();
+                for child in below {
+                    if let (Some(parent), Some(lower)) = (self.parents.get(child), self.sums.get(child)) {
+                        sum.remove(parent.status);
+                        sum.add_all(lower);
+                    }
+                }
+                self.sums.insert(next, sum);
+            } else if seen.insert(next) {
+                path.push((next, true));
+                path.extend(below.iter().filter(|child| !seen.contains(child)).map(|child| (*child, false)));
+            }
+        }
+        self.sums.get(&id).filter(|_| nested).copied()
     }
 }
 
@@ -231,6 +276,11 @@ impl Parent {
 
     pub(super) fn phase(&mut self, name: &Name) -> &mut Phase {
         let index = self.phases.iter().position(|phase| phase.name == *name).unwrap_or_else(|| {
+            if self.phases.len() >= KEEP_PHASES {
+                // Children come and go; where none is left there is nothing to show.
+                let empty = self.phases.iter().rposition(|phase| phase.counts.total() == 0);
+                empty.map(|index| self.phases.remove(index));
+            }
             self.phases.push(Phase::new(name.clone()));
             self.phases.len() - 1
         });
@@ -272,5 +322,50 @@ impl Parent {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive; saturates")]
         let whole = |seconds: f64| seconds.ceil() as u64;
         Some(Eta { low_seconds: whole(seconds * (1.0 - spread)), high_seconds: whole(seconds * (1.0 + spread)) })
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+
+    fn parent(above: Option<u128>, running: u64) -> Parent {
+        let mut event = Event::new(Kind::TaskStarted, Time::from_timestamp(1_000, 0).unwrap());
+        event.parent_task_id = above.map(Uuid::from_u128);
+        event.status = Some(Status::Running);
+        let mut parent = Parent::new(&event);
+        parent.phase(&Name::literal(NO_PHASE)).counts.running = running;
+        parent
+    }
+
+    #[test]
+    fn sums_go_up_once_however_deep_and_end_in_rings() {
+        // Each holds the next and one task beside it.
+        let depth = 3_000;
+        let chain = (0..depth).map(|n| {
+            let own = if n + 1 < depth { 2 } else { 1 };
+            (Uuid::from_u128(n), parent(n.checked_sub(1), own))
+        });
+        let mut parents = Parents { open: chain.collect(), ..Parents::default() };
+        let all = parents.all_rolled_up();
+        assert_eq!(all.len() as u128, depth - 1);
+        assert_eq!(all[&Uuid::nil()].running as u128, depth);
+        assert_eq!(parents.rolled_up(Uuid::from_u128(depth - 2)).unwrap().running, 2);
+        assert_eq!(parents.rolled_up(Uuid::from_u128(depth - 1)), None);
+        parents.open.get_mut(&Uuid::nil()).unwrap().parent_task_id = Some(Uuid::from_u128(depth - 1));
+        assert_eq!(parents.all_rolled_up().len() as u128, depth);
+    }
+
+    #[test]
+    fn phases_that_come_and_go_do_not_pile_up() {
+        let mut parent = parent(None, 1);
+        for n in 0..10_000 {
+            let name = Name::new(&format!("p{n}")).unwrap();
+            parent.phase(&name).counts.add(Status::Pending);
+            parent.phase(&name).counts.remove(Status::Pending);
+        }
+        assert!(parent.phases.len() <= KEEP_PHASES);
+        assert_eq!(parent.total().running, 1);
     }
 }

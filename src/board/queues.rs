@@ -17,7 +17,7 @@ use crate::{
 /// Window of waits and runs, seconds: percentiles cover the last five to ten minutes.
 pub const WINDOW: i64 = 300;
 
-/// Every queue that a task was ever in.
+/// Every queue that has tasks, or about which an operator decided something.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Queues(pub BTreeMap<Name, Queue>);
@@ -147,6 +147,37 @@ impl Queue {
         }
     }
 
+    /// It has no task, and nobody decided anything about it.
+    fn is_gone(&self) -> bool {
+        self.tasks.values().all(|count| *count == 0)
+            && self.paused_at.is_none()
+            && self.concurrency_limit.is_none()
+            && self.rate_limit.is_none()
+    }
+
+    /// A task came, went or changed its state.
+    fn take_in(&mut self, event: &Event) {
+        self.time(event);
+        let Some((from, to)) = moved(event) else { return };
+        let line = event.priority.map(|priority| &mut self.depth[usize::from(priority.get())]);
+        if let Some(line) = line {
+            if from == Some(Status::Pending) {
+                *line = line.saturating_sub(1);
+            }
+            if to == Some(Status::Pending) {
+                *line += 1;
+            }
+        }
+        self.waits(event.ts);
+        if let Some(from) = from {
+            let count = self.tasks.entry(from).or_default();
+            *count = count.saturating_sub(1);
+        }
+        if let Some(to) = to {
+            *self.tasks.entry(to).or_default() += 1;
+        }
+    }
+
     /// How long a task waited, or an attempt took.
     fn time(&mut self, event: &Event) {
         match event.event_type {
@@ -231,28 +262,60 @@ impl Queues {
         }
         if let Kind::QueuePaused | Kind::QueueResumed | Kind::OperatorAction = event.event_type {
             self.0.entry(name.clone()).or_default().decide(event);
-            return;
+        } else {
+            self.relocate(name, event);
+            self.0.entry(name.clone()).or_default().take_in(event);
         }
-        self.relocate(name, event);
-        let queue = self.0.entry(name.clone()).or_default();
-        queue.time(event);
-        let Some((from, to)) = moved(event) else { return };
-        let line = event.priority.map(|priority| &mut queue.depth[usize::from(priority.get())]);
-        if let Some(line) = line {
-            if from == Some(Status::Pending) {
-                *line = line.saturating_sub(1);
-            }
-            if to == Some(Status::Pending) {
-                *line += 1;
-            }
+        let old = edited::<Name>(event, "queue").flatten();
+        for left in [Some(name), old.as_ref()].into_iter().flatten() {
+            self.forget_if_gone(left);
         }
-        queue.waits(event.ts);
-        if let Some(from) = from {
-            let count = queue.tasks.entry(from).or_default();
-            *count = count.saturating_sub(1);
+    }
+
+    /// A queue without tasks about which nobody decided anything has gone.
+    fn forget_if_gone(&mut self, name: &Name) {
+        if self.0.get(name).is_some_and(Queue::is_gone) {
+            self.0.remove(name);
         }
-        if let Some(to) = to {
-            *queue.tasks.entry(to).or_default() += 1;
-        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    fn event(kind: Kind, queue: &'static str, old: Option<Status>, status: Option<Status>) -> Event {
+        let mut event = Event::new(kind, Time::from_timestamp(1_000, 0).unwrap());
+        event.queue = Some(Name::literal(queue));
+        event.task_id = Some(Uuid::nil());
+        event.priority = Priority::new(5);
+        (event.old_status, event.status) = (old, status);
+        event
+    }
+
+    #[test]
+    fn a_queue_leaves_with_its_last_task_unless_someone_decided_about_it() {
+        let mut queues = Queues::default();
+        let pending = Some(Status::Pending);
+        let names = |queues: &Queues| queues.0.keys().map(ToString::to_string).collect::<Vec<_>>();
+        queues.apply(&event(Kind::TaskCreated, "a", None, pending));
+        let mut moved = event(Kind::TaskUpdated, "b", pending, pending);
+        moved.data.changes = Some([("queue".to_owned(), ["a".into(), "b".into()])].into());
+        queues.apply(&moved);
+        assert_eq!(names(&queues), ["b"]);
+        let change = |kind, old: serde_json::Value, new: serde_json::Value| {
+            let mut change = event(kind, "b", None, None);
+            change.task_id = None;
+            change.data.changes = Some([("paused_at".to_owned(), [old, new])].into());
+            change
+        };
+        let at = serde_json::json!("2026-11-20T16:05:00Z");
+        queues.apply(&change(Kind::QueuePaused, serde_json::Value::Null, at.clone()));
+        queues.apply(&event(Kind::TaskDeleted, "b", pending, pending));
+        assert_eq!(names(&queues), ["b"]);
+        queues.apply(&change(Kind::QueueResumed, at, serde_json::Value::Null));
+        assert!(names(&queues).is_empty());
     }
 }

@@ -1,5 +1,7 @@
 //! Why nothing moves: of a queue, of a task, and of everything together. In words for people, with codes for programs.
 
+use std::collections::HashMap;
+
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -9,6 +11,7 @@ use crate::{
     clock::Time,
     model::{
         Name, Status, Task,
+        stuck::{Stuck, StuckReason},
         worker::{ConnectorStatus, WorkerStatus},
     },
 };
@@ -82,11 +85,56 @@ impl Verdict {
     }
 }
 
+/// How many workers serve each queue, counted once for all queues.
+#[derive(Debug)]
+pub struct Serving<'a> {
+    /// Those that said nothing and took nothing may serve any.
+    any: usize,
+    by_queue: HashMap<&'a Name, usize>,
+}
+
+impl<'a> Serving<'a> {
+    /// Workers that take something new.
+    #[must_use]
+    pub fn taking(board: &'a Board) -> Self {
+        Self::of(board, |status| status.is_online() && status != WorkerStatus::Draining)
+    }
+
+    /// Workers that are expected to report.
+    #[must_use]
+    pub fn online(board: &'a Board) -> Self {
+        Self::of(board, WorkerStatus::is_online)
+    }
+
+    fn of(board: &'a Board, counts: impl Fn(WorkerStatus) -> bool) -> Self {
+        let mut serving = Self { any: 0, by_queue: HashMap::new() };
+        for worker in board.workers.0.values().filter(|worker| counts(worker.status)) {
+            serving.any += usize::from(worker.serves_any());
+            for queue in worker.serves() {
+                *serving.by_queue.entry(queue).or_default() += 1;
+            }
+        }
+        serving
+    }
+
+    /// Those that serve a queue.
+    #[must_use]
+    pub fn at(&self, queue: &Name) -> usize {
+        self.any + self.by_queue.get(queue).copied().unwrap_or_default()
+    }
+}
+
 /// Everything together. A worker silent for `quiet` is worth a word before it is lost.
 #[must_use]
 pub fn overall(board: &Board, quiet: TimeDelta, now: Time) -> Verdict {
+    let serving = Serving::taking(board);
     let mut reasons: Vec<_> =
-        board.queues.0.iter().flat_map(|(name, queue)| of_queue(board, name, queue, now).reasons).collect();
+        board.queues.0.iter().flat_map(|(name, queue)| of_queue(&serving, name, queue, now).reasons).collect();
+    reasons.extend(board.stuck.iter().map(stuck));
+    if let Some(more) = board.stuck_total.checked_sub(board.stuck.len() as u64).filter(|more| *more > 0) {
+        let sentence = format!("{more} more tasks wait for what can never end");
+        reasons.push(Reason::new("blocked_forever", Level::Stalled, sentence));
+    }
     workers(board, quiet, now, &mut reasons);
     for (id, task) in &board.running.0 {
         if let Some(reason) = slow(board, *id, &task.task_type, task.started_at, now) {
@@ -102,7 +150,7 @@ pub fn overall(board: &Board, quiet: TimeDelta, now: Time) -> Verdict {
 
 /// Why the tasks of a queue wait.
 #[must_use]
-pub fn of_queue(board: &Board, name: &Name, queue: &Queue, now: Time) -> Verdict {
+pub fn of_queue(serving: &Serving<'_>, name: &Name, queue: &Queue, now: Time) -> Verdict {
     let waiting = queue.waiting();
     if waiting == 0 {
         return Verdict::of(Vec::new());
@@ -116,9 +164,7 @@ pub fn of_queue(board: &Board, name: &Name, queue: &Queue, now: Time) -> Verdict
     if queue.paused_at.is_some() {
         return tell("queue_paused", Level::Degraded, format!("queue {name} is paused, {waits}"));
     }
-    let takes = |status: WorkerStatus| status.is_online() && status != WorkerStatus::Draining;
-    let mut workers = board.workers.0.values().filter(|worker| takes(worker.status));
-    if !workers.any(|worker| worker.serves(name)) && longer(untaken, PATIENCE) {
+    if serving.at(name) == 0 && longer(untaken, PATIENCE) {
         return tell("no_worker", Level::Stalled, format!("no worker serves queue {name}, {waits}"));
     }
     let running = queue.count(Status::Running);
@@ -173,6 +219,34 @@ fn workers(board: &Board, quiet: TimeDelta, now: Time, reasons: &mut Vec<Reason>
     }
 }
 
+/// A task that cannot go on without help, and what would help.
+fn stuck(found: &Stuck) -> Reason {
+    let Stuck { task_id, task_type, reason, on } = found;
+    let on = on.map(|on| on.to_string()).unwrap_or_default();
+    let (code, level, sentence) = match reason {
+        StuckReason::Ring => (
+            "blocked_forever",
+            Level::Stalled,
+            format!(
+                "{task_type} {task_id} waits for itself, in a ring through {on}; change what one of them depends on, or cancel one"
+            ),
+        ),
+        StuckReason::Waits => (
+            "blocked_forever",
+            Level::Stalled,
+            format!(
+                "{task_type} {task_id} waits for {on}, which can never end; help that one, or change what this one depends on"
+            ),
+        ),
+        StuckReason::NoChildren => (
+            "group_without_children",
+            Level::Degraded,
+            format!("{task_type} {task_id} waits for its first child; create one (parent_task_id), or cancel it"),
+        ),
+    };
+    Reason { task_id: Some(*task_id), ..Reason::new(code, level, sentence) }
+}
+
 fn slow(board: &Board, id: Uuid, kind: &Name, started_at: Time, now: Time) -> Option<Reason> {
     let usual = board.kinds.usual_ms(kind, now)?;
     let elapsed = u64::try_from((now - started_at).num_milliseconds()).unwrap_or_default();
@@ -192,6 +266,9 @@ pub fn of_task(board: &Board, task: &Task, open: &[Uuid], quiet: TimeDelta, now:
     let tell = |code, level, sentence| {
         Verdict::of(vec![Reason { task_id: Some(task.id), ..Reason::new(code, level, sentence) }])
     };
+    if let Some(found) = board.stuck.iter().find(|stuck| stuck.task_id == task.id && !task.status.is_finished()) {
+        return Verdict::of(vec![stuck(found)]);
+    }
     match task.status {
         Status::Blocked if task.close_when_done => {
             tell("waits_for_children", Level::Ok, "it starts with its first child".to_owned())
@@ -209,7 +286,7 @@ pub fn of_task(board: &Board, task: &Task, open: &[Uuid], quiet: TimeDelta, now:
         }
         Status::Pending => {
             let mut verdict = match board.queues.0.get(&task.queue) {
-                Some(queue) => of_queue(board, &task.queue, queue, now),
+                Some(queue) => of_queue(&Serving::taking(board), &task.queue, queue, now),
                 None => Verdict::of(Vec::new()),
             };
             if verdict.reasons.is_empty() {

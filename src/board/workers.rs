@@ -136,11 +136,15 @@ impl Seen {
         }
     }
 
-    /// It takes tasks from a queue: it says so, or was seen to. One that said nothing and took nothing may.
+    /// It said nothing of queues and took nothing, so it may serve any.
     #[must_use]
-    pub fn serves(&self, queue: &Name) -> bool {
-        let silent = self.queues.is_empty() && self.took_from.is_empty();
-        silent || self.queues.contains(queue) || self.took_from.contains(queue)
+    pub fn serves_any(&self) -> bool {
+        self.queues.is_empty() && self.took_from.is_empty()
+    }
+
+    /// The queues it takes tasks from: it says so, or was seen to; each once.
+    pub fn serves(&self) -> impl Iterator<Item = &Name> {
+        self.queues.iter().chain(&self.took_from).collect::<BTreeSet<_>>().into_iter()
     }
 
     /// As the table has it; what only events tell comes from what was folded of them.

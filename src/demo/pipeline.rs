@@ -88,7 +88,8 @@ async fn run(client: &Client, worker_id: &Value, parent: &Value, rate: f64) -> a
         let open = format!("/api/v1/tasks?parent_task_id={id}&phase={phase}&status=pending,running,retrying&limit=1");
         while client.get(&open).await?["tasks"].as_array().is_some_and(|tasks| !tasks.is_empty()) {
             tokio::time::sleep(LOOK).await;
-            let body = json!({ "status": "active" });
+            let held = json!([{ "task_id": id, "attempt": parent["attempt"] }]);
+            let body = json!({ "status": "active", "tasks": held });
             client.post(&heartbeat(worker_id), &body).await?;
         }
     }

@@ -16,6 +16,7 @@ use crate::{
         edit::Changes,
         phase::Counts,
         report::{Json, WorkCounts},
+        stuck::Stuck,
     },
 };
 
@@ -292,4 +293,6 @@ data! {
     oldest_enqueued_at: Time,
     /// The figures.
     stats: Stats,
+    /// Tasks that cannot go on without help, the causes first, at most 50 of those `matched`.
+    stuck: Vec<Stuck>,
 }

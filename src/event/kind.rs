@@ -171,6 +171,8 @@ kinds! {
         ["action", "changes", "failed", "matched", "reason", "schedule", "succeeded"];
     QueueDepthUpdate = "queue_depth_update", Queues, ephemeral, Quiet, "How long a queue is, and since when its oldest task waits.",
         ["depth", "oldest_enqueued_at"];
+    TasksStuck = "tasks_stuck", Stats, ephemeral, Warn, "Tasks that wait for what can never come, or none any more.",
+        ["matched", "stuck"];
     StatsSnapshot = "stats_snapshot", Stats, ephemeral, Quiet, "The figures of the overview.",
         ["stats"];
 }

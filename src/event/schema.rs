@@ -16,6 +16,7 @@ use crate::{
         edit::Changes,
         phase::Counts,
         report::{Json, WorkCounts},
+        stuck::Stuck,
     },
 };
 
@@ -80,7 +81,7 @@ macro_rules! described {
     };
 }
 
-described!(Counts, WorkCounts, Stats);
+described!(Counts, WorkCounts, Stats, Stuck);
 
 /// The schema of a kind of event.
 #[must_use]

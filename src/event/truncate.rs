@@ -3,10 +3,11 @@
 use std::borrow::Cow;
 
 use super::Event;
+use crate::model::Name;
 
-/// Encodes an event in at most `max_bytes`. The fields that may go are those that people or workers fill;
-/// names, ids, times, labels and phases are bounded where they come in and always stay, because filters and the board
-/// need them.
+/// Encodes an event in at most `max_bytes`. The fields that go first are those that people or workers fill. Lists of names
+/// and labels go only when nothing else is left: they are bounded where they come in, and filters and the board need them.
+/// Single names, ids and times always stay; all together they are far below the smallest limit there is.
 #[must_use]
 pub fn fit(mut event: Event, max_bytes: usize) -> (Event, String) {
     loop {
@@ -14,7 +15,7 @@ pub fn fit(mut event: Event, max_bytes: usize) -> (Event, String) {
         if json.len() <= max_bytes {
             return (event, json);
         }
-        let Some((_, field)) = candidates(&event).into_iter().max() else {
+        let Some((_, field)) = candidates(&event).into_iter().max().or_else(|| lists(&event).into_iter().max()) else {
             return (event, json);
         };
         clear(&mut event, &field);
@@ -42,8 +43,29 @@ fn candidates(event: &Event) -> Vec<(usize, String)> {
     texts.chain(changes).collect()
 }
 
+/// Fields that go when nothing else is left, with their sizes.
+fn lists(event: &Event) -> Vec<(usize, String)> {
+    let size = |names: &[Name]| names.iter().map(|name| name.as_str().len() + 3).sum();
+    let data = &event.data;
+    let lists: [(Option<usize>, &str); 6] = [
+        (data.queues.as_deref().map(size), "data.queues"),
+        (data.phases.as_deref().map(size), "data.phases"),
+        (data.children.as_ref().map(|children| children.len() * 100), "data.children"),
+        (data.stuck.as_ref().map(|stuck| stuck.len() * 100), "data.stuck"),
+        (event.labels.as_ref().map(|labels| labels.values().map(|value| value.len() + 20).sum()), "labels"),
+        (data.external_id.as_ref().map(String::len), "data.external_id"),
+    ];
+    lists.into_iter().filter_map(|(size, field)| Some((size?, field.to_owned()))).collect()
+}
+
 fn clear(event: &mut Event, field: &str) {
     match field {
+        "data.queues" => event.data.queues = None,
+        "data.phases" => event.data.phases = None,
+        "data.children" => event.data.children = None,
+        "data.stuck" => event.data.stuck = None,
+        "data.external_id" => event.data.external_id = None,
+        "labels" => event.labels = None,
         "data.result" => event.data.result = None,
         "data.title" => event.data.title = None,
         "data.reason" => event.data.reason = None,
@@ -85,4 +107,82 @@ pub fn in_one_line(json: &str) -> Cow<'_, str> {
         return Cow::Borrowed(json);
     }
     Cow::Owned(json.replace('\u{85}', "\\u0085").replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029"))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+    use crate::{
+        clock::Time,
+        event::Kind,
+        model::{Status, phase::Counts, report::Json},
+    };
+    use proptest::prelude::*;
+    use serde_json::value::RawValue;
+
+    /// The smallest limit that can be set.
+    const LIMIT: usize = 8_192;
+
+    /// A name of up to 128 bytes, with characters that take more room in JSON.
+    fn name() -> impl Strategy<Value = Name> {
+        prop_oneof!["[a-z\"\\\\]{1,128}", "\u{2028}{1,42}", "[\u{e9}\u{1f600}]{1,32}"]
+            .prop_map(|text| Name::new(&text).unwrap())
+    }
+
+    fn text() -> impl Strategy<Value = Option<String>> {
+        prop::option::of("[a-z\"\\\\\u{1}\u{2028}]{0,16000}")
+    }
+
+    prop_compose! {
+        fn event()(
+            names in prop::collection::vec(name(), 7),
+            lists in (prop::collection::vec(name(), 0..64), prop::collection::vec(name(), 0..32)),
+            children in prop::collection::btree_map(name(), any::<u64>(), 0..260),
+            labels in prop::collection::btree_map(name(), "[a-z\"\u{2028}]{0,80}", 0..32),
+            texts in prop::collection::vec(text(), 5),
+            changes in prop::collection::btree_map("[a-z]{1,20}", text(), 0..5),
+        ) -> Event {
+            let mut event = Event::new(Kind::TaskUpdated, Time::from_timestamp(1, 0).unwrap());
+            let mut names = names.into_iter();
+            event.project_id = names.next();
+            event.task_type = names.next();
+            event.phase = names.next();
+            event.queue = names.next();
+            event.machine_id = names.next();
+            event.connector_id = names.next();
+            event.data.name = names.next();
+            event.status = Some(Status::Running);
+            event.task_id = Some(uuid::Uuid::max());
+            event.labels = Some(labels);
+            (event.data.queues, event.data.phases) = (Some(lists.0), Some(lists.1));
+            let counts = |pending| Counts { pending, ..Counts::default() };
+            event.data.children = Some(children.into_iter().map(|(name, pending)| (name, counts(pending))).collect());
+            let mut texts = texts.into_iter();
+            event.data.title = texts.next().flatten();
+            event.error = texts.next().flatten();
+            event.message = texts.next().flatten();
+            event.data.reason = texts.next().flatten();
+            event.data.result = texts.next().flatten().map(|text| {
+                Json::new(RawValue::from_string(serde_json::to_string(&text).unwrap()).unwrap())
+            });
+            let values = changes.into_iter().map(|(field, text)| (field, [text.clone().into(), text.into()]));
+            event.data.changes = Some(values.collect());
+            event
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn no_event_is_above_the_limit(event in event()) {
+            let all = event.clone();
+            let (cut, json) = fit(event, LIMIT);
+            prop_assert!(json.len() <= LIMIT, "{} bytes", json.len());
+            prop_assert!(!json.contains(['\u{85}', '\u{2028}', '\u{2029}']));
+            // What filters find single events by stays.
+            prop_assert_eq!((cut.queue, cut.task_id, cut.status), (all.queue, all.task_id, all.status));
+            prop_assert!(encode(&all).len() <= LIMIT || !cut.truncated.is_empty());
+        }
+    }
 }

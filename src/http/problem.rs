@@ -97,10 +97,23 @@ impl From<WriteError> for Problem {
                     error.to_string(),
                 );
             }
-            WriteError::NoDependency(_) | WriteError::Cycle(_) => {
-                let code = if matches!(error, WriteError::Cycle(_)) { "dependency_cycle" } else { "invalid_field" };
+            WriteError::NoDependency(_) | WriteError::Cycle(_) | WriteError::TooDeep(_) => {
+                let code = match error {
+                    WriteError::Cycle(_) => "dependency_cycle",
+                    WriteError::TooDeep(_) => "dependencies_too_deep",
+                    _ => "invalid_field",
+                };
                 return Self::field(StatusCode::UNPROCESSABLE_ENTITY, code, "depends_on", error.to_string());
             }
+            WriteError::TooNested(_) | WriteError::OwnAncestor(_) => {
+                let code = if matches!(error, WriteError::TooNested(_)) { "parents_too_deep" } else { "parent_cycle" };
+                return Self::field(StatusCode::UNPROCESSABLE_ENTITY, code, "parent_task_id", error.to_string());
+            }
+            WriteError::ManyConnectors(_) => {
+                let (status, code) = (StatusCode::UNPROCESSABLE_ENTITY, "too_many_connectors");
+                return Self::field(status, code, "connectors", error.to_string());
+            }
+            WriteError::WorkerManaged(_) => (StatusCode::CONFLICT, "worker_managed"),
             WriteError::NoSchedule(_) => (StatusCode::NOT_FOUND, "schedule_not_found"),
             WriteError::NoBulk(_) => (StatusCode::NOT_FOUND, "bulk_not_found"),
             WriteError::KeyTaken => (StatusCode::CONFLICT, "unique_key_taken"),

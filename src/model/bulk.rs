@@ -16,6 +16,13 @@ pub enum BulkAction {
     },
     /// Run finished tasks again.
     Retry,
+    /// Run what failed or was cancelled below a parent again, and open groups among it again.
+    RetryFamily,
+    /// Do that, and the same to all tasks below.
+    WithChildren {
+        /// What.
+        of: Box<Self>,
+    },
     /// Remove them.
     Delete,
     /// Change what they say.
@@ -35,12 +42,33 @@ pub enum BulkAction {
 impl BulkAction {
     /// The word in events.
     #[must_use]
-    pub const fn word(&self) -> &'static str {
+    pub fn word(&self) -> &'static str {
         match self {
             Self::Cancel { .. } => "bulk_cancel",
-            Self::Retry => "bulk_retry",
+            Self::Retry | Self::RetryFamily => "bulk_retry",
+            Self::WithChildren { of } => of.word(),
             Self::Delete => "bulk_delete",
             Self::Edit { .. } => "bulk_edit",
+        }
+    }
+
+    /// Tasks run again by it.
+    #[must_use]
+    pub fn retries(&self) -> bool {
+        match self {
+            Self::Retry | Self::RetryFamily => true,
+            Self::WithChildren { of } => of.retries(),
+            Self::Cancel { .. } | Self::Delete | Self::Edit { .. } => false,
+        }
+    }
+
+    /// The same for the tasks below.
+    #[must_use]
+    pub fn for_family(&self) -> Self {
+        match self {
+            Self::Retry | Self::RetryFamily => Self::RetryFamily,
+            Self::WithChildren { of } => of.for_family(),
+            Self::Cancel { .. } | Self::Delete | Self::Edit { .. } => self.clone(),
         }
     }
 
@@ -50,6 +78,8 @@ impl BulkAction {
         match self {
             Self::Cancel { reason } => Command::Cancel { reason: reason.clone() },
             Self::Retry => Command::Retry,
+            Self::RetryFamily => Command::Reopen,
+            Self::WithChildren { of } => of.command(),
             Self::Delete => Command::Delete,
             Self::Edit { priority, queue, assignee } => Command::Edit(Box::new(Edit {
                 priority: *priority,

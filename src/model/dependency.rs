@@ -1,11 +1,13 @@
 //! Tasks that wait for others.
 
+use std::collections::HashSet;
+
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{
     Status, Task,
-    step::{Decision, TaskEvent},
+    step::{Decision, Refusal, TaskEvent},
 };
 use crate::clock::Time;
 
@@ -107,22 +109,67 @@ impl Task {
     }
 }
 
-/// Finds a ring among tasks that depend on each other: the ids along it, the first again at the end.
-pub fn cycle<'a>(start: Uuid, depends_on: impl Fn(Uuid) -> &'a [Uuid]) -> Option<Vec<Uuid>> {
-    // Depth first without recursion: the path so far, with what is left to visit of each task on it.
-    let mut seen = std::collections::HashSet::from([start]);
-    let mut path = vec![(start, depends_on(start).iter())];
-    while let Some((_, rest)) = path.last_mut() {
-        match rest.next() {
-            None => {
-                path.pop();
-            }
-            Some(next) if *next == start => {
-                return Some(path.iter().map(|(id, _)| *id).chain([start]).collect());
-            }
-            Some(next) => {
-                if seen.insert(*next) {
-                    path.push((*next, depends_on(*next).iter()));
+impl Task {
+    /// Someone wants a finished task to run again. One that `waits` for others is blocked first, as a new one is.
+    pub(super) fn retry(&self, waits: bool, now: Time) -> Decision {
+        if !self.status.is_finished() {
+            return Err(Refusal::Illegal { status: self.status, wanted: "retried" });
+        }
+        self.is_ours("retried")?;
+        if self.close_when_done {
+            return Err(Refusal::Group { wanted: "retried" });
+        }
+        let afresh = |task: &mut Self| {
+            task.retry_count = 0;
+            task.run_at = None;
+            task.finished_at = None;
+            task.result = None;
+            task.error = None;
+        };
+        if waits {
+            return Ok(self.step(TaskEvent::Turned { reason: "retried" }, |task| {
+                afresh(task);
+                task.status = Status::Blocked;
+            }));
+        }
+        Ok(self.step(TaskEvent::Enqueued { reason: Some("retried") }, |task| {
+            afresh(task);
+            task.enqueue(now);
+        }))
+    }
+}
+
+/// Finds a ring that leads through one of `starts`: the ids along it, the first again at the end. `next` tells where
+/// the edges of a task lead; each is followed once, whatever the number of starts.
+pub fn cycle(starts: &[Uuid], next: impl Fn(Uuid) -> Vec<Uuid>) -> Option<Vec<Uuid>> {
+    let wanted: HashSet<_> = starts.iter().copied().collect();
+    let mut done = HashSet::new();
+    for start in starts {
+        if done.contains(start) {
+            continue;
+        }
+        // Depth first without recursion: the path so far, with what is left to visit of each task on it.
+        let mut path = vec![(*start, next(*start).into_iter())];
+        let mut on_path = HashSet::from([*start]);
+        while let Some((id, rest)) = path.last_mut() {
+            match rest.next() {
+                None => {
+                    on_path.remove(id);
+                    done.insert(*id);
+                    path.pop();
+                }
+                Some(met) if on_path.contains(&met) => {
+                    let ring = path.iter().map(|(id, _)| *id).skip_while(|id| *id != met).chain([met]);
+                    let ring: Vec<_> = ring.collect();
+                    if ring.iter().any(|id| wanted.contains(id)) {
+                        return Some(ring);
+                    }
+                }
+                Some(further) => {
+                    if !done.contains(&further) {
+                        on_path.insert(further);
+                        path.push((further, next(further).into_iter()));
+                    }
                 }
             }
         }
@@ -133,15 +180,33 @@ pub fn cycle<'a>(start: Uuid, depends_on: impl Fn(Uuid) -> &'a [Uuid]) -> Option
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::HashMap;
+
+    fn ring(graph: &HashMap<Uuid, Vec<Uuid>>, starts: &[Uuid]) -> Option<Vec<Uuid>> {
+        cycle(starts, |id| graph.get(&id).cloned().unwrap_or_default())
+    }
 
     #[test]
     fn rings_are_found_and_diamonds_are_not() {
         let [a, b, c, d] = [1, 2, 3, 4].map(Uuid::from_u128);
-        let graph = std::collections::HashMap::from([(a, vec![b, c]), (b, vec![d]), (c, vec![d]), (d, vec![])]);
-        let none: &[Uuid] = &[];
-        assert_eq!(cycle(a, |id| graph.get(&id).map_or(none, Vec::as_slice)), None);
-        let ring = std::collections::HashMap::from([(a, vec![b]), (b, vec![c]), (c, vec![d, a]), (d, vec![])]);
-        assert_eq!(cycle(a, |id| ring.get(&id).map_or(none, Vec::as_slice)), Some(vec![a, b, c, a]));
-        assert_eq!(cycle(a, |id| if id == a { std::slice::from_ref(&a) } else { none }), Some(vec![a, a]));
+        let diamond = HashMap::from([(a, vec![b, c]), (b, vec![d]), (c, vec![d]), (d, vec![])]);
+        assert_eq!(ring(&diamond, &[a]), None);
+        assert_eq!(ring(&diamond, &[d, c, b, a]), None);
+        let long = HashMap::from([(a, vec![b]), (b, vec![c]), (c, vec![d, a]), (d, vec![])]);
+        assert_eq!(ring(&long, &[a]), Some(vec![a, b, c, a]));
+        assert_eq!(ring(&HashMap::from([(a, vec![a])]), &[a]), Some(vec![a, a]));
+        // From a start that only leads to it, a ring of others is none of ours.
+        let beside = HashMap::from([(a, vec![b]), (b, vec![c]), (c, vec![b])]);
+        assert_eq!(ring(&beside, &[a]), None);
+        assert_eq!(ring(&beside, &[a, c]), Some(vec![b, c, b]));
+    }
+
+    #[test]
+    fn a_wide_graph_is_walked_once() {
+        // Ten layers of which each task leads to all of the next: paths beyond counting.
+        let layer = |n: u128| (0..100).map(move |i| Uuid::from_u128(n * 1_000 + i));
+        let graph: HashMap<_, Vec<_>> =
+            (1..10).flat_map(|n| layer(n).map(move |id| (id, layer(n + 1).collect()))).collect();
+        assert_eq!(ring(&graph, &layer(1).collect::<Vec<_>>()), None);
     }
 }

@@ -1,7 +1,12 @@
 //! Groups: parents that nobody claims, because they start and end with their children.
 
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
 use super::{
-    Status, Task,
+    Name, Status, Task,
+    edit::EditKind,
     lease::Lease,
     phase::Counts,
     step::{Decision, Step, TaskEvent},
@@ -9,15 +14,25 @@ use super::{
 };
 use crate::clock::Time;
 
+/// Most bytes that the children of a new parent take in one event; the rest goes into further ones.
+const MAX_CHILDREN_BYTES: usize = 4_096;
+
 impl Task {
     /// A group starts with its first child and ends with its last; a child that runs again opens it again.
     pub(super) fn follow(&self, children: &Counts, now: Time) -> Decision {
-        if !self.close_when_done || self.status == Status::Cancelled || children.total() == 0 {
+        if !self.close_when_done || self.status == Status::Cancelled {
             return Ok(self.unchanged());
         }
+        if children.total() == 0 {
+            // One that never had a child waits for its first; one whose last child was removed has nothing to wait for.
+            let emptied = self.is_parent && !self.status.is_finished();
+            return Ok(if emptied { self.empty(now) } else { self.unchanged() });
+        }
         let done = children.finished() == children.total();
+        // A child may have run again and ended before anyone looked.
+        let disagrees = (self.status == Status::Failed) != (children.failed > 0);
         let (mut task, mut steps) = self.unchanged();
-        if task.status.is_finished() && !done {
+        if task.status.is_finished() && (!done || disagrees) {
             let (after, then) = task.step(TaskEvent::Turned { reason: "reopened" }, |task| {
                 task.status = Status::Blocked;
                 task.finished_at = None;
@@ -42,6 +57,63 @@ impl Task {
             steps.extend(then);
         }
         Ok((task, steps))
+    }
+
+    fn empty(&self, now: Time) -> (Self, Vec<Step>) {
+        let reason = Some("its last child was removed".to_owned());
+        self.step(TaskEvent::Cancelled { reason }, |task| {
+            if task.status == Status::Running {
+                task.end_attempt(Outcome::Cancelled);
+            }
+            task.status = Status::Cancelled;
+            task.finished_at = Some(now);
+        })
+    }
+
+    /// Its children run again, so it waits for them again.
+    pub(super) fn reopen(&self, now: Time) -> Decision {
+        if !self.close_when_done || !self.status.is_finished() {
+            return self.retry(false, now);
+        }
+        Ok(self.step(TaskEvent::Turned { reason: "retried" }, |task| {
+            task.status = Status::Blocked;
+            task.finished_at = None;
+            task.error = None;
+        }))
+    }
+
+    /// It groups other tasks. What its children are so far is told in as many pieces as fit into events.
+    pub(super) fn become_parent(&self, children: BTreeMap<Name, Counts>) -> (Self, Vec<Step>) {
+        let mut pieces = vec![BTreeMap::new()];
+        let mut size = 0;
+        for (name, counts) in children {
+            // In JSON a name may be twice as long, and the counts take about a hundred bytes.
+            let bytes = 2 * name.as_str().len() + 120;
+            if size + bytes > MAX_CHILDREN_BYTES && size > 0 {
+                pieces.push(BTreeMap::new());
+                size = 0;
+            }
+            size += bytes;
+            if let Some(piece) = pieces.last_mut() {
+                piece.insert(name, counts);
+            }
+        }
+        let (mut task, mut steps) = self.unchanged();
+        for children in pieces {
+            let (after, then) = task.step(TaskEvent::BecameParent { children }, |task| task.is_parent = true);
+            task = after;
+            steps.extend(then);
+        }
+        (task, steps)
+    }
+
+    /// It counts among the children without a phase.
+    pub(super) fn leave_phase(&self) -> (Self, Vec<Step>) {
+        if self.phase.is_none() {
+            return self.unchanged();
+        }
+        let changes = [("phase".to_owned(), [json!(self.phase), Value::Null])].into();
+        self.step(TaskEvent::Edited { kind: EditKind::Facts, changes }, |task| task.phase = None)
     }
 
     fn close(&self, children: &Counts, now: Time) -> (Self, Vec<Step>) {

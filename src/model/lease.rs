@@ -39,6 +39,8 @@ pub enum StallReason {
     WorkerLost,
     /// The attempt took longer than `timeout_seconds`.
     TimeLimit,
+    /// The system that reports the task has said nothing of it for long.
+    NoReport,
 }
 
 impl StallReason {
@@ -49,6 +51,7 @@ impl StallReason {
             Self::LeaseExpired => "lease_expired",
             Self::WorkerLost => "worker_lost",
             Self::TimeLimit => "time_limit",
+            Self::NoReport => "no_report",
         }
     }
 
@@ -59,6 +62,7 @@ impl StallReason {
             Self::LeaseExpired => "the lease expired without a report",
             Self::WorkerLost => "the worker was lost",
             Self::TimeLimit => "the attempt passed its time limit",
+            Self::NoReport => "nothing was reported of it for too long",
         }
     }
 }

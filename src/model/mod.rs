@@ -14,6 +14,7 @@ pub mod report;
 pub mod schedule;
 pub mod status;
 pub mod step;
+pub mod stuck;
 pub mod task;
 pub mod timestamp;
 pub mod transition;

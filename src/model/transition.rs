@@ -82,6 +82,10 @@ pub enum Command {
     },
     /// Someone wants a finished task to run again.
     Retry,
+    /// The same of one that waits for others first.
+    RetryBlocked,
+    /// The same of a group whose children run again; of any other task it is [`Command::Retry`].
+    Reopen,
     /// Someone removes it.
     Delete,
     /// It is removed because it finished before this time.
@@ -103,6 +107,10 @@ pub enum Command {
     Observe(Box<Observation>),
     /// Its parent's project, for a reported task without one of its own.
     Inherit(Name),
+    /// Its parent has too many phases already: it counts among the children without one.
+    LeavePhase,
+    /// Of a reported task that has not finished: nothing was reported of it since this time, so it is given up.
+    GiveUp(Time),
 }
 
 impl Task {
@@ -121,22 +129,24 @@ impl Task {
             Command::Due => self.due(now),
             Command::Stall { reason, policy } => self.stall(reason, policy, now),
             Command::Cancel { reason } => self.cancel(reason, now),
-            Command::Retry => self.retry(now),
+            Command::Retry => self.retry(false, now),
+            Command::RetryBlocked => self.retry(true, now),
+            Command::Reopen => self.reopen(now),
             Command::Delete => Ok(self.step(TaskEvent::Deleted, |_| {})),
             Command::Expire(before) if self.finished_at.is_some_and(|at| at < before) => {
                 Ok(self.step(TaskEvent::Deleted, |_| {}))
             }
             Command::Expire(_) => self.illegal("removed for its age"),
             Command::BecomeParent { .. } if self.is_parent => Ok(self.unchanged()),
-            Command::BecomeParent { children } => {
-                Ok(self.step(TaskEvent::BecameParent { children }, |task| task.is_parent = true))
-            }
+            Command::BecomeParent { children } => Ok(self.become_parent(children)),
             Command::GainDependent => Ok((Self { has_dependents: true, ..self.clone() }, Vec::new())),
             Command::Depend(dependencies) => self.depend(dependencies, now),
             Command::Children(children) => self.follow(&children, now),
             Command::Edit(edit) => self.edit(*edit),
             Command::Observe(observation) => self.observe(&observation, now),
             Command::Inherit(project) => self.inherit(&project),
+            Command::LeavePhase => Ok(self.leave_phase()),
+            Command::GiveUp(before) => self.give_up(before, now),
         }
     }
 
@@ -256,6 +266,7 @@ impl Task {
             StallReason::LeaseExpired => lease.expires_at.is_some_and(|at| at <= now),
             StallReason::WorkerLost => true,
             StallReason::TimeLimit => self.deadline().is_some_and(|deadline| deadline <= now),
+            StallReason::NoReport => false,
         };
         if !lost || lease.stalled {
             return Ok(self.unchanged());
@@ -304,25 +315,8 @@ impl Task {
         }))
     }
 
-    fn retry(&self, now: Time) -> Decision {
-        if !self.status.is_finished() {
-            return self.illegal("retried");
-        }
-        self.is_ours("retried")?;
-        if self.close_when_done {
-            return Err(Refusal::Group { wanted: "retried" });
-        }
-        Ok(self.step(TaskEvent::Enqueued { reason: Some("retried") }, |task| {
-            task.retry_count = 0;
-            task.finished_at = None;
-            task.result = None;
-            task.error = None;
-            task.enqueue(now);
-        }))
-    }
-
     /// taskwatch hands it out, so it may change its state.
-    fn is_ours(&self, wanted: &'static str) -> Result<(), Refusal> {
+    pub(super) fn is_ours(&self, wanted: &'static str) -> Result<(), Refusal> {
         if self.observed.is_some() { Err(Refusal::Observed { wanted }) } else { Ok(()) }
     }
 

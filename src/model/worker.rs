@@ -1,6 +1,10 @@
 //! Workers and the connectors they drive.
 
-use std::{collections::BTreeMap, fmt, str::FromStr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    str::FromStr,
+};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -199,7 +203,17 @@ pub struct ConnectorReport {
     pub error: Option<String>,
 }
 
+/// Most connectors of a worker.
+pub const MAX_CONNECTORS: usize = 64;
+
 impl Worker {
+    /// All these connectors fit beside those that are known.
+    #[must_use]
+    pub fn has_room_for<'a>(&self, connectors: impl IntoIterator<Item = &'a Name>) -> bool {
+        let new: BTreeSet<_> = connectors.into_iter().filter(|id| !self.connectors.contains_key(*id)).collect();
+        new.is_empty() || self.connectors.len() + new.len() <= MAX_CONNECTORS
+    }
+
     /// Takes in what the worker says of itself, and tells what changed. Connectors that are not in the list were not
     /// reported; without a list all are as they were.
     pub fn report(
@@ -243,8 +257,11 @@ impl Worker {
         events
     }
 
-    /// A connector is reported; nothing when that is what was known.
+    /// A connector is reported; nothing when that is what was known, or when there is no room for one more.
     fn turn(&mut self, id: &Name, status: ConnectorStatus, error: Option<String>, now: Time) -> Option<WorkerEvent> {
+        if !self.has_room_for([id]) {
+            return None;
+        }
         let known = self.connectors.get_mut(id);
         let tasks = known.as_ref().map_or(0, |known| known.tasks);
         let old_status = known.as_ref().map(|known| known.status);

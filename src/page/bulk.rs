@@ -22,10 +22,11 @@ pub(super) async fn render(view: &View, params: &Params) -> Result<Content, Page
 }
 
 /// What is done, in words.
-pub(super) const fn verb(action: &BulkAction) -> &'static str {
+pub(super) fn verb(action: &BulkAction) -> &'static str {
     match action {
         BulkAction::Cancel { .. } => "Cancel tasks",
-        BulkAction::Retry => "Run tasks again",
+        BulkAction::Retry | BulkAction::RetryFamily => "Run tasks again",
+        BulkAction::WithChildren { of } => verb(of),
         BulkAction::Delete => "Delete tasks",
         BulkAction::Edit { .. } => "Change tasks",
     }

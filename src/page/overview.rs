@@ -57,12 +57,16 @@ struct QueueRow {
     limit: Option<String>,
 }
 
+/// Phases shown on a card.
+const PHASES: usize = 6;
+
 /// A parent task as a card.
 pub(super) struct ParentCard {
     pub(super) id: uuid::Uuid,
     pub(super) title: String,
     pub(super) total: Counts,
     pub(super) phases: Vec<(Name, Counts)>,
+    pub(super) more_phases: usize,
     pub(super) rate: Option<f64>,
     pub(super) eta: String,
 }
@@ -76,13 +80,15 @@ struct FailureRow {
 }
 
 impl ParentCard {
-    pub(super) fn new(id: uuid::Uuid, parent: &Parent, now: Time) -> Self {
+    /// With its first phases, up to `most`.
+    pub(super) fn new(id: uuid::Uuid, parent: &Parent, most: usize, now: Time) -> Self {
         let total = parent.total();
         Self {
             id,
             title: format::clip(parent.title.as_deref().unwrap_or(parent.task_type.as_str()), 80),
             total,
-            phases: parent.phases.iter().map(|phase| (phase.name.clone(), phase.counts)).collect(),
+            phases: parent.phases.iter().take(most).map(|phase| (phase.name.clone(), phase.counts)).collect(),
+            more_phases: parent.phases.len().saturating_sub(most),
             rate: parent.rate(now),
             eta: eta(parent, now),
         }
@@ -142,7 +148,11 @@ impl Overview {
             more_queues: queues.len().saturating_sub(SHOWN),
             queues: queues.into_iter().take(SHOWN).collect(),
             more_parents: parents.len().saturating_sub(SHOWN),
-            parents: parents.into_iter().take(SHOWN).map(|(id, parent)| ParentCard::new(*id, parent, now)).collect(),
+            parents: parents
+                .into_iter()
+                .take(SHOWN)
+                .map(|(id, parent)| ParentCard::new(*id, parent, PHASES, now))
+                .collect(),
             failures: failures.collect(),
             open_groups: board.failures.open().len(),
             slider: None,
@@ -152,8 +162,9 @@ impl Overview {
 
 /// Worst first.
 fn queues(board: &Board, now: Time) -> Vec<QueueRow> {
+    let serving = verdict::Serving::taking(board);
     let row = |(name, queue): (&Name, &crate::board::queues::Queue)| QueueRow {
-        level: verdict::of_queue(board, name, queue, now).verdict,
+        level: verdict::of_queue(&serving, name, queue, now).verdict,
         name: name.clone(),
         high: queue.depth_of(Band::High),
         normal: queue.depth_of(Band::Normal),

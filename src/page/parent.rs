@@ -4,6 +4,7 @@ use askama::Template;
 
 use super::{Content, PageError, Params, View, format, overview::ParentCard, tasks::as_of};
 use crate::{
+    board::verdict::{self, Verdict},
     clock::Time,
     feed,
     model::{Name, Status, Task, phase::Counts},
@@ -31,6 +32,7 @@ struct ParentPage {
     chosen: Option<String>,
     children: Vec<Task>,
     failed: Vec<Task>,
+    verdict: Verdict,
     is_past: bool,
 }
 
@@ -86,14 +88,11 @@ pub(super) async fn render(view: &View, params: &Params) -> Result<Content, Page
             completed_at: phase.completed_at,
         };
         ParentPage {
-            card: parent.map(|parent| {
-                let mut card = ParentCard::new(id, parent, now);
-                card.phases.truncate(PHASES);
-                card
-            }),
+            card: parent.map(|parent| ParentCard::new(id, parent, PHASES, now)),
             phases: parent.into_iter().flat_map(|parent| parent.phases.iter().map(phase)).take(PHASES).collect(),
             more_phases: parent.map_or(0, |parent| parent.phases.len().saturating_sub(PHASES)),
             rolled_up: board.parents.rolled_up(id),
+            verdict: verdict::of_task(&board, &task, &[], view.quiet, now),
             chosen: params.own("phase").map(str::to_owned),
             task,
             children,

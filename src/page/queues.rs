@@ -5,9 +5,8 @@ use askama::Template;
 use super::{Content, PageError, Params, View, overview::limit};
 use crate::{
     board::{
-        Board,
         queues::{Figures, Queue},
-        verdict::{self, Level, Verdict},
+        verdict::{self, Level, Serving, Verdict},
     },
     clock::Time,
     feed,
@@ -48,12 +47,11 @@ struct Row {
 }
 
 impl Row {
-    fn of(board: &Board, name: &Name, queue: &Queue, now: Time) -> Self {
+    fn of((taking, online): &(Serving<'_>, Serving<'_>), name: &Name, queue: &Queue, now: Time) -> Self {
         let running = queue.count(Status::Running);
-        let serving = board.workers.0.values().filter(|worker| worker.status.is_online() && worker.serves(name));
         Self {
             name: name.clone(),
-            verdict: verdict::of_queue(board, name, queue, now),
+            verdict: verdict::of_queue(taking, name, queue, now),
             waiting: queue.waiting(),
             bands: [Band::High, Band::Normal, Band::Low].map(|band| (band_words(band), queue.depth_of(band))),
             running,
@@ -68,7 +66,7 @@ impl Row {
             rate_limit: queue.rate_limit,
             rate_period_seconds: queue.rate_period_seconds,
             utilisation: queue.concurrency_limit.map(|most| running * 100 / u64::from(most.max(1))),
-            workers: serving.count(),
+            workers: online.at(name),
             figures: queue.figures(now),
         }
     }
@@ -86,7 +84,8 @@ pub(super) fn render(view: &View, params: &Params) -> Result<Content, PageError>
     let now = view.now();
     let mut queues: Vec<_> = {
         let board = feed::read(&view.board);
-        board.queues.0.iter().map(|(name, queue)| Row::of(&board, name, queue, now)).collect()
+        let serving = (Serving::taking(&board), Serving::online(&board));
+        board.queues.0.iter().map(|(name, queue)| Row::of(&serving, name, queue, now)).collect()
     };
     queues.sort_by(|a, b| {
         let worse = |row: &Row| (std::cmp::Reverse(row.verdict.verdict), std::cmp::Reverse(row.waiting));

@@ -11,8 +11,8 @@ use crate::{
     clock::Time,
     event::{Event, Kind},
     feed,
-    model::{Name, Status, Task},
-    store::{log, search},
+    model::{Name, Status, Task, phase::Counts},
+    store::{families, log, search},
 };
 
 /// Events shown.
@@ -35,6 +35,10 @@ struct TaskPage {
     depends_on: Vec<Task>,
     gone: usize,
     dependents: Vec<Task>,
+    /// Tasks below it: all, those open, those that failed or were cancelled.
+    below: u64,
+    open_below: u64,
+    again: u64,
     is_past: bool,
 }
 
@@ -74,7 +78,15 @@ pub(super) async fn render(view: &View, params: &Params) -> Result<Content, Page
         Some(_) => depends_on.iter().filter(|task| task.status != Status::Completed).map(|task| task.id).collect(),
     };
     let verdict = verdict::of_task(&feed::read(&view.board), &task, &open, view.quiet, view.now());
+    let below = if task.is_parent {
+        families::children(pool, &families::parents(pool, &[id]).await?).await?
+    } else {
+        Counts::default()
+    };
     let page = TaskPage {
+        below: below.total(),
+        open_below: below.total() - below.finished(),
+        again: below.failed + below.cancelled,
         verdict,
         payload: task.payload.as_ref().map(|json| format::clip(json.as_str(), LONGEST)),
         result: task.result.as_ref().map(|json| format::clip(json.as_str(), LONGEST)),

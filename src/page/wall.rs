@@ -9,7 +9,7 @@ use super::{Content, PageError, Params, View, format, overview, table::Check};
 use crate::{
     board::{
         Board,
-        verdict::{self, Level, Verdict},
+        verdict::{self, Level, Serving, Verdict},
     },
     clock::Time,
     feed,
@@ -199,8 +199,9 @@ fn overview_tiles(board: &Board, now: Time) -> Vec<Tile> {
 fn queue_tiles(board: &Board, now: Time) -> Vec<Tile> {
     let mut queues: Vec<_> = board.queues.0.iter().collect();
     queues.sort_by_key(|(name, queue)| (std::cmp::Reverse(queue.waiting()), (*name).clone()));
+    let serving = Serving::taking(board);
     let tile = |(name, queue): (&Name, &crate::board::queues::Queue)| {
-        let why = verdict::of_queue(board, name, queue, now);
+        let why = verdict::of_queue(&serving, name, queue, now);
         let running = queue.count(Status::Running);
         let below = if queue.paused_at.is_some() { "paused".to_owned() } else { format!("{running} running") };
         Tile {

@@ -7,7 +7,10 @@ use super::{
     search::TaskQuery,
     tasks::{decode, json_text},
 };
-use crate::{clock::Time, model::bulk::BulkAction};
+use crate::{
+    clock::Time,
+    model::{Status, bulk::BulkAction},
+};
 
 /// How an action on many tasks stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
@@ -62,6 +65,39 @@ pub struct Bulk {
     pub finished_at: Option<Time>,
 }
 
+impl Bulk {
+    /// An action that begins now.
+    #[must_use]
+    pub fn new(id: Uuid, action: BulkAction, filter: TaskQuery, actor: String, now: Time) -> Self {
+        Self {
+            id,
+            action,
+            filter,
+            actor,
+            state: BulkState::Running,
+            pace_per_second: None,
+            succeeded: 0,
+            failed: 0,
+            before: (now, Uuid::max()),
+            next_at: now,
+            created_at: now,
+            finished_at: None,
+        }
+    }
+
+    /// The same done to the tasks below some parents.
+    #[must_use]
+    pub fn of_family(id: Uuid, action: &BulkAction, parents: Vec<Uuid>, actor: String, now: Time) -> Self {
+        let action = action.for_family();
+        let statuses = match action {
+            BulkAction::Cancel { .. } => Status::ALL.into_iter().filter(|status| !status.is_finished()).collect(),
+            BulkAction::RetryFamily => vec![Status::Failed, Status::Cancelled],
+            _ => Vec::new(),
+        };
+        Self::new(id, action, TaskQuery { parents, statuses, ..TaskQuery::default() }, actor, now)
+    }
+}
+
 /// One step of an action, found by any server; done only if the action is still at the place it begins with.
 #[derive(Debug, Clone)]
 pub struct BulkStep {
@@ -71,6 +107,10 @@ pub struct BulkStep {
     pub from: Place,
     /// The tasks found.
     pub ids: Vec<Uuid>,
+    /// They are to run again, and may have to wait for others first.
+    pub retries: bool,
+    /// What is done to the tasks below them, when that was asked for.
+    pub family: Option<Box<Bulk>>,
     /// Where the next begins; nothing when this is the last.
     pub to: Option<Place>,
 }

@@ -11,6 +11,9 @@ use crate::{
     model::{Name, Status, Task, phase::Counts},
 };
 
+/// Phases of a parent; further children count among those without one.
+const MOST_PHASES: usize = 200;
+
 /// Children that name no phase.
 pub(super) const NO_PHASE: &str = "-";
 
@@ -94,6 +97,18 @@ impl Children {
         counts
     }
 
+    /// A parent has this phase already, or may get one more. The stored counts must be loaded.
+    pub(super) fn has_room_for(&self, parent: Uuid, phase: &Name) -> bool {
+        let stored = self.stored.get(&parent);
+        if self.deltas.contains_key(&(parent, phase.clone())) || stored.is_some_and(|names| names.contains_key(phase)) {
+            return true;
+        }
+        let all = (parent, Name::literal("\u{20}"))..;
+        let new = self.deltas.range(all).take_while(|((id, _), _)| *id == parent);
+        let new = new.filter(|((_, name), _)| stored.is_none_or(|names| !names.contains_key(name)));
+        stored.map_or(0, BTreeMap::len) + new.count() < MOST_PHASES
+    }
+
     /// Reads the counts of some parents.
     pub(super) async fn load(&mut self, conn: &mut PgConnection, parents: &[Uuid]) -> sqlx::Result<()> {
         let rows = sqlx::query!(
@@ -159,7 +174,7 @@ impl Children {
                 starts: has_begun(&counts) && row.started_at.is_none(),
                 completes: is_done(&counts) && row.completed_at.is_none(),
                 started_at: row.started_at,
-                concerns_group: has_begun(&counts) != has_begun(&old) || is_done(&counts) != is_done(&old),
+                concerns_group: sides(&counts) != sides(&old),
             };
             if turn.starts || turn.completes || turn.concerns_group {
                 turns.push(turn);
@@ -181,6 +196,11 @@ pub(super) fn counts(row: [i64; 5]) -> Counts {
 
 const fn has_begun(counts: &Counts) -> bool {
     counts.running + counts.finished() > 0
+}
+
+/// What a group goes by: some began, all are done, some are open.
+const fn sides(counts: &Counts) -> (bool, bool, bool) {
+    (has_begun(counts), is_done(counts), counts.finished() < counts.total())
 }
 
 const fn is_done(counts: &Counts) -> bool {

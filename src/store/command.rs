@@ -43,6 +43,16 @@ pub enum Command {
         /// Who asked.
         actor: Option<String>,
     },
+    /// The same, and something done to the tasks below them in the background, if any of it was done.
+    /// Answers [`Answer::Outcomes`].
+    Steer {
+        /// Which, and how.
+        changes: Vec<(Uuid, transition::Command)>,
+        /// Who asked.
+        actor: String,
+        /// What is done below.
+        family: Box<Bulk>,
+    },
     /// A worker is there. Answers [`Answer::Worker`].
     Register(Worker),
     /// A worker is alive. Answers [`Answer::Beat`].
@@ -200,6 +210,25 @@ pub enum WriteError {
     /// Tasks would wait for each other for ever.
     #[error("the tasks would wait for each other in a ring: {}", .0.iter().map(Uuid::to_string).collect::<Vec<_>>().join(" -> "))]
     Cycle(Vec<Uuid>),
+    /// Too many relations to look for a ring among them.
+    #[error(
+        "more than 10000 relations lie around task {0}, too many to make sure that nothing waits in a ring; depend on fewer tasks, or on a group (close_when_done) of them"
+    )]
+    TooDeep(Uuid),
+    /// Parents within parents, too many.
+    #[error("task {0} cannot get this child: parents and children would be nested in more than 32 levels")]
+    TooNested(Uuid),
+    /// A task would be among its own parents.
+    #[error("task {0} would be among its own parents")]
+    OwnAncestor(Uuid),
+    /// Others cannot say how a worker is that taskwatch knows by itself.
+    #[error(
+        "worker {0} is registered here, so only its own calls tell how it is: POST /api/v1/workers/{0}/heartbeat, or DELETE /api/v1/workers/{0}"
+    )]
+    WorkerManaged(Uuid),
+    /// A worker would have too many connectors.
+    #[error("worker {0} would have more than 64 connectors, counting those it reported before")]
+    ManyConnectors(Uuid),
     /// Another live task has the unique key.
     #[error("another live task has the same unique_key")]
     KeyTaken,
@@ -241,7 +270,7 @@ impl Command {
         match self {
             Self::Create(tasks) => tasks.len(),
             Self::Claim { limit, .. } => *limit as usize,
-            Self::Tasks { changes, .. } => changes.len(),
+            Self::Tasks { changes, .. } | Self::Steer { changes, .. } => changes.len(),
             Self::Heartbeat { tasks, .. } => 1 + tasks.as_ref().map_or(0, Vec::len),
             Self::Observe(reports) => reports.len(),
             Self::Recheck(rows) => rows.len(),
@@ -273,6 +302,10 @@ impl transition::Command {
             | Self::Stall { .. }
             | Self::Cancel { .. }
             | Self::Retry
+            | Self::RetryBlocked
+            | Self::Reopen
+            | Self::LeavePhase
+            | Self::GiveUp(_)
             | Self::Delete
             | Self::Expire(_)
             | Self::BecomeParent { .. }

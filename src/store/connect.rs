@@ -39,7 +39,6 @@ pub struct Store {
     clock: Clock,
     reachable: Arc<AtomicBool>,
 }
-}
 
 impl Store {
     /// Connects, checks the server and brings the schema up to date.

@@ -39,14 +39,36 @@ pub async fn stalled(pool: &PgPool, now: Time) -> sqlx::Result<Vec<(Uuid, StallR
     Ok(rows.into_iter().map(|row| (row.task_id, reason(row.late))).collect())
 }
 
-/// Workers silent since before a moment.
+/// Workers silent since before a moment, and without a lease that still holds.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn silent_workers(pool: &PgPool, since: Time) -> sqlx::Result<Vec<Uuid>> {
+pub async fn silent_workers(pool: &PgPool, since: Time, now: Time) -> sqlx::Result<Vec<Uuid>> {
     sqlx::query_scalar!(
-        "SELECT id FROM taskwatch.workers WHERE status NOT IN ('stopped', 'lost') AND last_seen_at <= $1 LIMIT $2",
+        "SELECT id FROM taskwatch.workers w WHERE status NOT IN ('stopped', 'lost') AND last_seen_at <= $1
+             AND NOT EXISTS (SELECT 1 FROM taskwatch.leases l WHERE l.worker_id = w.id AND l.expires_at > $2) LIMIT $3",
         since,
+        now,
+        LIMIT
+    )
+    .fetch_all(pool)
+    .await
+}
+
+/// Reported tasks that have not finished and of which nothing was reported since a moment, by the reporters' clocks.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn silent_tasks(pool: &PgPool, before: Time) -> sqlx::Result<Vec<Uuid>> {
+    sqlx::query_scalar!(
+        "SELECT id FROM taskwatch.tasks t
+         WHERE observed IS NOT NULL AND status NOT IN ('completed', 'failed', 'cancelled') AND created_at < $1
+             AND greatest((observed ->> 'enqueued')::timestamptz, (observed ->> 'started')::timestamptz,
+                 (observed ->> 'progressed')::timestamptz, (observed -> 'ended' ->> 0)::timestamptz,
+                 (SELECT max(at::timestamptz) FROM json_each_text(observed -> 'said') AS said (field, at)),
+                 (observed ->> 'first')::timestamptz) < $1
+         ORDER BY created_at LIMIT $2",
+        before,
         LIMIT
     )
     .fetch_all(pool)

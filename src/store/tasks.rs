@@ -21,6 +21,9 @@ use crate::{
     },
 };
 
+/// Most levels of parents and children, the highest and the lowest counted.
+pub(super) const MOST_LEVELS: i32 = 32;
+
 /// A row of `tasks` with its lease.
 pub(super) struct TaskRow {
     pub(super) id: Uuid,
@@ -218,24 +221,51 @@ pub(super) async fn waited_for(conn: &mut PgConnection, ids: &[Uuid]) -> sqlx::R
         .await
 }
 
-/// What blocked tasks wait for, from some tasks on, directly or not: task to what it waits for.
-pub(super) async fn waits(conn: &mut PgConnection, from: &[Uuid]) -> sqlx::Result<HashMap<Uuid, Vec<Uuid>>> {
+/// What some tasks depend on.
+pub(super) async fn dependencies(conn: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<Vec<Uuid>> {
+    sqlx::query_scalar!(
+        r#"SELECT DISTINCT awaited AS "id!" FROM taskwatch.tasks t, unnest(t.depends_on) AS awaited WHERE t.id = ANY($1)"#,
+        ids
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// The parents above some tasks, as far up as matters: task to its parent.
+pub(super) async fn ancestors(conn: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<HashMap<Uuid, Uuid>> {
     let rows = sqlx::query!(
-        r#"WITH RECURSIVE waits AS (
-               SELECT task_id, depends_on FROM taskwatch.dependents WHERE task_id = ANY($1)
+        r#"WITH RECURSIVE up (id, parent, level) AS (
+               SELECT t.id, t.parent_task_id, 1 FROM taskwatch.tasks t
+               WHERE t.id = ANY($1) AND t.parent_task_id IS NOT NULL
                UNION
-               SELECT d.task_id, d.depends_on FROM waits JOIN taskwatch.dependents d ON d.task_id = waits.depends_on
+               SELECT t.id, t.parent_task_id, up.level + 1 FROM up JOIN taskwatch.tasks t ON t.id = up.parent
+               WHERE t.parent_task_id IS NOT NULL AND up.level < $2
            )
-           SELECT task_id AS "task_id!", depends_on AS "depends_on!" FROM waits"#,
-        from
+           SELECT id AS "id!", parent AS "parent!" FROM up"#,
+        ids,
+        MOST_LEVELS + 1
     )
     .fetch_all(conn)
     .await?;
-    let mut waits: HashMap<_, Vec<_>> = HashMap::new();
-    for row in rows {
-        waits.entry(row.task_id).or_default().push(row.depends_on);
-    }
-    Ok(waits)
+    Ok(rows.into_iter().map(|row| (row.id, row.parent)).collect())
+}
+
+/// How many levels of tasks lie below some tasks; those above which there is nothing to know are left out.
+pub(super) async fn levels_below(conn: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<HashMap<Uuid, i32>> {
+    let rows = sqlx::query!(
+        r#"WITH RECURSIVE down (root, id, level) AS (
+               SELECT seed, seed, 1 FROM unnest($1::uuid[]) AS seed
+               UNION
+               SELECT down.root, t.id, down.level + 1 FROM down JOIN taskwatch.tasks t ON t.parent_task_id = down.id
+               WHERE t.is_parent AND down.level <= $2
+           )
+           SELECT root AS "root!", max(level) AS "levels!" FROM (SELECT * FROM down LIMIT 10000) AS walked GROUP BY root"#,
+        ids,
+        MOST_LEVELS
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.root, row.levels)).collect())
 }
 
 /// Of some tasks those that do not group others so far; the first child changes them.

@@ -1,5 +1,7 @@
 //! Who waits for whom, and who has to be looked at again.
 
+use std::collections::HashMap;
+
 use sqlx::{PgConnection, PgPool, types::Json as Sql};
 use uuid::Uuid;
 
@@ -7,6 +9,28 @@ use crate::model::Task;
 
 /// Most tasks looked at again in one command.
 const LIMIT: i64 = 500;
+
+/// Most relations followed to find a ring.
+const MOST_WAITERS: i32 = 10_000;
+
+/// Who waits for some tasks, directly or not: task to those that wait for it. Nothing when they are too many.
+pub(super) async fn waiters(conn: &mut PgConnection, seeds: &[Uuid]) -> sqlx::Result<Option<HashMap<Uuid, Vec<Uuid>>>> {
+    let rows = sqlx::query!(
+        r#"SELECT awaited AS "awaited!", waiter AS "waiter!" FROM taskwatch.waiters($1, $2)"#,
+        seeds,
+        MOST_WAITERS + 1
+    )
+    .fetch_all(conn)
+    .await?;
+    if i32::try_from(rows.len()).is_ok_and(|found| found > MOST_WAITERS) {
+        return Ok(None);
+    }
+    let mut waiters: HashMap<_, Vec<_>> = HashMap::new();
+    for row in rows {
+        waiters.entry(row.awaited).or_default().push(row.waiter);
+    }
+    Ok(Some(waiters))
+}
 
 /// Tasks to look at again, oldest first: the row's number and the task.
 ///

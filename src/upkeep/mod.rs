@@ -2,6 +2,9 @@
 //!
 //! To add a job, add its row.
 
+mod liveness;
+mod waiting;
+
 use std::{collections::HashMap, future::Future, panic::AssertUnwindSafe, pin::Pin, time::Duration};
 
 use chrono::{DateTime, TimeDelta};
@@ -13,14 +16,16 @@ use crate::{
     clock::{Clock, Time},
     event::{Event, EventId, Kind},
     feed::{self, SharedBoard, Subscriptions},
-    model::{lease::StalledPolicy, transition},
+    model::{Name, bulk::BulkAction, lease::StalledPolicy, transition},
     store::{
         Command, Store, WriteError, Writer,
         bulk::{self, BulkStep},
-        checkpoints, log, retention, schedules, search, sweep, waits,
+        checkpoints, families, log, retention, schedules, search, sweep, waits,
         witness::Witness,
     },
 };
+
+pub use waiting::StuckTold;
 
 /// What jobs work with.
 #[derive(Debug, Clone)]
@@ -45,6 +50,12 @@ pub struct Upkeep {
     pub retain_tasks: TimeDelta,
     /// How long events are kept; zero: for ever.
     pub retain_events: TimeDelta,
+    /// How long nothing may be reported of a reported task; zero: for ever.
+    pub observed_stale: TimeDelta,
+    /// What was told of queues last.
+    pub depths_told: HashMap<Name, Depth>,
+    /// What was told of stuck tasks last.
+    pub stuck_told: StuckTold,
     /// Where ephemeral events go.
     pub ephemeral: mpsc::Sender<Vec<Event>>,
     /// Since when workers could report: the start, or the end of an outage or a sleep. Leases and workers are not judged
@@ -60,8 +71,9 @@ pub struct Upkeep {
     pub witness: Option<Witness>,
 }
 
-/// A gap between sweeps that tells of a sleep or an outage.
-const LONGEST_GAP: Duration = Duration::from_secs(12);
+/// How long a queue is, and since when its oldest task waits.
+type Depth = (u64, Option<Time>);
+
 /// Tasks in one step of an action on many.
 const BULK: i64 = 200;
 /// Removals of old tasks in a row.
@@ -92,7 +104,7 @@ pub struct Job {
 }
 
 /// The table.
-pub const JOBS: [Job; 13] = [
+pub const JOBS: [Job; 14] = [
     // Retries and, later, scheduled tasks whose time has come.
     Job { name: "due", lane: Lane::Prompt, every: Duration::from_millis(250), run: |upkeep| Box::pin(upkeep.due()) },
     // Tasks whose dependencies, children or parent changed.
@@ -132,19 +144,21 @@ pub const JOBS: [Job; 13] = [
         every: Duration::from_secs(10),
         run: |upkeep| Box::pin(upkeep.old_events()),
     },
-    // Running tasks whose lease or time limit has passed.
-    Job {
-        name: "stalled",
-        lane: Lane::Prompt,
-        every: Duration::from_secs(1),
-        run: |upkeep| Box::pin(upkeep.stalled()),
-    },
-    // Workers silent for longer than their time to live.
+    // Workers silent for longer than their time to live, and running tasks whose lease or time limit has passed.
     Job {
         name: "liveness",
         lane: Lane::Prompt,
         every: Duration::from_secs(1),
         run: |upkeep| Box::pin(upkeep.liveness()),
+    },
+    // Tasks that wait for what cannot come, as an ephemeral event, on every server alike.
+    Job { name: "stuck", lane: Lane::Slow, every: Duration::from_secs(2), run: |upkeep| Box::pin(upkeep.stuck()) },
+    // Reported tasks of which nothing was reported for long.
+    Job {
+        name: "silent_reports",
+        lane: Lane::Slow,
+        every: Duration::from_secs(5),
+        run: |upkeep| Box::pin(upkeep.silent_reports()),
     },
     // Workers' signs of life, as ephemeral events, on every server alike.
     Job {
@@ -222,14 +236,35 @@ impl Upkeep {
             let places = search::places(self.store.pool(), &query).await?;
             let more = i64::try_from(places.len())? == limit;
             let to = places.last().copied().filter(|_| more);
-            let ids = places.into_iter().map(|(_, id)| id).collect();
-            let step = BulkStep { id: bulk.id, from: bulk.before, ids, to };
+            let ids: Vec<_> = places.into_iter().map(|(_, id)| id).collect();
+            let family = match &bulk.action {
+                BulkAction::WithChildren { of } => self.family(&ids, of, &bulk.actor).await?,
+                _ => None,
+            };
+            let retries = bulk.action.retries();
+            let step = BulkStep { id: bulk.id, from: bulk.before, ids, retries, family, to };
             // One that cannot go on now must not hold up the others.
             if let Err(error) = self.writer.write(Command::StepBulk(step)).await {
                 tracing::warn!(%error, bulk = %bulk.id, "a step of a bulk action failed; it is tried again");
             }
         }
         Ok(())
+    }
+
+    /// What is to be done to the tasks below some others; nothing when there are none.
+    async fn family(
+        &self,
+        ids: &[uuid::Uuid],
+        action: &BulkAction,
+        actor: &str,
+    ) -> anyhow::Result<Option<Box<bulk::Bulk>>> {
+        let mut parents = families::parents(self.store.pool(), ids).await?;
+        parents.truncate(families::MOST_PARENTS);
+        if families::children(self.store.pool(), &parents).await?.total() == 0 {
+            return Ok(None);
+        }
+        let (id, now) = (uuid::Uuid::now_v7(), self.clock.now());
+        Ok(Some(Box::new(bulk::Bulk::of_family(id, action, parents, actor.to_owned(), now))))
     }
 
     async fn old_tasks(&mut self) -> anyhow::Result<()> {
@@ -259,51 +294,6 @@ impl Upkeep {
             retention::events(&self.store, before, board::VERSION).await?;
         }
         Ok(())
-    }
-
-    async fn connectors(&mut self) -> anyhow::Result<()> {
-        if self.clock.now() < self.reachable_since + self.connector_stale {
-            return Ok(());
-        }
-        for id in sweep::unreported_connectors(self.store.pool(), self.clock.now() - self.connector_stale).await? {
-            self.writer.write(Command::Doubt(id)).await?;
-        }
-        Ok(())
-    }
-
-    async fn stalled(&mut self) -> anyhow::Result<()> {
-        if self.within_grace() {
-            return Ok(());
-        }
-        let stalled = sweep::stalled(self.store.pool(), self.clock.now()).await?;
-        let policy = self.stalled_policy;
-        let stall = |(id, reason)| (id, transition::Command::Stall { reason, policy });
-        self.change(stalled.into_iter().map(stall).collect(), None).await
-    }
-
-    async fn liveness(&mut self) -> anyhow::Result<()> {
-        if self.within_grace() {
-            // The database must be there for the time to count.
-            sweep::silent_workers(self.store.pool(), NEVER).await?;
-            self.swept_at = std::time::SystemTime::now();
-            return Ok(());
-        }
-        let silent = sweep::silent_workers(self.store.pool(), self.clock.now() - self.worker_ttl).await?;
-        self.swept_at = std::time::SystemTime::now();
-        for id in silent {
-            self.writer.write(Command::Lose(id)).await?;
-        }
-        Ok(())
-    }
-
-    /// While taskwatch or its database was away nobody could report; everyone gets one time to live from then.
-    fn within_grace(&mut self) -> bool {
-        let asleep = self.swept_at.elapsed().is_ok_and(|elapsed| elapsed > LONGEST_GAP);
-        if asleep {
-            self.reachable_since = self.clock.now();
-            self.swept_at = std::time::SystemTime::now();
-        }
-        self.clock.now() < self.reachable_since + self.worker_ttl
     }
 
     /// Changes tasks. One whose row cannot be read or written must not keep the others waiting.
@@ -355,11 +345,16 @@ impl Upkeep {
         let mut events = Vec::new();
         {
             let board = feed::read(&self.board);
+            self.depths_told.retain(|name, _| board.queues.0.contains_key(name));
             for (name, queue) in &board.queues.0 {
+                let depth = (queue.waiting(), oldest.get(name.as_str()).copied());
+                // Whoever comes later finds it in the snapshot.
+                if self.depths_told.insert(name.clone(), depth) == Some(depth) {
+                    continue;
+                }
                 let mut event = Event::new(Kind::QueueDepthUpdate, now);
                 event.queue = Some(name.clone());
-                event.data.depth = Some(queue.waiting());
-                event.data.oldest_enqueued_at = oldest.get(name.as_str()).copied();
+                (event.data.depth, event.data.oldest_enqueued_at) = (Some(depth.0), depth.1);
                 events.push(event);
             }
             let mut event = Event::new(Kind::StatsSnapshot, now);

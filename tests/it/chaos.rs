@@ -88,7 +88,7 @@ async fn nothing_acknowledged_is_lost_and_nothing_is_done_twice() {
     let all = tasks();
     let folder = Folder::new();
     // A claim whose answer died with the server comes back when its lease ends.
-    let quick = ["--lease-seconds", "4", "--heartbeat-seconds", "1", "--worker-ttl-seconds", "3"];
+    let quick = ["--lease-seconds", "4", "--heartbeat-seconds", "1", "--worker-ttl-seconds", "4"];
     let mut program = Program::start(&folder.0, &quick);
     let url = program.url.clone();
     let listen = url.trim_start_matches("http://").to_owned();

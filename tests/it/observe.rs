@@ -26,7 +26,7 @@ fn ts(second: i64) -> String {
 }
 
 impl TestApp {
-    async fn hears(&self, reports: Value) -> Value {
+    pub(crate) async fn hears(&self, reports: Value) -> Value {
         self.post("/api/v1/events", &reports).await.expect(200)
     }
 

@@ -87,7 +87,7 @@ fn the_table_of_states_holds_arrow_by_arrow() {
     use Status::{Blocked, Cancelled, Completed, Failed, Pending, Retrying, Running, Scheduled};
     let late = now() + TimeDelta::hours(3);
     type Arrow = (&'static str, fn(&Task, Time) -> Command, [Option<Status>; 8]);
-    let arrows: [Arrow; 18] = [
+    let arrows: [Arrow; 19] = [
         // scheduled, blocked, pending, running, retrying, completed, failed, cancelled
         ("claim", |_, now| claim(now), [None, None, Some(Running), None, None, None, None, None]),
         (
@@ -190,6 +190,11 @@ fn the_table_of_states_holds_arrow_by_arrow() {
             order().map(|status| Some(status).filter(|status| *status == Blocked)),
         ),
         ("observe", |_, now| Command::Observe(Box::new(observed(now))), [None; 8]),
+        (
+            "retry of one that waits for others",
+            |_, _| Command::RetryBlocked,
+            [None, None, None, None, None, Some(Blocked), Some(Blocked), Some(Blocked)],
+        ),
         ("retry", |_, _| Command::Retry, [None, None, None, None, None, Some(Pending), Some(Pending), Some(Pending)]),
     ];
     for (name, command, expected) in arrows {
@@ -347,7 +352,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         1 => (0..3_u8).prop_map(|what| Act::Bulk { what }),
         4 => (0..3_usize, 1..4_u32).prop_map(|(worker, limit)| Act::Claim { worker, limit }),
         6 => (any::<usize>(), 0..5_u8).prop_map(|(pick, what)| Act::Report { pick, what }),
-        2 => (any::<usize>(), 0..3_u8).prop_map(|(pick, what)| Act::Operate { pick, what }),
+        3 => (any::<usize>(), 0..6_u8).prop_map(|(pick, what)| Act::Operate { pick, what }),
         1 => (0..3_usize, 0..3_u8).prop_map(|(worker, what)| Act::Worker { worker, what }),
         1 => (0..90_i64).prop_map(Act::Pass),
     ];
@@ -499,6 +504,9 @@ async fn history(acts: Vec<Act>) {
                 let reply = match what {
                     0 => app.post(&format!("/api/v1/tasks/{id}/cancel"), &json!({})).await,
                     1 => app.post(&format!("/api/v1/tasks/{id}/retry"), &json!({})).await,
+                    2 => app.post(&format!("/api/v1/tasks/{id}/cancel"), &json!({ "children": true })).await,
+                    3 => app.post(&format!("/api/v1/tasks/{id}/retry"), &json!({ "children": true })).await,
+                    4 => app.delete(&format!("/api/v1/tasks/{id}?children=true")).await,
                     _ => app.delete(&format!("/api/v1/tasks/{id}")).await,
                 };
                 assert!(reply.status.as_u16() < 500, "{}", reply.text);

@@ -32,10 +32,12 @@ async fn a_heartbeat_keeps_the_lease() {
     let app = TestApp::start().await;
     let worker = app.worker("w1").await;
     let id = app.creates("t").await;
-    worker.claims("default").await;
+    let task = worker.claims("default").await;
     for _ in 0..5 {
         app.time_passes(20);
-        worker.beats(json!({ "status": "active" })).await;
+        let held = json!([{ "task_id": id, "attempt": task.attempt }]);
+        let beat = worker.beats(json!({ "status": "active", "tasks": held })).await;
+        assert_eq!(beat["cancelled"], json!([]));
     }
     app.settles().await;
     assert_eq!(app.task(&id).await["status"], "running");

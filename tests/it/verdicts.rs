@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::harness::{TestApp, eventually};
 
 impl TestApp {
-    async fn verdict(&self) -> (String, Vec<String>) {
+    pub(crate) async fn verdict(&self) -> (String, Vec<String>) {
         self.settles().await;
         let verdict = self.get("/api/v1/verdict").await.expect(200);
         let codes =
@@ -14,7 +14,7 @@ impl TestApp {
     }
 
     /// Waits until the verdict is this, for this reason before all.
-    async fn is_judged(&self, level: &str, code: &str) {
+    pub(crate) async fn is_judged(&self, level: &str, code: &str) {
         let is_so = || async {
             let (verdict, codes) = self.verdict().await;
             verdict == level && codes.iter().any(|told| told == code)
@@ -22,7 +22,7 @@ impl TestApp {
         eventually(&format!("the verdict is {level} because of {code}"), is_so).await;
     }
 
-    async fn reason_of(&self, id: &str) -> Value {
+    pub(crate) async fn reason_of(&self, id: &str) -> Value {
         let read = self.get(&format!("/api/v1/tasks/{id}")).await.expect(200);
         read["reasons"].as_array().unwrap().first().cloned().unwrap_or_default()
     }

@@ -11,7 +11,12 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{bounds::Unique, reports::Outcome, tasks::unexpected};
+use super::{
+    bounds::Unique,
+    families::{ChildrenTold, steer},
+    reports::Outcome,
+    tasks::unexpected,
+};
 use crate::{
     clock::Time,
     http::{
@@ -61,6 +66,10 @@ pub(in crate::http) struct BulkInput {
     /// Only count what it would be done to.
     #[serde(default)]
     preview: bool,
+    /// With `cancel`, `retry` and `delete`: do the same to all tasks below them, in the background. Left out: their children
+    /// stay as they are.
+    #[serde(default)]
+    children: bool,
     /// Tasks per second at the most, 1 to 10000.
     #[schema(minimum = 1, maximum = 10000)]
     pace_per_second: Option<u32>,
@@ -92,10 +101,18 @@ pub(in crate::http) struct Preview {
 pub(in crate::http) struct DoneToEach {
     succeeded: u64,
     failed: u64,
+    /// What is done to the tasks below them; absent when there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    children: Option<ChildrenTold>,
     outcomes: Vec<Outcome>,
 }
 
 impl DoneToEach {
+    /// What is done to the tasks below them.
+    pub(in crate::http) const fn children(&self) -> Option<ChildrenTold> {
+        self.children
+    }
+
     /// How many it was done to, how many not, and why these were not.
     pub(in crate::http) fn told(self) -> (u64, u64, Vec<(Uuid, String)>) {
         let problems = self.outcomes.into_iter().filter_map(Outcome::problem).collect();
@@ -166,6 +183,7 @@ impl BulkInput {
             Wanted::Cancel | Wanted::Retry | Wanted::Delete if edits => {
                 Err(wrong("action", "priority, queue and assignee go with edit only"))
             }
+            Wanted::Edit if self.children => Err(wrong("children", "does not go with edit")),
             Wanted::Retry | Wanted::Delete | Wanted::Edit if self.reason.is_some() => {
                 Err(wrong("reason", "goes with cancel only"))
             }
@@ -210,8 +228,14 @@ pub(in crate::http) enum Begun {
 pub(in crate::http) async fn do_it(site: &Site, caller: &Caller, input: &BulkInput) -> Result<Begun, Problem> {
     let action = input.action()?;
     match input.targets()? {
-        Targets::Ids(ids) => to_each(site, caller, ids, &action).await.map(Begun::Each),
-        Targets::Filter(query) => in_background(site, caller, *query, action, input.pace_per_second).await,
+        Targets::Ids(ids) => to_each(site, caller, ids, &action, input.children).await.map(Begun::Each),
+        Targets::Filter(query) => {
+            let action = match input.children {
+                true => BulkAction::WithChildren { of: Box::new(action) },
+                false => action,
+            };
+            in_background(site, caller, *query, action, input.pace_per_second).await
+        }
     }
 }
 
@@ -265,17 +289,20 @@ fn read_filter(filter: &BTreeMap<String, String>) -> Result<search::TaskQuery, P
     query::tasks(&pairs)
 }
 
-async fn to_each(site: &Site, caller: &Caller, ids: &[Uuid], action: &BulkAction) -> Result<DoneToEach, Problem> {
-    let changes = ids.iter().map(|id| (*id, action.command())).collect();
-    let command = Command::Tasks { changes, actor: Some(caller.actor().to_owned()) };
-    let outcomes = match site.writer.write(command).await? {
-        Answer::Outcomes(outcomes) => outcomes,
-        other => return Err(unexpected(&other)),
-    };
+async fn to_each(
+    site: &Site,
+    caller: &Caller,
+    ids: &[Uuid],
+    action: &BulkAction,
+    with_children: bool,
+) -> Result<DoneToEach, Problem> {
+    let command = if with_children { action.for_family() } else { action.clone() };
+    let changes = ids.iter().map(|id| (*id, command.command())).collect();
+    let (outcomes, children) = steer(site, caller, changes, action, with_children).await?;
     let outcomes = outcomes.into_iter().zip(ids);
     let outcomes: Vec<_> = outcomes.map(|(outcome, id)| Outcome::new(*id, outcome.map(|_| ()))).collect();
     let failed = outcomes.iter().filter(|outcome| !outcome.is_done()).count() as u64;
-    Ok(DoneToEach { succeeded: outcomes.len() as u64 - failed, failed, outcomes })
+    Ok(DoneToEach { succeeded: outcomes.len() as u64 - failed, failed, children, outcomes })
 }
 
 async fn in_background(
@@ -285,21 +312,8 @@ async fn in_background(
     action: BulkAction,
     pace_per_second: Option<u32>,
 ) -> Result<Begun, Problem> {
-    let now = site.clock.now();
-    let bulk = Bulk {
-        id: Uuid::now_v7(),
-        action,
-        filter: query,
-        actor: caller.actor().to_owned(),
-        state: BulkState::Running,
-        pace_per_second,
-        succeeded: 0,
-        failed: 0,
-        before: (now, Uuid::max()),
-        next_at: now,
-        created_at: now,
-        finished_at: None,
-    };
+    let bulk = Bulk::new(Uuid::now_v7(), action, query, caller.actor().to_owned(), site.clock.now());
+    let bulk = Bulk { pace_per_second, ..bulk };
     match site.writer.write(Command::BeginBulk(Box::new(bulk))).await? {
         Answer::Bulk(bulk) => Ok(Begun::Background(bulk.id)),
         other => Err(unexpected(&other)),

@@ -6,6 +6,7 @@ pub(super) mod claims;
 mod cloud_event;
 pub(super) mod edits;
 mod failures;
+pub(super) mod families;
 mod native;
 mod new_task;
 mod observe;
@@ -25,7 +26,6 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::site::Site;
 use crate::page::BasePath;
-pub(super) use tasks::change;
 
 #[derive(OpenApi)]
 #[openapi(

@@ -19,7 +19,7 @@ use crate::{
     http::{
         caller::Caller,
         each::Each,
-        input::{at_most, body_up_to, is_lines, without_mark},
+        input::{at_most, body_up_to, is_lines, parse, without_mark},
         problem::Problem,
         site::Site,
     },

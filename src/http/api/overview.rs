@@ -111,6 +111,7 @@ pub(super) async fn queues(
         page.cursor.map(|cursor| Name::new(&cursor).map_err(|error| bad("cursor", error.to_string()))).transpose()?;
     let now = site.clock.now();
     let board = feed::read(&site.board);
+    let serving = verdict::Serving::taking(&board);
     let record = |(name, queue): (&Name, &crate::board::queues::Queue)| QueueRecord {
         name: name.clone(),
         tasks: queue.tasks.clone(),
@@ -125,7 +126,7 @@ pub(super) async fn queues(
         rate_limit: queue.rate_limit,
         rate_period_seconds: queue.rate_limit.map(|_| queue.rate_period_seconds.unwrap_or(1)),
         figures: queue.figures(now),
-        verdict: verdict::of_queue(&board, name, queue, now),
+        verdict: verdict::of_queue(&serving, name, queue, now),
     };
     let begin = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
     let mut rest = board.queues.0.range::<Name, _>((begin, Bound::Unbounded));
@@ -171,7 +172,7 @@ pub(super) async fn overall(State(site): State<Site>) -> Out<Overall> {
 /// Everything the board shows, with the position it stands for: read `/events?after=<event_id>` from there.
 #[utoipa::path(get, path = "/api/v1/snapshot", tag = "watching", responses((status = 200, description = "As asked", body = Object)))]
 pub(super) async fn snapshot(State(site): State<Site>) -> Result<Response, Problem> {
-    let (_, body) = snapshot::json(&site.board);
+    let (_, body) = snapshot::json(&site.board).await;
     Ok(([(header::CONTENT_TYPE, "application/json")], Body::from(body)).into_response())
 }
 

@@ -2,13 +2,14 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use crate::{
@@ -16,7 +17,7 @@ use crate::{
     clock::Time,
     event::{EventId, envelope::rfc3339, frame::Form},
     feed::{self, SharedBoard, pack::Packed},
-    model::Name,
+    model::{Name, phase::Counts},
 };
 
 /// A snapshot is given out for so long, also when events came since: they follow behind it, so nothing is missed, and
@@ -26,15 +27,26 @@ const REUSE: Duration = Duration::from_millis(500);
 const MAX_CHUNK: usize = 48 * 1024;
 
 /// The board as one JSON object, with the last event that it shows.
-#[must_use]
-pub fn json(board: &SharedBoard) -> (EventId, String) {
+pub async fn json(board: &SharedBoard) -> (EventId, String) {
     let board = feed::read(board).clone();
+    aside(move || whole(&board)).await
+}
+
+/// What takes long is done beside the threads that answer requests.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+fn whole(board: &Board) -> (EventId, String) {
     let mut whole = serde_json::Map::new();
     whole.insert("event_id".to_owned(), board.id().to_string().into());
     whole.insert("position".to_owned(), board.position.into());
     whole.insert("ts".to_owned(), board.ts.map(rfc3339).into());
     whole.insert("counts".to_owned(), value(&board.tasks));
-    for (part, items) in parts(&board) {
+    for (part, items) in parts(board) {
         whole.insert(part.to_owned(), Value::Array(items));
     }
     (board.id(), Value::Object(whole).to_string())
@@ -42,7 +54,7 @@ pub fn json(board: &SharedBoard) -> (EventId, String) {
 
 /// The frames of the last snapshot, shared by all readers that begin at the same position.
 #[derive(Debug, Default)]
-pub struct Snapshots(Mutex<HashMap<Form, Frames>>);
+pub struct Snapshots(Mutex<HashMap<Form, Arc<Mutex<Option<Frames>>>>>);
 
 /// A snapshot as frames. Only the last has an id: whoever is cut off before has seen no snapshot and starts again.
 #[derive(Debug, Clone)]
@@ -55,21 +67,21 @@ pub struct Frames {
 }
 
 impl Snapshots {
-    /// The snapshot as of now.
-    pub fn frames(&self, board: &SharedBoard, form: Form) -> Frames {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    /// The snapshot as of now. Who comes while it is encoded waits for that, without holding a thread.
+    pub async fn frames(&self, board: &SharedBoard, form: Form) -> Frames {
+        let last = self.0.lock().await.entry(form).or_default().clone();
+        let mut last = last.lock().await;
         let id = feed::read(board).id();
         let usable =
             |frames: &&Frames| frames.id == id || (frames.id.epoch == id.epoch && frames.at.elapsed() < REUSE);
-        if let Some(frames) = last.get(&form).filter(usable) {
+        if let Some(frames) = last.as_ref().filter(usable) {
             return frames.clone();
         }
         // A copy, so that the tailer does not wait for the encoding.
         let board = feed::read(board).clone();
-        let frames =
-            Frames { id: board.id(), at: Instant::now(), frames: encode(&board, form).into() };
-        last.insert(form, frames.clone());
-        frames
+        let id = board.id();
+        let frames = aside(move || encode(&board, form).into()).await;
+        last.insert(Frames { id, at: Instant::now(), frames }).clone()
     }
 }
 
@@ -103,11 +115,15 @@ fn chunk(form: Form, part: &str, items: &[Value]) -> Bytes {
 fn parts(board: &Board) -> [(&'static str, Vec<Value>); 6] {
     // As of its last event, so that a snapshot is the same for everyone at a position.
     let now = board.ts.unwrap_or_default();
+    let sums = board.parents.all_rolled_up();
     [
         ("workers", board.workers.0.iter().map(|(id, worker)| with("worker_id", id, worker)).collect()),
         ("queues", board.queues.0.iter().map(|(name, queue)| queue_item(name, queue, now)).collect()),
         ("running", board.running.0.iter().map(|(id, task)| with("task_id", id, task)).collect()),
-        ("parents", board.parents.open.iter().map(|(id, parent)| parent_item(board, *id, parent, now)).collect()),
+        (
+            "parents",
+            board.parents.open.iter().map(|(id, parent)| parent_item(*id, parent, sums.get(id), now)).collect(),
+        ),
         ("completed", board.recent.completed.iter().map(|event| value(&**event)).collect()),
         ("failed", board.recent.failed.iter().map(|event| value(&**event)).collect()),
     ]
@@ -124,14 +140,14 @@ fn queue_item(name: &Name, queue: &Queue, now: Time) -> Value {
 }
 
 /// A parent with what follows from its counts.
-fn parent_item(board: &Board, id: Uuid, parent: &Parent, now: Time) -> Value {
+fn parent_item(id: Uuid, parent: &Parent, below: Option<&Counts>, now: Time) -> Value {
     let mut item = with("task_id", id, parent);
     if let Value::Object(fields) = &mut item {
         fields.remove("finishes");
         fields.insert("rate_per_second".to_owned(), value(parent.rate(now)));
         fields.insert("eta_seconds".to_owned(), value(parent.eta(now).map(|eta| [eta.low_seconds, eta.high_seconds])));
         fields.insert("current_phase".to_owned(), value(parent.current_phase().map(|phase| &phase.name)));
-        if let Some(all) = board.parents.rolled_up(id) {
+        if let Some(all) = below {
             fields.insert("rolled_up".to_owned(), value(all));
         }
     }

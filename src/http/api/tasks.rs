@@ -11,6 +11,7 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use super::{
+    families::{ChildrenTold, WithChildren, steer_one},
     new_task::CreateTask,
     records::{ManyTasks, OneTask, TaskRecord},
 };
@@ -24,7 +25,7 @@ use crate::{
         query,
         site::Site,
     },
-    model::{Status, Task, transition},
+    model::{Status, Task, bulk::BulkAction, transition},
     store::{Answer, Command, WriteError, log, search},
 };
 
@@ -102,16 +103,44 @@ pub(in crate::http) async fn read(State(site): State<Site>, Id(id): Id) -> Resul
     Ok(Out(TaskAndVerdict { task: task.into(), verdict }))
 }
 
-/// Remove a task. Its events stay in the log.
-#[utoipa::path(delete, path = "/api/v1/tasks/{id}", tag = "tasks", params(("id" = Uuid, Path)),
-    responses((status = 204, description = "Done"), (status = 404, description = "Not found", body = Problem)))]
+/// A task, and what was done to the tasks below it.
+#[derive(Debug, serde::Serialize, utoipa::ToSchema)]
+pub(in crate::http) struct Steered {
+    task: TaskRecord,
+    /// What is done to the tasks below it; absent when there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    children: Option<ChildrenTold>,
+}
+
+impl From<(Task, Option<ChildrenTold>)> for Steered {
+    fn from((task, children): (Task, Option<ChildrenTold>)) -> Self {
+        Self { task: task.into(), children }
+    }
+}
+
+/// What was done to the tasks below a task that was removed.
+#[derive(Debug, serde::Serialize, utoipa::ToSchema)]
+pub(in crate::http) struct Removed {
+    children: ChildrenTold,
+}
+
+/// Remove a task. Its events stay in the log. Its children stay as they are unless `children=true`: then all tasks below
+/// it are removed as well, in the background.
+#[utoipa::path(delete, path = "/api/v1/tasks/{id}", tag = "tasks",
+    params(("id" = Uuid, Path), ("children" = Option<bool>, Query, description = "Remove all tasks below it as well")),
+    responses((status = 204, description = "Done"), (status = 200, description = "Done; the task has children", body = Removed), (status = 404, description = "Not found", body = Problem)))]
 pub(in crate::http) async fn delete(
     State(site): State<Site>,
     caller: Caller,
     Id(id): Id,
-) -> Result<StatusCode, Problem> {
-    change(&site, id, transition::Command::Delete, &caller).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Query(pairs): Query<Vec<(String, String)>>,
+) -> Result<Response, Problem> {
+    let wish = WithChildren::of_query(&pairs)?;
+    let (_, children) = steer_one(&site, &caller, id, &BulkAction::Delete, wish.children).await?;
+    Ok(match children {
+        Some(children) => Out(Removed { children }).into_response(),
+        None => StatusCode::NO_CONTENT.into_response(),
+    })
 }
 
 /// Why a task is stopped.
@@ -121,32 +150,35 @@ pub(in crate::http) struct Cancel {
     /// For people.
     #[schema(value_type = Option<String>, max_length = 500)]
     reason: Option<Text<500>>,
+    /// Stop all tasks below it as well, in the background. Left out: its children stay as they are.
+    #[serde(default)]
+    children: bool,
 }
 
 /// Stop a task that has not finished. A worker that has it learns so at its next report or heartbeat.
 #[utoipa::path(post, path = "/api/v1/tasks/{id}/cancel", tag = "tasks", params(("id" = Uuid, Path)), request_body = Option<Cancel>,
-    responses((status = 200, description = "As asked", body = OneTask), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Not possible in its state", body = Problem)))]
+    responses((status = 200, description = "As asked", body = Steered), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Not possible in its state", body = Problem)))]
 pub(in crate::http) async fn cancel(
     State(site): State<Site>,
     caller: Caller,
     Id(id): Id,
     body: crate::http::input::Optional<Cancel>,
-) -> Result<Out<OneTask>, Problem> {
-    let reason = body.0.reason.map(|text| text.0);
-    let task = change(&site, id, transition::Command::Cancel { reason }, &caller).await?;
-    Ok(Out(OneTask { task: task.into() }))
+) -> Result<Out<Steered>, Problem> {
+    let action = BulkAction::Cancel { reason: body.0.reason.map(|text| text.0) };
+    Ok(Out(steer_one(&site, &caller, id, &action, body.0.children).await?.into()))
 }
 
-/// Run a finished task again.
-#[utoipa::path(post, path = "/api/v1/tasks/{id}/retry", tag = "tasks", params(("id" = Uuid, Path)),
-    responses((status = 200, description = "As asked", body = OneTask), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Not possible in its state", body = Problem)))]
+/// Run a finished task again; it is blocked first while something that it depends on is not done. With `children`, what
+/// failed or was cancelled below it runs again as well, in the background; that is how a group runs again.
+#[utoipa::path(post, path = "/api/v1/tasks/{id}/retry", tag = "tasks", params(("id" = Uuid, Path)), request_body = Option<WithChildren>,
+    responses((status = 200, description = "As asked", body = Steered), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Not possible in its state", body = Problem)))]
 pub(in crate::http) async fn retry(
     State(site): State<Site>,
     caller: Caller,
     Id(id): Id,
-) -> Result<Out<OneTask>, Problem> {
-    let task = change(&site, id, transition::Command::Retry, &caller).await?;
-    Ok(Out(OneTask { task: task.into() }))
+    body: crate::http::input::Optional<WithChildren>,
+) -> Result<Out<Steered>, Problem> {
+    Ok(Out(steer_one(&site, &caller, id, &BulkAction::Retry, body.0.children).await?.into()))
 }
 
 /// The newest events of a task, oldest first: the bytes of the stream, in an array.

@@ -189,8 +189,8 @@ pub(in crate::http) struct HeartbeatInput {
     /// Without a list all are as they were reported last; of a list, only those in it are reported.
     #[schema(max_items = 64)]
     connectors: Option<Vec<ConnectorInput>>,
-    /// The tasks it works on; the answer tells which of them to stop. Left out: all it holds, and a cancellation is told
-    /// by the next report only. The leases of tasks that are not listed end.
+    /// The tasks it works on: their leases are extended, and the answer tells which of them to stop. Left out: the worker
+    /// lives, and no lease is extended. The leases of tasks that are not listed end.
     #[schema(max_items = 1000)]
     tasks: Option<Vec<HeldTask>>,
 }
@@ -211,7 +211,7 @@ pub(in crate::http) struct Beat {
     cancelled: Vec<Uuid>,
 }
 
-/// Tell that a worker lives and what it works on; extends its leases.
+/// Tell that a worker lives and what it works on; extends the leases of the tasks that are listed.
 #[utoipa::path(post, path = "/api/v1/workers/{id}/heartbeat", tag = "workers", params(("id" = Uuid, Path)), request_body = HeartbeatInput,
     responses((status = 200, description = "As asked", body = Beat), (status = 404, description = "Not found", body = Problem)))]
 pub(in crate::http) async fn heartbeat(

@@ -13,15 +13,26 @@ use uuid::Uuid;
 use super::{As, Fields, Sent, bulk, failure, field, fields, goes_on, input, object, plain, raw};
 use crate::{
     event::filter,
-    http::{caller::Caller, input::Id, problem::Problem, query, site::Site},
+    http::{api::families::ChildrenTold, caller::Caller, input::Id, problem::Problem, query, site::Site},
     model::Task,
     page::format,
     store::search::{self, TaskQuery},
 };
 
 /// Parameters that are no filters.
-const OWN: [&str; 10] =
-    ["scope", "action", "ids", "pace_per_second", "reason", "priority_new", "queue_new", "assignee", "confirm", "from"];
+const OWN: [&str; 11] = [
+    "scope",
+    "action",
+    "ids",
+    "pace_per_second",
+    "reason",
+    "children",
+    "priority_new",
+    "queue_new",
+    "assignee",
+    "confirm",
+    "from",
+];
 /// Tasks shown as examples.
 const EXAMPLES: i64 = 10;
 /// Tasks counted at the most.
@@ -47,6 +58,7 @@ struct Done {
     succeeded: u64,
     /// Some could not be done.
     failed: Option<u64>,
+    children: Option<ChildrenTold>,
     problems: Vec<(Uuid, String)>,
 }
 
@@ -140,13 +152,10 @@ async fn try_preview(site: &Site, pairs: &Fields) -> Result<Preview, Problem> {
 pub(super) async fn begin(State(site): State<Site>, headers: HeaderMap, caller: Caller, sent: Sent) -> Response {
     match try_begin(&site, &caller, sent).await {
         Ok(bulk::Begun::Each(done)) => {
+            let children = done.children();
             let (succeeded, failed, problems) = done.told();
-            plain(
-                &site,
-                &headers,
-                "Done",
-                &Done { succeeded, failed: Some(failed).filter(|failed| *failed > 0), problems },
-            )
+            let failed = Some(failed).filter(|failed| *failed > 0);
+            plain(&site, &headers, "Done", &Done { succeeded, failed, children, problems })
         }
         Ok(bulk::Begun::Background(id)) => goes_on(&site, &format!("/bulk/{id}")).await,
         Err(problem) => failure(&site, &headers, &problem, Some(("Tasks", "/tasks".to_owned()))),
@@ -166,6 +175,9 @@ async fn try_begin(site: &Site, caller: &Caller, sent: Sent) -> Result<bulk::Beg
         if let Some(value) = object(&fields, &[(ours, kind)], false)?.remove(ours) {
             wanted.insert(theirs.to_owned(), value);
         }
+    }
+    if field(&fields, "children") == Some("true") {
+        wanted.insert("children".to_owned(), raw(&true));
     }
     let ids = ids(&fields)?;
     if ids.is_empty() {

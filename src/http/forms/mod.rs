@@ -16,7 +16,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use uuid::Uuid;
 
 use super::{
-    api::{self, bulk, edits, queues, schedules},
+    api::{bulk, edits, families::steer_one, queues, schedules},
     caller::Caller,
     input::{self, Id, Json, Named},
     pages::{self, failure, plain},
@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     event::{Filter, filter},
-    model::transition,
+    model::bulk::BulkAction,
     page::shell::{Help, Preferences, Settings},
     store::log,
 };
@@ -174,21 +174,36 @@ fn input<T: DeserializeOwned>(object: &Object) -> Result<Json<T>, Problem> {
     input::parse(raw(object).get().as_bytes(), "").map(Json)
 }
 
-async fn act(site: &Site, headers: &HeaderMap, caller: &Caller, id: Uuid, command: transition::Command) -> Response {
-    let next = if command == transition::Command::Delete { "/tasks".to_owned() } else { format!("/tasks/{id}") };
-    then(site, headers, api::change(site, id, command, caller).await, &next).await
+/// Does something to a task, and to those below it when that was ticked; then that goes on in the background and is shown.
+async fn act(
+    site: &Site,
+    headers: &HeaderMap,
+    caller: &Caller,
+    id: Uuid,
+    (action, sent): (BulkAction, Sent),
+) -> Response {
+    // A form without a field that is ticked may have no body at all.
+    let children = fields(sent).is_ok_and(|fields| field(&fields, "children") == Some("true"));
+    let done = steer_one(site, caller, id, &action, children).await;
+    let below = done.as_ref().ok().and_then(|(_, children)| children.as_ref()?.bulk_id);
+    let next = match below {
+        Some(bulk) => format!("/bulk/{bulk}"),
+        None if action == BulkAction::Delete => "/tasks".to_owned(),
+        None => format!("/tasks/{id}"),
+    };
+    then(site, headers, done, &next).await
 }
 
-async fn cancel(State(site): State<Site>, headers: HeaderMap, caller: Caller, Id(id): Id) -> Response {
-    act(&site, &headers, &caller, id, transition::Command::Cancel { reason: None }).await
+async fn cancel(State(site): State<Site>, headers: HeaderMap, caller: Caller, Id(id): Id, sent: Sent) -> Response {
+    act(&site, &headers, &caller, id, (BulkAction::Cancel { reason: None }, sent)).await
 }
 
-async fn retry(State(site): State<Site>, headers: HeaderMap, caller: Caller, Id(id): Id) -> Response {
-    act(&site, &headers, &caller, id, transition::Command::Retry).await
+async fn retry(State(site): State<Site>, headers: HeaderMap, caller: Caller, Id(id): Id, sent: Sent) -> Response {
+    act(&site, &headers, &caller, id, (BulkAction::Retry, sent)).await
 }
 
-async fn delete(State(site): State<Site>, headers: HeaderMap, caller: Caller, Id(id): Id) -> Response {
-    act(&site, &headers, &caller, id, transition::Command::Delete).await
+async fn delete(State(site): State<Site>, headers: HeaderMap, caller: Caller, Id(id): Id, sent: Sent) -> Response {
+    act(&site, &headers, &caller, id, (BulkAction::Delete, sent)).await
 }
 
 async fn edit(State(site): State<Site>, headers: HeaderMap, caller: Caller, Id(id): Id, sent: Sent) -> Response {

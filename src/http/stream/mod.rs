@@ -89,7 +89,7 @@ pub(super) async fn events(
         return Ok(answer);
     }
     let (body, word) = match entered {
-        Ok(place) => Reader::open(&site, &wish, &begin, place),
+        Ok(place) => Reader::open(&site, &wish, &begin, place).await,
         // A refusal by status would end a browser's EventSource for good.
         Err(full) => Reader::refused(&site, &wish, full),
     };

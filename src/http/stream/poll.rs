@@ -53,7 +53,7 @@ pub(super) async fn answer(site: &Site, wish: &Wish, begin: &Begin, wait: Durati
     };
     let usual = wish.snapshot == Snapshot::Auto && matches!(word, "snapshot" | "reset");
     let wants = wish.replay.from.is_none() && (wish.snapshot == Snapshot::Always || usual);
-    let board = wants.then(|| snapshot::json(&site.board));
+    let board = if wants { Some(snapshot::json(&site.board).await) } else { None };
     if let Some((id, _)) = &board {
         after = *id;
     }

@@ -33,7 +33,7 @@ use crate::{
         ledger::{Ending, Full, Place},
         pack::{self, Packed},
     },
-    http::site::Site,
+    http::{api::snapshot::Frames, site::Site},
 };
 
 /// Time for the last frame to leave before the connection is cut.
@@ -59,6 +59,8 @@ pub(in crate::http) struct Reader {
     /// What is to be sent when the log changes.
     snapshot: Snapshot,
     gap_is_error: bool,
+    /// The snapshot of a new beginning, while it is encoded.
+    restarting: Option<Pin<Box<dyn Future<Output = Frames> + Send>>>,
     heartbeat: Duration,
     /// What is sent before anything else, ready to be written.
     first: VecDeque<First>,
@@ -94,7 +96,7 @@ enum End {
 impl Reader {
     /// Prepares the first frames: `hello` at once, then `reset` and a snapshot when there are any. With the word that
     /// `hello` says.
-    pub(super) fn open(site: &Site, wish: &Wish, begin: &Begin, place: Place) -> (Self, &'static str) {
+    pub(super) async fn open(site: &Site, wish: &Wish, begin: &Begin, place: Place) -> (Self, &'static str) {
         let oldest = site.subscriptions.oldest();
         let (mut after, word, reset) = match begin.start {
             Start::After(position, word) => (EventId { epoch: begin.epoch, position }, word, None),
@@ -103,7 +105,7 @@ impl Reader {
         let usual = wish.snapshot == Snapshot::Auto && matches!(word, "snapshot" | "reset");
         let wants = wish.replay.from.is_none() && (wish.snapshot == Snapshot::Always || usual);
         let word = if wants && reset.is_none() { "snapshot" } else { word };
-        let snapshot = wants.then(|| site.snapshots.frames(&site.board, wish.form));
+        let snapshot = if wants { Some(site.snapshots.frames(&site.board, wish.form).await) } else { None };
         if let Some(snapshot) = &snapshot {
             after = snapshot.id;
         }
@@ -153,6 +155,7 @@ impl Reader {
             gzip: wish.gzip,
             snapshot: wish.snapshot,
             gap_is_error: wish.gap_is_error,
+            restarting: None,
             heartbeat: wish.heartbeat,
             first: VecDeque::new(),
             delivery: site.deliveries.open(after, filter, wish.form, wish.gzip),
@@ -299,10 +302,7 @@ impl Reader {
                 let bye = self.ends(Ending::TooOld);
                 return self.sends(0, bye);
             }
-            Poll::Ready(Next::Gone(Gone::Changed)) => {
-                let frame = self.restarts();
-                return self.sends(0, frame);
-            }
+            Poll::Ready(Next::Gone(Gone::Changed)) => return self.poll_restart(cx),
             Poll::Pending => {
                 self.caught_up |= self.pace.is_none() && self.delivery.behind() == 0;
                 return Poll::Pending;
@@ -323,17 +323,29 @@ impl Reader {
         }
     }
 
-    /// The log was replaced or lost its newest events: the first frame of a new beginning. A client that has to be told by
-    /// status, or that reads a range, comes back for that.
-    fn restarts(&mut self) -> Bytes {
-        if self.gap_is_error || self.pace.is_some() || self.limit.until.is_some() {
-            return self.ends(Ending::LogChanged);
-        }
+    /// The log was replaced or lost its newest events: `reset`, then a snapshot where one is wanted. A client that has to
+    /// be told by status, or that reads a range, comes back for that.
+    fn poll_restart(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        let frame = if self.gap_is_error || self.pace.is_some() || self.limit.until.is_some() {
+            self.ends(Ending::LogChanged)
+        } else if self.snapshot == Snapshot::Never {
+            self.restarts(None)
+        } else {
+            let (site, form) = (self.site.clone(), self.form);
+            let encoding = async move { site.snapshots.frames(&site.board, form).await };
+            let encoded = self.restarting.get_or_insert_with(|| Box::pin(encoding)).as_mut();
+            let snapshot = ready!(encoded.poll(cx));
+            self.restarting = None;
+            self.restarts(Some(&snapshot))
+        };
+        self.sends(0, frame)
+    }
+
+    /// The first frame of a new beginning; the snapshot follows it.
+    fn restarts(&mut self, snapshot: Option<&Frames>) -> Bytes {
         let requested = self.id().to_string();
-        let wants = self.snapshot != Snapshot::Never;
-        let snapshot = wants.then(|| self.site.snapshots.frames(&self.site.board, self.form));
         let end = self.site.subscriptions.end();
-        let after = snapshot.as_ref().map_or(end, |snapshot| snapshot.id);
+        let after = snapshot.map_or(end, |snapshot| snapshot.id);
         self.delivery = self.site.deliveries.reopen(&self.delivery, after);
         if let Some(place) = &self.place {
             place.follows(self.delivery.progress());
@@ -342,7 +354,8 @@ impl Reader {
         let head = EventId { epoch: after.epoch, position: end.position.max(after.position) };
         let reset = json!({ "reason": "epoch", "requested": requested, "oldest": oldest.to_string(), "head": head.to_string() });
         let frame = self.control("reset", &reset, snapshot.is_none().then_some(after), None);
-        self.first.extend(snapshot.iter().flat_map(|snapshot| snapshot.frames.iter().cloned().map(First::Shared)));
+        let shared = snapshot.into_iter().flat_map(|snapshot| snapshot.frames.iter().cloned());
+        self.first.extend(shared.map(First::Shared));
         frame
     }
 

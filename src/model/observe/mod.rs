@@ -5,6 +5,7 @@
 //! ones, by the reporter's own time; of each descriptive field the latest word counts, and of two at the same time the
 //! greater value.
 
+mod silence;
 mod steps;
 
 use std::collections::BTreeMap;
@@ -137,6 +138,9 @@ pub struct Observed {
     /// The project is its own word, not its parent's.
     #[serde(default)]
     own_project: bool,
+    /// It was given up for its silence: the latest report before that, and when it was given up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    given_up: Option<(Time, Time)>,
 }
 
 impl Observed {
@@ -320,5 +324,8 @@ impl Task {
         // Whoever reports is not lost.
         let lease = Lease { expires_at: None, progress: seen.progress.clone(), stalled: false };
         self.lease = (status == Status::Running).then_some(lease);
+        if let Some(at) = seen.given_up().filter(|_| !status.is_finished()) {
+            self.end_in_silence(at);
+        }
     }
 }

@@ -18,8 +18,10 @@ impl Batch<'_> {
     ) -> sqlx::Result<Vec<Uuid>> {
         let mut wanted: BTreeMap<&Vec<Name>, i64> = BTreeMap::new();
         for command in commands {
-            if let Command::Claim { worker_id, queues, limit, .. } = command
-                && self.workers.get(worker_id).is_some_and(|entry| entry.worker.status != WorkerStatus::Stopped)
+            if let Command::Claim { worker_id, queues, limit, connector_id } = command
+                && self.workers.get(worker_id).is_some_and(|entry| {
+                    entry.worker.status != WorkerStatus::Stopped && entry.worker.has_room_for(connector_id)
+                })
             {
                 *wanted.entry(queues).or_default() += i64::from(*limit);
             }
@@ -78,6 +80,9 @@ impl Batch<'_> {
         let entry = self.workers.get(&worker_id).ok_or(WriteError::NoWorker(worker_id))?;
         if entry.worker.status == WorkerStatus::Stopped {
             return Err(WriteError::WorkerStopped(worker_id));
+        }
+        if !entry.worker.has_room_for(connector_id) {
+            return Err(WriteError::ManyConnectors(worker_id));
         }
         let machine_id = entry.worker.machine_id.clone();
         let by = Claimant { worker_id, machine_id, connector_id: connector_id.cloned() };

@@ -1,16 +1,11 @@
 //! Creating tasks, and what they depend on.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
-use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{Answer, Batch, Command, Dependencies, Outcome, Task, TaskEntry, WriteError, tasks, transition};
-use crate::model::{
-    Status,
-    dependency::{self, DependencyPolicy},
-    task::NewTask,
-};
+use super::{Answer, Batch, Dependencies, Outcome, Task, TaskEntry, WriteError, transition};
+use crate::model::{Status, dependency::DependencyPolicy, task::NewTask};
 
 impl Batch<'_> {
     /// Creates tasks, all or none. One that exists already, by its id or its unique key, is answered as it is.
@@ -30,7 +25,9 @@ impl Batch<'_> {
             self.adopt(task.parent_task_id);
             // What comes later in the same request is still to be done.
             let sum = self.dependencies(task.on_dependency_failure, &task.depends_on, Some(Status::Pending));
-            let created = task.clone().into_task(inherited.as_ref(), sum != Dependencies::Done, self.now);
+            let mut created = task.clone().into_task(inherited.as_ref(), sum != Dependencies::Done, self.now);
+            self.fit_phase(&mut created);
+            self.begins_to_wait(task.id, &task.depends_on);
             self.add(created.clone());
             self.record_steps(&transition::create(&created), None);
             self.keys.extend(key.map(|key| (key, task.id)));
@@ -55,7 +52,7 @@ impl Batch<'_> {
     /// Parents and dependencies exist, before or within the request, and nothing waits in a ring.
     fn check_relations(&self, new: &[NewTask]) -> Result<(), WriteError> {
         let mut seen = HashSet::new();
-        let together: HashMap<_, _> = new.iter().map(|task| (task.id, task.depends_on.as_slice())).collect();
+        let together: HashSet<_> = new.iter().map(|task| task.id).collect();
         for task in new {
             if let Some(parent) = task.parent_task_id
                 && !seen.contains(&parent)
@@ -64,18 +61,13 @@ impl Batch<'_> {
                 return Err(WriteError::NoParent(parent));
             }
             seen.insert(task.id);
-            let missing = |id: &&Uuid| !together.contains_key(*id) && self.task(**id).is_none();
+            let missing = |id: &&Uuid| !together.contains(*id) && self.task(**id).is_none();
             if let Some(id) = task.depends_on.iter().find(missing) {
                 return Err(WriteError::NoDependency(*id));
             }
         }
-        // What exists cannot wait for what is new, so only new tasks can form a ring.
-        for task in new.iter().filter(|task| !task.depends_on.is_empty()) {
-            if let Some(ring) = dependency::cycle(task.id, |id| together.get(&id).copied().unwrap_or_default()) {
-                return Err(WriteError::Cycle(ring));
-            }
-        }
-        Ok(())
+        self.check_levels(new)?;
+        self.check_new_rings(new)
     }
 
     /// Where dependencies stand; `absent` is how one counts that is not there.
@@ -113,37 +105,16 @@ impl Batch<'_> {
         if let Some(missing) = depends_on.iter().find(|id| self.task(**id).is_none()) {
             return Err(WriteError::NoDependency(*missing));
         }
-        // As it is within the batch by now, and beyond it as it was loaded.
-        let waits_for = |task: Uuid| -> &[Uuid] {
-            if task == id {
-                return depends_on;
-            }
-            match self.task(task) {
-                Some(task) if task.status == Status::Blocked => &task.depends_on,
-                Some(_) => &[],
-                None => self.waits.get(&task).map_or(&[], Vec::as_slice),
-            }
-        };
-        match dependency::cycle(id, waits_for) {
-            Some(ring) => Err(WriteError::Cycle(ring)),
-            None => Ok(()),
-        }
+        self.check_rewired(id, depends_on)
     }
 
-    /// What the tasks wait for that edits name as dependencies; others cannot change that meanwhile.
-    pub(super) async fn load_waits(&mut self, conn: &mut PgConnection, commands: &[&Command]) -> sqlx::Result<()> {
-        let mut from = Vec::new();
-        for command in commands {
-            let Command::Tasks { changes, .. } = command else { continue };
-            for (_, change) in changes {
-                if let transition::Command::Edit(edit) = change {
-                    from.extend(edit.depends_on.iter().flatten());
-                }
-            }
+    /// Where the dependencies of a task stand that is to run again.
+    pub(super) fn check_retry(&self, id: Uuid) -> Result<Dependencies, WriteError> {
+        let Some(task) = self.task(id).filter(|task| task.status.is_finished()) else { return Ok(Dependencies::Done) };
+        let sum = self.dependencies(task.on_dependency_failure, &task.depends_on, None);
+        if sum != Dependencies::Done {
+            self.check_rewired(id, &task.depends_on)?;
         }
-        if !from.is_empty() {
-            self.waits = tasks::waits(conn, &from).await?;
-        }
-        Ok(())
+        Ok(sum)
     }
 }

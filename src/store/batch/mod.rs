@@ -1,10 +1,13 @@
 //! One transaction's worth of commands: load what they touch, decide in memory, write what changed.
 
+mod changes;
 mod claim;
 mod create;
+mod families;
 mod observe;
 mod operators;
 mod recheck;
+mod rings;
 mod rows;
 mod touched;
 mod workers;
@@ -33,7 +36,9 @@ use crate::{
         worker::{Worker, WorkerEvent},
     },
 };
+use families::Families;
 use operators::Operators;
+use rings::Waiters;
 use rows::Rows;
 use touched::Touched;
 
@@ -100,8 +105,8 @@ pub(super) struct Batch<'a> {
     keys: HashMap<(String, Name), Uuid>,
     children: Children,
     operators: Operators,
-    /// What blocked tasks wait for, as far as edits of dependencies need to know.
-    waits: HashMap<Uuid, Vec<Uuid>>,
+    waiters: Waiters,
+    families: Families,
     /// Rows of `rechecks` that are worked off.
     rechecked: Vec<i64>,
     drafts: Vec<Draft>,
@@ -129,17 +134,27 @@ impl<'a> Batch<'a> {
             keys: HashMap::new(),
             children: Children::default(),
             operators: Operators::default(),
-            waits: HashMap::new(),
+            waiters: Waiters::default(),
+            families: Families::default(),
             rechecked: Vec::new(),
             drafts: Vec::new(),
         };
-        let touched = Touched::by(commands);
+        let mut touched = Touched::by(commands);
+        if !touched.retried.is_empty() {
+            // Groups above them may run again with them.
+            touched.tasks.extend(tasks::ancestors(conn, &touched.retried).await?.into_values());
+        }
+        if !touched.graph && !touched.retried.is_empty() {
+            touched.graph = !tasks::dependencies(conn, &touched.retried).await?.is_empty();
+        }
         if touched.graph {
             waits::lock_graph(conn).await?;
+            touched.tasks.extend(tasks::dependencies(conn, &touched.retried).await?);
         }
         batch.load_held(conn, &touched).await?;
         batch.load_tasks(conn, &touched).await?;
-        batch.load_waits(conn, commands).await?;
+        batch.load_families(conn, &touched).await?;
+        batch.load_waiters(conn, commands).await?;
         batch.load_workers(conn, &touched).await?;
         batch.operators.load(conn, commands).await?;
         batch.load_queues(conn, &touched, commands).await?;
@@ -188,8 +203,11 @@ impl<'a> Batch<'a> {
         }
         // Groups follow their counts; what is made a parent now may have children already, enqueued or reported before.
         let known = self.tasks.values().filter_map(|entry| entry.after.as_ref());
-        let counts = |task: &&Task| task.close_when_done || (!task.is_parent && touched.parents.contains(&task.id));
-        let counted: BTreeSet<_> = known.filter(counts).map(|task| task.id).chain(whole).collect();
+        let counts = |task: &&Task| task.close_when_done;
+        let elsewhere =
+            known.clone().filter(|task| touched.observed.contains(&task.id)).filter_map(|t| t.parent_task_id);
+        let counted = known.filter(counts).map(|task| task.id).chain(elsewhere).chain(whole);
+        let counted: BTreeSet<_> = counted.chain(touched.parents.iter().copied()).collect();
         let counted: Vec<_> = counted.into_iter().chain(touched.rechecked.iter().copied()).collect();
         if !counted.is_empty() {
             self.children.load(conn, &counted).await?;
@@ -240,15 +258,8 @@ impl<'a> Batch<'a> {
             Command::Claim { worker_id, queues, limit, connector_id } => {
                 self.claim(*worker_id, queues, *limit, connector_id.as_ref())
             }
-            Command::Tasks { changes, actor } => {
-                let outcomes = changes.iter().map(|(id, change)| {
-                    if let Some(fence) = change.fence() {
-                        self.touch(fence.worker_id);
-                    }
-                    self.change(*id, change.clone(), actor.as_deref())
-                });
-                Ok(Answer::Outcomes(outcomes.collect()))
-            }
+            Command::Tasks { changes, actor } => Ok(Answer::Outcomes(self.change_each(changes, actor.as_deref()))),
+            Command::Steer { changes, actor, family } => Ok(self.steer(changes, actor, family)),
             Command::Register(worker) => Ok(self.register(worker)),
             Command::Heartbeat { worker_id, status, connectors, tasks } => {
                 self.heartbeat(*worker_id, *status, connectors.as_deref(), tasks.as_deref())
@@ -265,35 +276,6 @@ impl<'a> Batch<'a> {
             Command::StepBulk(step) => Ok(self.step_bulk(step)),
             Command::CancelBulk { id, actor } => self.cancel_bulk(*id, actor),
         }
-    }
-
-    /// A change of a task that someone asked for; edits of dependencies have consequences at once.
-    fn change(&mut self, id: Uuid, command: transition::Command, actor: Option<&str>) -> Result<Task, WriteError> {
-        let rewires = match &command {
-            transition::Command::Edit(edit) => edit.depends_on.clone(),
-            _ => None,
-        };
-        if let Some(depends_on) = &rewires {
-            self.check_dependencies(id, depends_on)?;
-        }
-        let revived = match command {
-            transition::Command::Retry => self.free_key(id)?,
-            _ => None,
-        };
-        let task = self.decide(id, command, actor)?;
-        self.keys.extend(revived.map(|key| (key, id)));
-        match rewires {
-            None => Ok(task),
-            Some(_) => self.settle_dependencies(id),
-        }
-    }
-
-    /// The unique key of a task that is to live again; refused while another live task has it.
-    fn free_key(&self, id: Uuid) -> Result<Option<(String, Name)>, WriteError> {
-        let Some(task) = self.task(id) else { return Ok(None) };
-        let Some(key) = task.unique_key.clone().map(|key| (key, task.project_id.clone())) else { return Ok(None) };
-        let lives = |other: &Uuid| *other != id && self.task(*other).is_some_and(|task| !task.status.is_finished());
-        if self.keys.get(&key).is_some_and(lives) { Err(WriteError::KeyTaken) } else { Ok(Some(key)) }
     }
 
     fn task(&self, id: Uuid) -> Option<&Task> {

@@ -17,10 +17,14 @@ use crate::{
 impl Batch<'_> {
     pub(super) fn observe(&mut self, reports: &[Report]) -> Answer {
         let heard = reports.iter().map(|report| match report {
-            Report::Worker(note) => Ok(self.note(note)),
+            Report::Worker(note) => self.note(note),
             Report::Task(id, told, note) => {
-                if let Some(note) = note {
-                    self.note(note);
+                if let Some(parent) = told.facts.parent_task_id {
+                    self.check_moved(*id, parent)?;
+                }
+                // A worker that taskwatch knows by itself is named, no more: others cannot say how it is.
+                if let Some(note) = note.as_ref().filter(|note| !self.is_managed(note.id)) {
+                    self.note(note)?;
                 }
                 self.observe_task(*id, told)
             }
@@ -30,13 +34,24 @@ impl Batch<'_> {
 
     fn observe_task(&mut self, id: Uuid, told: &Observation) -> Result<bool, WriteError> {
         let recorded = self.drafts.len();
+        let place = |task: &Task| (task.parent_task_id, task.phase.clone());
+        let was_in = self.task(id).map(place);
+        let facts = &told.facts;
+        let goes_to =
+            was_in.clone().map(|(parent, phase)| (facts.parent_task_id.or(parent), facts.phase.clone().or(phase)));
+        let full =
+            goes_to.is_some() && goes_to != was_in && goes_to.as_ref().is_some_and(|goes_to| self.is_full(goes_to));
         if self.task(id).is_some() {
             self.decide(id, transition::Command::Observe(Box::new(told.clone())), None)?;
         } else {
             let inherited =
                 told.facts.parent_task_id.and_then(|id| self.task(id)).map(|parent| parent.project_id.clone());
             let blank = Task::unheard_of(id, inherited.as_ref(), self.now);
-            let (task, steps) = blank.first_observed(told, self.now);
+            let (mut task, mut steps) = blank.first_observed(told, self.now);
+            if self.is_full(&place(&task)) {
+                task.phase = None;
+                steps.iter_mut().for_each(|step| step.after.phase = None);
+            }
             self.adopt(task.parent_task_id);
             self.add(task.clone());
             self.record_steps(&steps, None);
@@ -45,6 +60,9 @@ impl Batch<'_> {
             if !children.is_empty() {
                 self.decide(id, transition::Command::BecomeParent { children }, None)?;
             }
+        }
+        if full && self.task(id).map(place) == goes_to {
+            self.decide(id, transition::Command::LeavePhase, None)?;
         }
         self.adopt(self.task(id).and_then(|task| task.parent_task_id));
         self.inherit(id);
@@ -71,12 +89,24 @@ impl Batch<'_> {
         }
     }
 
+    /// taskwatch knows this worker by itself, not by the reports of others.
+    fn is_managed(&self, worker_id: Uuid) -> bool {
+        self.workers.get(&worker_id).is_some_and(|entry| !entry.worker.observed)
+    }
+
     /// Takes in what a report says of a worker; whether that changed anything.
-    fn note(&mut self, note: &WorkerNote) -> bool {
+    fn note(&mut self, note: &WorkerNote) -> Result<bool, WriteError> {
         let recorded = self.drafts.len();
+        if self.is_managed(note.id) {
+            return Err(WriteError::WorkerManaged(note.id));
+        }
+        let known = self.workers.get(&note.id).map(|entry| &entry.worker);
+        if known.is_some_and(|known| !known.has_room_for(note.connectors.iter().map(|report| &report.connector_id))) {
+            return Err(WriteError::ManyConnectors(note.id));
+        }
         if !self.workers.contains_key(&note.id) {
             if note.stops {
-                return false;
+                return Ok(false);
             }
             let worker = Worker {
                 id: note.id,
@@ -96,15 +126,15 @@ impl Batch<'_> {
             self.record_worker(note.id, &[WorkerEvent::Started]);
         }
         let now = self.now;
-        let Some(entry) = self.workers.get_mut(&note.id) else { return false };
+        let Some(entry) = self.workers.get_mut(&note.id) else { return Ok(false) };
         // What it said before it left, or before it came, tells nothing new.
         if entry.worker.stopped_at.is_some_and(|stopped_at| note.at <= stopped_at) {
-            return false;
+            return Ok(false);
         }
         entry.changed = true;
         let events = if note.stops {
             if note.at < entry.worker.started_at {
-                return false;
+                return Ok(false);
             }
             let stopped = entry.worker.stop(StopReason::Asked, note.at);
             stopped.into_iter().collect()
@@ -112,6 +142,9 @@ impl Batch<'_> {
             entry.worker.report(note.status, Some(&note.connectors), now)
         };
         self.record_worker(note.id, &events);
-        self.drafts.len() > recorded
+        if note.stops {
+            self.give_back(note.id);
+        }
+        Ok(self.drafts.len() > recorded)
     }
 }

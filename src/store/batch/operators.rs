@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, HashMap};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{Answer, Batch, Command, Name, Outcome, TimeDelta, WriteError};
+use super::{Answer, Batch, Command, Name, Outcome, TimeDelta, WriteError, transition};
 use crate::{
     clock::Time,
     event::{Event, Kind},
-    model::schedule::Recurrence,
+    model::{bulk::BulkAction, schedule::Recurrence},
     store::{
         bulk::{self, Bulk, BulkState, BulkStep},
         schedules::{self, Schedule, ScheduleChange},
@@ -153,6 +153,15 @@ impl Batch<'_> {
         Answer::Bulk(Box::new(bulk.clone()))
     }
 
+    /// Changes tasks, and begins to do the same below them if any of it could be done.
+    pub(super) fn steer(&mut self, changes: &[(Uuid, transition::Command)], actor: &str, family: &Bulk) -> Answer {
+        let outcomes = self.change_each(changes, Some(actor));
+        if outcomes.iter().any(Result::is_ok) {
+            self.begin_bulk(family);
+        }
+        Answer::Outcomes(outcomes)
+    }
+
     pub(super) fn cancel_bulk(&mut self, id: Uuid, actor: &str) -> Outcome {
         let (mut bulk, _) = self.operators.bulks.get(&id).cloned().ok_or(WriteError::NoBulk(id))?;
         if bulk.state == BulkState::Running {
@@ -167,10 +176,18 @@ impl Batch<'_> {
         if bulk.state != BulkState::Running || bulk.before != step.from {
             return Answer::Done;
         }
+        if let Some(family) = &step.family {
+            self.begin_bulk(family);
+        }
         for id in &step.ids {
             let actor = bulk.actor.clone();
             // It may have moved on since it was found.
             let wanted = &bulk.filter.statuses;
+            let reopened = self.task(*id).is_some_and(|task| task.close_when_done && !task.status.is_finished());
+            if reopened && bulk.action == BulkAction::RetryFamily {
+                bulk.succeeded += 1;
+                continue;
+            }
             if !wanted.is_empty() && self.task(*id).is_none_or(|task| !wanted.contains(&task.status)) {
                 bulk.failed += 1;
                 continue;

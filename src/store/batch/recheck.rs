@@ -22,8 +22,7 @@ impl Batch<'_> {
                 let _ = self.decide(*id, transition::Command::BecomeParent { children }, None);
             }
             if is_group {
-                let mut sum = Counts::default();
-                self.children.of(*id).values().for_each(|counts| sum.add_all(counts));
+                let sum = self.sum_of_children(*id);
                 let _ = self.decide(*id, transition::Command::Children(sum), None);
             } else {
                 let _ = self.settle_dependencies(*id);
@@ -31,6 +30,13 @@ impl Batch<'_> {
             self.inherit(*id);
         }
         Answer::Done
+    }
+
+    /// All children of a parent whose counts are loaded.
+    pub(super) fn sum_of_children(&self, id: Uuid) -> Counts {
+        let mut sum = Counts::default();
+        self.children.of(id).values().for_each(|counts| sum.add_all(counts));
+        sum
     }
 
     pub(super) fn decide_queue(&mut self, name: &Name, change: &QueueChange, actor: &str) -> Answer {

@@ -154,6 +154,7 @@ fn state_changed(before: &Task, after: &Task) -> bool {
 fn facts_changed(before: &Task, after: &Task) -> bool {
     before.observed != after.observed
         || before.project_id != after.project_id
+        || before.phase != after.phase
         || before.title != after.title
         || before.description != after.description
         || before.priority != after.priority

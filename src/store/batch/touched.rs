@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use uuid::Uuid;
 
+use super::rings::may_close_a_ring;
 use crate::{
     model::{Name, transition},
     store::command::{Command, Report},
@@ -26,6 +27,8 @@ pub(super) struct Touched {
     pub(super) rechecked: Vec<Uuid>,
     /// Tasks that other systems report.
     pub(super) observed: BTreeSet<Uuid>,
+    /// Tasks that may run again, and may have to wait for others first.
+    pub(super) retried: Vec<Uuid>,
     /// Dependencies may change, or tasks appear whose relations are not known.
     pub(super) graph: bool,
 }
@@ -42,6 +45,7 @@ impl Touched {
     fn add(&mut self, command: &Command) {
         match command {
             Command::Create(new) => {
+                self.graph |= may_close_a_ring(new);
                 self.tasks.extend(new.iter().filter(|task| task.id_is_chosen).map(|task| task.id));
                 self.tasks.extend(new.iter().flat_map(|task| &task.depends_on));
                 self.parents.extend(new.iter().filter_map(|task| task.parent_task_id));
@@ -53,18 +57,7 @@ impl Touched {
                     self.changed_workers.insert(*worker_id);
                 }
             }
-            Command::Tasks { changes, .. } => {
-                self.tasks.extend(changes.iter().map(|(id, _)| *id));
-                self.workers.extend(changes.iter().filter_map(|(_, change)| Some(change.fence()?.worker_id)));
-                for (_, change) in changes {
-                    if let transition::Command::Edit(edit) = change
-                        && let Some(depends_on) = &edit.depends_on
-                    {
-                        self.graph = true;
-                        self.tasks.extend(depends_on);
-                    }
-                }
-            }
+            Command::Tasks { changes, .. } | Command::Steer { changes, .. } => self.add_changes(changes),
             Command::Observe(reports) => {
                 self.graph = true;
                 for report in reports {
@@ -82,10 +75,7 @@ impl Touched {
             Command::Heartbeat { worker_id, tasks, .. } => {
                 self.workers.insert(*worker_id);
                 self.changed_workers.insert(*worker_id);
-                match tasks {
-                    Some(tasks) => self.tasks.extend(tasks.iter().map(|(id, ..)| *id)),
-                    None => self.holders.push(*worker_id),
-                }
+                self.tasks.extend(tasks.iter().flatten().map(|(id, ..)| *id));
             }
             Command::Doubt(worker_id) => {
                 self.workers.insert(*worker_id);
@@ -100,8 +90,27 @@ impl Touched {
                 self.parents.extend(*parent);
                 self.keys.extend(key.clone());
             }
-            Command::StepBulk(step) => self.tasks.extend(&step.ids),
+            Command::StepBulk(step) => {
+                self.tasks.extend(&step.ids);
+                self.retried.extend(step.ids.iter().filter(|_| step.retries));
+            }
             Command::Register(_) | Command::Schedule { .. } | Command::BeginBulk(_) | Command::CancelBulk { .. } => {}
+        }
+    }
+
+    fn add_changes(&mut self, changes: &[(Uuid, transition::Command)]) {
+        self.tasks.extend(changes.iter().map(|(id, _)| *id));
+        self.workers.extend(changes.iter().filter_map(|(_, change)| Some(change.fence()?.worker_id)));
+        let again =
+            |change: &transition::Command| matches!(change, transition::Command::Retry | transition::Command::Reopen);
+        self.retried.extend(changes.iter().filter(|(_, change)| again(change)).map(|(id, _)| *id));
+        for (_, change) in changes {
+            if let transition::Command::Edit(edit) = change
+                && let Some(depends_on) = &edit.depends_on
+            {
+                self.graph = true;
+                self.tasks.extend(depends_on);
+            }
         }
     }
 
@@ -115,6 +124,7 @@ impl Touched {
             }
             Report::Worker(note) => Some(&**note),
         };
+        self.holders.extend(note.filter(|note| note.stops).map(|note| note.id));
         self.workers.extend(note.map(|note| note.id));
         self.changed_workers.extend(note.map(|note| note.id));
     }

@@ -18,7 +18,7 @@ use crate::{
     store::workers,
 };
 
-/// A claim or report is a sign of life; it is written down at most this often.
+/// A claim or report is a sign of life; it is written down at most this often, and four times within the time to live.
 const TOUCH_EVERY: TimeDelta = TimeDelta::seconds(5);
 
 /// A task that a worker says it has, its attempt, and how far it is.
@@ -60,7 +60,7 @@ impl Batch<'_> {
     }
 
     fn is_stale(&self, worker: &Worker) -> bool {
-        !worker.status.is_online() || worker.last_seen_at + TOUCH_EVERY <= self.now
+        !worker.status.is_online() || worker.last_seen_at + TOUCH_EVERY.min(self.rules.worker_ttl / 4) <= self.now
     }
 
     pub(super) fn register(&mut self, worker: &Worker) -> Answer {
@@ -90,6 +90,9 @@ impl Batch<'_> {
         if entry.worker.status == WorkerStatus::Stopped {
             return Err(WriteError::WorkerStopped(worker_id));
         }
+        if !entry.worker.has_room_for(connectors.into_iter().flatten().map(|report| &report.connector_id)) {
+            return Err(WriteError::ManyConnectors(worker_id));
+        }
         let events = entry.worker.report(status, connectors, self.now);
         entry.changed = true;
         self.record_worker(worker_id, &events);
@@ -97,21 +100,10 @@ impl Batch<'_> {
     }
 
     fn beat(&mut self, worker_id: Uuid, listed: Option<&[Held]>) -> Outcome {
-        let held: Vec<_> = match listed {
-            Some(listed) => listed.to_vec(),
-            None => self
-                .held
-                .get(&worker_id)
-                .into_iter()
-                .flatten()
-                .filter_map(|id| self.task(*id))
-                .filter(|task| task.observed.is_none())
-                .map(|task| (task.id, task.attempt, None))
-                .collect(),
-        };
         let lease_until = self.now + self.rules.lease;
         let mut cancelled = Vec::new();
-        for (id, attempt, progress) in held {
+        // Without a list the worker lives, and its tasks are not prolonged: it may not know that it has them.
+        for (id, attempt, progress) in listed.unwrap_or_default().iter().cloned() {
             let fence = Fence { worker_id, attempt };
             let command = match progress {
                 Some(progress) => transition::Command::Progress { fence, progress, lease_until },
@@ -128,17 +120,28 @@ impl Batch<'_> {
     /// Tasks it still has go back to their queues.
     pub(super) fn leave(&mut self, worker_id: Uuid) -> Outcome {
         self.stop(worker_id, StopReason::Asked)?;
+        self.give_back(worker_id);
+        self.worker_answer(worker_id)
+    }
+
+    /// What a worker that stopped still holds goes back to its queues.
+    pub(super) fn give_back(&mut self, worker_id: Uuid) {
         for id in self.held.remove(&worker_id).unwrap_or_default() {
             let Some(attempt) = self.task(id).map(|task| task.attempt) else { continue };
-            // A lease that has meanwhile gone to someone else stays there.
+            // A lease that has meanwhile gone to someone else stays there; a reported task is not ours to give.
             let _ = self.decide(id, transition::Command::Release { fence: Fence { worker_id, attempt } }, None);
         }
-        self.worker_answer(worker_id)
     }
 
     pub(super) fn lose(&mut self, worker_id: Uuid) -> Outcome {
         let entry = self.workers.get(&worker_id).ok_or(WriteError::NoWorker(worker_id))?;
-        if entry.worker.last_seen_at + self.rules.worker_ttl <= self.now {
+        // While a lease holds, its worker is taken to be alive: nobody else gets the task before.
+        let holds = |id: &Uuid| {
+            let lease = self.task(*id).filter(|task| task.worker_id == Some(worker_id)).and_then(|t| t.lease.as_ref());
+            lease.and_then(|lease| lease.expires_at).is_some_and(|at| at > self.now)
+        };
+        let pinned = self.held.get(&worker_id).is_some_and(|held| held.iter().any(holds));
+        if entry.worker.last_seen_at + self.rules.worker_ttl <= self.now && !pinned {
             self.stop(worker_id, StopReason::Lost)?;
             for id in self.held.remove(&worker_id).unwrap_or_default() {
                 if self.task(id).is_some_and(|task| task.worker_id == Some(worker_id)) {
@@ -196,7 +199,10 @@ impl Batch<'_> {
             Some((task.worker_id?, task.connector_id.clone()?, task.lease.as_ref().map(|_| task.attempt)?))
         };
         let (held, holds) = (hold(before), after.and_then(hold));
-        if held == holds {
+        // What others report of a task says nothing of the connectors of a worker that taskwatch knows by itself.
+        let observed = after.unwrap_or(before).observed.is_some();
+        let told_by_others = |id: &Uuid| observed && self.workers.get(id).is_some_and(|entry| !entry.worker.observed);
+        if held == holds || held.iter().chain(&holds).any(|(id, ..)| told_by_others(id)) {
             return;
         }
         let error = after.filter(|task| task.outcome == Some(task::Outcome::Failed));

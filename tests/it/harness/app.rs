@@ -98,6 +98,9 @@ pub(crate) fn settings() -> Settings {
         listen: "127.0.0.1:0".parse().unwrap(),
         retain_tasks_days: 0,
         retain_events_days: 0,
+        observed_stale_days: 0,
+        worker_ttl_seconds: 30,
+        lease_seconds: 30,
         stream_max_per_address: 10_000,
         ..Settings::default()
     }

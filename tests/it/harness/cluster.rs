@@ -87,9 +87,10 @@ pub(crate) async fn texts(options: &PgConnectOptions, statement: &str) -> Vec<St
     texts
 }
 
-/// Runs statements that may be refused.
-pub(crate) async fn tries(options: &PgConnectOptions, statements: &str) {
+/// Runs statements that may be refused; whether they were taken.
+pub(crate) async fn tries(options: &PgConnectOptions, statements: &str) -> bool {
     let mut conn = PgConnection::connect_with(options).await.unwrap();
-    let _ = sqlx::raw_sql(sqlx::AssertSqlSafe(statements.to_owned())).execute(&mut conn).await;
+    let done = sqlx::raw_sql(sqlx::AssertSqlSafe(statements.to_owned())).execute(&mut conn).await;
     conn.close().await.unwrap();
+    done.is_ok()
 }

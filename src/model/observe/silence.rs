@@ -1,0 +1,112 @@
+//! Reported tasks of which nothing is heard any more. They are given up after a while; a report that is newer than all
+//! before brings them back, one that came before changes nothing.
+
+use super::Observed;
+use crate::{
+    clock::Time,
+    model::{
+        Status, Task,
+        lease::StallReason,
+        step::{Decision, Refusal, TaskEvent},
+        task::Outcome,
+        transition::millis,
+    },
+};
+
+impl Observed {
+    /// When it was last heard of, by the reporter's clock.
+    fn last_sign(&self) -> Option<Time> {
+        let ended = self.ended.map(|(at, _)| at);
+        let told = [self.first, self.enqueued, self.cancelled, self.started, self.progressed, ended];
+        self.said.values().copied().chain(told.into_iter().flatten()).max()
+    }
+
+    /// When it was given up, as long as nothing newer was reported.
+    pub(super) fn given_up(&self) -> Option<Time> {
+        let (sign, at) = self.given_up?;
+        (self.last_sign() <= Some(sign)).then_some(at)
+    }
+}
+
+impl Task {
+    /// It ended because nothing more was reported.
+    pub(super) fn end_in_silence(&mut self, at: Time) {
+        self.status = Status::Failed;
+        self.finished_at = Some(at);
+        self.outcome = Some(Outcome::Stalled);
+        self.error = Some(StallReason::NoReport.sentence().to_owned());
+        self.lease = None;
+    }
+
+    /// Gives up a reported task that has not finished and of which nothing was reported since `before`.
+    pub(in crate::model) fn give_up(&self, before: Time, now: Time) -> Decision {
+        let Some(seen) = &self.observed else { return Err(Refusal::Managed) };
+        let Some(sign) = seen.last_sign().filter(|sign| *sign < before && !self.status.is_finished()) else {
+            return Ok(self.unchanged());
+        };
+        let (between, mut steps) = self.step(TaskEvent::Stalled(StallReason::NoReport), |_| {});
+        let duration_ms = self.started_at.map_or(0, |started| millis(sign - started));
+        let error = StallReason::NoReport.sentence().to_owned();
+        let (after, then) = between.step(TaskEvent::Failed { duration_ms, error }, |task| {
+            if let Some(seen) = &mut task.observed {
+                seen.given_up = Some((sign, now));
+            }
+            task.end_in_silence(now);
+        });
+        steps.extend(then);
+        Ok((after, steps))
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+    use crate::model::{
+        observe::{Facts, Happened, Observation},
+        transition::Command,
+    };
+    use chrono::TimeDelta;
+    use uuid::Uuid;
+
+    fn told(happened: Happened, at: Time) -> Observation {
+        Observation {
+            happened,
+            at,
+            attempt: None,
+            external_id: None,
+            facts: Facts::default(),
+            worker: None,
+            connector_id: None,
+            progress: None,
+            result: None,
+            error: None,
+            duration_ms: None,
+        }
+    }
+
+    #[test]
+    fn silence_ends_a_task_and_news_bring_it_back() {
+        let start = Time::from_timestamp(1_000_000_000, 0).unwrap();
+        let later = start + TimeDelta::days(8);
+        let hear =
+            |task: &Task, happened, at| task.decide(Command::Observe(Box::new(told(happened, at))), later).unwrap();
+        let (task, _) =
+            Task::unheard_of(Uuid::nil(), None, start).first_observed(&told(Happened::Started, start), start);
+        let (same, steps) = task.decide(Command::GiveUp(start), later).unwrap();
+        assert_eq!((same.status, steps.len()), (Status::Running, 0));
+        let (given_up, steps) = task.decide(Command::GiveUp(later), later).unwrap();
+        assert_eq!(
+            (given_up.status, given_up.finished_at, given_up.lease.clone()),
+            (Status::Failed, Some(later), None)
+        );
+        assert_eq!(steps.len(), 2);
+        // The same report again changes nothing; once more given up neither.
+        let (same, steps) = hear(&given_up, Happened::Started, start);
+        assert_eq!((same.status, same.finished_at, steps.len()), (Status::Failed, Some(later), 0));
+        assert_eq!(given_up.decide(Command::GiveUp(later), later).unwrap().1.len(), 0);
+        // News do, and so does an end, however old.
+        assert_eq!(hear(&given_up, Happened::Progressed, later).0.status, Status::Running);
+        assert_eq!(hear(&given_up, Happened::Completed, start).0.status, Status::Completed);
+    }
+}

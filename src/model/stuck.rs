@@ -1,0 +1,118 @@
+//! Tasks that wait for what can never come: in a ring, for a group without children, or for one of these.
+
+use std::collections::{HashMap, HashSet};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::Name;
+
+/// Why a task cannot go on without help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StuckReason {
+    /// It waits for itself, through others.
+    Ring,
+    /// What it waits for cannot go on.
+    Waits,
+    /// It is a group without children.
+    NoChildren,
+}
+
+/// A task that cannot go on without help.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Stuck {
+    /// Which.
+    pub task_id: Uuid,
+    /// What kind of work it is.
+    #[schema(value_type = String)]
+    pub task_type: Name,
+    /// Why.
+    #[schema(inline)]
+    pub reason: StuckReason,
+    /// What it waits for, of that which cannot go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on: Option<Uuid>,
+}
+
+/// Of tasks and what each waits for, those that can never go on, each with why and what it waits for. `childless` groups
+/// wait for nothing. What is not in `waits` goes on by itself.
+#[must_use]
+pub fn stuck(waits: &HashMap<Uuid, Vec<Uuid>>, childless: &HashSet<Uuid>) -> Vec<(Uuid, StuckReason, Option<Uuid>)> {
+    let mut waiters: HashMap<Uuid, Vec<Uuid>> = HashMap::new();
+    let mut open: HashMap<Uuid, usize> = HashMap::new();
+    for (waiter, awaited) in waits {
+        let unsure = awaited.iter().filter(|id| waits.contains_key(*id) || childless.contains(*id));
+        for id in unsure.clone() {
+            waiters.entry(*id).or_default().push(*waiter);
+        }
+        open.insert(*waiter, unsure.count());
+    }
+    // Whoever waits for nothing unsure goes on, and so do those that wait for it.
+    let mut free: Vec<_> = open.iter().filter(|(_, open)| **open == 0).map(|(id, _)| *id).collect();
+    while let Some(id) = free.pop() {
+        open.remove(&id);
+        for waiter in waiters.get(&id).into_iter().flatten() {
+            if let Some(left) = open.get_mut(waiter) {
+                *left -= 1;
+                if *left == 0 {
+                    free.push(*waiter);
+                }
+            }
+        }
+    }
+    let cannot = |id: &Uuid| childless.contains(id) || open.contains_key(id);
+    let on: HashMap<Uuid, Uuid> = open
+        .keys()
+        .filter_map(|id| Some((*id, *waits.get(id)?.iter().filter(|awaited| cannot(awaited)).min()?)))
+        .collect();
+    let rings = rings(&on);
+    let mut all: Vec<_> = childless.iter().map(|id| (*id, StuckReason::NoChildren, None)).collect();
+    all.extend(
+        on.iter()
+            .map(|(id, on)| (*id, if rings.contains(id) { StuckReason::Ring } else { StuckReason::Waits }, Some(*on))),
+    );
+    // The causes first.
+    all.sort_by_key(|(id, reason, _)| (*reason == StuckReason::Waits, *id));
+    all
+}
+
+/// Those that are met again when each is followed to the one that it waits for.
+fn rings(on: &HashMap<Uuid, Uuid>) -> HashSet<Uuid> {
+    let (mut rings, mut seen) = (HashSet::new(), HashSet::new());
+    for start in on.keys() {
+        let mut path = Vec::new();
+        let mut next = Some(*start);
+        while let Some(id) = next.filter(|id| seen.insert(*id)) {
+            path.push(id);
+            next = on.get(&id).copied();
+        }
+        if let Some(met) = next {
+            rings.extend(path.into_iter().skip_while(|id| *id != met));
+        }
+    }
+    rings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rings_childless_groups_and_those_that_wait_for_them_are_stuck() {
+        let [a, b, c, d, e, g, h, x] = [1, 2, 3, 4, 5, 6, 7, 8].map(Uuid::from_u128);
+        let waits =
+            HashMap::from([(a, vec![b]), (b, vec![c, x]), (c, vec![a]), (d, vec![x, a]), (e, vec![x]), (h, vec![g])]);
+        let found = stuck(&waits, &HashSet::from([g]));
+        let of = |id| found.iter().find(|(found, ..)| *found == id).map(|(_, reason, on)| (*reason, *on));
+        for (id, on) in [(a, b), (b, c), (c, a)] {
+            assert_eq!(of(id), Some((StuckReason::Ring, Some(on))));
+        }
+        assert_eq!(of(d), Some((StuckReason::Waits, Some(a))));
+        assert_eq!(of(h), Some((StuckReason::Waits, Some(g))));
+        assert_eq!(of(g), Some((StuckReason::NoChildren, None)));
+        assert_eq!((of(e), of(x)), (None, None));
+        assert_eq!(found.last().map(|(_, reason, _)| *reason), Some(StuckReason::Waits));
+        assert_eq!(stuck(&HashMap::from([(a, vec![a])]), &HashSet::new()), [(a, StuckReason::Ring, Some(a))]);
+    }
+}

@@ -1,0 +1,49 @@
+//! What lies below parent tasks, read before people decide about whole families.
+
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use crate::model::phase::Counts;
+
+/// Most parents of one family that are looked at.
+pub const MOST_PARENTS: usize = 10_000;
+
+/// Some tasks and the parents below them, those nearest first, at most [`MOST_PARENTS`] and one more.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn parents(pool: &PgPool, roots: &[Uuid]) -> sqlx::Result<Vec<Uuid>> {
+    sqlx::query_scalar!(
+        r#"WITH RECURSIVE down (id) AS (
+               SELECT unnest($1::uuid[])
+               UNION
+               SELECT t.id FROM down JOIN taskwatch.tasks t ON t.parent_task_id = down.id
+               WHERE t.is_parent OR t.close_when_done
+           )
+           SELECT id AS "id!" FROM down LIMIT $2"#,
+        roots,
+        i64::try_from(MOST_PARENTS).unwrap_or(i64::MAX) + 1
+    )
+    .fetch_all(pool)
+    .await
+}
+
+/// The children of some parents, by state.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn children(pool: &PgPool, parents: &[Uuid]) -> sqlx::Result<Counts> {
+    let row = sqlx::query!(
+        r#"SELECT coalesce(sum(pending), 0)::bigint AS "pending!", coalesce(sum(running), 0)::bigint AS "running!",
+               coalesce(sum(completed), 0)::bigint AS "completed!", coalesce(sum(failed), 0)::bigint AS "failed!",
+               coalesce(sum(cancelled), 0)::bigint AS "cancelled!"
+           FROM taskwatch.phases WHERE parent_task_id = ANY($1)"#,
+        parents
+    )
+    .fetch_one(pool)
+    .await?;
+    let [pending, running, completed, failed, cancelled] =
+        [row.pending, row.running, row.completed, row.failed, row.cancelled]
+            .map(|number| u64::try_from(number).unwrap_or_default());
+    Ok(Counts { pending, running, completed, failed, cancelled })
+}

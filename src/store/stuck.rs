@@ -1,0 +1,129 @@
+//! What waits for what cannot come, looked for now and then. Reads only.
+
+use std::collections::{HashMap, HashSet};
+
+use chrono::TimeDelta;
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use super::tasks::name;
+use crate::{
+    clock::Time,
+    model::stuck::{self, Stuck},
+};
+
+/// Relations looked at, the oldest: enough to find what has been waiting for long, and bounded.
+const RELATIONS: i64 = 100_000;
+/// Groups looked at.
+const GROUPS: i64 = 1_000;
+/// A group may be without children for so long: they come after it.
+const PATIENCE: TimeDelta = TimeDelta::seconds(60);
+
+/// What cannot go on.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Without help by people; the causes first, at most as many as asked for.
+    pub stuck: Vec<Stuck>,
+    /// How many these are in all.
+    pub total: usize,
+    /// Tasks that only have to be looked at again.
+    pub forgotten: Vec<Uuid>,
+}
+
+/// Looks for tasks that wait for what cannot come, and for those that were forgotten.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn find(pool: &PgPool, now: Time, most: usize) -> sqlx::Result<Found> {
+    let groups = idle_groups(pool).await?;
+    let waits = waits(pool).await?;
+    let childless = groups.iter().filter(|group| !group.had_children && group.created_at <= now - PATIENCE);
+    let childless: HashSet<_> = childless.map(|group| group.id).collect();
+    let emptied = groups.iter().filter(|group| group.may_go_on).map(|group| group.id);
+    let mut forgotten: Vec<_> = emptied.collect();
+    forgotten.extend(dangling(pool).await?);
+    let mut all = stuck::stuck(&waits, &childless);
+    let total = all.len();
+    all.truncate(most);
+    let ids: Vec<_> = all.iter().map(|(id, ..)| *id).collect();
+    let types = types(pool, &ids).await?;
+    let named = all.into_iter().filter_map(|(task_id, reason, on)| {
+        Some(name(types.get(&task_id)?).map(|task_type| Stuck { task_id, task_type, reason, on }))
+    });
+    Ok(Found { stuck: named.collect::<sqlx::Result<_>>()?, total, forgotten })
+}
+
+struct Group {
+    id: Uuid,
+    created_at: Time,
+    had_children: bool,
+    may_go_on: bool,
+}
+
+/// Groups in progress none of whose children is open.
+async fn idle_groups(pool: &PgPool) -> sqlx::Result<Vec<Group>> {
+    sqlx::query_as!(
+        Group,
+        r#"SELECT p.id, p.created_at, p.is_parent AS had_children,
+               p.is_parent AND NOT EXISTS (SELECT 1 FROM taskwatch.rechecks r WHERE r.task_id = p.id)
+                   -- An action in the background may be about to run its children again.
+                   AND NOT EXISTS (SELECT 1 FROM taskwatch.bulk_actions WHERE state = 'running') AS "may_go_on!"
+           FROM taskwatch.tasks p
+           WHERE p.close_when_done AND p.status IN ('blocked', 'running') AND NOT EXISTS
+               (SELECT 1 FROM taskwatch.phases f WHERE f.parent_task_id = p.id AND f.pending + f.running > 0)
+           ORDER BY p.created_at LIMIT $1"#,
+        GROUPS
+    )
+    .fetch_all(pool)
+    .await
+}
+
+/// What blocked tasks and groups wait for, as far as that waits as well.
+async fn waits(pool: &PgPool) -> sqlx::Result<HashMap<Uuid, Vec<Uuid>>> {
+    let rows = sqlx::query!(
+        r#"WITH relations AS (SELECT d.task_id, d.depends_on FROM taskwatch.dependents d LIMIT $1)
+           SELECT d.task_id AS "waiter!", d.depends_on AS "awaited!"
+           FROM relations d JOIN taskwatch.tasks t ON t.id = d.depends_on
+           WHERE t.status = 'blocked' OR t.close_when_done AND t.status = 'running'
+           UNION
+           SELECT p.id, t.id FROM relations d
+               JOIN taskwatch.tasks t ON t.id = d.task_id JOIN taskwatch.tasks p ON p.id = t.parent_task_id
+           WHERE p.close_when_done AND p.status IN ('blocked', 'running')
+           UNION
+           SELECT p.id, t.id FROM (SELECT g.id, g.parent_task_id FROM taskwatch.tasks g
+                   WHERE g.close_when_done AND g.status IN ('blocked', 'running') LIMIT $1) AS t
+               JOIN taskwatch.tasks p ON p.id = t.parent_task_id
+           WHERE p.close_when_done AND p.status IN ('blocked', 'running')"#,
+        RELATIONS
+    )
+    .fetch_all(pool)
+    .await?;
+    let mut waits: HashMap<_, Vec<_>> = HashMap::new();
+    for row in rows {
+        waits.entry(row.waiter).or_default().push(row.awaited);
+    }
+    Ok(waits)
+}
+
+/// Blocked tasks that wait for what is gone or did not complete.
+async fn dangling(pool: &PgPool) -> sqlx::Result<Vec<Uuid>> {
+    sqlx::query_scalar!(
+        r#"SELECT DISTINCT d.task_id AS "id!" FROM (SELECT * FROM taskwatch.dependents LIMIT $1) AS d
+           JOIN taskwatch.tasks w ON w.id = d.task_id LEFT JOIN taskwatch.tasks t ON t.id = d.depends_on
+           WHERE w.on_dependency_failure <> 'ignore' AND (t.id IS NULL OR t.status IN ('failed', 'cancelled'))
+               AND NOT EXISTS (SELECT 1 FROM taskwatch.rechecks r WHERE r.task_id = d.task_id)
+           LIMIT 500"#,
+        RELATIONS
+    )
+    .fetch_all(pool)
+    .await
+}
+
+async fn types(pool: &PgPool, ids: &[Uuid]) -> sqlx::Result<HashMap<Uuid, String>> {
+    if ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows =
+        sqlx::query!("SELECT id, task_type FROM taskwatch.tasks WHERE id = ANY($1)", ids).fetch_all(pool).await?;
+    Ok(rows.into_iter().map(|row| (row.id, row.task_type)).collect())
+}
