@@ -47,7 +47,8 @@ async fn data_is_read_or_refused_and_never_dropped() {
     let app = TestApp::start().await;
     let cloud = Some("application/cloudevents+json; charset=utf-8");
     // {"task_type":"t","queue":"q"}
-    let good = event(&json!({ "subject": "base64", "data_base64": "eyJ0YXNrX3R5cGUiOiJ0IiwicXVldWUiOiJxIn0=", "myextension": 7 }),
+    let good = event(
+        &json!({ "subject": "base64", "data_base64": "eyJ0YXNrX3R5cGUiOiJ0IiwicXVldWUiOiJxIn0=", "myextension": 7 }),
     );
     let heard = app.sends("POST", "/api/v1/events", cloud, good.to_string()).await.expect(200);
     let task = app.task(heard["outcomes"][0]["task_id"].as_str().unwrap()).await;
