@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use chrono::TimeDelta;
+use chrono::{Datelike, TimeDelta};
 use uuid::Uuid;
 
 use super::{assets, problem::Problem, query, site::Site};
@@ -121,7 +121,8 @@ fn pass(pairs: &mut [(String, String)], speed: u32, elapsed_ms: i64) {
     if let Some((at, text)) = shown.and_then(|(_, text)| Some((time(text)?, text))) {
         let passed = elapsed_ms.clamp(0, LONGEST_STEP_MS) * i64::from(speed);
         // Beyond all years it is in the future anyway, as it stands.
-        *text = at.checked_add_signed(TimeDelta::milliseconds(passed)).map_or(text.clone(), rfc3339);
+        let at = at.checked_add_signed(TimeDelta::milliseconds(passed)).filter(|at| at.year() <= 9_999);
+        *text = at.map_or(text.clone(), rfc3339);
     }
 }
 

@@ -145,10 +145,11 @@ impl Tail {
             "bye" => return Ok(Some(End::Broken(format!("the server says bye ({})", json()["reason"])))),
             "close" => return Ok(Some(End::Closed)),
             _ => {
-                let line = if self.settings.json {
-                    visible_json(&message.data).into_owned()
-                } else {
-                    line::readable(&json(), self.colour)
+                // A result may hold numbers that are JSON, but beyond all floats: it is shown as it came then.
+                let event = serde_json::from_str::<Value>(&message.data).ok().filter(|_| !self.settings.json);
+                let line = match event {
+                    Some(event) => line::readable(&event, self.colour),
+                    None => visible_json(&message.data).into_owned(),
                 };
                 writeln!(std::io::stdout().lock(), "{line}")?;
                 if let Some(left) = &mut self.settings.max_events {

@@ -35,7 +35,7 @@ async fn the_official_sdk_says_the_same_in_each_mode() {
     app.is_clean().await;
 }
 
-fn event(more: serde_json::Value) -> serde_json::Value {
+fn event(more: &serde_json::Value) -> serde_json::Value {
     let mut event =
         json!({ "specversion": "1.0", "type": "a.task_completed", "source": "s", "id": "1", "subject": "b" });
     event.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -48,7 +48,7 @@ async fn data_is_read_or_refused_and_never_dropped() {
     let cloud = Some("application/cloudevents+json; charset=utf-8");
     // {"task_type":"t","queue":"q"}
     let good = event(
-        json!({ "subject": "base64", "data_base64": "eyJ0YXNrX3R5cGUiOiJ0IiwicXVldWUiOiJxIn0=", "myextension": 7 }),
+        &json!({ "subject": "base64", "data_base64": "eyJ0YXNrX3R5cGUiOiJ0IiwicXVldWUiOiJxIn0=", "myextension": 7 }),
     );
     let heard = app.sends("POST", "/api/v1/events", cloud, good.to_string()).await.expect(200);
     let task = app.task(heard["outcomes"][0]["task_id"].as_str().unwrap()).await;
@@ -67,14 +67,14 @@ async fn data_is_read_or_refused_and_never_dropped() {
         (json!({ "type": "a.nothing" }), "event_type"),
         (json!({ "time": "yesterday" }), "time"),
     ] {
-        let reply = app.sends("POST", "/api/v1/events", cloud, event(more.clone()).to_string()).await;
+        let reply = app.sends("POST", "/api/v1/events", cloud, event(&more).to_string()).await;
         assert_eq!(
             (reply.status.as_u16(), &reply.json["errors"][0]["field"]),
             (422, &json!(field)),
             "{more}: {}",
             reply.text
         );
-        let batch = format!("[{}]", event(more));
+        let batch = format!("[{}]", event(&more));
         let heard =
             app.sends("POST", "/api/v1/events", Some("application/cloudevents-batch+json"), batch).await.expect(200);
         assert_eq!((&heard["outcomes"][0]["status"], &heard["outcomes"][0]["field"]), (&json!(422), &json!(field)));

@@ -283,30 +283,30 @@ pub(in crate::http) async fn many(State(site): State<Site>, _: Caller, lines: Ea
     let mut read = Vec::with_capacity(lines.items.len());
     let mut changes = Vec::new();
     for line in &lines.items {
-        match read_line(line, &site) {
-            Ok(change) => {
-                read.push(Ok(change.0));
-                changes.push(change);
+        let (id, command) = read_line(line, &site);
+        match (id, command) {
+            (Some(id), Ok(command)) => {
+                read.push((Some(id), None));
+                changes.push((id, command));
             }
-            Err((_, problem)) if lines.single => return Err(problem),
-            Err(refused) => read.push(Err(refused)),
+            (_, Err(problem)) if lines.single => return Err(problem),
+            (id, refused) => read.push((id, refused.err())),
         }
     }
     let mut written = if changes.is_empty() { Vec::new() } else { write(&site, changes).await? }.into_iter();
-    let outcome = |read: Result<Uuid, (Option<Uuid>, Problem)>| match read {
-        Ok(id) => Outcome::new(id, written.next().unwrap_or(Err(WriteError::Unavailable)).map(|_| ())),
-        Err((id, problem)) => Outcome::refused(id, problem),
+    let outcome = |(id, refused): (Option<Uuid>, Option<Problem>)| match (id, refused) {
+        (Some(id), None) => Outcome::new(id, written.next().unwrap_or(Err(WriteError::Unavailable)).map(|_| ())),
+        (id, refused) => Outcome::refused(id, refused.unwrap_or_else(|| WriteError::Unavailable.into())),
     };
     Ok(Out(Outcomes { outcomes: read.into_iter().map(outcome).collect() }))
 }
 
-type Change = (Uuid, transition::Command);
-
-/// One line of a bulk report; when it is refused, with the task it is about if that could be read.
-fn read_line(line: &[u8], site: &Site) -> Result<Change, (Option<Uuid>, Problem)> {
-    let report: Report = parse(line, "").map_err(|problem| (None, problem))?;
-    let id = report.task_id;
-    report.command(site).map(|command| (id, command)).map_err(|problem| (Some(id), problem))
+/// One line of a bulk report: the task it is about, if that could be read, and what is to be done.
+fn read_line(line: &[u8], site: &Site) -> (Option<Uuid>, Result<transition::Command, Problem>) {
+    match parse::<Report>(line, "") {
+        Ok(report) => (Some(report.task_id), report.command(site)),
+        Err(problem) => (None, Err(problem)),
+    }
 }
 
 impl Report {

@@ -12,7 +12,7 @@ use super::{As, Fields, Object, Sent, failure, field, fields, goes_on, input, ob
 use crate::http::{
     api::{claims, reports, tasks, workers},
     caller::Caller,
-    input::{Id, OneOrMany},
+    input::{Id, OneOrMany, parse},
     problem::Problem,
     site::Site,
 };
@@ -93,6 +93,18 @@ pub(super) async fn work(State(site): State<Site>, headers: HeaderMap, caller: C
     }
 }
 
+/// What of a claim's answer matters here.
+#[derive(serde::Deserialize)]
+struct Claimed {
+    tasks: Vec<Taken>,
+}
+
+#[derive(serde::Deserialize)]
+struct Taken {
+    id: Uuid,
+    attempt: u32,
+}
+
 /// Takes one task as a worker of its own and ends it; tells which.
 async fn try_work(site: &Site, caller: &Caller, fields: &Fields) -> Result<Uuid, Problem> {
     let queue = field(fields, "queue").unwrap_or("test-client");
@@ -112,14 +124,14 @@ async fn try_work(site: &Site, caller: &Caller, fields: &Fields) -> Result<Uuid,
 async fn end_one(site: &Site, caller: &Caller, worker_id: Uuid, queue: &str, fields: &Fields) -> Result<Uuid, Problem> {
     let claim = object_of(json!({ "worker_id": worker_id, "queues": [queue] }));
     let claimed = claims::claim(State(site.clone()), caller.clone(), input(&claim)?).await?;
-    let claimed = serde_json::to_value(&claimed.0).unwrap_or_default();
-    let task = &claimed["tasks"][0];
-    let Some(id) = task["id"].as_str().and_then(|id| Uuid::parse_str(id).ok()) else {
+    // As text: a payload may hold numbers that are JSON, but beyond all floats.
+    let claimed: Claimed = parse(raw(&claimed.0).get().as_bytes(), "")?;
+    let Some(Taken { id, attempt }) = claimed.tasks.into_iter().next() else {
         let detail = format!("No task waits in the queue {queue}. Submit one, or look whether the queue is paused.");
         return Err(Problem::new(StatusCode::CONFLICT, "nothing_to_claim", detail));
     };
     let (site, caller) = (State(site.clone()), caller.clone());
-    let mut report = object_of(json!({ "worker_id": worker_id, "attempt": task["attempt"] }));
+    let mut report = object_of(json!({ "worker_id": worker_id, "attempt": attempt }));
     let end = field(fields, "end").unwrap_or("complete");
     let done = if end == "complete" {
         report.insert("result".to_owned(), raw(&json!({ "by": "test client" })));
