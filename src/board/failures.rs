@@ -75,7 +75,7 @@ impl Failures {
             self.groups.entry(key.clone()).or_insert_with(|| Group::new(event)).open += 1;
         }
         let left = match moved(event) {
-            Some((Some(Status::Failed), _)) => told,
+            Some((Some(Status::Failed), _)) => was.or(told),
             _ => was,
         };
         if let Some(group) = left.and_then(|key| self.groups.get_mut(key)) {
@@ -133,7 +133,8 @@ impl Group {
     }
 
     fn add(&mut self, event: &Event) {
-        let anew = matches!(moved(event), Some((_, Some(Status::Failed)))) || event.data.old_fingerprint.is_some();
+        let anew = matches!(moved(event), Some((_, Some(Status::Failed))))
+            || event.data.old_fingerprint.is_some() && event.status == Some(Status::Failed);
         self.open += u64::from(anew);
         match event.event_type {
             Kind::TaskFailed => self.failed += 1,

@@ -126,7 +126,7 @@ kinds! {
     TaskCompleted = "task_completed", TasksStatus, durable, Good, "A task is done.",
         ["fingerprint", "reported_at", "result", "title"];
     TaskRetry = "task_retry", TasksStatus, durable, Warn, "An attempt failed; another follows.",
-        ["fingerprint", "next_run_at", "reported_at", "title"];
+        ["fingerprint", "next_run_at", "old_fingerprint", "reported_at", "title"];
     TaskFailed = "task_failed", TasksStatus, durable, Bad, "A task was given up.",
         ["fingerprint", "old_fingerprint", "reported_at", "title"];
     TaskStalled = "task_stalled", TasksStatus, durable, Warn, "An attempt was lost with its lease, its worker or its time.",

@@ -84,7 +84,7 @@ pub fn fingerprint(task_type: &Name, error: Option<&str>) -> Name {
 pub struct Likeness {
     /// What the failure is like: of a task or an attempt that fails, or of a task that is a failed one no more.
     pub is: Option<Name>,
-    /// What it was like before, when a failed task stays one and is told of anew.
+    /// What it was like before, when a failed task is told of anew with another failure.
     pub was: Option<Name>,
 }
 
@@ -100,7 +100,8 @@ impl Task {
         let (before, now) = (self.fingerprint(), after.fingerprint());
         match event {
             TaskEvent::Retried { .. } => {
-                Likeness { is: Some(fingerprint(&after.task_type, after.error.as_deref())), was: None }
+                let is = Some(fingerprint(&after.task_type, after.error.as_deref()));
+                Likeness { was: before.filter(|before| is.as_ref() != Some(before)), is }
             }
             TaskEvent::Deleted => Likeness { is: before, was: None },
             _ if now.is_none() => Likeness { is: before, was: None },
