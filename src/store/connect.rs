@@ -57,7 +57,7 @@ impl Drop for Turn {
     fn drop(&mut self) {
         let Some(permit) = self.permit.take() else { return };
         let rest = self.began.elapsed().saturating_mul(REST).min(LONGEST_REST);
-        // Outside of a runtime nobody searches any more.
+        // Without a runtime the process is ending; there is no next search.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
                 tokio::time::sleep(rest).await;
