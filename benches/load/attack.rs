@@ -178,7 +178,7 @@ fn begin(machine: &Runtime, attacker: &Attacker, address: &str, over: &Arc<Atomi
     tasks
 }
 
-/// The attackers' own machine, as it were: what they compute has the lowest priority.
+/// A runtime for the attackers with the lowest priority, so that the cost of sending counts less than the cost of serving.
 fn elsewhere() -> Runtime {
     let lowest = || {
         let _ = rustix::process::setpriority_process(None, 19);

@@ -96,8 +96,8 @@ pub struct Peer {
     pub stalled: Arc<AtomicBool>,
 }
 
-/// The address as which a client is counted. Whoever has one IPv6 address has its whole network of 64 bits, so that
-/// counts as one; an IPv4 address is the same in both spellings.
+/// The key for limits per address: an IPv6 client usually owns its whole /64 network, so that counts as one address; an
+/// IPv4-mapped address counts as the IPv4 address.
 #[must_use]
 pub fn counted_as(address: IpAddr) -> IpAddr {
     match address.to_canonical() {

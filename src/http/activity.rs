@@ -1,5 +1,4 @@
-//! What a connection is doing: requests that are not answered yet, and since when there are none; and how the client of
-//! an HTTP/2 stream takes its answer.
+//! Activity of a connection: requests in flight, idle time, and write progress of each HTTP/2 stream.
 
 use std::{
     future::Future,
@@ -118,7 +117,7 @@ impl Progress {
     }
 }
 
-/// Told to all connections.
+/// A cancellation signal for all connections.
 #[derive(Debug, Default)]
 pub(super) struct Signal {
     /// Set before anyone is woken, so that a task that is polled often needs no more than a glance.

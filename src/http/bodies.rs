@@ -74,7 +74,7 @@ impl Share {
         self.0.held.lock().unwrap_or_else(PoisonError::into_inner).push(held);
     }
 
-    /// Room on its own connection; small, but nobody else's.
+    /// Takes from the allowance of its own connection.
     fn takes_small(&self, bytes: usize) -> bool {
         let Some(activity) = &self.0.activity else { return false };
         let before = activity.small_bodies.fetch_add(bytes, Ordering::Relaxed);
@@ -108,11 +108,11 @@ pub async fn body_up_to(request: Request, most: usize) -> Result<Bytes, Problem>
     let share = request.extensions().get::<Share>().cloned();
     let limits = share.as_ref().map_or_else(Limits::default, |share| share.0.limits);
     let expects = request.headers().contains_key(header::EXPECT);
-    let told = request.body().size_hint().exact().and_then(|length| usize::try_from(length).ok());
-    if told.is_some_and(|told| told > MAX_DRAINED || expects && told > most) {
+    let length = request.body().size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
+    if length.is_some_and(|length| length > MAX_DRAINED || expects && length > most) {
         return Err(too_large(most));
     }
-    let wanted = told.unwrap_or(SMALL);
+    let wanted = length.unwrap_or(SMALL);
     // What is refused is read past, and takes no memory.
     let mut refusal = if wanted > most { Some(too_large(most)) } else { share.reserve(wanted).await.err() };
     let mut drains = None;

@@ -1,5 +1,5 @@
-//! What every request passes first and every answer last: sizes, the host, where it comes from; a panic becomes an answer;
-//! nothing may be framed, sniffed, or loaded from elsewhere. Refusals are problems for programs and pages for people.
+//! Middleware around every handler: checks of size, Host and origin, a panic handler, and the security headers.
+//! Refusals are problem details for programs and pages for browsers.
 
 use std::{panic::AssertUnwindSafe, sync::Arc};
 
@@ -65,18 +65,18 @@ pub(super) async fn pass(State(door): State<Door>, request: Request, next: Next)
     let reader = Reader::of(&request);
     let checked = door.check(&request);
     let mut response = match checked {
-        Ok(()) => answered(next.run(request), |problem| reader.told(&door.site, problem)).await,
-        Err(problem) => reader.told(&door.site, problem),
+        Ok(()) => answered(next.run(request), |problem| reader.refusal(&door.site, problem)).await,
+        Err(problem) => reader.refusal(&door.site, problem),
     };
     secure(response.headers_mut());
     response
 }
 
 /// The answer, or what is said when making it panicked. The log has the panic from the hook for panics.
-async fn answered(answer: impl Future<Output = Response>, told: impl FnOnce(Problem) -> Response) -> Response {
+async fn answered(answer: impl Future<Output = Response>, refusal: impl FnOnce(Problem) -> Response) -> Response {
     AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|_| {
         let detail = "The server made a mistake. Its log says more.";
-        told(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail))
+        refusal(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail))
     })
 }
 
@@ -89,7 +89,7 @@ impl Reader {
         Self(pages::is_browser(headers, request.uri().path()).then(|| headers.clone()))
     }
 
-    fn told(&self, site: &Site, problem: Problem) -> Response {
+    fn refusal(&self, site: &Site, problem: Problem) -> Response {
         match &self.0 {
             Some(headers) => pages::failure(site, headers, &problem, None),
             None => problem.into_response(),

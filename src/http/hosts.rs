@@ -83,7 +83,7 @@ impl Hosts {
     /// The host that a request is for; nothing when it names none and need not.
     ///
     /// # Errors
-    /// 421 when that is not ours, 400 when it cannot be told.
+    /// 421 when that is not ours, 400 when it is ambiguous.
     pub(super) fn check<B>(&self, request: &Request<B>, may_be_absent: bool) -> Result<Option<Authority>, Problem> {
         let named = named(request.headers()).map_err(|detail| refused(StatusCode::BAD_REQUEST, detail))?;
         // HTTP/2 has it in the address, and so have requests to proxies.

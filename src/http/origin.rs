@@ -46,12 +46,12 @@ fn maker(headers: &HeaderMap, host: Option<&Authority>, scheme: &str) -> Maker {
         return Maker::Other;
     };
     let own = |origin: &str, any_scheme: bool| {
-        let Some((told, rest)) = origin.split_once("://") else { return false };
+        let Some((named, rest)) = origin.split_once("://") else { return false };
         let same = host.zip(Authority::parse(rest)).is_some_and(|(host, other)| {
             // A proxy may have ended TLS: its port is the usual one of that.
-            host.is_same(&other, told)
+            host.is_same(&other, named)
         });
-        same && (any_scheme && matches!(told, "http" | "https") || told == scheme)
+        same && (any_scheme && matches!(named, "http" | "https") || named == scheme)
     };
     match (site, origin) {
         (None, None) => Maker::Unknown,

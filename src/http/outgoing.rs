@@ -47,7 +47,8 @@ struct Pieces {
     progress: Arc<Progress>,
 }
 
-/// A stream beside its answer: whoever comes first has it. Extensions must be shareable, hence the lock.
+/// A stream beside its answer, taken once: by our connection, or by the answer's body. Extensions must be shareable,
+/// hence the lock.
 #[derive(Clone)]
 struct Beside(Arc<Mutex<Option<Box<Reader>>>>);
 

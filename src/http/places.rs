@@ -1,4 +1,4 @@
-//! Places for connections: so many in all, so many of one address, and a few more that are only told how the server is.
+//! Limits on open connections: in all, per address, and a reserve on which only `/healthz` is answered.
 
 use std::{
     collections::HashMap,

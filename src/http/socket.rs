@@ -73,7 +73,7 @@ pub(super) struct Socket {
     /// Longest time without a single byte taken by the peer while there is something to write.
     patience: Duration,
     limit: Option<Pin<Box<Sleep>>>,
-    /// Whoever has still to take something is not idle.
+    /// A connection with a blocked write is not idle.
     activity: Arc<Activity>,
     /// Told to whoever wants to know why the connection ended.
     stuck: Arc<AtomicBool>,

@@ -221,7 +221,7 @@ pub static PAGES: [Page; 14] = [
 ];
 
 impl Page {
-    /// It takes a parameter of that name, as a filter or of its own.
+    /// The page has a filter or a parameter of that name.
     #[must_use]
     pub fn takes(&self, name: &str) -> bool {
         let is_filter = match self.filters {

@@ -1,4 +1,4 @@
-//! Clients that cost as much as they can: each costs itself its connection or its answer, and nobody else anything.
+//! Resource exhaustion by clients: each attack costs the attacker its connection or its answer, and other clients nothing.
 
 use std::{net::IpAddr, time::Duration};
 
