@@ -25,7 +25,7 @@ use crate::{
     },
     http::{
         self,
-        api::snapshot::Snapshots,
+        api::{document::Documents, snapshot::Snapshots},
         site::{self, Site},
     },
     metrics::Metrics,
@@ -150,6 +150,7 @@ impl App {
             clock,
             snapshots: Snapshots::default(),
             fragments: Fragments::default(),
+            documents: Documents::default(),
             metrics: Metrics::new(callbacks),
             stopping: stopping.clone(),
             ledger,

@@ -34,7 +34,7 @@ pub enum Command {
     /// Check the event log against the tables; exit code 1 on any difference.
     Verify(DatabaseSettings),
     /// Print the OpenAPI document.
-    Openapi,
+    Openapi(OpenapiSettings),
 }
 
 /// Where the data is.
@@ -183,6 +183,14 @@ fn on_or_off(text: &str) -> Result<bool, String> {
         "off" => Ok(false),
         other => Err(format!("'{other}' is neither on nor off")),
     }
+}
+
+/// Settings of `openapi`.
+#[derive(Debug, Clone, Args)]
+pub struct OpenapiSettings {
+    /// The version of OpenAPI: 3.1, or 3.0 for generators that read no newer one.
+    #[arg(long, default_value = "3.1", value_parser = ["3.0", "3.1"])]
+    pub version: String,
 }
 
 /// Settings of `tail`.

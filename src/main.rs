@@ -7,7 +7,7 @@ use clap::Parser;
 use sqlx::postgres::PgConnectOptions;
 use taskwatch::{
     app::{App, Options},
-    config::{Cli, Command, DatabaseSettings, DemoSettings, Settings, TailSettings},
+    config::{Cli, Command, DatabaseSettings, DemoSettings, OpenapiSettings, Settings, TailSettings},
     demo::Demo,
     http, page,
     store::{Store, embedded::Embedded, verify},
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
         Command::Demo(settings) => demo(&settings),
         Command::Tail(settings) => follow(settings),
         Command::Verify(settings) => check(&settings),
-        Command::Openapi => print(&format!("{:#}", http::api::document(&page::BasePath::default()))).map(|()| STOPPED),
+        Command::Openapi(settings) => describe(&settings),
     };
     match ended {
         Ok(code) => ExitCode::from(code),
@@ -58,6 +58,12 @@ struct BadSettings(String);
 
 fn bad_settings(error: &anyhow::Error) -> anyhow::Error {
     BadSettings(format!("{error:#}")).into()
+}
+
+fn describe(settings: &OpenapiSettings) -> anyhow::Result<u8> {
+    let version = settings.version.parse().map_err(BadSettings)?;
+    print(&format!("{:#}", http::api::document(&page::BasePath::default(), version)))?;
+    Ok(STOPPED)
 }
 
 fn print(line: &str) -> anyhow::Result<()> {

@@ -27,13 +27,13 @@ pub(super) struct Health {
 }
 
 /// The process is alive.
-#[utoipa::path(get, path = "/healthz", tag = "watching", responses((status = 200, description = "As asked", body = Health)))]
+#[utoipa::path(get, path = "/healthz", operation_id = "getHealth", tag = "watching", responses((status = 200, description = "As asked", body = Health)))]
 pub(super) async fn healthz() -> Out<Health> {
     Out(Health { status: "ok" })
 }
 
 /// The log can be read and the board is up to date with it.
-#[utoipa::path(get, path = "/readyz", tag = "watching", responses((status = 200, description = "As asked", body = Health), (status = 503, description = "Not now", body = Problem)))]
+#[utoipa::path(get, path = "/readyz", operation_id = "getReadiness", tag = "watching", responses((status = 200, description = "As asked", body = Health), (status = 503, description = "Not now", body = Problem)))]
 pub(super) async fn readyz(State(site): State<Site>) -> Result<Out<Health>, Problem> {
     if site.stopping.is_cancelled() {
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", "the server is stopping"));

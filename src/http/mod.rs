@@ -4,6 +4,7 @@ pub mod api;
 pub mod assets;
 mod base_path;
 pub mod caller;
+pub mod codes;
 mod forms;
 pub mod health;
 pub mod input;
@@ -12,13 +13,14 @@ mod outgoing;
 pub mod pages;
 pub mod problem;
 pub mod query;
+mod request_id;
 pub mod server;
 pub mod site;
 pub mod socket;
 pub mod stream;
 
 use axum::{
-    Json, Router,
+    Router,
     extract::{Request, State},
     http::{HeaderName, HeaderValue, StatusCode, header},
     middleware::{self, Next},
@@ -34,9 +36,8 @@ use site::Site;
 pub fn router(site: Site) -> Router {
     let (api, _) = api::router().split_for_parts();
     let base = site.settings.base_path.clone();
-    let document = api::document(&base);
     let router = api
-        .route("/openapi.json", get(move || std::future::ready(Json(document.clone()))))
+        .route("/openapi.json", get(api::document::serve))
         .route("/metrics", get(health::metrics))
         .route("/live", get(live::live))
         .route("/static/{*path}", get(assets::serve))
@@ -57,6 +58,7 @@ pub fn router(site: Site) -> Router {
         .layer(middleware::from_fn_with_state(site.clone(), known_host))
         .layer(middleware::from_fn(headers))
         .layer(CatchPanicLayer::custom(panicked))
+        .layer(middleware::from_fn_with_state(site.clone(), request_id::identify))
         .with_state(site);
     base_path::below(base, router)
 }

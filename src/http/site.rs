@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::api::snapshot::Snapshots;
+use super::api::{document::Documents, snapshot::Snapshots};
 use crate::{
     clock::Clock,
     config::Settings,
@@ -45,6 +45,8 @@ pub struct Parts {
     pub snapshots: Snapshots,
     /// Rendered pages.
     pub fragments: Fragments,
+    /// The API documents.
+    pub documents: Documents,
     /// Figures about the program itself.
     pub metrics: Metrics,
     /// Set when the server stops.

@@ -71,7 +71,6 @@ pub(in crate::http) struct BulkInput {
     #[schema(value_type = Option<u8>, minimum = 0, maximum = 9)]
     priority: Option<Priority>,
     /// With `edit`.
-    #[schema(value_type = Option<String>, max_length = 128)]
     queue: Option<Name>,
     /// With `edit`.
     #[schema(value_type = Option<String>, max_length = 128)]
@@ -182,7 +181,7 @@ impl BulkInput {
 }
 
 /// Do one thing to many tasks: to named ones at once, to all that a filter finds in the background.
-#[utoipa::path(post, path = "/api/v1/tasks/bulk", operation_id = "begin_bulk", tag = "tasks", request_body = BulkInput,
+#[utoipa::path(post, path = "/api/v1/tasks/bulk", operation_id = "startBulkAction", tag = "tasks", request_body = BulkInput,
     responses((status = 200, description = "Done to each, or with `preview` a count", body = DoneToEach), (status = 202, description = "Begun; read how it goes at /api/v1/bulk/{id}", body = OneBulk), (status = 422, description = "A field is wrong", body = Problem)))]
 pub(in crate::http) async fn begin(
     State(site): State<Site>,
@@ -306,7 +305,7 @@ async fn in_background(
 }
 
 /// List the newest actions in the background.
-#[utoipa::path(get, path = "/api/v1/bulk", operation_id = "list_bulk", tag = "tasks",
+#[utoipa::path(get, path = "/api/v1/bulk", operation_id = "listBulkActions", tag = "tasks",
     responses((status = 200, description = "As asked", body = ManyBulks)))]
 pub(in crate::http) async fn list(State(site): State<Site>) -> Result<Out<ManyBulks>, Problem> {
     let bulks = bulk::list(site.store.pool()).await?;
@@ -314,7 +313,7 @@ pub(in crate::http) async fn list(State(site): State<Site>) -> Result<Out<ManyBu
 }
 
 /// Read how an action in the background goes.
-#[utoipa::path(get, path = "/api/v1/bulk/{id}", operation_id = "read_bulk", tag = "tasks", params(("id" = Uuid, Path)),
+#[utoipa::path(get, path = "/api/v1/bulk/{id}", operation_id = "getBulkAction", tag = "tasks", params(("id" = Uuid, Path)),
     responses((status = 200, description = "As asked", body = OneBulk), (status = 404, description = "Not found", body = Problem)))]
 pub(in crate::http) async fn read(State(site): State<Site>, Id(id): Id) -> Result<Out<OneBulk>, Problem> {
     let bulk = bulk::one(site.store.pool(), id).await?.ok_or(WriteError::NoBulk(id))?;
@@ -322,7 +321,7 @@ pub(in crate::http) async fn read(State(site): State<Site>, Id(id): Id) -> Resul
 }
 
 /// Stop an action in the background. What was done stays done.
-#[utoipa::path(post, path = "/api/v1/bulk/{id}/cancel", operation_id = "cancel_bulk", tag = "tasks", params(("id" = Uuid, Path)),
+#[utoipa::path(post, path = "/api/v1/bulk/{id}/cancel", operation_id = "cancelBulkAction", tag = "tasks", params(("id" = Uuid, Path)),
     responses((status = 200, description = "As asked", body = OneBulk), (status = 404, description = "Not found", body = Problem)))]
 pub(in crate::http) async fn cancel(
     State(site): State<Site>,

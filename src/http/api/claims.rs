@@ -28,14 +28,13 @@ pub(in crate::http) struct ClaimInput {
     /// For whom.
     worker_id: Uuid,
     /// From which queues; the highest priority first, then what waits longest.
-    #[schema(value_type = Vec<String>, min_items = 1, max_items = 64)]
+    #[schema(min_items = 1, max_items = 64)]
     queues: Vec<Name>,
     /// At most so many, 1 to 100.
     #[serde(default = "one")]
     #[schema(minimum = 1, maximum = 100, default = 1)]
     limit: u32,
     /// The connector that will do the work: it becomes `active` with the first task and `idle`, or `error`, after the last.
-    #[schema(value_type = Option<String>, max_length = 128)]
     connector_id: Option<Name>,
     /// How long to wait when there is nothing, 0 to 30.
     #[serde(default)]
@@ -48,7 +47,7 @@ const fn one() -> u32 {
 }
 
 /// Take tasks. The answer is empty when nothing came within the wait.
-#[utoipa::path(post, path = "/api/v1/claims", tag = "workers", request_body = ClaimInput,
+#[utoipa::path(post, path = "/api/v1/claims", operation_id = "claimTasks", tag = "workers", request_body = ClaimInput,
     responses((status = 200, description = "As asked", body = ManyTasks), (status = 404, description = "Not found", body = Problem), (status = 422, description = "A field is wrong", body = Problem)))]
 pub(in crate::http) async fn claim(
     State(site): State<Site>,

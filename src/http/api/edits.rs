@@ -38,7 +38,6 @@ pub(in crate::http) struct EditTask {
     #[schema(value_type = Option<u8>, minimum = 0, maximum = 9)]
     priority: Option<Priority>,
     /// The line it stands in; a running task stays where it is (409).
-    #[schema(value_type = Option<String>, max_length = 128)]
     queue: Option<Name>,
     /// All labels.
     #[schema(value_type = Option<BTreeMap<String, String>>)]
@@ -80,7 +79,7 @@ impl EditTask {
 }
 
 /// Change what a task says of itself. Each kind of change is an event with the old and the new values; the state stays.
-#[utoipa::path(patch, path = "/api/v1/tasks/{id}", tag = "tasks", params(("id" = Uuid, Path)), request_body = EditTask,
+#[utoipa::path(patch, path = "/api/v1/tasks/{id}", operation_id = "editTask", tag = "tasks", params(("id" = Uuid, Path)), request_body = EditTask,
     responses((status = 200, description = "As asked", body = OneTask), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Not possible in its state", body = Problem), (status = 422, description = "A field is wrong", body = Problem)))]
 pub(in crate::http) async fn edit(
     State(site): State<Site>,

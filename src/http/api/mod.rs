@@ -3,6 +3,7 @@
 mod bounds;
 pub(super) mod bulk;
 pub(super) mod claims;
+pub mod document;
 pub(super) mod edits;
 mod failures;
 mod native;
@@ -23,7 +24,7 @@ use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::site::Site;
-use crate::page::BasePath;
+pub use document::document;
 pub(super) use tasks::change;
 
 #[derive(OpenApi)]
@@ -85,15 +86,4 @@ pub fn router() -> OpenApiRouter<Site> {
         .routes(routes!(schemas::schema))
         .routes(routes!(super::health::healthz))
         .routes(routes!(super::health::readyz))
-}
-
-/// The OpenAPI document: from the handlers, with the schemas of events, for a server at a base path.
-#[must_use]
-pub fn document(base: &BasePath) -> serde_json::Value {
-    let mut document = serde_json::to_value(router().split_for_parts().1).expect("the document is JSON");
-    schemas::describe(&mut document);
-    if !base.is_root() {
-        document["servers"] = serde_json::json!([{ "url": base.to_string() }]);
-    }
-    document
 }

@@ -28,7 +28,6 @@ use crate::{
 /// One queue.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct QueueRecord {
-    #[schema(value_type = String)]
     name: Name,
     /// Its tasks by state.
     #[schema(value_type = BTreeMap<String, u64>)]
@@ -79,7 +78,7 @@ pub(super) struct ManyQueues {
 }
 
 /// List the queues.
-#[utoipa::path(get, path = "/api/v1/queues", tag = "watching", responses((status = 200, description = "As asked", body = ManyQueues)))]
+#[utoipa::path(get, path = "/api/v1/queues", operation_id = "listQueues", tag = "watching", responses((status = 200, description = "As asked", body = ManyQueues)))]
 pub(super) async fn queues(State(site): State<Site>) -> Out<ManyQueues> {
     let now = site.clock.now();
     let board = feed::read(&site.board);
@@ -112,7 +111,7 @@ pub(super) struct Overview {
 }
 
 /// The figures of the overview.
-#[utoipa::path(get, path = "/api/v1/stats", tag = "watching", responses((status = 200, description = "As asked", body = Overview)))]
+#[utoipa::path(get, path = "/api/v1/stats", operation_id = "getStats", tag = "watching", responses((status = 200, description = "As asked", body = Overview)))]
 pub(super) async fn stats(State(site): State<Site>) -> Out<Overview> {
     let now = site.clock.now();
     let board = feed::read(&site.board);
@@ -129,7 +128,7 @@ pub(super) struct Overall {
 }
 
 /// Does work go on? `ok`, `degraded` or `stalled`, with the reasons, worst first.
-#[utoipa::path(get, path = "/api/v1/verdict", tag = "watching", responses((status = 200, description = "As asked", body = Overall)))]
+#[utoipa::path(get, path = "/api/v1/verdict", operation_id = "getVerdict", tag = "watching", responses((status = 200, description = "As asked", body = Overall)))]
 pub(super) async fn overall(State(site): State<Site>) -> Out<Overall> {
     let now = site.clock.now();
     let board = feed::read(&site.board);
@@ -137,14 +136,14 @@ pub(super) async fn overall(State(site): State<Site>) -> Out<Overall> {
 }
 
 /// Everything the board shows, with the position it stands for: read `/events?after=<event_id>` from there.
-#[utoipa::path(get, path = "/api/v1/snapshot", tag = "watching", responses((status = 200, description = "As asked", body = Object)))]
+#[utoipa::path(get, path = "/api/v1/snapshot", operation_id = "getSnapshot", tag = "watching", responses((status = 200, description = "As asked", body = Object)))]
 pub(super) async fn snapshot(State(site): State<Site>) -> Result<Response, Problem> {
     let (_, body) = snapshot::json(&site.board, site.subscriptions.epoch());
     Ok(([(header::CONTENT_TYPE, "application/json")], Body::from(body)).into_response())
 }
 
 /// One whole event, as it was stored and sent.
-#[utoipa::path(get, path = "/api/v1/events/{event_id}", tag = "watching", params(("event_id" = String, Path)),
+#[utoipa::path(get, path = "/api/v1/events/{event_id}", operation_id = "getEvent", tag = "watching", params(("event_id" = String, Path)),
     responses((status = 200, description = "As asked", body = Object), (status = 400, description = "A parameter is wrong", body = Problem), (status = 404, description = "Not found", body = Problem)))]
 pub(super) async fn event(State(site): State<Site>, Path(text): Path<String>) -> Result<Response, Problem> {
     let id: EventId = text.parse().map_err(|e: crate::event::envelope::BadEventId| {

@@ -19,16 +19,12 @@ use crate::{
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(in crate::http) struct TaskRecord {
     id: Uuid,
-    #[schema(value_type = String)]
     project_id: Name,
-    #[schema(value_type = String)]
     task_type: Name,
-    #[schema(value_type = String)]
     queue: Name,
     #[serde(skip_serializing_if = "Option::is_none")]
     parent_task_id: Option<Uuid>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
     phase: Option<Name>,
     #[serde(skip_serializing_if = "Option::is_none")]
     title: Option<String>,
@@ -40,13 +36,12 @@ pub(in crate::http) struct TaskRecord {
     status: Status,
     /// Input for the worker, as it was given. Left out of lists and of answers to reports.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<serde_json::Value>)]
     payload: Option<Json>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[schema(value_type = BTreeMap<String, String>)]
     labels: BTreeMap<Name, String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schema(value_type = Vec<String>)]
     phases: Vec<Name>,
     max_attempts: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -92,11 +87,9 @@ pub(in crate::http) struct TaskRecord {
     #[serde(skip_serializing_if = "Option::is_none")]
     worker_id: Option<Uuid>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
     machine_id: Option<Name>,
     /// Connector of the latest attempt.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
     connector_id: Option<Name>,
     #[schema(value_type = String, format = DateTime)]
     created_at: Time,
@@ -111,7 +104,7 @@ pub(in crate::http) struct TaskRecord {
     finished_at: Option<Time>,
     /// Output of the worker, as it was given.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<serde_json::Value>)]
     result: Option<Json>,
     /// The latest error.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -211,11 +204,8 @@ pub(in crate::http) struct ManyTasks {
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(in crate::http) struct WorkerRecord {
     pub(in crate::http) id: Uuid,
-    #[schema(value_type = String)]
     pub(in crate::http) name: Name,
-    #[schema(value_type = String)]
     pub(in crate::http) machine_id: Name,
-    #[schema(value_type = Vec<String>)]
     pub(in crate::http) queues: Vec<Name>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::http) version: Option<String>,

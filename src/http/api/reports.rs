@@ -69,7 +69,7 @@ pub(in crate::http) struct CompleteInput {
     worker_id: Uuid,
     attempt: u32,
     /// What came out: any JSON, kept as it is.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<serde_json::Value>)]
     result: Option<Free>,
 }
 
@@ -117,7 +117,7 @@ pub(in crate::http) struct Report {
     /// With `progress`: work in units.
     counts: Option<WorkCounts>,
     /// With `complete`: what came out.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<serde_json::Value>)]
     result: Option<Free>,
     /// With `fail`: why.
     #[schema(value_type = Option<String>, max_length = 16384)]
@@ -210,7 +210,7 @@ impl Site {
 }
 
 /// Tell how far a task is; extends its lease.
-#[utoipa::path(post, path = "/api/v1/tasks/{id}/progress", tag = "workers", params(("id" = Uuid, Path)), request_body = ProgressInput,
+#[utoipa::path(post, path = "/api/v1/tasks/{id}/progress", operation_id = "reportProgress", tag = "workers", params(("id" = Uuid, Path)), request_body = ProgressInput,
     responses((status = 200, description = "As asked", body = OneTask), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Not possible in its state", body = Problem)))]
 pub(in crate::http) async fn progress(
     State(site): State<Site>,
@@ -225,7 +225,7 @@ pub(in crate::http) async fn progress(
 }
 
 /// The task is done.
-#[utoipa::path(post, path = "/api/v1/tasks/{id}/complete", tag = "workers", params(("id" = Uuid, Path)), request_body = CompleteInput,
+#[utoipa::path(post, path = "/api/v1/tasks/{id}/complete", operation_id = "completeTask", tag = "workers", params(("id" = Uuid, Path)), request_body = CompleteInput,
     responses((status = 200, description = "As asked", body = OneTask), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Not possible in its state", body = Problem)))]
 pub(in crate::http) async fn complete(
     State(site): State<Site>,
@@ -238,7 +238,7 @@ pub(in crate::http) async fn complete(
 }
 
 /// The attempt failed; the task is retried while attempts are left.
-#[utoipa::path(post, path = "/api/v1/tasks/{id}/fail", tag = "workers", params(("id" = Uuid, Path)), request_body = FailInput,
+#[utoipa::path(post, path = "/api/v1/tasks/{id}/fail", operation_id = "failTask", tag = "workers", params(("id" = Uuid, Path)), request_body = FailInput,
     responses((status = 200, description = "As asked", body = OneTask), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Not possible in its state", body = Problem)))]
 pub(in crate::http) async fn fail(
     State(site): State<Site>,
@@ -253,7 +253,7 @@ pub(in crate::http) async fn fail(
 }
 
 /// Give a task back untouched; the attempt does not count against `max_attempts`.
-#[utoipa::path(post, path = "/api/v1/tasks/{id}/release", tag = "workers", params(("id" = Uuid, Path)), request_body = ReleaseInput,
+#[utoipa::path(post, path = "/api/v1/tasks/{id}/release", operation_id = "releaseTask", tag = "workers", params(("id" = Uuid, Path)), request_body = ReleaseInput,
     responses((status = 200, description = "As asked", body = OneTask), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Not possible in its state", body = Problem)))]
 pub(in crate::http) async fn release(
     State(site): State<Site>,
@@ -266,7 +266,7 @@ pub(in crate::http) async fn release(
 }
 
 /// Report on many tasks in one call (array or NDJSON); each line has its own outcome.
-#[utoipa::path(post, path = "/api/v1/reports", tag = "workers", request_body = Vec<Report>,
+#[utoipa::path(post, path = "/api/v1/reports", operation_id = "reportMany", tag = "workers", request_body = Vec<Report>,
     responses((status = 200, description = "As asked", body = Outcomes), (status = 422, description = "A field is wrong", body = Problem)))]
 pub(in crate::http) async fn many(
     State(site): State<Site>,

@@ -48,7 +48,6 @@ fn utc() -> String {
 /// A recurring task.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(in crate::http) struct ScheduleRecord {
-    #[schema(value_type = String)]
     name: Name,
     cron: String,
     time_zone: String,
@@ -111,7 +110,7 @@ pub(in crate::http) struct ManySchedules {
 
 /// Create or change a recurring task. Each firing creates one task, also with several servers; firings missed while none
 /// ran happen once, late.
-#[utoipa::path(put, path = "/api/v1/schedules/{name}", operation_id = "put_schedule", tag = "schedules", params(("name" = String, Path)), request_body = PutSchedule,
+#[utoipa::path(put, path = "/api/v1/schedules/{name}", operation_id = "putSchedule", tag = "schedules", params(("name" = String, Path)), request_body = PutSchedule,
     responses((status = 200, description = "As asked", body = OneSchedule), (status = 422, description = "A field is wrong", body = Problem)))]
 pub(in crate::http) async fn put(
     State(site): State<Site>,
@@ -149,7 +148,7 @@ pub(in crate::http) async fn put(
 }
 
 /// List the recurring tasks by name.
-#[utoipa::path(get, path = "/api/v1/schedules", operation_id = "list_schedules", tag = "schedules",
+#[utoipa::path(get, path = "/api/v1/schedules", operation_id = "listSchedules", tag = "schedules",
     responses((status = 200, description = "As asked", body = ManySchedules)))]
 pub(in crate::http) async fn list(State(site): State<Site>) -> Result<Out<ManySchedules>, Problem> {
     let schedules = schedules::list(site.store.pool(), "").await?;
@@ -157,7 +156,7 @@ pub(in crate::http) async fn list(State(site): State<Site>) -> Result<Out<ManySc
 }
 
 /// Read one recurring task.
-#[utoipa::path(get, path = "/api/v1/schedules/{name}", operation_id = "read_schedule", tag = "schedules", params(("name" = String, Path)),
+#[utoipa::path(get, path = "/api/v1/schedules/{name}", operation_id = "getSchedule", tag = "schedules", params(("name" = String, Path)),
     responses((status = 200, description = "As asked", body = OneSchedule), (status = 404, description = "Not found", body = Problem)))]
 pub(in crate::http) async fn read(State(site): State<Site>, Named(name): Named) -> Result<Out<OneSchedule>, Problem> {
     let schedule = schedules::one(site.store.pool(), &name).await?.ok_or(WriteError::NoSchedule(name))?;
@@ -165,7 +164,7 @@ pub(in crate::http) async fn read(State(site): State<Site>, Named(name): Named) 
 }
 
 /// Keep a recurring task from firing.
-#[utoipa::path(post, path = "/api/v1/schedules/{name}/pause", operation_id = "pause_schedule", tag = "schedules", params(("name" = String, Path)),
+#[utoipa::path(post, path = "/api/v1/schedules/{name}/pause", operation_id = "pauseSchedule", tag = "schedules", params(("name" = String, Path)),
     responses((status = 200, description = "As asked", body = OneSchedule), (status = 404, description = "Not found", body = Problem)))]
 pub(in crate::http) async fn pause(
     State(site): State<Site>,
@@ -176,7 +175,7 @@ pub(in crate::http) async fn pause(
 }
 
 /// Let a recurring task fire again, from now on.
-#[utoipa::path(post, path = "/api/v1/schedules/{name}/resume", operation_id = "resume_schedule", tag = "schedules", params(("name" = String, Path)),
+#[utoipa::path(post, path = "/api/v1/schedules/{name}/resume", operation_id = "resumeSchedule", tag = "schedules", params(("name" = String, Path)),
     responses((status = 200, description = "As asked", body = OneSchedule), (status = 404, description = "Not found", body = Problem)))]
 pub(in crate::http) async fn resume(
     State(site): State<Site>,
@@ -187,7 +186,7 @@ pub(in crate::http) async fn resume(
 }
 
 /// Remove a recurring task. The tasks it created stay.
-#[utoipa::path(delete, path = "/api/v1/schedules/{name}", operation_id = "delete_schedule", tag = "schedules", params(("name" = String, Path)),
+#[utoipa::path(delete, path = "/api/v1/schedules/{name}", operation_id = "deleteSchedule", tag = "schedules", params(("name" = String, Path)),
     responses((status = 204, description = "Done"), (status = 404, description = "Not found", body = Problem)))]
 pub(in crate::http) async fn delete(
     State(site): State<Site>,

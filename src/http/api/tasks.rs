@@ -35,7 +35,7 @@ const MAX_EVENTS: i64 = 1_000;
 ///
 /// A task whose `id` exists already, or whose `unique_key` a live task of its project has, is answered as it is, and
 /// nothing is created (200 when that holds for all).
-#[utoipa::path(post, path = "/api/v1/tasks", tag = "tasks", request_body = CreateTask,
+#[utoipa::path(post, path = "/api/v1/tasks", operation_id = "createTask", tag = "tasks", request_body = CreateTask,
     responses((status = 201, description = "Created", body = OneTask), (status = 200, description = "As asked", body = OneTask), (status = 422, description = "A field is wrong", body = Problem)))]
 pub(in crate::http) async fn create(
     State(site): State<Site>,
@@ -58,7 +58,7 @@ pub(in crate::http) async fn create(
 }
 
 /// List tasks, newest first, narrowed by filters, paged by `cursor`.
-#[utoipa::path(get, path = "/api/v1/tasks", operation_id = "list_tasks", tag = "tasks",
+#[utoipa::path(get, path = "/api/v1/tasks", operation_id = "listTasks", tag = "tasks",
     params(
         ("status" = Option<String>, Query, description = "States, separated by commas"),
         ("project_id" = Option<String>, Query), ("queue" = Option<String>, Query), ("task_type" = Option<String>, Query),
@@ -92,7 +92,7 @@ pub(in crate::http) struct TaskAndVerdict {
 }
 
 /// Read one task, with its payload and result, and why it does not move.
-#[utoipa::path(get, path = "/api/v1/tasks/{id}", tag = "tasks", params(("id" = Uuid, Path)),
+#[utoipa::path(get, path = "/api/v1/tasks/{id}", operation_id = "getTask", tag = "tasks", params(("id" = Uuid, Path)),
     responses((status = 200, description = "As asked", body = TaskAndVerdict), (status = 404, description = "Not found", body = Problem)))]
 pub(in crate::http) async fn read(State(site): State<Site>, Id(id): Id) -> Result<Out<TaskAndVerdict>, Problem> {
     let task = search::task(site.store.pool(), id).await?.ok_or(WriteError::NoTask(id))?;
@@ -103,7 +103,7 @@ pub(in crate::http) async fn read(State(site): State<Site>, Id(id): Id) -> Resul
 }
 
 /// Remove a task. Its events stay in the log.
-#[utoipa::path(delete, path = "/api/v1/tasks/{id}", tag = "tasks", params(("id" = Uuid, Path)),
+#[utoipa::path(delete, path = "/api/v1/tasks/{id}", operation_id = "deleteTask", tag = "tasks", params(("id" = Uuid, Path)),
     responses((status = 204, description = "Done"), (status = 404, description = "Not found", body = Problem)))]
 pub(in crate::http) async fn delete(
     State(site): State<Site>,
@@ -124,7 +124,7 @@ pub(in crate::http) struct Cancel {
 }
 
 /// Stop a task that has not finished. A worker that has it learns so at its next report or heartbeat.
-#[utoipa::path(post, path = "/api/v1/tasks/{id}/cancel", tag = "tasks", params(("id" = Uuid, Path)), request_body = Option<Cancel>,
+#[utoipa::path(post, path = "/api/v1/tasks/{id}/cancel", operation_id = "cancelTask", tag = "tasks", params(("id" = Uuid, Path)), request_body = Option<Cancel>,
     responses((status = 200, description = "As asked", body = OneTask), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Not possible in its state", body = Problem)))]
 pub(in crate::http) async fn cancel(
     State(site): State<Site>,
@@ -138,7 +138,7 @@ pub(in crate::http) async fn cancel(
 }
 
 /// Run a finished task again.
-#[utoipa::path(post, path = "/api/v1/tasks/{id}/retry", tag = "tasks", params(("id" = Uuid, Path)),
+#[utoipa::path(post, path = "/api/v1/tasks/{id}/retry", operation_id = "retryTask", tag = "tasks", params(("id" = Uuid, Path)),
     responses((status = 200, description = "As asked", body = OneTask), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Not possible in its state", body = Problem)))]
 pub(in crate::http) async fn retry(
     State(site): State<Site>,
@@ -150,7 +150,7 @@ pub(in crate::http) async fn retry(
 }
 
 /// The newest events of a task, oldest first: the bytes of the stream, in an array.
-#[utoipa::path(get, path = "/api/v1/tasks/{id}/events", operation_id = "task_events", tag = "tasks", params(("id" = Uuid, Path)),
+#[utoipa::path(get, path = "/api/v1/tasks/{id}/events", operation_id = "listTaskEvents", tag = "tasks", params(("id" = Uuid, Path)),
     responses((status = 200, description = "As asked", body = Vec<Object>)))]
 pub(in crate::http) async fn events(State(site): State<Site>, Id(id): Id) -> Result<Response, Problem> {
     let events = log::of_task(site.store.pool(), site.subscriptions.epoch(), id, (i64::MAX, MAX_EVENTS)).await?;

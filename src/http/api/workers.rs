@@ -30,14 +30,12 @@ const MAX_LIST: usize = 64;
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct RegisterWorker {
     /// Its name for people.
-    #[schema(value_type = String, max_length = 128)]
     name: Name,
     /// Where it lives.
-    #[schema(value_type = String, max_length = 128)]
     machine_id: Name,
     /// Queues it serves.
     #[serde(default)]
-    #[schema(value_type = Vec<String>, max_items = 64)]
+    #[schema(max_items = 64)]
     queues: Vec<Name>,
     /// Services it talks to.
     #[serde(default)]
@@ -45,7 +43,7 @@ pub(in crate::http) struct RegisterWorker {
     connectors: Vec<ConnectorInput>,
     /// What it can do, in words of its own.
     #[serde(default)]
-    #[schema(value_type = Vec<String>, max_items = 64)]
+    #[schema(max_items = 64)]
     capabilities: Vec<Name>,
     /// Version of its program.
     #[schema(value_type = Option<String>, max_length = 128)]
@@ -56,7 +54,6 @@ pub(in crate::http) struct RegisterWorker {
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct ConnectorInput {
-    #[schema(value_type = String, max_length = 128)]
     connector_id: Name,
     #[serde(default = "idle")]
     status: ConnectorStatus,
@@ -80,7 +77,7 @@ pub(in crate::http) struct Registered {
 }
 
 /// Make a worker known. It gets an id for everything that follows.
-#[utoipa::path(post, path = "/api/v1/workers", tag = "workers", request_body = RegisterWorker,
+#[utoipa::path(post, path = "/api/v1/workers", operation_id = "registerWorker", tag = "workers", request_body = RegisterWorker,
     responses((status = 201, description = "Created", body = Registered), (status = 422, description = "A field is wrong", body = Problem)))]
 pub(in crate::http) async fn register(
     State(site): State<Site>,
@@ -162,7 +159,7 @@ pub(in crate::http) struct ManyWorkers {
 }
 
 /// List the workers that are online, and the last that have gone.
-#[utoipa::path(get, path = "/api/v1/workers", operation_id = "list_workers", tag = "workers", responses((status = 200, description = "As asked", body = ManyWorkers)))]
+#[utoipa::path(get, path = "/api/v1/workers", operation_id = "listWorkers", tag = "workers", responses((status = 200, description = "As asked", body = ManyWorkers)))]
 pub(in crate::http) async fn list(State(site): State<Site>) -> Out<ManyWorkers> {
     let board = feed::read(&site.board);
     let record = |(id, seen): (&Uuid, &crate::board::workers::Seen)| WorkerRecord {
@@ -212,7 +209,7 @@ pub(in crate::http) struct Beat {
 }
 
 /// Tell that a worker lives and what it works on; extends its leases.
-#[utoipa::path(post, path = "/api/v1/workers/{id}/heartbeat", tag = "workers", params(("id" = Uuid, Path)), request_body = HeartbeatInput,
+#[utoipa::path(post, path = "/api/v1/workers/{id}/heartbeat", operation_id = "sendHeartbeat", tag = "workers", params(("id" = Uuid, Path)), request_body = HeartbeatInput,
     responses((status = 200, description = "As asked", body = Beat), (status = 404, description = "Not found", body = Problem)))]
 pub(in crate::http) async fn heartbeat(
     State(site): State<Site>,
@@ -251,7 +248,7 @@ pub(in crate::http) async fn heartbeat(
 }
 
 /// The worker leaves. What it still holds goes back to its queues.
-#[utoipa::path(delete, path = "/api/v1/workers/{id}", tag = "workers", params(("id" = Uuid, Path)),
+#[utoipa::path(delete, path = "/api/v1/workers/{id}", operation_id = "unregisterWorker", tag = "workers", params(("id" = Uuid, Path)),
     responses((status = 204, description = "Done"), (status = 404, description = "Not found", body = Problem)))]
 pub(in crate::http) async fn leave(
     State(site): State<Site>,

@@ -31,7 +31,7 @@ use crate::{
 pub(super) struct Cut;
 
 /// Follow the log: every event that passes the filters, in order, without a gap.
-#[utoipa::path(get, path = "/events", tag = "watching",
+#[utoipa::path(get, path = "/events", operation_id = "streamEvents", tag = "watching",
     params(
         ("topics" = Option<String>, Query), ("types" = Option<String>, Query), ("project_id" = Option<String>, Query),
         ("parent_task_id" = Option<String>, Query), ("task_id" = Option<String>, Query), ("task_type" = Option<String>, Query),
