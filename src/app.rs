@@ -1,6 +1,10 @@
 //! The composition root: the only file that knows all folders. It starts the named tasks; when one ends, all end.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicI64},
+    time::Duration,
+};
 
 use anyhow::{Context, bail};
 use chrono::TimeDelta;
@@ -28,7 +32,7 @@ use crate::{
         api::{document::Documents, snapshot::Snapshots},
         site::{self, Site},
     },
-    metrics::Metrics,
+    metrics::{Metrics, Tallies},
     page::Fragments,
     store::{Store, Writer, checkpoints, log, search::Horizon, writer::MAX_BATCH},
     upkeep::{Lane, NEVER, Upkeep},
@@ -98,17 +102,22 @@ impl App {
         let (committed_sender, committed) = mpsc::channel(COMMITTED);
         let (ephemeral_sender, ephemeral) = mpsc::channel(EPHEMERAL);
         let waiters = Waiters::default();
-        let wake = {
-            let waiters = waiters.clone();
-            Wake(Arc::new(move |event| waiters.wake(event)))
+        let tallies = Arc::new(Tallies::default());
+        let wakes = {
+            let (waiters, tallies) = (waiters.clone(), tallies.clone());
+            vec![
+                Wake(Arc::new(move |event| waiters.wake(event))),
+                Wake(Arc::new(move |event| tallies.count(event))),
+            ]
         };
+        let checkpointed_at = Arc::new(AtomicI64::default());
         let parts = tailer::Parts {
             store: store.clone(),
             epoch,
             board,
             ring_bytes: settings.ring_mib as usize * 1024 * 1024,
             callbacks: callbacks.clone(),
-            wakes: vec![wake],
+            wakes,
             committed,
             ephemeral,
         };
@@ -132,6 +141,7 @@ impl App {
             swept_at: std::time::SystemTime::now(),
             pulses_until: NEVER,
             saved_position,
+            checkpointed_at: checkpointed_at.clone(),
         };
         let deliveries = subscriptions.deliveries();
         let (most, most_each) = (settings.stream_max_clients as usize, settings.stream_max_per_address as usize);
@@ -151,7 +161,7 @@ impl App {
             snapshots: Snapshots::default(),
             fragments: Fragments::default(),
             documents: Documents::default(),
-            metrics: Metrics::new(callbacks),
+            metrics: Metrics::new(callbacks, tallies, checkpointed_at),
             stopping: stopping.clone(),
             ledger,
             deliveries: deliveries.clone(),

@@ -7,6 +7,7 @@ mod children;
 pub mod command;
 pub mod connect;
 pub mod embedded;
+pub mod latency;
 pub mod log;
 pub mod queues;
 pub mod ready;

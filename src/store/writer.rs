@@ -20,6 +20,7 @@ use super::{
     batch::{Batch, Memory, Saved},
     command::{Answer, Command, Request, WriteError},
     connect::limited,
+    latency::Latency,
     log::{self, Recorded},
 };
 use crate::{clock::Clock, event::envelope::Epoch};
@@ -50,6 +51,8 @@ pub struct WriterCounters {
     pub events: AtomicU64,
     /// Transactions that failed and were tried again.
     pub retries: AtomicU64,
+    /// Time of commits.
+    pub commits: Latency,
 }
 
 /// The way to the writer. Cheap to clone; when all are gone, the writer ends.
@@ -122,6 +125,12 @@ impl Writer {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) | Err(_) => Err(WriteError::Unavailable),
         }
+    }
+
+    /// Commands that wait to be written.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.channel.max_capacity() - self.channel.capacity()
     }
 
     /// What the writer has done so far.
@@ -274,7 +283,9 @@ impl WriterLoop {
         let commands: Vec<_> = batch.iter().map(|request| &request.command).collect();
         let prepared = limited(TRANSACTION, self.prepare(&mut conn, &commands)).await?;
         let Prepared { outcomes, xid, recorded, queues } = prepared;
+        let began = std::time::Instant::now();
         let committed = limited(ANSWER, async { sqlx::query!("COMMIT").execute(&mut conn).await }).await;
+        self.counters.commits.add(began.elapsed());
         let Some(xid) = xid else {
             committed?;
             self.conn = Some(conn);

@@ -2,7 +2,16 @@
 //!
 //! To add a job, add its row.
 
-use std::{collections::HashMap, future::Future, pin::Pin, time::Duration};
+use std::{
+    collections::HashMap,
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
 
 use chrono::{DateTime, TimeDelta};
 use tokio::sync::mpsc;
@@ -54,6 +63,8 @@ pub struct Upkeep {
     pub pulses_until: Time,
     /// Position of the last checkpoint.
     pub saved_position: i64,
+    /// When that was saved by this process, seconds since 1970; 0 before the first.
+    pub checkpointed_at: Arc<AtomicI64>,
 }
 
 /// A gap between sweeps that tells of a sleep or an outage.
@@ -366,6 +377,7 @@ impl Upkeep {
         let checkpoint = checkpoints::Checkpoint { position: board.position, body: serde_json::to_string(&board)? };
         checkpoints::save(self.store.pool(), &checkpoint, board::VERSION, self.clock.now()).await?;
         self.saved_position = checkpoint.position;
+        self.checkpointed_at.store(self.clock.now().timestamp(), Ordering::Relaxed);
         Ok(())
     }
 
