@@ -105,10 +105,7 @@ impl App {
         let tallies = Arc::new(Tallies::default());
         let wakes = {
             let (waiters, tallies) = (waiters.clone(), tallies.clone());
-            vec![
-                Wake(Arc::new(move |event| waiters.wake(event))),
-                Wake(Arc::new(move |event| tallies.count(event))),
-            ]
+            vec![Wake(Arc::new(move |event| waiters.wake(event))), Wake(Arc::new(move |event| tallies.count(event)))]
         };
         let checkpointed_at = Arc::new(AtomicI64::default());
         let parts = tailer::Parts {

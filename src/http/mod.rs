@@ -5,6 +5,7 @@ pub mod assets;
 mod base_path;
 pub mod caller;
 pub mod codes;
+mod conditions;
 mod forms;
 pub mod health;
 pub mod input;
@@ -55,6 +56,7 @@ pub fn router(site: Site) -> Router {
     let router = router
         .layer(CsrfLayer::new())
         .layer(CompressionLayer::new())
+        .layer(middleware::from_fn(conditions::refuse_unsupported))
         .layer(middleware::from_fn_with_state(site.clone(), known_host))
         .layer(middleware::from_fn(headers))
         .layer(CatchPanicLayer::custom(panicked))

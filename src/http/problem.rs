@@ -43,7 +43,15 @@ impl Problem {
     /// A problem without fields.
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
         let title = status.canonical_reason().unwrap_or("Error");
-        Self { kind: "about:blank", title, status: status.as_u16(), code, detail: detail.into(), errors: Vec::new(), request_id: None }
+        Self {
+            kind: "about:blank",
+            title,
+            status: status.as_u16(),
+            code,
+            detail: detail.into(),
+            errors: Vec::new(),
+            request_id: None,
+        }
     }
 
     /// A problem with one field.
@@ -109,6 +117,8 @@ impl From<WriteError> for Problem {
             }
             WriteError::NoSchedule(_) => (StatusCode::NOT_FOUND, "schedule_not_found"),
             WriteError::NoBulk(_) => (StatusCode::NOT_FOUND, "bulk_not_found"),
+            WriteError::IdTaken(_) => (StatusCode::CONFLICT, "id_taken"),
+            WriteError::Refused(Refusal::Changed) => (StatusCode::PRECONDITION_FAILED, "task_changed"),
             WriteError::KeyTaken => (StatusCode::CONFLICT, "unique_key_taken"),
             WriteError::Refused(Refusal::Observed { .. }) => (StatusCode::CONFLICT, "task_observed"),
             WriteError::Refused(Refusal::Managed) => (StatusCode::CONFLICT, "task_managed"),

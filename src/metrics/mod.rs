@@ -263,7 +263,11 @@ fn writer(writer: &Writer) -> Vec<Metric> {
     };
     // The place for the gauge of how long the writer has been failing: it needs the writer's own state.
     vec![
-        counter("taskwatch_writer_commands", "Commands carried out or refused by this process", read(&counters.commands)),
+        counter(
+            "taskwatch_writer_commands",
+            "Commands carried out or refused by this process",
+            read(&counters.commands),
+        ),
         counter("taskwatch_writer_batches", "Transactions of the writer", read(&counters.batches)),
         counter("taskwatch_writer_events", "Events appended by this process", read(&counters.events)),
         counter(
@@ -281,7 +285,8 @@ fn streams(sources: &Sources<'_>) -> Vec<Metric> {
     let (rows, _) = ledger.rows();
     let behind = rows.iter().map(|row| (log.position - row.position()).max(0)).max().unwrap_or_default();
     let ended = Ending::ALL.into_iter().zip(&ledger.counters.ended);
-    let ended = ended.map(|(ending, count)| (vec![("ending", ending.as_str().to_owned())], Value::Counter(read(count))));
+    let ended =
+        ended.map(|(ending, count)| (vec![("ending", ending.as_str().to_owned())], Value::Counter(read(count))));
     let pool = [("idle", *idle), ("used", open.saturating_sub(*idle))];
     let pool = pool.map(|(state, count)| (vec![("state", state.to_owned())], Value::Gauge(count.into())));
     let (sum, buckets) = delays(ledger);

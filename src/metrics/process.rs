@@ -10,8 +10,16 @@ pub(super) fn metrics(started: f64) -> Vec<Metric> {
         cpu_seconds().map(|value| {
             one("process_cpu_seconds", "Total user and system CPU time spent in seconds", Value::Counter(value))
         }),
-        gauge("process_resident_memory_bytes", "Resident memory size in bytes", status_kb("VmRSS:").map(|kb| kb * 1_024.0)),
-        gauge("process_virtual_memory_bytes", "Virtual memory size in bytes", status_kb("VmSize:").map(|kb| kb * 1_024.0)),
+        gauge(
+            "process_resident_memory_bytes",
+            "Resident memory size in bytes",
+            status_kb("VmRSS:").map(|kb| kb * 1_024.0),
+        ),
+        gauge(
+            "process_virtual_memory_bytes",
+            "Virtual memory size in bytes",
+            status_kb("VmSize:").map(|kb| kb * 1_024.0),
+        ),
         gauge("process_threads", "Threads of the process", status_kb("Threads:")),
         gauge("process_open_fds", "Number of open file descriptors", open_files()),
         gauge("process_max_fds", "Maximum number of open file descriptors", most_files()),

@@ -110,7 +110,11 @@ impl Tallies {
         };
         counters
             .chain([
-                distribution("taskwatch_task_wait_seconds", "Time from pending to the start of an attempt", &counts.waits),
+                distribution(
+                    "taskwatch_task_wait_seconds",
+                    "Time from pending to the start of an attempt",
+                    &counts.waits,
+                ),
                 distribution("taskwatch_task_run_seconds", "Time of attempts that completed or failed", &counts.runs),
             ])
             .collect()

@@ -14,7 +14,8 @@ impl TextFormat {
     #[must_use]
     pub fn accepted(accept: &str) -> Self {
         let quality = |item: &str| {
-            let parameter = |part: &str| part.trim().to_ascii_lowercase().strip_prefix("q=").and_then(|q| q.parse().ok());
+            let parameter =
+                |part: &str| part.trim().to_ascii_lowercase().strip_prefix("q=").and_then(|q| q.parse().ok());
             item.split(';').skip(1).find_map(parameter).unwrap_or(1.0_f64)
         };
         let named = |kind: &str| {
@@ -22,7 +23,8 @@ impl TextFormat {
                 let mut parts = item.split(';').map(|part| part.trim().to_ascii_lowercase());
                 let is_kind = parts.next().is_some_and(|name| name == kind);
                 // A version that we do not write is no match.
-                is_kind && parts.all(|part| !part.starts_with("version=") || WRITTEN.contains(&part[8..].trim_matches('"')))
+                is_kind
+                    && parts.all(|part| !part.starts_with("version=") || WRITTEN.contains(&part[8..].trim_matches('"')))
             });
             items.map(quality).fold(0.0, f64::max)
         };
@@ -57,8 +59,12 @@ fn classic(open: &str) -> String {
     let mut lines = open.lines().peekable();
     while let Some(line) = lines.next() {
         let is_counter = |line: &str| line.starts_with("# TYPE ") && line.ends_with(" counter");
-        let told = line.strip_prefix("# HELP ").map(|rest| ("# HELP", rest)).filter(|_| lines.peek().is_some_and(|next| is_counter(next)));
-        let told = told.or_else(|| line.strip_prefix("# TYPE ").map(|rest| ("# TYPE", rest)).filter(|_| is_counter(line)));
+        let told = line
+            .strip_prefix("# HELP ")
+            .map(|rest| ("# HELP", rest))
+            .filter(|_| lines.peek().is_some_and(|next| is_counter(next)));
+        let told =
+            told.or_else(|| line.strip_prefix("# TYPE ").map(|rest| ("# TYPE", rest)).filter(|_| is_counter(line)));
         match told.and_then(|(sign, rest)| Some((sign, rest.split_once(' ')?))) {
             Some((sign, (name, rest))) => text.push_str(&format!("{sign} {name}_total {rest}")),
             None if line == "# EOF" || line.starts_with("# UNIT ") => continue,
@@ -94,6 +100,9 @@ mod tests {
     fn counters_have_their_names_in_both_formats() {
         let open = "# HELP a Things\n# TYPE a counter\na_total 1\n# HELP b Size\n# TYPE b gauge\nb 2\n# EOF\n";
         let text = TextFormat::Prometheus.write(open.to_owned());
-        assert_eq!(text, "# HELP a_total Things\n# TYPE a_total counter\na_total 1\n# HELP b Size\n# TYPE b gauge\nb 2\n");
+        assert_eq!(
+            text,
+            "# HELP a_total Things\n# TYPE a_total counter\na_total 1\n# HELP b Size\n# TYPE b gauge\nb 2\n"
+        );
     }
 }

@@ -16,9 +16,11 @@ pub mod status;
 pub mod step;
 pub mod task;
 pub mod transition;
+mod version;
+pub mod whole;
 pub mod worker;
 
 pub use name::Name;
 pub use queue::Priority;
 pub use status::Status;
-pub use task::Task;
+pub use task::{NewTask, Task};

@@ -200,6 +200,9 @@ pub enum WriteError {
     /// Tasks would wait for each other for ever.
     #[error("the tasks would wait for each other in a ring: {}", .0.iter().map(Uuid::to_string).collect::<Vec<_>>().join(" -> "))]
     Cycle(Vec<Uuid>),
+    /// The id belongs to a task that another request made.
+    #[error("task {0} exists and was created by a request with other fields; use a new id")]
+    IdTaken(Uuid),
     /// Another live task has the unique key.
     #[error("another live task has the same unique_key")]
     KeyTaken,

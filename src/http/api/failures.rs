@@ -73,6 +73,8 @@ impl From<(&Name, &Group)> for FailureGroup {
 /// Groups of failures, the latest first: the 200 that matter most.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct Groups {
+    /// The last event before this was read: `/events?after=<event_id>` continues from here without a gap.
+    event_id: String,
     groups: Vec<FailureGroup>,
 }
 
@@ -80,10 +82,10 @@ pub(super) struct Groups {
 #[utoipa::path(get, path = "/api/v1/failures", operation_id = "listFailures", tag = "watching",
     responses((status = 200, description = "As asked", body = Groups)))]
 pub(super) async fn failures(State(site): State<Site>) -> Out<Groups> {
-    let mut groups: Vec<FailureGroup> =
-        feed::read(&site.board).failures.groups.iter().map(FailureGroup::from).collect();
+    let board = feed::read(&site.board);
+    let mut groups: Vec<FailureGroup> = board.failures.groups.iter().map(FailureGroup::from).collect();
     groups.sort_by_key(|group| std::cmp::Reverse(group.last_seen_at));
-    Out(Groups { groups })
+    Out(Groups { event_id: site.event_id_at(board.position), groups })
 }
 
 /// What happened in one stretch of time.

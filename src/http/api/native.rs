@@ -15,6 +15,7 @@ use crate::{
         Name, Priority,
         observe::{Facts, Happened, Observation},
         report::{Progress, WorkCounts},
+        whole,
         worker::{ConnectorReport, ConnectorStatus, WorkerStatus},
     },
     store::command::{Report, WorkerNote},
@@ -82,6 +83,7 @@ pub(super) struct NativeReport {
     task_id: Option<ForeignId>,
     /// Number of the attempt; give it when attempts are repeated. Without it: the first.
     #[schema(value_type = Option<u32>, minimum = 1)]
+    #[serde(default, deserialize_with = "whole::optional")]
     attempt: Option<u32>,
     /// What kind of work it is.
     task_type: Option<Name>,
@@ -99,6 +101,7 @@ pub(super) struct NativeReport {
     machine_id: Option<Name>,
     connector_id: Option<Name>,
     /// Time of the attempt, milliseconds.
+    #[serde(default, deserialize_with = "whole::optional")]
     duration_ms: Option<u64>,
     /// One line for people.
     #[schema(value_type = Option<String>, max_length = 2000)]

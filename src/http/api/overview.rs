@@ -14,13 +14,14 @@ use serde::Serialize;
 use super::snapshot;
 use crate::{
     board::{
-        queues::Figures,
+        Board,
+        queues::{Figures, Queue},
         verdict::{self, Verdict},
     },
     clock::Time,
     event::{EventId, envelope::Stats},
     feed,
-    http::{problem::Problem, site::Site},
+    http::{input::Named, problem::Problem, site::Site},
     model::{Name, Status, queue::Band},
     store::log,
 };
@@ -74,6 +75,8 @@ pub(super) struct Depth {
 pub(super) struct ManyQueues {
     /// Position of the log that this shows.
     position: i64,
+    /// The event there: `/events?after=<event_id>` continues from here.
+    event_id: String,
     queues: Vec<QueueRecord>,
 }
 
@@ -82,7 +85,12 @@ pub(super) struct ManyQueues {
 pub(super) async fn queues(State(site): State<Site>) -> Out<ManyQueues> {
     let now = site.clock.now();
     let board = feed::read(&site.board);
-    let record = |(name, queue): (&Name, &crate::board::queues::Queue)| QueueRecord {
+    let queues = board.queues.0.iter().map(|(name, queue)| record(&board, name, queue, now)).collect();
+    Out(ManyQueues { position: board.position, event_id: site.event_id_at(board.position), queues })
+}
+
+fn record(board: &Board, name: &Name, queue: &Queue, now: Time) -> QueueRecord {
+    QueueRecord {
         name: name.clone(),
         tasks: queue.tasks.clone(),
         depth: Depth {
@@ -96,9 +104,38 @@ pub(super) async fn queues(State(site): State<Site>) -> Out<ManyQueues> {
         rate_limit: queue.rate_limit,
         rate_period_seconds: queue.rate_limit.map(|_| queue.rate_period_seconds.unwrap_or(1)),
         figures: queue.figures(now),
-        verdict: verdict::of_queue(&board, name, queue, now),
-    };
-    Out(ManyQueues { position: board.position, queues: board.queues.0.iter().map(record).collect() })
+        verdict: verdict::of_queue(board, name, queue, now),
+    }
+}
+
+/// One queue with its tasks.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct QueueAndPosition {
+    /// Position of the log that this shows.
+    position: i64,
+    /// The event there: `/events?after=<event_id>` continues from here.
+    event_id: String,
+    queue: QueueRecord,
+}
+
+/// Read one queue.
+#[utoipa::path(get, path = "/api/v1/queues/{name}", operation_id = "getQueue", tag = "watching", params(("name" = String, Path)),
+    responses((status = 200, description = "As asked", body = QueueAndPosition), (status = 404, description = "Not found", body = Problem)))]
+pub(super) async fn queue(State(site): State<Site>, Named(name): Named) -> Result<Out<QueueAndPosition>, Problem> {
+    let now = site.clock.now();
+    let board = feed::read(&site.board);
+    let found = board.queues.0.get(&name).ok_or_else(|| {
+        Problem::new(
+            StatusCode::NOT_FOUND,
+            "queue_not_found",
+            format!("there is no queue {name}; it begins with its first task"),
+        )
+    })?;
+    Ok(Out(QueueAndPosition {
+        position: board.position,
+        event_id: site.event_id_at(board.position),
+        queue: record(&board, &name, found, now),
+    }))
 }
 
 /// The figures of the overview.
@@ -106,6 +143,8 @@ pub(super) async fn queues(State(site): State<Site>) -> Out<ManyQueues> {
 pub(super) struct Overview {
     /// Position of the log that this shows.
     position: i64,
+    /// The event there: `/events?after=<event_id>` continues from here.
+    event_id: String,
     #[serde(flatten)]
     stats: Stats,
 }
@@ -115,7 +154,7 @@ pub(super) struct Overview {
 pub(super) async fn stats(State(site): State<Site>) -> Out<Overview> {
     let now = site.clock.now();
     let board = feed::read(&site.board);
-    Out(Overview { position: board.position, stats: board.stats(now) })
+    Out(Overview { position: board.position, event_id: site.event_id_at(board.position), stats: board.stats(now) })
 }
 
 /// How everything stands.
@@ -123,6 +162,8 @@ pub(super) async fn stats(State(site): State<Site>) -> Out<Overview> {
 pub(super) struct Overall {
     /// Position of the log that this shows.
     position: i64,
+    /// The event there: `/events?after=<event_id>` continues from here.
+    event_id: String,
     #[serde(flatten)]
     verdict: Verdict,
 }
@@ -132,7 +173,11 @@ pub(super) struct Overall {
 pub(super) async fn overall(State(site): State<Site>) -> Out<Overall> {
     let now = site.clock.now();
     let board = feed::read(&site.board);
-    Out(Overall { position: board.position, verdict: verdict::overall(&board, site.settings.quiet(), now) })
+    Out(Overall {
+        position: board.position,
+        event_id: site.event_id_at(board.position),
+        verdict: verdict::overall(&board, site.settings.quiet(), now),
+    })
 }
 
 /// Everything the board shows, with the position it stands for: read `/events?after=<event_id>` from there.

@@ -8,11 +8,11 @@ use crate::{
     clock::Time,
     http::{
         caller::Caller,
-        input::{Json, Named, present},
+        input::{Json, Named},
         problem::Problem,
         site::Site,
     },
-    model::Name,
+    model::{Name, whole},
     store::{
         Answer, Command,
         queues::{QueueChange, QueueState},
@@ -60,14 +60,15 @@ pub(in crate::http) struct OneQueue {
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct LimitQueue {
     /// Tasks that run at once, 1 to 100000.
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default, deserialize_with = "whole::present")]
     #[schema(value_type = Option<u32>, minimum = 1, maximum = 100000)]
     concurrency_limit: Option<Option<u32>>,
     /// Tasks that start within the period, 1 to 100000.
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default, deserialize_with = "whole::present")]
     #[schema(value_type = Option<u32>, minimum = 1, maximum = 100000)]
     rate_limit: Option<Option<u32>>,
     /// The period of the rate limit, 1 to 86400 seconds. No stretch of this length sees more starts than the limit.
+    #[serde(default, deserialize_with = "whole::optional")]
     #[schema(minimum = 1, maximum = 86400, default = 1)]
     rate_period_seconds: Option<u32>,
 }

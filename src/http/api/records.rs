@@ -6,6 +6,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::{
+    board::workers::Seen,
     clock::Time,
     model::{
         Name, Status, Task,
@@ -18,7 +19,7 @@ use crate::{
 /// A task.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(in crate::http) struct TaskRecord {
-    id: Uuid,
+    pub(in crate::http) id: Uuid,
     project_id: Name,
     task_type: Name,
     queue: Name,
@@ -194,6 +195,9 @@ pub(in crate::http) struct OneTask {
 /// Several tasks.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(in crate::http) struct ManyTasks {
+    /// The last event before this was read: `/events?after=<event_id>` continues from here without a gap.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::http) event_id: Option<String>,
     pub(in crate::http) tasks: Vec<TaskRecord>,
     /// Give it as `cursor` for the next page; absent on the last.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -217,6 +221,22 @@ pub(in crate::http) struct WorkerRecord {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub(in crate::http) last_seen_at: Option<Time>,
+}
+
+impl From<(&Uuid, &Seen)> for WorkerRecord {
+    fn from((id, seen): (&Uuid, &Seen)) -> Self {
+        Self {
+            id: *id,
+            name: seen.name.clone(),
+            machine_id: seen.machine_id.clone(),
+            queues: seen.queues.clone(),
+            version: seen.version.clone(),
+            status: seen.status,
+            connectors: seen.connectors.clone(),
+            started_at: seen.started_at,
+            last_seen_at: seen.last_seen_at,
+        }
+    }
 }
 
 impl From<Worker> for WorkerRecord {

@@ -18,7 +18,7 @@ use crate::{
     model::{
         Task,
         report::{Fence, Progress, WorkCounts},
-        transition,
+        transition, whole,
     },
     store::{Answer, Command, WriteError},
 };
@@ -51,6 +51,7 @@ impl ProgressFields {
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct ProgressInput {
     worker_id: Uuid,
+    #[serde(deserialize_with = "whole::number")]
     attempt: u32,
     /// 0 to 100.
     #[schema(minimum = 0, maximum = 100)]
@@ -67,6 +68,7 @@ pub(in crate::http) struct ProgressInput {
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct CompleteInput {
     worker_id: Uuid,
+    #[serde(deserialize_with = "whole::number")]
     attempt: u32,
     /// What came out: any JSON, kept as it is.
     #[schema(value_type = Option<serde_json::Value>)]
@@ -78,6 +80,7 @@ pub(in crate::http) struct CompleteInput {
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct FailInput {
     worker_id: Uuid,
+    #[serde(deserialize_with = "whole::number")]
     attempt: u32,
     /// Why.
     #[schema(value_type = String, max_length = 16384)]
@@ -97,6 +100,7 @@ const fn yes() -> bool {
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct ReleaseInput {
     worker_id: Uuid,
+    #[serde(deserialize_with = "whole::number")]
     attempt: u32,
 }
 
@@ -106,6 +110,7 @@ pub(in crate::http) struct ReleaseInput {
 pub(in crate::http) struct Report {
     task_id: Uuid,
     worker_id: Uuid,
+    #[serde(deserialize_with = "whole::number")]
     attempt: u32,
     /// What is reported.
     report: ReportKind,

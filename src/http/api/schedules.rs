@@ -99,12 +99,17 @@ impl From<Schedule> for ScheduleRecord {
 /// One recurring task.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(in crate::http) struct OneSchedule {
+    /// The last event before this was read: `/events?after=<event_id>` continues from here without a gap.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event_id: Option<String>,
     schedule: ScheduleRecord,
 }
 
 /// All recurring tasks.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(in crate::http) struct ManySchedules {
+    /// The last event before this was read: `/events?after=<event_id>` continues from here without a gap.
+    event_id: String,
     schedules: Vec<ScheduleRecord>,
 }
 
@@ -151,16 +156,18 @@ pub(in crate::http) async fn put(
 #[utoipa::path(get, path = "/api/v1/schedules", operation_id = "listSchedules", tag = "schedules",
     responses((status = 200, description = "As asked", body = ManySchedules)))]
 pub(in crate::http) async fn list(State(site): State<Site>) -> Result<Out<ManySchedules>, Problem> {
+    let event_id = site.event_id();
     let schedules = schedules::list(site.store.pool(), "").await?;
-    Ok(Out(ManySchedules { schedules: schedules.into_iter().map(ScheduleRecord::from).collect() }))
+    Ok(Out(ManySchedules { event_id, schedules: schedules.into_iter().map(ScheduleRecord::from).collect() }))
 }
 
 /// Read one recurring task.
 #[utoipa::path(get, path = "/api/v1/schedules/{name}", operation_id = "getSchedule", tag = "schedules", params(("name" = String, Path)),
     responses((status = 200, description = "As asked", body = OneSchedule), (status = 404, description = "Not found", body = Problem)))]
 pub(in crate::http) async fn read(State(site): State<Site>, Named(name): Named) -> Result<Out<OneSchedule>, Problem> {
+    let event_id = Some(site.event_id());
     let schedule = schedules::one(site.store.pool(), &name).await?.ok_or(WriteError::NoSchedule(name))?;
-    Ok(Out(OneSchedule { schedule: schedule.into() }))
+    Ok(Out(OneSchedule { event_id, schedule: schedule.into() }))
 }
 
 /// Keep a recurring task from firing.
@@ -201,7 +208,7 @@ pub(in crate::http) async fn delete(
 async fn decide(site: &Site, caller: &Caller, name: Name, change: ScheduleChange) -> Result<Out<OneSchedule>, Problem> {
     let command = Command::Schedule { name, change, actor: caller.actor().to_owned() };
     match site.writer.write(command).await? {
-        Answer::Schedule(Some(schedule)) => Ok(Out(OneSchedule { schedule: (*schedule).into() })),
+        Answer::Schedule(Some(schedule)) => Ok(Out(OneSchedule { event_id: None, schedule: (*schedule).into() })),
         other => Err(unexpected(&other)),
     }
 }

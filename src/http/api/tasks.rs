@@ -19,6 +19,7 @@ use crate::{
     feed,
     http::{
         caller::Caller,
+        conditions::{IdempotencyKey, etag},
         input::{Id, OneOrMany, Text},
         problem::Problem,
         query,
@@ -39,22 +40,42 @@ const MAX_EVENTS: i64 = 1_000;
     responses((status = 201, description = "Created", body = OneTask), (status = 200, description = "As asked", body = OneTask), (status = 422, description = "A field is wrong", body = Problem)))]
 pub(in crate::http) async fn create(
     State(site): State<Site>,
-    _: Caller,
+    caller: Caller,
+    key: IdempotencyKey,
     OneOrMany { items, single }: OneOrMany<CreateTask>,
 ) -> Result<Response, Problem> {
     let numbered = items.into_iter().enumerate();
-    let new = numbered.map(|(index, task)| task.check(&if single { String::new() } else { format!("[{index}].") }));
+    let new = numbered.map(|(index, task)| {
+        let mut task = task.check(&if single { String::new() } else { format!("[{index}].") })?;
+        if let Some(id) = key.id(caller.actor(), index).filter(|_| !task.id_is_chosen) {
+            (task.id, task.id_is_chosen) = (id, true);
+        }
+        Ok::<_, Problem>(task)
+    });
     let new = new.collect::<Result<Vec<_>, _>>()?;
-    let tasks = match site.writer.write(Command::Create(new)).await? {
-        Answer::Tasks(tasks) => tasks,
-        other => return Err(unexpected(&other)),
+    let keyed: Vec<_> =
+        new.iter().enumerate().map(|(index, task)| key.id(caller.actor(), index) == Some(task.id)).collect();
+    let tasks = match site.writer.write(Command::Create(new)).await {
+        Ok(Answer::Tasks(tasks)) => tasks,
+        Ok(other) => return Err(unexpected(&other)),
+        Err(WriteError::IdTaken(_)) if key.is_given() && keyed.contains(&true) => return Err(reused()),
+        Err(error) => return Err(error.into()),
     };
-    let status = if tasks.iter().any(|(_, new)| *new) { StatusCode::CREATED } else { StatusCode::OK };
+    // A repetition with the same key is answered as the first request was.
+    let created = tasks.iter().zip(&keyed).any(|((_, new), keyed)| *new || *keyed);
+    let status = if created { StatusCode::CREATED } else { StatusCode::OK };
     let mut tasks = tasks.into_iter().map(|(task, _)| TaskRecord::from(task));
     if single && let Some(task) = tasks.next() {
-        return Ok((status, Out(OneTask { task })).into_response());
+        let location = [(header::LOCATION, format!("/api/v1/tasks/{}", task.id))];
+        let answer = Out(OneTask { task });
+        return Ok(if created { (status, location, answer).into_response() } else { (status, answer).into_response() });
     }
-    Ok((status, Out(ManyTasks { tasks: tasks.collect(), next_cursor: None })).into_response())
+    Ok((status, Out(ManyTasks { event_id: None, tasks: tasks.collect(), next_cursor: None })).into_response())
+}
+
+fn reused() -> Problem {
+    let detail = "was used for a request with another body; use a new key for a new request";
+    Problem::field(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", "Idempotency-Key", detail)
 }
 
 /// List tasks, newest first, narrowed by filters, paged by `cursor`.
@@ -73,18 +94,22 @@ pub(in crate::http) async fn list(
     Query(pairs): Query<Vec<(String, String)>>,
 ) -> Result<Out<ManyTasks>, Problem> {
     let mut query = query::tasks(&pairs)?;
+    // Before the table is read: what it does not show yet is an event behind this one.
+    let event_id = Some(site.event_id());
     let limit = query.limit;
     query.limit += 1;
     let mut tasks = search::tasks(site.store.pool(), &query).await?;
     let more = i64::try_from(tasks.len()).unwrap_or(i64::MAX) > limit;
     tasks.truncate(usize::try_from(limit).unwrap_or_default());
     let next_cursor = tasks.last().filter(|_| more).map(search::cursor);
-    Ok(Out(ManyTasks { tasks: tasks.into_iter().map(TaskRecord::from).collect(), next_cursor }))
+    Ok(Out(ManyTasks { event_id, tasks: tasks.into_iter().map(TaskRecord::from).collect(), next_cursor }))
 }
 
 /// A task, and why it does not move.
 #[derive(Debug, serde::Serialize, utoipa::ToSchema)]
 pub(in crate::http) struct TaskAndVerdict {
+    /// The last event before this was read: `/events?after=<event_id>` continues from here without a gap.
+    event_id: String,
     task: TaskRecord,
     /// How it stands, and why.
     #[serde(flatten)]
@@ -94,12 +119,14 @@ pub(in crate::http) struct TaskAndVerdict {
 /// Read one task, with its payload and result, and why it does not move.
 #[utoipa::path(get, path = "/api/v1/tasks/{id}", operation_id = "getTask", tag = "tasks", params(("id" = Uuid, Path)),
     responses((status = 200, description = "As asked", body = TaskAndVerdict), (status = 404, description = "Not found", body = Problem)))]
-pub(in crate::http) async fn read(State(site): State<Site>, Id(id): Id) -> Result<Out<TaskAndVerdict>, Problem> {
+pub(in crate::http) async fn read(State(site): State<Site>, Id(id): Id) -> Result<Response, Problem> {
+    let event_id = site.event_id();
     let task = search::task(site.store.pool(), id).await?.ok_or(WriteError::NoTask(id))?;
     let waits = task.status == Status::Blocked && !task.depends_on.is_empty();
     let open = if waits { search::open_dependencies(site.store.pool(), id).await? } else { Vec::new() };
     let verdict = verdict::of_task(&feed::read(&site.board), &task, &open, site.settings.quiet(), site.clock.now());
-    Ok(Out(TaskAndVerdict { task: task.into(), verdict }))
+    let version = [etag(task.version())];
+    Ok((version, Out(TaskAndVerdict { event_id, task: task.into(), verdict })).into_response())
 }
 
 /// Remove a task. Its events stay in the log.
@@ -151,9 +178,13 @@ pub(in crate::http) async fn retry(
 
 /// The newest events of a task, oldest first: the bytes of the stream, in an array.
 #[utoipa::path(get, path = "/api/v1/tasks/{id}/events", operation_id = "listTaskEvents", tag = "tasks", params(("id" = Uuid, Path)),
-    responses((status = 200, description = "As asked", body = Vec<Object>)))]
+    responses((status = 200, description = "As asked", body = Vec<Object>), (status = 404, description = "Not found", body = Problem)))]
 pub(in crate::http) async fn events(State(site): State<Site>, Id(id): Id) -> Result<Response, Problem> {
     let events = log::of_task(site.store.pool(), site.subscriptions.epoch(), id, (i64::MAX, MAX_EVENTS)).await?;
+    // A deleted task has events still.
+    if events.is_empty() && search::task(site.store.pool(), id).await?.is_none() {
+        return Err(WriteError::NoTask(id).into());
+    }
     let bodies: Vec<_> = events.iter().map(|recorded| recorded.json.as_str()).collect();
     let body = format!("[{}]", bodies.join(","));
     Ok(([(header::CONTENT_TYPE, "application/json")], Body::from(body)).into_response())

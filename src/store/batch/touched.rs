@@ -26,6 +26,8 @@ pub(super) struct Touched {
     pub(super) rechecked: Vec<Uuid>,
     /// Tasks that other systems report.
     pub(super) observed: BTreeSet<Uuid>,
+    /// Tasks to create under ids of their clients, which may exist already.
+    pub(super) created: BTreeSet<Uuid>,
     /// Dependencies may change, or tasks appear whose relations are not known.
     pub(super) graph: bool,
 }
@@ -42,6 +44,7 @@ impl Touched {
     fn add(&mut self, command: &Command) {
         match command {
             Command::Create(new) => {
+                self.created.extend(new.iter().filter(|task| task.id_is_chosen).map(|task| task.id));
                 self.tasks.extend(new.iter().filter(|task| task.id_is_chosen).map(|task| task.id));
                 self.tasks.extend(new.iter().flat_map(|task| &task.depends_on));
                 self.parents.extend(new.iter().filter_map(|task| task.parent_task_id));

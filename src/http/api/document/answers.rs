@@ -8,10 +8,8 @@ use serde_json::{Map, Value, json};
 use crate::http::codes::{ROWS, Scope};
 
 /// Statuses that are answered before a call is reached, without a body.
-const BARE: [(u16, &str); 2] = [
-    (414, "The URL is longer than the server takes."),
-    (431, "The headers are larger than the server takes."),
-];
+const BARE: [(u16, &str); 2] =
+    [(414, "The URL is longer than the server takes."), (431, "The headers are larger than the server takes.")];
 
 /// Adds the components, and to each operation the answers that its kind of call may have.
 pub(super) fn complete(document: &mut Value) {
@@ -21,7 +19,8 @@ pub(super) fn complete(document: &mut Value) {
     });
     let mut components = Map::new();
     for (status, rows) in &by_status {
-        let codes: Vec<_> = rows.iter().map(|row| format!("`{}` ({})", row.code, row.meaning.trim_end_matches('.'))).collect();
+        let codes: Vec<_> =
+            rows.iter().map(|row| format!("`{}` ({})", row.code, row.meaning.trim_end_matches('.'))).collect();
         let description = format!("{}. `code` is one of: {}.", reason(*status), codes.join(", "));
         components.insert(component(*status), problem(*status, &description));
     }
@@ -68,7 +67,8 @@ pub(super) fn for_each_operation(document: &mut Value, mut each: impl FnMut(&str
 
 /// The table of codes, for people.
 pub(super) fn table() -> String {
-    let rows = ROWS.iter().map(|row| format!("| `{}` | {} | {} | {} |\n", row.code, row.status, row.meaning, row.action));
+    let rows =
+        ROWS.iter().map(|row| format!("| `{}` | {} | {} | {} |\n", row.code, row.status, row.meaning, row.action));
     format!("| code | status | meaning | what to do |\n| --- | --- | --- | --- |\n{}", rows.collect::<String>())
 }
 

@@ -40,7 +40,8 @@ pub(super) fn complete(document: &mut Value) {
             json!({ "oneOf": [reference("OneTask"), reference("ManyTasks")] });
     }
     create["responses"]["201"]["description"] =
-        "Created: `OneTask` for one object, `ManyTasks` for an array or NDJSON. Location is that of the one task.".into();
+        "Created: `OneTask` for one object, `ManyTasks` for an array or NDJSON. Location is that of the one task."
+            .into();
     paths["/api/v1/reports"]["post"]["requestBody"] = json!({ "required": true, "content": {
         "application/json": { "schema": one_or_many("Report") },
         "application/x-ndjson": lines("Report"),
@@ -104,7 +105,8 @@ fn schemas(schemas: &mut Value) {
             "data": { "type": "object", "description": "Fields of a `NativeReport`." },
         },
     });
-    let items = |description: &str| json!({ "type": "array", "items": { "type": "object" }, "description": description });
+    let items =
+        |description: &str| json!({ "type": "array", "items": { "type": "object" }, "description": description });
     schemas["Snapshot"] = json!({
         "description": "The board at a position of the log.",
         "type": "object",
@@ -125,9 +127,7 @@ fn schemas(schemas: &mut Value) {
     let polled = &mut schemas["Polled"]["properties"];
     polled["events"]["items"] = reference("Event");
     polled["snapshot"] = reference("Snapshot");
-    let foreign = |description: &str| {
-        json!({ "description": description, "oneOf": [reference("Name"), { "type": "integer" }, { "type": "null" }] })
-    };
+    let foreign = |description: &str| json!({ "description": description, "oneOf": [reference("Name"), { "type": "integer" }, { "type": "null" }] });
     let report = &mut schemas["NativeReport"]["properties"];
     for field in ["task_id", "parent_task_id", "worker_id"] {
         let description = report[field]["description"].as_str().unwrap_or_default().to_owned();
@@ -140,9 +140,14 @@ fn schemas(schemas: &mut Value) {
         labels["additionalProperties"] =
             json!({ "type": "string", "maxLength": 256, "pattern": r"^[^\u0000-\u001f\u007f-\u009f]*$" });
     }
-    for (name, field) in
-        [("CreateTask", "phases"), ("CreateTask", "collaborators"), ("CreateTask", "watchers"), ("EditTask", "collaborators"), ("EditTask", "watchers"), ("NativeData", "phases")]
-    {
+    for (name, field) in [
+        ("CreateTask", "phases"),
+        ("CreateTask", "collaborators"),
+        ("CreateTask", "watchers"),
+        ("EditTask", "collaborators"),
+        ("EditTask", "watchers"),
+        ("NativeData", "phases"),
+    ] {
         let list = &mut schemas[name]["properties"][field];
         list["items"] = reference("Name");
         (list["maxItems"], list["uniqueItems"]) = (32.into(), true.into());

@@ -33,7 +33,10 @@ fn all() -> Vec<(&'static str, Value)> {
         "connectors": {}, "started_at": AT, "last_seen_at": AT,
     });
     vec![
-        ("CreateTask", json!({ "task_type": "mail", "queue": "mails", "payload": { "order": 7 }, "priority": 7, "labels": { "customer": "acme" } })),
+        (
+            "CreateTask",
+            json!({ "task_type": "mail", "queue": "mails", "payload": { "order": 7 }, "priority": 7, "labels": { "customer": "acme" } }),
+        ),
         ("EditTask", json!({ "priority": 9, "assignee": "ann" })),
         ("Cancel", json!({ "reason": "the order was withdrawn" })),
         ("TaskRecord", record.clone()),
@@ -52,9 +55,21 @@ fn all() -> Vec<(&'static str, Value)> {
         ("Report", fence(json!({ "task_id": TASK, "report": "complete", "result": { "sent": 5 } }))),
         ("BulkInput", json!({ "action": "retry", "filter": { "status": "failed", "queue": "mails" } })),
         ("LimitQueue", json!({ "concurrency_limit": 10, "rate_limit": 100, "rate_period_seconds": 60 })),
-        ("PutSchedule", json!({ "cron": "*/15 8-18 * * MON-FRI", "time_zone": "Europe/Berlin", "task": { "task_type": "report" } })),
-        ("NativeReport", json!({ "event_type": "task_started", "task_id": "job-17", "task_type": "mail", "queue": "mails", "worker_id": "box-1", "ts": "2026-11-21T10:00:00Z" })),
-        ("CloudEvent", json!({ "specversion": "1.0", "type": "com.example.task_completed", "source": "/mailer", "id": "17-2", "subject": "job-17", "time": "2026-11-21T10:00:02Z" })),
-        ("Problem", json!({ "type": "about:blank", "title": "Conflict", "status": 409, "code": "lease_lost", "detail": "attempt 1 of this worker no longer holds the task", "request_id": "019358f2-8c6d" })),
+        (
+            "PutSchedule",
+            json!({ "cron": "*/15 8-18 * * MON-FRI", "time_zone": "Europe/Berlin", "task": { "task_type": "report" } }),
+        ),
+        (
+            "NativeReport",
+            json!({ "event_type": "task_started", "task_id": "job-17", "task_type": "mail", "queue": "mails", "worker_id": "box-1", "ts": "2026-11-21T10:00:00Z" }),
+        ),
+        (
+            "CloudEvent",
+            json!({ "specversion": "1.0", "type": "com.example.task_completed", "source": "/mailer", "id": "17-2", "subject": "job-17", "time": "2026-11-21T10:00:02Z" }),
+        ),
+        (
+            "Problem",
+            json!({ "type": "about:blank", "title": "Conflict", "status": 409, "code": "lease_lost", "detail": "attempt 1 of this worker no longer holds the task", "request_id": "019358f2-8c6d" }),
+        ),
     ]
 }

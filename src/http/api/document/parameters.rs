@@ -3,7 +3,11 @@
 use serde_json::{Value, json};
 
 use super::answers::for_each_operation;
-use crate::{event::{Kind, filter}, http::query, model::Status};
+use crate::{
+    event::{Kind, filter},
+    http::query,
+    model::Status,
+};
 
 /// The id of an event.
 pub(super) const EVENT_ID: &str = "^[0-9a-f]{8}-[0-9]{1,18}$";
@@ -17,11 +21,12 @@ pub(super) fn complete(document: &mut Value) {
         match (method, path) {
             ("get", "/events") => add(operation, filter::ROWS.iter().map(of_filter).chain([labels(), cursor_again()])),
             ("get", "/api/v1/tasks") => {
-                let rows = query::TASK_FILTERS.iter().filter_map(|name| filter::ROWS.iter().find(|row| row.name == *name));
+                let rows =
+                    query::TASK_FILTERS.iter().filter_map(|name| filter::ROWS.iter().find(|row| row.name == *name));
                 add(operation, rows.map(of_filter).chain([labels()]));
             }
             ("post", "/api/v1/tasks") => add(operation, [idempotency_key()].into_iter()),
-            ("patch" | "delete", "/api/v1/tasks/{id}") => add(operation, [if_match()].into_iter()),
+            ("patch", "/api/v1/tasks/{id}") => add(operation, [if_match()].into_iter()),
             _ => {}
         }
         add(operation, [request_id()].into_iter());
@@ -48,12 +53,16 @@ fn add(operation: &mut Value, parameters: impl Iterator<Item = Value>) {
 fn of_filter(row: &filter::Row) -> Value {
     let words = |words: Vec<&str>| format!("^({0})(,({0}))*$", words.join("|"));
     let schema = match row.name {
-        "topics" => json!({ "type": "string", "pattern": words(filter::TOPICS.iter().map(|(name, _)| *name).collect()) }),
+        "topics" => {
+            json!({ "type": "string", "pattern": words(filter::TOPICS.iter().map(|(name, _)| *name).collect()) })
+        }
         "types" => {
             let kinds = Kind::ALL.iter().map(|kind| kind.name());
             json!({ "type": "string", "pattern": words(kinds.chain([r"task_\*", r"worker_\*", r"queue_\*", r"phase_\*"]).collect()) })
         }
-        "status" => json!({ "type": "string", "pattern": words(Status::ALL.iter().map(|status| status.as_str()).collect()) }),
+        "status" => {
+            json!({ "type": "string", "pattern": words(Status::ALL.iter().map(|status| status.as_str()).collect()) })
+        }
         "priority" => json!({ "type": "string", "pattern": r"^([0-9]|0\.\.[0-9]|[0-9]\.\.9)$" }),
         "stats_only" => json!({ "type": "boolean" }),
         name if name.ends_with("_id") && row.help.contains("UUID") => {
