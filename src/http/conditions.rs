@@ -65,13 +65,16 @@ impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
         }
         let mut versions = Vec::new();
         for value in values {
-            let text = value.to_str().map_err(|_| bad("If-Match", "must be an ETag or *"))?;
+            let text = value.to_str().map_err(|_| bad("If-Match", "must be an ETag in quotes, or *"))?;
             for tag in text.split(',').map(str::trim) {
                 if tag == "*" {
                     return Ok(Self(None));
                 }
-                // An ETag of another kind is well formed and names no version of a task.
-                versions.extend(tag.strip_prefix('"').and_then(|tag| Uuid::parse_str(tag.strip_suffix('"')?).ok()));
+                let opaque =
+                    tag.strip_prefix("W/").unwrap_or(tag).strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
+                let opaque = opaque.ok_or_else(|| bad("If-Match", "must be an ETag in quotes, or *"))?;
+                // A weak ETag never matches here, and one of another kind names no version of a task.
+                versions.extend(Uuid::parse_str(opaque).ok().filter(|_| !tag.starts_with("W/")));
             }
         }
         Ok(Self(Some(versions)))

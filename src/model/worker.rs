@@ -15,6 +15,9 @@ macro_rules! words {
         pub enum $name { $($(#[$doc])* #[serde(rename = $word)] $variant),+ }
 
         impl $name {
+            /// Every one.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
             /// The word used in JSON, SQL, URLs and pages.
             #[must_use]
             pub const fn as_str(self) -> &'static str {

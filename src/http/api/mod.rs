@@ -33,6 +33,7 @@ pub(super) use tasks::change;
         title = "taskwatch",
         description = "Tasks in Postgres, every change on an ordered event stream. Errors are RFC 9457 problem details with a stable `code`."
     ),
+    components(schemas(bulk::Preview)),
     tags(
         (name = "tasks", description = "Create, read and steer tasks."),
         (name = "workers", description = "What workers call."),

@@ -7,10 +7,6 @@ use serde_json::{Map, Value, json};
 
 use crate::http::codes::{ROWS, Scope};
 
-/// Statuses that are answered before a call is reached, without a body.
-const BARE: [(u16, &str); 2] =
-    [(414, "The URL is longer than the server takes."), (431, "The headers are larger than the server takes.")];
-
 /// Adds the components, and to each operation the answers that its kind of call may have.
 pub(super) fn complete(document: &mut Value) {
     let by_status = ROWS.iter().fold(BTreeMap::<u16, Vec<_>>::new(), |mut all, row| {
@@ -24,10 +20,7 @@ pub(super) fn complete(document: &mut Value) {
         let description = format!("{}. `code` is one of: {}.", reason(*status), codes.join(", "));
         components.insert(component(*status), problem(*status, &description));
     }
-    for (status, meaning) in BARE {
-        components.insert(component(status), json!({ "description": meaning, "headers": headers(status) }));
-    }
-    document["components"]["responses"] = Value::Object(components);
+    let mut used = BTreeSet::new();
     for_each_operation(document, |method, path, operation| {
         let changes = method != "get";
         let has_body = operation["requestBody"].is_object();
@@ -37,7 +30,7 @@ pub(super) fn complete(document: &mut Value) {
             Scope::Changes => changes,
             Scope::Some => false,
         });
-        let statuses: BTreeSet<_> = in_common.map(|row| row.status).chain(BARE.map(|(status, _)| status)).collect();
+        let statuses: BTreeSet<_> = in_common.map(|row| row.status).collect();
         let Some(responses) = operation["responses"].as_object_mut() else { return };
         for (status, response) in &mut *responses {
             let status: u16 = status.parse().unwrap_or_default();
@@ -50,9 +43,14 @@ pub(super) fn complete(document: &mut Value) {
         }
         for status in statuses {
             let reference = json!({ "$ref": format!("#/components/responses/{}", component(status)) });
-            responses.entry(status.to_string()).or_insert(reference);
+            responses.entry(status.to_string()).or_insert_with(|| {
+                used.insert(component(status));
+                reference
+            });
         }
     });
+    components.retain(|name, _| used.contains(name));
+    document["components"]["responses"] = Value::Object(components);
 }
 
 /// Calls something for each operation, with its method and path.

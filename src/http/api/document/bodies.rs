@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{answers::for_each_operation, parameters::EVENT_ID};
-use crate::http::input::MAX_ITEMS;
+use crate::{http::input::MAX_ITEMS, model::worker::WorkerStatus};
 
 fn reference(name: &str) -> Value {
     json!({ "$ref": format!("#/components/schemas/{name}") })
@@ -17,6 +17,23 @@ fn one_or_many(name: &str) -> Value {
 fn many(name: &str) -> Value {
     json!({ "type": "array", "items": reference(name), "minItems": 1, "maxItems": MAX_ITEMS })
 }
+
+/// Event types that other systems report.
+const REPORTED: [&str; 13] = [
+    "task_created",
+    "task_enqueued",
+    "task_started",
+    "task_progress",
+    "task_completed",
+    "task_retry",
+    "task_failed",
+    "task_cancelled",
+    "worker_started",
+    "worker_heartbeat",
+    "worker_status_changed",
+    "worker_stopped",
+    "connector_status_changed",
+];
 
 /// One JSON object a line. In the words of OpenAPI 3.2, which few tools read yet, as an extension of 3.1.
 fn lines(name: &str) -> Value {
@@ -75,6 +92,11 @@ pub(super) fn complete(document: &mut Value) {
         paths["/api/v1/tasks/{id}"][method]["responses"]["200"]["headers"]["ETag"] =
             json!({ "$ref": "#/components/headers/ETag" });
     }
+    // These calls take no body as well.
+    let cancel = &mut paths["/api/v1/tasks/{id}/cancel"]["post"]["requestBody"];
+    cancel["content"]["application/json"]["schema"] = reference("Cancel");
+    cancel["required"] = false.into();
+    paths["/api/v1/workers/{id}/heartbeat"]["post"]["requestBody"]["required"] = false.into();
     for_each_operation(document, |_, _, operation| {
         // The summary is the first line of a comment; tools want a description as well.
         if operation["description"].as_str().is_none_or(str::is_empty) {
@@ -97,7 +119,7 @@ fn schemas(schemas: &mut Value) {
         "required": ["specversion", "type", "source", "id"],
         "properties": {
             "specversion": { "const": "1.0" },
-            "type": { "type": "string", "minLength": 1, "description": "An event type, also behind a prefix, as in `com.example.task_started`." },
+            "type": { "type": "string", "pattern": format!("(^|\\.)({})$", REPORTED.join("|")), "description": "An event type, also behind a prefix, as in `com.example.task_started`." },
             "source": { "type": "string", "minLength": 1, "description": "Which system reports." },
             "id": { "type": "string", "minLength": 1, "description": "The id of the event there." },
             "time": { "type": "string", "format": "date-time", "description": "When it happened." },
@@ -124,6 +146,19 @@ fn schemas(schemas: &mut Value) {
             "failed": items("The newest failures, as events."),
         },
     });
+    let online = WorkerStatus::ALL.iter().filter(|status| status.is_online()).map(|status| status.as_str());
+    schemas["OnlineStatus"] = json!({
+        "type": "string", "enum": online.collect::<Vec<_>>(),
+        "description": "What a worker that is online does.",
+    });
+    schemas["HeartbeatInput"]["properties"]["status"] = json!({
+        "description": "What it does now. A worker leaves with DELETE.",
+        "oneOf": [{ "type": "null" }, reference("OnlineStatus")],
+    });
+    for field in ["cron", "time_zone"] {
+        schemas["PutSchedule"]["properties"][field]["minLength"] = 1.into();
+    }
+    schemas["LimitQueue"]["dependentRequired"] = json!({ "rate_period_seconds": ["rate_limit"] });
     let polled = &mut schemas["Polled"]["properties"];
     polled["events"]["items"] = reference("Event");
     polled["snapshot"] = reference("Snapshot");
@@ -133,6 +168,7 @@ fn schemas(schemas: &mut Value) {
         let description = report[field]["description"].as_str().unwrap_or_default().to_owned();
         report[field] = foreign(&description);
     }
+    report["event_type"]["enum"] = json!(REPORTED);
     for (name, field) in [("CreateTask", "labels"), ("EditTask", "labels"), ("NativeReport", "labels")] {
         let labels = &mut schemas[name]["properties"][field];
         labels["maxProperties"] = 32.into();
@@ -156,7 +192,14 @@ fn schemas(schemas: &mut Value) {
     schemas["Report"]["allOf"] =
         json!([{ "if": { "properties": { "report": { "const": "fail" } } }, "then": { "required": ["error"] } }]);
     for schema in schemas.as_object_mut().into_iter().flatten().map(|(_, schema)| schema) {
-        for field in schema["properties"].as_object_mut().into_iter().flatten().map(|(_, field)| field) {
+        for field in
+            schema.get_mut("properties").and_then(Value::as_object_mut).into_iter().flatten().map(|(_, field)| field)
+        {
+            // Generators take a field with `default` for one that is always there, also in requests.
+            if let Some(default) = field.as_object_mut().and_then(|field| field.remove("default")) {
+                let said = field["description"].as_str().unwrap_or_default().to_owned();
+                field["description"] = format!("{said} Default: {default}.").trim_start().into();
+            }
             // No text with NUL can be stored.
             if field["maxLength"].is_number() && field["pattern"].is_null() {
                 field["pattern"] = r"^[^\u0000]*$".into();

@@ -23,6 +23,11 @@ use crate::{
     page::BasePath,
 };
 
+/// What holds for all calls.
+const IN_COMMON: &str = "A request may bring an id in `X-Request-Id` (1 to 128 letters, digits and `-_.:`); the answer, \
+    problems and the log name it, or a new one. Lists and records name the `event_id` to follow from. Before a call is \
+    reached the server may answer 405 (with `Allow`), and without a body 414 or 431 when the URL or the headers are too large.";
+
 /// A version of OpenAPI.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Version {
@@ -53,7 +58,8 @@ impl FromStr for Version {
 pub fn document(base: &BasePath, version: Version) -> Value {
     let mut document = serde_json::to_value(router().split_for_parts().1).expect("the document is JSON");
     let described = document["info"]["description"].as_str().unwrap_or_default();
-    document["info"]["description"] = format!("{described}\n\n## Error codes\n\n{}", answers::table()).into();
+    document["info"]["description"] =
+        format!("{described}\n\n{IN_COMMON}\n\n## Error codes\n\n{}", answers::table()).into();
     document["info"]["contact"] = json!({ "name": "taskwatch" });
     document["info"]["license"] = json!({ "name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0" });
     document["servers"] = json!([{ "url": if base.is_root() { "/".to_owned() } else { base.to_string() }, "description": "This server" }]);

@@ -7,8 +7,17 @@ const LITERAL: [&str; 4] = ["example", "examples", "default", "enum"];
 /// Keys whose values are named things, so that their own keys mean nothing.
 const NAMED: [&str; 6] = ["properties", "schemas", "responses", "headers", "parameters", "paths"];
 /// Words of JSON Schema that OpenAPI 3.0 does not have.
-const UNKNOWN: [&str; 8] =
-    ["patternProperties", "propertyNames", "contentMediaType", "contentSchema", "if", "then", "else", "x-itemSchema"];
+const UNKNOWN: [&str; 9] = [
+    "dependentRequired",
+    "patternProperties",
+    "propertyNames",
+    "contentMediaType",
+    "contentSchema",
+    "if",
+    "then",
+    "else",
+    "x-itemSchema",
+];
 
 /// Converts a document of OpenAPI 3.1.
 pub(super) fn convert(mut document: Value) -> Value {
@@ -57,6 +66,7 @@ fn schema(fields: &mut Map<String, Value>) {
             Ok([one]) => drop(fields.insert("type".to_owned(), one)),
             Err(several) => {
                 fields.remove("type");
+                fields.remove("nullable");
                 let several: Vec<_> = several.into_iter().map(|name| json!({ "type": name })).collect();
                 fields.insert("anyOf".to_owned(), several.into());
             }
@@ -70,8 +80,8 @@ fn schema(fields: &mut Map<String, Value>) {
             let left = std::mem::take(choices);
             let word = if left.len() == 1 { "allOf" } else { word };
             fields.retain(|key, _| key != "oneOf" && key != "anyOf");
+            // Without `type` nothing can be nullable here; no answer holds such a null, and no request needs one.
             fields.insert(word.to_owned(), left.into());
-            fields.insert("nullable".to_owned(), true.into());
         }
     }
     if fields.len() > 1
@@ -109,7 +119,7 @@ mod tests {
         let properties = &converted["components"]["schemas"]["a"]["properties"];
         assert_eq!(properties["type"], json!({ "type": "string", "nullable": true, "example": "x" }));
         assert_eq!(properties["const"], json!({ "type": "integer", "enum": [7] }));
-        assert_eq!(properties["either"], json!({ "allOf": [{ "$ref": "#/b" }], "nullable": true }));
+        assert_eq!(properties["either"], json!({ "allOf": [{ "$ref": "#/b" }] }));
         assert_eq!(properties["said"], json!({ "allOf": [{ "$ref": "#/b" }], "description": "d" }));
         assert_eq!(properties["many"], json!({ "anyOf": [{ "type": "string" }, { "type": "integer" }] }));
         assert_eq!(converted["openapi"], "3.0.3");

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::answers::for_each_operation;
 use crate::{
+    board::history::Range,
     event::{Kind, filter},
     http::query,
     model::Status,
@@ -12,7 +13,7 @@ use crate::{
 /// The id of an event.
 pub(super) const EVENT_ID: &str = "^[0-9a-f]{8}-[0-9]{1,18}$";
 /// Text without control characters that is more than commas and spaces.
-const NAMES: &str = r"^[^\u0000-\u001f\u007f-\u009f]*[^\u0000-\u0020\u007f-\u00a0,][^\u0000-\u001f\u007f-\u009f]*$";
+const NAMES: &str = r"^[^\u0000-\u001f\u007f-\u009f]*[^\u0000-\u0020\u007f-\u00a0,][^\u0000-\u001f\u007f-\u009f]*$|^$";
 const UUID: &str = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}";
 
 /// Describes every parameter.
@@ -23,16 +24,24 @@ pub(super) fn complete(document: &mut Value) {
             ("get", "/api/v1/tasks") => {
                 let rows =
                     query::TASK_FILTERS.iter().filter_map(|name| filter::ROWS.iter().find(|row| row.name == *name));
-                add(operation, rows.map(of_filter).chain([labels()]));
+                add(operation, rows.map(of_filter).chain([labels(), cursor(), search()]));
             }
+            ("get", "/api/v1/history") => add(operation, std::iter::once(range())),
             ("post", "/api/v1/tasks") => add(operation, [idempotency_key()].into_iter()),
             ("patch", "/api/v1/tasks/{id}") => add(operation, [if_match()].into_iter()),
             _ => {}
         }
-        add(operation, [request_id()].into_iter());
-        for parameter in operation["parameters"].as_array_mut().into_iter().flatten() {
+        let parameters = operation.get_mut("parameters").and_then(Value::as_array_mut);
+        for parameter in parameters.into_iter().flatten() {
             if parameter["in"] == "path" {
                 of_path(path, parameter);
+            } else if path == "/events"
+                && let Some(schema) = of_stream(parameter["name"].as_str().unwrap_or_default())
+            {
+                parameter["schema"] = schema;
+            } else if let Some(Value::Array(types)) = parameter["schema"].get("type") {
+                // A parameter is there or not; it is never null.
+                parameter["schema"]["type"] = types.first().cloned().unwrap_or_default();
             }
         }
     });
@@ -51,7 +60,8 @@ fn add(operation: &mut Value, parameters: impl Iterator<Item = Value>) {
 }
 
 fn of_filter(row: &filter::Row) -> Value {
-    let words = |words: Vec<&str>| format!("^({0})(,({0}))*$", words.join("|"));
+    // An empty value is the same as none.
+    let words = |words: Vec<&str>| format!("^(({0})(,({0}))*)?$", words.join("|"));
     let schema = match row.name {
         "topics" => {
             json!({ "type": "string", "pattern": words(filter::TOPICS.iter().map(|(name, _)| *name).collect()) })
@@ -63,10 +73,10 @@ fn of_filter(row: &filter::Row) -> Value {
         "status" => {
             json!({ "type": "string", "pattern": words(Status::ALL.iter().map(|status| status.as_str()).collect()) })
         }
-        "priority" => json!({ "type": "string", "pattern": r"^([0-9]|0\.\.[0-9]|[0-9]\.\.9)$" }),
+        "priority" => json!({ "type": "string", "pattern": r"^([0-9]|0\.\.[0-9]|[0-9]\.\.9)?$" }),
         "stats_only" => json!({ "type": "boolean" }),
         name if name.ends_with("_id") && row.help.contains("UUID") => {
-            json!({ "type": "string", "pattern": format!("^{UUID}(,{UUID})*$") })
+            json!({ "type": "string", "pattern": format!("^({UUID}(,{UUID})*)?$") })
         }
         _ => json!({ "type": "string", "pattern": NAMES, "maxLength": 128 }),
     };
@@ -87,6 +97,40 @@ fn labels() -> Value {
     })
 }
 
+/// The parameters of the stream that are no filters. An empty value is the same as none.
+fn of_stream(name: &str) -> Option<Value> {
+    let moment =
+        format!("^([1-9][0-9]{{0,17}}|{}|[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}T.+)?$", &EVENT_ID[1..EVENT_ID.len() - 1]);
+    let schema = match name {
+        "snapshot" => json!({ "type": "string", "enum": ["auto", "always", "true", "never", "false", ""] }),
+        "on_gap" => json!({ "type": "string", "enum": ["reset", "error", ""] }),
+        "format" => json!({ "type": "string", "enum": ["native", "cloudevents", ""] }),
+        "names" | "poll" => json!({ "type": "string", "enum": ["0", "1", ""] }),
+        "speed" => json!({ "type": "string", "pattern": r"^(max|0\.[1-9]|[1-9][0-9]{0,3})?$" }),
+        "from" | "until" => json!({ "type": "string", "pattern": moment }),
+        _ => return None,
+    };
+    Some(schema)
+}
+
+fn range() -> Value {
+    let words: Vec<_> = Range::ALL.iter().map(|range| range.as_str()).collect();
+    json!({ "name": "range", "in": "query", "required": false, "schema": { "type": "string", "enum": words },
+        "description": "The last hour in minutes (default), day in quarters of an hour, or week in hours." })
+}
+
+fn cursor() -> Value {
+    json!({ "name": "cursor", "in": "query", "required": false,
+        "description": "`next_cursor` of the page before.",
+        "schema": { "type": "string", "pattern": format!("^([0-9a-f]{{1,13}}-{UUID})?$") } })
+}
+
+fn search() -> Value {
+    json!({ "name": "q", "in": "query", "required": false,
+        "description": "A piece of the title, the type or the error.",
+        "schema": { "type": "string", "maxLength": 200, "pattern": r"^[^\u0000]*$" } })
+}
+
 fn cursor_again() -> Value {
     json!({ "name": "last_event_id", "in": "query", "required": false, "schema": { "type": "string", "maxLength": 64 },
         "description": "As the header Last-Event-ID, for clients that cannot set it; `lastEventId` is the same." })
@@ -101,13 +145,7 @@ fn idempotency_key() -> Value {
 fn if_match() -> Value {
     json!({ "name": "If-Match", "in": "header", "required": false,
         "description": "An ETag of the task, or `*`. When the task has changed since, nothing is done (412).",
-        "schema": { "type": "string", "pattern": r#"^(\*|"[!-~]*")$"# } })
-}
-
-fn request_id() -> Value {
-    json!({ "name": "X-Request-Id", "in": "header", "required": false,
-        "description": "An id of this request for logs and answers, of 1 to 128 letters, digits and `-_.:`. Another is replaced.",
-        "schema": { "type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[A-Za-z0-9._:-]+$" } })
+        "schema": { "type": "string", "pattern": r#"^(\*|"[0-9a-f]{32}")$"# } })
 }
 
 fn of_path(path: &str, parameter: &mut Value) {
