@@ -50,7 +50,6 @@ codes! {
     400 "invalid_parameter" All: "A query parameter or header is unknown or invalid; `errors` names it." => "Correct the query.";
     400 "idempotency_key_unsupported" Some: "This call does not support Idempotency-Key." => "Leave the header out.";
     400 "if_match_unsupported" Changes: "This call does not support If-Match." => "Leave the header out.";
-    403 "cross_site" Changes: "A browser sent this from another site." => "Call it from the same origin, or not from a browser.";
     404 "not_found" Some: "There is nothing at this URL." => "Look at /openapi.json.";
     404 "task_not_found" Some: "There is no such task." => "Do not repeat it.";
     404 "worker_not_found" Some: "There is no such worker." => "Register the worker with POST /api/v1/workers.";

@@ -27,7 +27,7 @@ pub struct Problem {
     pub errors: Vec<FieldError>,
     /// The id of the request, as in the header X-Request-Id and in the log.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub request_id: Option<String>,
+    pub request_id: Option<Box<str>>,
 }
 
 /// One field at fault.

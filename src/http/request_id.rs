@@ -32,7 +32,7 @@ pub(super) async fn identify(State(site): State<Site>, request: Request, next: N
     let mut response = next.run(request).instrument(span).await;
     site.metrics.requests.count(&method, route.as_ref().map(MatchedPath::as_str), response.status());
     if let Some(mut problem) = response.extensions_mut().remove::<Problem>() {
-        problem.request_id = Some(text);
+        problem.request_id = Some(text.into());
         for length in [header::CONTENT_LENGTH, header::CONTENT_ENCODING] {
             response.headers_mut().remove(length);
         }

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::{NewTask, Task};
+use super::{NewTask, Task, report::Json};
 
 /// Versions are UUIDs of version 5 below this one.
 const NAMESPACE: Uuid = Uuid::from_u128(0x0c6d_31f8_8b52_4f0e_a1d7_64e9_25b3_90c4);
@@ -27,14 +27,27 @@ impl NewTask {
     #[must_use]
     pub fn has_made(&self, task: &Task, parent: Option<&super::Name>) -> bool {
         let same_place = self.project(parent) == task.project_id && self.parent_task_id == task.parent_task_id;
-        let same_work = self.task_type == task.task_type && self.phase == task.phase && self.payload == task.payload;
+        let same_work = self.task_type == task.task_type && self.phase == task.phase;
         let same_rules = self.max_attempts == task.max_attempts
             && self.timeout_seconds == task.timeout_seconds
             && self.backoff == task.backoff
             && self.unique_key == task.unique_key
             && self.on_dependency_failure == task.on_dependency_failure
             && self.close_when_done == task.close_when_done;
-        same_place && same_work && same_rules && task.observed.is_none()
+        same_place
+            && same_work
+            && same_json(self.payload.as_ref(), task.payload.as_ref())
+            && same_rules
+            && task.observed.is_none()
+    }
+}
+
+/// The same value, also when white space or the order of fields differ.
+fn same_json(one: Option<&Json>, other: Option<&Json>) -> bool {
+    let value = |json: &Json| serde_json::from_str::<serde_json::Value>(json.as_str()).ok();
+    match (one, other) {
+        (Some(one), Some(other)) => one == other || value(one).is_some_and(|one| value(other) == Some(one)),
+        (one, other) => one.is_none() && other.is_none(),
     }
 }
 

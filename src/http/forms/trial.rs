@@ -78,7 +78,7 @@ async fn try_work(site: &Site, caller: &Caller, sent: Sent) -> Result<String, Pr
         return Err(Problem::field(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", "end", detail));
     }
     let worker = object_of(json!({ "name": "test-client", "machine_id": "browser", "queues": [queue] }));
-    let registered = workers::register_as(&site, input(worker)?).await?;
+    let registered = workers::register_as(site, input(worker)?).await?;
     let worker_id = registered.worker.id;
     let done = end_one(site, caller, worker_id, queue, &fields).await;
     workers::leave(State(site.clone()), caller.clone(), Id(worker_id)).await?;

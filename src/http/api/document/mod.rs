@@ -6,6 +6,7 @@ mod bodies;
 mod examples;
 mod older;
 mod parameters;
+mod types;
 
 use std::{str::FromStr, sync::OnceLock};
 
@@ -67,6 +68,7 @@ pub fn document(base: &BasePath, version: Version) -> Value {
     document["components"]["headers"] = answers::header_components();
     schemas::describe(&mut document);
     bodies::complete(&mut document);
+    types::complete(&mut document["components"]["schemas"]);
     parameters::complete(&mut document);
     answers::complete(&mut document);
     examples::add(&mut document);
