@@ -94,6 +94,8 @@ fn bad(field: &'static str, detail: &str) -> Problem {
 /// Refuses such headers where they are not honoured.
 pub(super) async fn refuse_unsupported(request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    // Within another program the site may be mounted below a path.
+    let route = route.find("/api/v1/").map_or("", |at| &route[at..]);
     match unsupported(request.method(), route, request.headers()) {
         Some(problem) => problem.into_response(),
         None => next.run(request).await,
@@ -101,7 +103,7 @@ pub(super) async fn refuse_unsupported(request: Request, next: Next) -> Response
 }
 
 fn unsupported(method: &Method, route: &str, headers: &HeaderMap) -> Option<Problem> {
-    let safe = method.is_safe() || !route.starts_with("/api/");
+    let safe = method.is_safe() || route.is_empty();
     if !safe && headers.contains_key(KEY) && UNKEYED.contains(&route) {
         let detail = "is not supported by this call; leave it out";
         return Some(Problem::field(StatusCode::BAD_REQUEST, "idempotency_key_unsupported", "Idempotency-Key", detail));

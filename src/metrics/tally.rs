@@ -6,7 +6,10 @@ use std::{
 };
 
 use super::{Metric, Value};
-use crate::event::{Event, Kind};
+use crate::{
+    event::{Event, Kind},
+    model::Name,
+};
 
 /// Queues, and types, that have labels of their own; further ones count as [`OTHER`].
 pub const MAX_LABELS: usize = 200;
@@ -36,11 +39,11 @@ pub struct Tallies(Mutex<Counts>);
 
 #[derive(Debug, Default)]
 struct Counts {
-    queues: BTreeSet<String>,
-    types: BTreeSet<String>,
-    tasks: BTreeMap<(String, String), [u64; COUNTED.len()]>,
-    waits: BTreeMap<String, Distribution>,
-    runs: BTreeMap<String, Distribution>,
+    queues: BTreeSet<Name>,
+    types: BTreeSet<Name>,
+    tasks: BTreeMap<(Name, Name), [u64; COUNTED.len()]>,
+    waits: BTreeMap<Name, Distribution>,
+    runs: BTreeMap<Name, Distribution>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -63,14 +66,14 @@ impl Distribution {
 }
 
 /// The label of a name, as long as there is room for more.
-fn label(known: &mut BTreeSet<String>, name: &str) -> String {
+fn label(known: &mut BTreeSet<Name>, name: &Name) -> Name {
     if !known.contains(name) {
         if known.len() >= MAX_LABELS {
-            return OTHER.to_owned();
+            return Name::literal(OTHER);
         }
-        known.insert(name.to_owned());
+        known.insert(name.clone());
     }
-    name.to_owned()
+    name.clone()
 }
 
 impl Tallies {
@@ -80,16 +83,16 @@ impl Tallies {
         let Some(which) = COUNTED.iter().position(|(kind, _, _)| *kind == event.event_type) else { return };
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let counts = &mut *counts;
-        let queue = label(&mut counts.queues, queue.as_str());
+        let queue = label(&mut counts.queues, queue);
         if let Some(ms) = event.data.wait_ms {
             counts.waits.entry(queue.clone()).or_default().add(ms);
         }
         if let Some(ms) = event.duration_ms {
             counts.runs.entry(queue.clone()).or_default().add(ms);
         }
-        let mut pair = (queue, label(&mut counts.types, task_type.as_str()));
+        let mut pair = (queue, label(&mut counts.types, task_type));
         if counts.tasks.len() >= MAX_PAIRS && !counts.tasks.contains_key(&pair) {
-            pair = (OTHER.to_owned(), OTHER.to_owned());
+            pair = (Name::literal(OTHER), Name::literal(OTHER));
         }
         counts.tasks.entry(pair).or_default()[which] += 1;
     }
@@ -99,13 +102,13 @@ impl Tallies {
         let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let counters = COUNTED.iter().enumerate().map(|(which, (_, name, help))| {
             let series = counts.tasks.iter().map(|((queue, task_type), counts)| {
-                let labels = vec![("queue", queue.clone()), ("task_type", task_type.clone())];
+                let labels = vec![("queue", queue.to_string()), ("task_type", task_type.to_string())];
                 (labels, Value::Counter(counts[which] as f64))
             });
             Metric { name, help, series: series.collect() }
         });
-        let distribution = |name, help, by_queue: &BTreeMap<String, Distribution>| {
-            let series = by_queue.iter().map(|(queue, all)| (vec![("queue", queue.clone())], all.value()));
+        let distribution = |name, help, by_queue: &BTreeMap<Name, Distribution>| {
+            let series = by_queue.iter().map(|(queue, all)| (vec![("queue", queue.to_string())], all.value()));
             Metric { name, help, series: series.collect() }
         };
         counters
@@ -124,7 +127,6 @@ impl Tallies {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Name;
 
     #[test]
     fn labels_are_bounded_and_the_rest_is_counted_together() {

@@ -85,7 +85,7 @@ fn folders_reach_only_what_lies_before_them() {
         ("feed", &["clock", "model", "event", "board", "store"]),
         ("page", &["clock", "model", "event", "board", "store", "feed"]),
         ("upkeep", &["clock", "model", "event", "board", "store", "feed"]),
-        ("metrics", &["event", "board", "store", "feed"]),
+        ("metrics", &["model", "event", "board", "store", "feed"]),
         ("http", &["clock", "config", "metrics", "model", "event", "board", "store", "feed", "page"]),
         ("demo", &["config"]),
         ("tail", &["config", "event"]),

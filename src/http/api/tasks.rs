@@ -81,12 +81,7 @@ fn reused() -> Problem {
 /// List tasks, newest first, narrowed by filters, paged by `cursor`.
 #[utoipa::path(get, path = "/api/v1/tasks", operation_id = "listTasks", tag = "tasks",
     params(
-        ("status" = Option<String>, Query, description = "States, separated by commas"),
-        ("project_id" = Option<String>, Query), ("queue" = Option<String>, Query), ("task_type" = Option<String>, Query),
-        ("phase" = Option<String>, Query), ("parent_task_id" = Option<String>, Query), ("worker_id" = Option<String>, Query),
-        ("priority" = Option<String>, Query, description = "A priority or a range, as in 3..7"),
-        ("q" = Option<String>, Query, description = "A piece of the title, the type or the error; at most 200 characters"),
-        ("limit" = Option<i64>, Query, minimum = 1, maximum = 200), ("cursor" = Option<String>, Query),
+        ("limit" = Option<i64>, Query, minimum = 1, maximum = 200, description = "Most tasks of a page; 50 when it is left out"),
     ),
     responses((status = 200, description = "As asked", body = ManyTasks), (status = 400, description = "A parameter is wrong", body = Problem)))]
 pub(in crate::http) async fn list(
