@@ -1,6 +1,10 @@
 //! The composition root: the only file that knows all folders. It starts the named tasks; when one ends, all end.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicI64},
+    time::Duration,
+};
 
 use anyhow::{Context, bail};
 use chrono::TimeDelta;
@@ -24,11 +28,11 @@ use crate::{
     },
     http::{
         self,
-        api::snapshot::Snapshots,
+        api::{document::Documents, snapshot::Snapshots},
         limits::Limits,
         site::{self, Site},
     },
-    metrics::Metrics,
+    metrics::{Metrics, Tallies},
     page::Fragments,
     store::{Store, Writer, log, search::Horizon, witness::Witness, writer::MAX_BATCH},
     upkeep::{Lane, NEVER, StuckTold, Upkeep},
@@ -111,15 +115,17 @@ impl App {
         let (committed_sender, committed) = mpsc::channel(COMMITTED);
         let (ephemeral_sender, ephemeral) = mpsc::channel(EPHEMERAL);
         let waiters = Waiters::default();
-        let wake = {
-            let waiters = waiters.clone();
-            Wake(Arc::new(move |event| waiters.wake(event)))
+        let tallies = Arc::new(Tallies::default());
+        let wakes = {
+            let (waiters, tallies) = (waiters.clone(), tallies.clone());
+            vec![Wake(Arc::new(move |event| waiters.wake(event))), Wake(Arc::new(move |event| tallies.count(event)))]
         };
+        let checkpointed_at = Arc::new(AtomicI64::default());
         let parts = tailer::Parts {
             store: store.clone(),
             ring_bytes: settings.ring_mib as usize * 1024 * 1024,
             callbacks: callbacks.clone(),
-            wakes: vec![wake],
+            wakes,
             committed,
             ephemeral,
         };
@@ -148,6 +154,7 @@ impl App {
             pulses_until: NEVER,
             saved,
             witness,
+            checkpointed_at: checkpointed_at.clone(),
         };
         let deliveries = subscriptions.deliveries();
         let (most, most_each) = (settings.stream_max_clients as usize, settings.stream_max_per_address as usize);
@@ -167,7 +174,8 @@ impl App {
             clock,
             snapshots: Snapshots::default(),
             fragments: Fragments::default(),
-            metrics: Metrics::new(callbacks),
+            documents: Documents::default(),
+            metrics: Metrics::new(callbacks, tallies, checkpointed_at),
             stopping: stopping.clone(),
             ledger,
             deliveries: deliveries.clone(),

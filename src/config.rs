@@ -36,7 +36,7 @@ pub enum Command {
     /// Give the event log a new epoch, so that every reader starts anew: after its folder or database was put back by hand.
     NewEpoch(DatabaseSettings),
     /// Print the OpenAPI document.
-    Openapi,
+    Openapi(OpenapiSettings),
     /// Ask a running taskwatch whether it answers; exit code 1 when not. For containers.
     Health(HealthSettings),
     /// Say how a running taskwatch's work is; exit code 1 when it is not ok.
@@ -245,6 +245,14 @@ fn on_or_off(text: &str) -> Result<bool, String> {
         "off" => Ok(false),
         other => Err(format!("'{other}' is neither on nor off")),
     }
+}
+
+/// Settings of `openapi`.
+#[derive(Debug, Clone, Args)]
+pub struct OpenapiSettings {
+    /// The version of OpenAPI: 3.1, or 3.0 for generators that read no newer one.
+    #[arg(long, default_value = "3.1", value_parser = ["3.0", "3.1"])]
+    pub version: String,
 }
 
 /// Settings of `tail`.

@@ -8,7 +8,9 @@ use sqlx::postgres::PgConnectOptions;
 use taskwatch::{
     app::{App, Options},
     clock::Clock,
-    config::{Cli, Command, DatabaseSettings, DemoSettings, ServerSettings, Settings, TailSettings},
+    config::{
+        Cli, Command, DatabaseSettings, DemoSettings, OpenapiSettings, ServerSettings, Settings, TailSettings,
+    },
     demo::Demo,
     http, page, probe,
     store::{
@@ -52,7 +54,7 @@ fn main() -> ExitCode {
         Command::Tail(settings) => follow(settings),
         Command::Verify(settings) => check(&settings),
         Command::NewEpoch(settings) => new_epoch(&settings),
-        Command::Openapi => print(&format!("{:#}", http::api::document(&page::BasePath::default()))).map(|()| STOPPED),
+        Command::Openapi(settings) => describe(&settings),
         Command::Health(settings) => Runtime::new()
             .map_err(anyhow::Error::from)
             .and_then(|runtime| runtime.block_on(probe::health(&settings)))
@@ -78,6 +80,12 @@ struct BadSettings(String);
 
 fn bad_settings(error: anyhow::Error) -> anyhow::Error {
     if error.is::<Interrupted>() { error } else { BadSettings(sentence(&error)).into() }
+}
+
+fn describe(settings: &OpenapiSettings) -> anyhow::Result<u8> {
+    let version = settings.version.parse().map_err(BadSettings)?;
+    print(&format!("{:#}", http::api::document(&page::BasePath::default(), version)))?;
+    Ok(STOPPED)
 }
 
 fn print(line: &str) -> anyhow::Result<()> {

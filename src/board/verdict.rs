@@ -52,7 +52,6 @@ pub struct Reason {
     pub sentence: String,
     /// The queue it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
     pub queue: Option<Name>,
     /// The task it is about.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -49,7 +49,7 @@ field_types! {
     f64 => { "type": "number" },
     Priority => { "type": "integer", "minimum": 0, "maximum": 9 },
     Json => {},
-    Changes => { "type": "object", "additionalProperties": { "type": "array", "minItems": 2, "maxItems": 2 } },
+    Changes => { "type": "object", "additionalProperties": { "type": "array", "items": {}, "minItems": 2, "maxItems": 2 } },
 }
 
 impl FieldType for Status {
@@ -161,7 +161,7 @@ pub fn of_control((name, says, fields): (&str, &str, &[&str])) -> Value {
                 "behind" | "heartbeat_ms" => count(),
                 "resume" => json!({ "enum": ["live", "resumed", "snapshot", "reset", "replay"] }),
                 "requested" | "ts" => json!({ "type": ["string", "null"] }),
-                "items" => json!({ "type": "array" }),
+                "items" => json!({ "type": "array", "items": {} }),
                 _ => json!({ "type": "string" }),
             };
             ((*field).to_owned(), schema)

@@ -5,13 +5,22 @@ use std::time::Duration;
 use axum::{
     Json as Out,
     extract::{Request, State},
-    http::{HeaderValue, Method, StatusCode, Version, header},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header},
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
 
 use super::{door::secure, hosts::Hosts, problem::Problem, site::Site};
-use crate::{config::Settings, feed, metrics::Sources, page::BasePath, store::log};
+use crate::{
+    board::{Board, queues::Queue, verdict},
+    clock::Time,
+    config::Settings,
+    feed,
+    metrics::{LogFigures, MAX_LABELS, OTHER, QueueFigures, Sources, TextFormat},
+    model::{Status, worker::WorkerStatus},
+    page::BasePath,
+    store::log,
+};
 
 /// Where one asks whether the process lives.
 const HEALTHZ: &str = "/healthz";
@@ -23,6 +32,8 @@ const UNREAD: Duration = Duration::from_secs(15);
 const NOT_WRITING: Duration = Duration::from_secs(5);
 /// How long the log may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a scrape waits for the log; without its answer one metric is missing.
+const SCRAPE: Duration = Duration::from_millis(500);
 
 /// How the server is.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -66,13 +77,13 @@ impl Probe {
 }
 
 /// The process is alive.
-#[utoipa::path(get, path = "/healthz", tag = "watching", responses((status = 200, description = "As asked", body = Health)))]
+#[utoipa::path(get, path = "/healthz", operation_id = "getHealth", tag = "watching", responses((status = 200, description = "As asked", body = Health)))]
 pub(super) async fn healthz() -> Out<Health> {
     Out(Health { status: "ok" })
 }
 
 /// The log can be read and written, and the board is up to date with it.
-#[utoipa::path(get, path = "/readyz", tag = "watching", responses((status = 200, description = "As asked", body = Health), (status = 503, description = "Not now", body = Problem)))]
+#[utoipa::path(get, path = "/readyz", operation_id = "getReadiness", tag = "watching", responses((status = 200, description = "As asked", body = Health), (status = 503, description = "Not now", body = Problem)))]
 pub(super) async fn readyz(State(site): State<Site>) -> Result<Out<Health>, Problem> {
     let not_now = |code, detail: String| Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, detail));
     if site.stopping.is_cancelled() {
@@ -100,11 +111,68 @@ pub(super) async fn readyz(State(site): State<Site>) -> Result<Out<Health>, Prob
     Ok(Out(Health { status: "ok" }))
 }
 
-/// Figures in the Prometheus text format.
-pub(super) async fn metrics(State(site): State<Site>) -> impl IntoResponse {
-    let stats = feed::read(&site.board).stats(site.clock.now());
-    let position = feed::read(&site.board).position;
-    let (ledger, deliveries, writer) = (&site.ledger, &site.deliveries, site.writer.counters());
-    let text = site.metrics.render(Sources { stats: &stats, position, ledger, deliveries, writer });
-    ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
+/// Metrics, in the text format that the scraper prefers.
+pub(super) async fn metrics(State(site): State<Site>, headers: HeaderMap) -> impl IntoResponse {
+    let ends = tokio::time::timeout(SCRAPE, log::ends(site.store.pool())).await;
+    let head = ends.ok().and_then(Result::ok).map(|ends| ends.head);
+    let accept: Vec<_> = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
+    let format = TextFormat::accepted(&accept.join(","));
+    let now = site.clock.now();
+    let pool = site.store.pool();
+    let connections =
+        (pool.size(), u32::try_from(pool.num_idle()).unwrap_or(u32::MAX), pool.options().get_max_connections());
+    let board = feed::read(&site.board);
+    let stats = board.stats(now);
+    let lost = board.workers.0.values().filter(|worker| worker.status == WorkerStatus::Lost).count() as u64;
+    let sources = Sources {
+        stats: &stats,
+        health: verdict::overall(&board, site.settings.quiet(), now).verdict,
+        workers_lost: lost,
+        queues: largest(&board, now),
+        queues_paused: board.queues.0.values().filter(|queue| queue.paused_at.is_some()).count(),
+        log: LogFigures {
+            position: board.position,
+            head,
+            oldest: site.subscriptions.oldest(),
+            age: site.subscriptions.age(),
+            changes: site.store.identity().changes(),
+            unreadable: log::unreadable(),
+            clock_offset: site.store.clock().database_offset_seconds(),
+        },
+        ledger: &site.ledger,
+        deliveries: &site.deliveries,
+        writer: &site.writer,
+        connections,
+    };
+    drop(board);
+    ([(header::CONTENT_TYPE, format.content_type())], site.metrics.render(&sources, format))
+}
+
+/// The queues with most pending tasks, by name; those beyond [`MAX_LABELS`] together as one.
+fn largest(board: &Board, now: Time) -> Vec<QueueFigures> {
+    let mut queues: Vec<_> = board.queues.0.iter().map(|(name, queue)| figures(name.to_string(), queue, now)).collect();
+    queues.sort_by_key(|queue| std::cmp::Reverse((queue.pending, queue.running)));
+    let rest = queues.split_off(queues.len().min(MAX_LABELS));
+    if !rest.is_empty() {
+        queues.retain(|queue| queue.name != OTHER);
+        queues.push(QueueFigures {
+            name: OTHER.to_owned(),
+            pending: rest.iter().map(|queue| queue.pending).sum(),
+            running: rest.iter().map(|queue| queue.running).sum(),
+            oldest_pending_seconds: rest.iter().map(|queue| queue.oldest_pending_seconds).fold(0.0, f64::max),
+            is_paused: rest.iter().any(|queue| queue.is_paused),
+        });
+    }
+    queues
+}
+
+fn figures(name: String, queue: &Queue, now: Time) -> QueueFigures {
+    let since = queue.oldest_enqueued_at.or(queue.waiting_since).filter(|_| queue.waiting() > 0);
+    QueueFigures {
+        name,
+        pending: queue.waiting(),
+        running: queue.count(Status::Running),
+        oldest_pending_seconds: since.map_or(0.0, |since| (now - since).as_seconds_f64().max(0.0)),
+        is_paused: queue.paused_at.is_some(),
+    }
 }

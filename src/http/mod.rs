@@ -9,6 +9,8 @@ mod bodies;
 mod budget;
 pub mod caller;
 mod each;
+pub mod codes;
+mod conditions;
 mod connection;
 mod door;
 mod forms;
@@ -23,6 +25,7 @@ pub mod pages;
 mod places;
 pub mod problem;
 pub mod query;
+mod request_id;
 pub mod server;
 pub mod site;
 pub mod socket;
@@ -49,9 +52,8 @@ use site::Site;
 pub fn router(site: Site) -> Router {
     let (api, _) = api::router().split_for_parts();
     let base = site.settings.base_path.clone();
-    let document = assets::Document::json(&api::document(&base));
     let router = api
-        .route("/openapi.json", get(async move |headers: HeaderMap| document.answer(&headers)))
+        .route("/openapi.json", get(api::document::serve))
         .route("/metrics", get(health::metrics))
         .route("/live", get(live::live))
         .route("/static/{*path}", get(assets::serve))
@@ -61,6 +63,7 @@ pub fn router(site: Site) -> Router {
         .merge(forms::router())
         .fallback(pages::not_found)
         .method_not_allowed_fallback(pages::method_not_allowed)
+        .layer(middleware::from_fn(conditions::refuse_unsupported))
         .layer(middleware::from_fn_with_state(door::Door::new(&site), door::pass));
     let router = if base.is_root() {
         router
@@ -77,6 +80,7 @@ pub fn router(site: Site) -> Router {
     let router = router
         .layer(middleware::from_fn_with_state(answers::Meter::new(&site), answers::meter))
         .layer(CompressionLayer::new().compress_when(compressed))
+        .layer(middleware::from_fn_with_state(site.clone(), request_id::identify))
         .with_state(site);
     base_path::below(base, router)
 }

@@ -28,6 +28,9 @@ pub struct Problem {
     /// The fields at fault.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<FieldError>,
+    /// The id of the request, as in the header X-Request-Id and in the log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<Box<str>>,
 }
 
 /// One field at fault.
@@ -43,7 +46,15 @@ impl Problem {
     /// A problem without fields.
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
         let title = status.canonical_reason().unwrap_or("Error");
-        Self { kind: "about:blank", title, status: status.as_u16(), code, detail: detail.into(), errors: Vec::new() }
+        Self {
+            kind: "about:blank",
+            title,
+            status: status.as_u16(),
+            code,
+            detail: detail.into(),
+            errors: Vec::new(),
+            request_id: None,
+        }
     }
 
     /// A problem with one field.
@@ -59,6 +70,11 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "not_found", what)
     }
 
+    /// The JSON of the answer.
+    pub(super) fn body(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
     /// The status.
     pub fn status(&self) -> StatusCode {
         StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
@@ -67,12 +83,13 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let body = serde_json::to_vec(&self).unwrap_or_default();
-        let mut response = (self.status(), body).into_response();
+        let mut response = (self.status(), self.body()).into_response();
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if matches!(self.status(), StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
+        // Beside its bytes, for the layer that knows the request's id.
+        response.extensions_mut().insert(self);
         response
     }
 }
@@ -116,6 +133,8 @@ impl From<WriteError> for Problem {
             WriteError::WorkerManaged(_) => (StatusCode::CONFLICT, "worker_managed"),
             WriteError::NoSchedule(_) => (StatusCode::NOT_FOUND, "schedule_not_found"),
             WriteError::NoBulk(_) => (StatusCode::NOT_FOUND, "bulk_not_found"),
+            WriteError::IdTaken(_) => (StatusCode::CONFLICT, "id_taken"),
+            WriteError::Refused(Refusal::Changed) => (StatusCode::PRECONDITION_FAILED, "task_changed"),
             WriteError::KeyTaken => (StatusCode::CONFLICT, "unique_key_taken"),
             WriteError::Refused(Refusal::Observed { .. }) => (StatusCode::CONFLICT, "task_observed"),
             WriteError::Refused(Refusal::Managed) => (StatusCode::CONFLICT, "task_managed"),

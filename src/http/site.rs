@@ -4,11 +4,15 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{api::snapshot::Snapshots, limits::Limits};
+use super::{
+    api::{document::Documents, snapshot::Snapshots},
+    limits::Limits,
+};
 use crate::{
     clock::Clock,
     config::Settings,
-    feed::{Deliveries, SharedBoard, Subscriptions, ledger::Ledger, past::Past, waiters::Waiters},
+    event::EventId,
+    feed::{self, Deliveries, SharedBoard, Subscriptions, ledger::Ledger, past::Past, waiters::Waiters},
     metrics::Metrics,
     page::Fragments,
     store::{Store, Writer, search::Horizon},
@@ -47,6 +51,8 @@ pub struct Parts {
     pub snapshots: Snapshots,
     /// Rendered pages.
     pub fragments: Fragments,
+    /// The API documents.
+    pub documents: Documents,
     /// Figures about the program itself.
     pub metrics: Metrics,
     /// Set when the server stops.
@@ -55,6 +61,21 @@ pub struct Parts {
     pub ledger: Arc<Ledger>,
     /// Events as bytes for streams.
     pub deliveries: Deliveries,
+}
+
+impl Site {
+    /// The id of the last event on the board. Read before the tables it is a place to follow from: whatever comes later is
+    /// an event behind it.
+    #[must_use]
+    pub fn event_id(&self) -> String {
+        self.event_id_at(feed::read(&self.board).position)
+    }
+
+    /// The id of the event at a position.
+    #[must_use]
+    pub fn event_id_at(&self, position: i64) -> String {
+        EventId { epoch: self.subscriptions.epoch(), position }.to_string()
+    }
 }
 
 impl std::ops::Deref for Site {

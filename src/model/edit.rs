@@ -34,6 +34,8 @@ pub struct Edit {
     pub watchers: Option<Vec<String>>,
     /// Tasks that must complete first.
     pub depends_on: Option<Vec<Uuid>>,
+    /// Only when the task has one of these versions.
+    pub only_if: Option<Vec<Uuid>>,
 }
 
 /// Which event tells of an edit.
@@ -82,6 +84,9 @@ fn change<T: PartialEq + serde::Serialize>(field: &str, old: &T, new: Option<&T>
 impl Task {
     /// Edits it. A running task stays in its queue, and only a blocked one gets other dependencies.
     pub(super) fn edit(&self, edit: Edit) -> Decision {
+        if edit.only_if.as_ref().is_some_and(|versions| !versions.contains(&self.version())) {
+            return Err(Refusal::Changed);
+        }
         if edit.queue.as_ref().is_some_and(|queue| *queue != self.queue) && self.status == Status::Running {
             return Err(Refusal::Illegal { status: self.status, wanted: "moved to another queue" });
         }
@@ -98,7 +103,8 @@ impl Task {
             change("labels", &self.labels, edit.labels.as_ref()),
         ];
         let lines = change("queue", &self.queue, edit.queue.as_ref());
-        let Edit { title, description, labels, queue, priority, assignee, collaborators, watchers, depends_on } = edit;
+        let Edit { title, description, labels, queue, priority, assignee, collaborators, watchers, depends_on, .. } =
+            edit;
         let priorities = change("priority", &self.priority, priority.as_ref());
         let assignees = change("assignee", &self.assignee, assignee.as_ref());
         let others = change("collaborators", &self.collaborators, collaborators.as_ref());

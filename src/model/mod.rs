@@ -18,10 +18,12 @@ pub mod stuck;
 pub mod task;
 pub mod timestamp;
 pub mod transition;
+mod version;
+pub mod whole;
 pub mod worker;
 
 pub use name::{Name, NewName};
 pub use queue::Priority;
 pub use status::Status;
-pub use task::Task;
+pub use task::{NewTask, Task};
 pub use timestamp::Timestamp;

@@ -107,6 +107,28 @@ impl Name {
     }
 }
 
+impl utoipa::PartialSchema for Name {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+        utoipa::openapi::ObjectBuilder::new()
+            .schema_type(utoipa::openapi::schema::Type::String)
+            .min_length(Some(1))
+            .max_length(Some(MAX_NAME_BYTES))
+            .pattern(Some(r"^[^\u0000-\u001f\u007f-\u009f]+$"))
+            .description(Some("A name: 1 to 128 bytes of UTF-8 without control characters."))
+            .into()
+    }
+}
+
+impl utoipa::ToSchema for Name {}
+
+impl utoipa::PartialSchema for NewName {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+        Name::schema()
+    }
+}
+
+impl utoipa::ToSchema for NewName {}
+
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

@@ -74,6 +74,10 @@ impl<'de> Deserialize<'de> for Priority {
             fn visit_u64<E: de::Error>(self, number: u64) -> Result<Priority, E> {
                 self.visit_i64(i64::try_from(number).unwrap_or(i64::MAX))
             }
+            fn visit_f64<E: de::Error>(self, number: f64) -> Result<Priority, E> {
+                let whole = (0..=i64::from(Priority::MAX)).find(|whole| *whole as f64 == number);
+                self.visit_i64(whole.unwrap_or(i64::MAX))
+            }
         }
         deserializer.deserialize_any(Visitor)
     }

@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use super::whole;
+
 /// JSON text kept byte for byte. Cheap to clone.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -51,13 +53,13 @@ pub struct Fence {
 #[serde(deny_unknown_fields)]
 pub struct WorkCounts {
     /// Units done.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "whole::optional", skip_serializing_if = "Option::is_none")]
     pub completed: Option<u64>,
     /// Units given up.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "whole::optional", skip_serializing_if = "Option::is_none")]
     pub failed: Option<u64>,
     /// Units left.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "whole::optional", skip_serializing_if = "Option::is_none")]
     pub pending: Option<u64>,
 }
 

@@ -116,6 +116,9 @@ pub enum Refusal {
         /// Where the task stands.
         status: Status,
     },
+    /// The task is not in the version that the edit is for.
+    #[error("the task has changed since it was read; read it again")]
+    Changed,
     /// The task was cancelled while the worker had it.
     #[error("the task was cancelled; stop working on it")]
     Cancelled,

@@ -229,6 +229,9 @@ pub enum WriteError {
     /// A worker would have too many connectors.
     #[error("worker {0} would have more than 64 connectors, counting those it reported before")]
     ManyConnectors(Uuid),
+    /// The id belongs to a task that another request made.
+    #[error("task {0} exists and was created by a request with other fields; use a new id")]
+    IdTaken(Uuid),
     /// Another live task has the unique key.
     #[error("another live task has the same unique_key")]
     KeyTaken,

@@ -11,6 +11,7 @@ pub mod embedded;
 pub mod failure;
 pub mod families;
 pub mod identity;
+pub mod latency;
 pub mod log;
 pub mod pools;
 pub mod queues;

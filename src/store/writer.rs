@@ -23,6 +23,7 @@ use super::{
     command::{Answer, Command, Request, WriteError},
     connect::limited,
     identity::Changed,
+    latency::Latency,
     log::{self, Recorded},
     writing::{Writing, in_words},
 };
@@ -62,6 +63,8 @@ pub struct WriterCounters {
     pub retries: AtomicU64,
     /// Commands that the program failed on.
     pub panics: AtomicU64,
+    /// Time of commits.
+    pub commits: Latency,
 }
 
 /// The way to the writer. Cheap to clone; when all are gone, the writer ends.
@@ -145,6 +148,12 @@ impl Writer {
     #[must_use]
     pub const fn writing(&self) -> &Writing {
         &self.writing
+    }
+
+    /// Commands that wait to be written.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.channel.max_capacity() - self.channel.capacity()
     }
 
     /// What the writer has done so far.
@@ -356,7 +365,9 @@ impl WriterLoop {
                 return Err(error);
             }
         };
+        let began = std::time::Instant::now();
         let committed = limited(ANSWER, async { sqlx::query!("COMMIT").execute(&mut conn).await }).await;
+        self.counters.commits.add(began.elapsed());
         let Some(xid) = xid else {
             committed?;
             self.conn = Some(conn);

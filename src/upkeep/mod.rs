@@ -5,7 +5,17 @@
 mod liveness;
 mod waiting;
 
-use std::{collections::HashMap, future::Future, panic::AssertUnwindSafe, pin::Pin, time::Duration};
+use std::{
+    collections::HashMap,
+    future::Future,
+    panic::AssertUnwindSafe,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
 
 use chrono::{DateTime, TimeDelta};
 use futures_util::FutureExt;
@@ -69,6 +79,8 @@ pub struct Upkeep {
     pub saved: EventId,
     /// Where it is noted how far the log is.
     pub witness: Option<Witness>,
+    /// When that was saved by this process, seconds since 1970; 0 before the first.
+    pub checkpointed_at: Arc<AtomicI64>,
 }
 
 /// How long a queue is, and since when its oldest task waits.
@@ -382,6 +394,7 @@ impl Upkeep {
         let mut conn = self.store.pool().acquire().await?;
         checkpoints::save(&mut conn, &checkpoint, board::VERSION, (board.epoch, self.clock.now())).await?;
         self.saved = board.id();
+        self.checkpointed_at.store(self.clock.now().timestamp(), Ordering::Relaxed);
         Ok(())
     }
 

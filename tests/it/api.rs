@@ -311,7 +311,7 @@ async fn health_metrics_and_the_document_answer() {
     app.creates("t").await;
     app.settles().await;
     let metrics = app.get("/metrics").await.text;
-    assert!(metrics.contains("taskwatch_tasks_pending 1"), "{metrics}");
+    assert!(metrics.contains("taskwatch_tasks{status=\"pending\"} 1"), "{metrics}");
     let document = app.get("/openapi.json").await.expect(200);
     for path in ["/api/v1/tasks", "/api/v1/claims", "/api/v1/workers/{id}/heartbeat", "/events"] {
         assert!(document["paths"][path].is_object(), "{path} is not in the document");
@@ -322,6 +322,8 @@ async fn health_metrics_and_the_document_answer() {
         for (method, call) in calls.as_object().unwrap() {
             assert!(names.insert(call["operationId"].to_string()), "{method} {path} has the name of another call");
             for (status, response) in call["responses"].as_object().unwrap() {
+                let referred = response["$ref"].as_str().and_then(|to| document.pointer(to.trim_start_matches('#')));
+                let response = referred.unwrap_or(response);
                 assert!(!response["description"].as_str().unwrap_or_default().is_empty(), "{method} {path} {status}");
             }
         }

@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use taskwatch::{
     config::Cli,
     event::{Kind, envelope::Data, filter},
+    http::codes,
 };
 
 use crate::harness::{TestApp, cluster};
@@ -71,6 +72,16 @@ fn the_readme_lists_every_filter() {
     assert_eq!(names, expected);
     for (row, cells) in filter::ROWS.iter().zip(&rows) {
         assert_eq!(cells[1], row.help);
+    }
+}
+
+#[test]
+fn the_readme_lists_every_error_code() {
+    let rows = table("Error codes");
+    let codes: Vec<_> = rows.iter().map(|row| row[0].trim_matches('`').to_owned()).collect();
+    assert_eq!(codes, codes::ROWS.iter().map(|row| row.code).collect::<Vec<_>>());
+    for (row, cells) in codes::ROWS.iter().zip(&rows) {
+        assert_eq!(cells[1..], [row.status.to_string(), row.meaning.to_owned(), row.action.to_owned()], "{}", row.code);
     }
 }
 

@@ -8,29 +8,37 @@ use std::{
 
 use serde::{Deserialize, Deserializer, de};
 
-use crate::model::{Name, NewName};
+use crate::model::{Name, NewName, whole::Whole};
 
 /// 1 to 100.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(try_from = "u32")]
+#[serde(try_from = "Whole")]
 pub(super) struct Attempts(pub(super) u32);
 
-impl TryFrom<u32> for Attempts {
+impl TryFrom<Whole> for Attempts {
     type Error = &'static str;
-    fn try_from(number: u32) -> Result<Self, Self::Error> {
-        (1..=100).contains(&number).then_some(Self(number)).ok_or("must be a whole number from 1 to 100")
+    fn try_from(Whole(number): Whole) -> Result<Self, Self::Error> {
+        u32::try_from(number)
+            .ok()
+            .filter(|number| (1..=100).contains(number))
+            .map(Self)
+            .ok_or("must be a whole number from 1 to 100")
     }
 }
 
 /// 1 to 604800.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(try_from = "u32")]
+#[serde(try_from = "Whole")]
 pub(super) struct Seconds(pub(super) u32);
 
-impl TryFrom<u32> for Seconds {
+impl TryFrom<Whole> for Seconds {
     type Error = &'static str;
-    fn try_from(number: u32) -> Result<Self, Self::Error> {
-        (1..=604_800).contains(&number).then_some(Self(number)).ok_or("must be a whole number from 1 to 604800")
+    fn try_from(Whole(number): Whole) -> Result<Self, Self::Error> {
+        u32::try_from(number)
+            .ok()
+            .filter(|number| (1..=604_800).contains(number))
+            .map(Self)
+            .ok_or("must be a whole number from 1 to 604800")
     }
 }
 
@@ -70,13 +78,17 @@ impl TryFrom<Vec<NewName>> for Phases {
 
 /// 0 to 604800 seconds.
 #[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(try_from = "u32")]
+#[serde(try_from = "Whole")]
 pub(super) struct Wait(pub(super) u32);
 
-impl TryFrom<u32> for Wait {
+impl TryFrom<Whole> for Wait {
     type Error = &'static str;
-    fn try_from(number: u32) -> Result<Self, Self::Error> {
-        (number <= 604_800).then_some(Self(number)).ok_or("must be a whole number from 0 to 604800")
+    fn try_from(Whole(number): Whole) -> Result<Self, Self::Error> {
+        u32::try_from(number)
+            .ok()
+            .filter(|number| *number <= 604_800)
+            .map(Self)
+            .ok_or("must be a whole number from 0 to 604800")
     }
 }
 

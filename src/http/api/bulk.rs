@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use axum::{
     Json as Out,
     extract::State,
-    http::StatusCode,
+    http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde::{Deserialize, Serialize};
@@ -26,7 +26,7 @@ use crate::{
         query,
         site::Site,
     },
-    model::{Name, NewName, Priority, bulk::BulkAction},
+    model::{Name, NewName, Priority, bulk::BulkAction, whole},
     store::{
         Answer, Command, WriteError,
         bulk::{self, Bulk, BulkState},
@@ -71,6 +71,7 @@ pub(in crate::http) struct BulkInput {
     #[serde(default)]
     children: bool,
     /// Tasks per second at the most, 1 to 10000.
+    #[serde(default, deserialize_with = "whole::optional")]
     #[schema(minimum = 1, maximum = 10000)]
     pace_per_second: Option<u32>,
     /// With `cancel`: why.
@@ -80,7 +81,6 @@ pub(in crate::http) struct BulkInput {
     #[schema(value_type = Option<u8>, minimum = 0, maximum = 9)]
     priority: Option<Priority>,
     /// With `edit`.
-    #[schema(value_type = Option<String>, max_length = 128)]
     queue: Option<NewName>,
     /// With `edit`.
     #[schema(value_type = Option<String>, max_length = 128)]
@@ -162,12 +162,17 @@ impl From<Bulk> for BulkRecord {
 /// One action in the background.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(in crate::http) struct OneBulk {
+    /// The last event before this was read: `/events?after=<event_id>` continues from here without a gap.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event_id: Option<String>,
     bulk: BulkRecord,
 }
 
 /// The newest actions in the background.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(in crate::http) struct ManyBulks {
+    /// The last event before this was read: `/events?after=<event_id>` continues from here without a gap.
+    event_id: String,
     bulks: Vec<BulkRecord>,
 }
 
@@ -200,7 +205,7 @@ impl BulkInput {
 }
 
 /// Do one thing to many tasks: to named ones at once, to all that a filter finds in the background.
-#[utoipa::path(post, path = "/api/v1/tasks/bulk", operation_id = "begin_bulk", tag = "tasks", request_body = BulkInput,
+#[utoipa::path(post, path = "/api/v1/tasks/bulk", operation_id = "startBulkAction", tag = "tasks", request_body = BulkInput,
     responses((status = 200, description = "Done to each, or with `preview` a count", body = DoneToEach), (status = 202, description = "Begun; read how it goes at /api/v1/bulk/{id}", body = OneBulk), (status = 422, description = "A field is wrong", body = Problem)))]
 pub(in crate::http) async fn begin(
     State(site): State<Site>,
@@ -212,7 +217,10 @@ pub(in crate::http) async fn begin(
     }
     match do_it(&site, &caller, &input).await? {
         Begun::Each(done) => Ok(Out(done).into_response()),
-        Begun::Background(id) => Ok((StatusCode::ACCEPTED, read(State(site), Id(id)).await?).into_response()),
+        Begun::Background(id) => {
+            let location = [(header::LOCATION, format!("/api/v1/bulk/{id}"))];
+            Ok((StatusCode::ACCEPTED, location, read(State(site), Id(id)).await?).into_response())
+        }
     }
 }
 
@@ -321,23 +329,25 @@ async fn in_background(
 }
 
 /// List the newest actions in the background.
-#[utoipa::path(get, path = "/api/v1/bulk", operation_id = "list_bulk", tag = "tasks",
+#[utoipa::path(get, path = "/api/v1/bulk", operation_id = "listBulkActions", tag = "tasks",
     responses((status = 200, description = "As asked", body = ManyBulks)))]
 pub(in crate::http) async fn list(State(site): State<Site>) -> Result<Out<ManyBulks>, Problem> {
+    let event_id = site.event_id();
     let bulks = bulk::list(site.store.pool()).await?;
-    Ok(Out(ManyBulks { bulks: bulks.into_iter().map(BulkRecord::from).collect() }))
+    Ok(Out(ManyBulks { event_id, bulks: bulks.into_iter().map(BulkRecord::from).collect() }))
 }
 
 /// Read how an action in the background goes.
-#[utoipa::path(get, path = "/api/v1/bulk/{id}", operation_id = "read_bulk", tag = "tasks", params(("id" = Uuid, Path)),
+#[utoipa::path(get, path = "/api/v1/bulk/{id}", operation_id = "getBulkAction", tag = "tasks", params(("id" = Uuid, Path)),
     responses((status = 200, description = "As asked", body = OneBulk), (status = 404, description = "Not found", body = Problem)))]
 pub(in crate::http) async fn read(State(site): State<Site>, Id(id): Id) -> Result<Out<OneBulk>, Problem> {
+    let event_id = Some(site.event_id());
     let bulk = bulk::one(site.store.pool(), id).await?.ok_or(WriteError::NoBulk(id))?;
-    Ok(Out(OneBulk { bulk: bulk.into() }))
+    Ok(Out(OneBulk { event_id, bulk: bulk.into() }))
 }
 
 /// Stop an action in the background. What was done stays done.
-#[utoipa::path(post, path = "/api/v1/bulk/{id}/cancel", operation_id = "cancel_bulk", tag = "tasks", params(("id" = Uuid, Path)),
+#[utoipa::path(post, path = "/api/v1/bulk/{id}/cancel", operation_id = "cancelBulkAction", tag = "tasks", params(("id" = Uuid, Path)),
     responses((status = 200, description = "As asked", body = OneBulk), (status = 404, description = "Not found", body = Problem)))]
 pub(in crate::http) async fn cancel(
     State(site): State<Site>,
@@ -345,7 +355,7 @@ pub(in crate::http) async fn cancel(
     Id(id): Id,
 ) -> Result<Out<OneBulk>, Problem> {
     match site.writer.write(Command::CancelBulk { id, actor: caller.actor().to_owned() }).await? {
-        Answer::Bulk(bulk) => Ok(Out(OneBulk { bulk: (*bulk).into() })),
+        Answer::Bulk(bulk) => Ok(Out(OneBulk { event_id: None, bulk: (*bulk).into() })),
         other => Err(unexpected(&other)),
     }
 }

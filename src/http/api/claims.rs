@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     http::{caller::Caller, input::Json, problem::Problem, site::Site},
-    model::Name,
+    model::{Name, whole},
     store::{Answer, Command},
 };
 
@@ -28,17 +28,16 @@ pub(in crate::http) struct ClaimInput {
     /// For whom.
     worker_id: Uuid,
     /// From which queues; the highest priority first, then what waits longest.
-    #[schema(value_type = Vec<String>, min_items = 1, max_items = 64)]
+    #[schema(min_items = 1, max_items = 64)]
     queues: Vec<Name>,
     /// At most so many, 1 to 100.
-    #[serde(default = "one")]
+    #[serde(default = "one", deserialize_with = "whole::number")]
     #[schema(minimum = 1, maximum = 100, default = 1)]
     limit: u32,
     /// The connector that will do the work: it becomes `active` with the first task and `idle`, or `error`, after the last.
-    #[schema(value_type = Option<String>, max_length = 128)]
     connector_id: Option<Name>,
     /// How long to wait when there is nothing, 0 to 30.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole::number")]
     #[schema(minimum = 0, maximum = 30, default = 0)]
     wait_seconds: u32,
 }
@@ -47,8 +46,11 @@ const fn one() -> u32 {
     1
 }
 
-/// Take tasks. The answer is empty when nothing came within the wait.
-#[utoipa::path(post, path = "/api/v1/claims", tag = "workers", request_body = ClaimInput,
+/// Claim tasks.
+///
+/// The highest priority comes first, then what has been pending longest. Each claim is a lease: it ends unless the worker
+/// reports or sends heartbeats. The answer is empty when nothing came within the wait.
+#[utoipa::path(post, path = "/api/v1/claims", operation_id = "claimTasks", tag = "workers", request_body = ClaimInput,
     responses((status = 200, description = "As asked", body = ManyTasks), (status = 404, description = "Not found", body = Problem), (status = 422, description = "A field is wrong", body = Problem)))]
 pub(in crate::http) async fn claim(
     State(site): State<Site>,
@@ -86,7 +88,7 @@ pub(in crate::http) async fn claim(
         let left = deadline.saturating_duration_since(Instant::now());
         if !tasks.is_empty() || left.is_zero() || site.stopping.is_cancelled() {
             let tasks = tasks.into_iter().map(TaskRecord::from).collect();
-            return Ok(Out(ManyTasks { tasks, next_cursor: None }));
+            return Ok(Out(ManyTasks { event_id: None, tasks, next_cursor: None }));
         }
         tokio::select! {
             () = place.woken() => {}

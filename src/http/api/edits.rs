@@ -2,7 +2,12 @@
 
 use std::collections::HashSet;
 
-use axum::{Json as Out, extract::State, http::StatusCode};
+use axum::{
+    Json as Out,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
 use serde::Deserialize;
 use uuid::Uuid;
 
@@ -15,6 +20,7 @@ use super::{
 use crate::{
     http::{
         caller::Caller,
+        conditions::{IfMatch, etag},
         input::{Id, Json, Text, present},
         problem::Problem,
         site::Site,
@@ -38,7 +44,6 @@ pub(in crate::http) struct EditTask {
     #[schema(value_type = Option<u8>, minimum = 0, maximum = 9)]
     priority: Option<Priority>,
     /// The line it stands in; a running task stays where it is (409).
-    #[schema(value_type = Option<String>, max_length = 128)]
     queue: Option<NewName>,
     /// All labels.
     #[schema(value_type = Option<BTreeMap<String, String>>)]
@@ -74,21 +79,23 @@ impl EditTask {
             assignee: self.assignee.map(|assignee| assignee.map(|text| text.0)),
             collaborators: self.collaborators.map(|people| people.0),
             watchers: self.watchers.map(|people| people.0),
+            only_if: None,
             depends_on: self.depends_on.map(|ids| ids.into_iter().filter(|id| seen.insert(*id)).collect()),
         })
     }
 }
 
 /// Change what a task says of itself. Each kind of change is an event with the old and the new values; the state stays.
-#[utoipa::path(patch, path = "/api/v1/tasks/{id}", tag = "tasks", params(("id" = Uuid, Path)), request_body = EditTask,
-    responses((status = 200, description = "As asked", body = OneTask), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Not possible in its state", body = Problem), (status = 422, description = "A field is wrong", body = Problem)))]
+#[utoipa::path(patch, path = "/api/v1/tasks/{id}", operation_id = "editTask", tag = "tasks", params(("id" = Uuid, Path)), request_body = EditTask,
+    responses((status = 200, description = "As asked", body = OneTask), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Not possible in its state", body = Problem), (status = 412, description = "The task has changed", body = Problem), (status = 422, description = "A field is wrong", body = Problem)))]
 pub(in crate::http) async fn edit(
     State(site): State<Site>,
     caller: Caller,
     Id(id): Id,
+    IfMatch(only_if): IfMatch,
     Json(input): Json<EditTask>,
-) -> Result<Out<OneTask>, Problem> {
-    let edit = transition::Command::Edit(Box::new(input.check()?));
+) -> Result<Response, Problem> {
+    let edit = transition::Command::Edit(Box::new(Edit { only_if, ..input.check()? }));
     let task = change(&site, id, edit, &caller).await?;
-    Ok(Out(OneTask { task: task.into() }))
+    Ok(([etag(task.version())], Out(OneTask { task: task.into() })).into_response())
 }

@@ -25,10 +25,8 @@ use crate::{
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct FailureGroup {
     /// The filter `fingerprint` finds them.
-    #[schema(value_type = String)]
     fingerprint: Name,
     /// What kind of work it is.
-    #[schema(value_type = String)]
     task_type: Name,
     /// What their errors have in common.
     pattern: String,
@@ -48,7 +46,6 @@ pub(super) struct FailureGroup {
     #[schema(value_type = String, format = DateTime)]
     last_seen_at: Time,
     /// Queues of these tasks, at most 8.
-    #[schema(value_type = Vec<String>)]
     queues: Vec<Name>,
     /// Workers they failed on, at most 8.
     workers: Vec<Uuid>,
@@ -76,17 +73,19 @@ impl From<(&Name, &Group)> for FailureGroup {
 /// Groups of failures, the latest first: the 200 that matter most.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct Groups {
+    /// The last event before this was read: `/events?after=<event_id>` continues from here without a gap.
+    event_id: String,
     groups: Vec<FailureGroup>,
 }
 
 /// Failures in groups of those that are alike in kind of work and error.
-#[utoipa::path(get, path = "/api/v1/failures", operation_id = "list_failures", tag = "watching",
+#[utoipa::path(get, path = "/api/v1/failures", operation_id = "listFailures", tag = "watching",
     responses((status = 200, description = "As asked", body = Groups)))]
 pub(super) async fn failures(State(site): State<Site>) -> Out<Groups> {
-    let mut groups: Vec<FailureGroup> =
-        feed::read(&site.board).failures.groups.iter().map(FailureGroup::from).collect();
+    let board = feed::read(&site.board);
+    let mut groups: Vec<FailureGroup> = board.failures.groups.iter().map(FailureGroup::from).collect();
     groups.sort_by_key(|group| std::cmp::Reverse(group.last_seen_at));
-    Out(Groups { groups })
+    Out(Groups { event_id: site.event_id_at(board.position), groups })
 }
 
 /// What happened in one stretch of time.
@@ -150,7 +149,7 @@ pub(super) struct Ranged {
 }
 
 /// What happened over the last hour, day or week.
-#[utoipa::path(get, path = "/api/v1/history", operation_id = "history", tag = "watching",
+#[utoipa::path(get, path = "/api/v1/history", operation_id = "getHistory", tag = "watching",
     params(("range" = Option<String>, Query, description = "1h in minutes (default), 24h in quarters of an hour, 7d in hours")),
     responses((status = 200, description = "As asked", body = Ranged), (status = 400, description = "A parameter is wrong", body = Problem)))]
 pub(super) async fn history(

@@ -4,6 +4,7 @@ mod bounds;
 pub(super) mod bulk;
 pub(super) mod claims;
 mod cloud_event;
+pub mod document;
 pub(super) mod edits;
 mod failures;
 pub(super) mod families;
@@ -25,7 +26,7 @@ use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::site::Site;
-use crate::page::BasePath;
+pub use document::document;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -33,6 +34,7 @@ use crate::page::BasePath;
         title = "taskwatch",
         description = "Tasks in Postgres, every change on an ordered event stream. Errors are RFC 9457 problem details with a stable `code`."
     ),
+    components(schemas(bulk::Preview)),
     tags(
         (name = "tasks", description = "Create, read and steer tasks."),
         (name = "workers", description = "What workers call."),
@@ -53,8 +55,8 @@ pub fn router() -> OpenApiRouter<Site> {
         .routes(routes!(tasks::retry))
         .routes(routes!(tasks::events))
         .routes(routes!(workers::register, workers::list))
+        .routes(routes!(workers::read, workers::leave))
         .routes(routes!(workers::heartbeat))
-        .routes(routes!(workers::leave))
         .routes(routes!(claims::claim))
         .routes(routes!(reports::progress))
         .routes(routes!(reports::complete))
@@ -69,7 +71,7 @@ pub fn router() -> OpenApiRouter<Site> {
         .routes(routes!(schedules::read, schedules::put, schedules::delete))
         .routes(routes!(schedules::pause))
         .routes(routes!(schedules::resume))
-        .routes(routes!(queues::limit))
+        .routes(routes!(overview::queue, queues::limit))
         .routes(routes!(queues::pause))
         .routes(routes!(queues::resume))
         .routes(routes!(observe::observe))
@@ -86,15 +88,4 @@ pub fn router() -> OpenApiRouter<Site> {
         .routes(routes!(schemas::schema))
         .routes(routes!(super::health::healthz))
         .routes(routes!(super::health::readyz))
-}
-
-/// The OpenAPI document: from the handlers, with the schemas of events, for a server at a base path.
-#[must_use]
-pub fn document(base: &BasePath) -> serde_json::Value {
-    let mut document = serde_json::to_value(router().split_for_parts().1).expect("the document is JSON");
-    schemas::describe(&mut document);
-    if !base.is_root() {
-        document["servers"] = serde_json::json!([{ "url": base.to_string() }]);
-    }
-    document
 }

@@ -12,6 +12,7 @@ use crate::{
         Name, NewName, Priority, Timestamp,
         observe::{Facts, Happened, Observation},
         report::{Progress, WorkCounts},
+        whole,
         worker::{ConnectorReport, ConnectorStatus, WorkerStatus},
     },
     store::command::{Report, WorkerNote},
@@ -75,36 +76,31 @@ pub(super) struct NativeReport {
     #[schema(value_type = Option<String>, format = DateTime)]
     ts: Option<Timestamp>,
     /// Which system reports; keeps apart ids that are no UUIDs.
-    #[schema(value_type = Option<String>, max_length = 128)]
     source: Option<Name>,
     /// The task, by any id of up to 128 bytes.
     #[schema(value_type = Option<String>, max_length = 128)]
     task_id: Option<ForeignId>,
     /// Number of the attempt; give it when attempts are repeated. Without it: the first.
     #[schema(value_type = Option<u32>, minimum = 1)]
+    #[serde(default, deserialize_with = "whole::optional")]
     attempt: Option<u32>,
     /// What kind of work it is.
-    #[schema(value_type = Option<String>, max_length = 128)]
     task_type: Option<NewName>,
-    #[schema(value_type = Option<String>, max_length = 128)]
     project_id: Option<NewName>,
     /// The task that groups it; it may be reported later, or never.
     #[schema(value_type = Option<String>, max_length = 128)]
     parent_task_id: Option<ForeignId>,
-    #[schema(value_type = Option<String>, max_length = 128)]
     phase: Option<NewName>,
-    #[schema(value_type = Option<String>, max_length = 128)]
     queue: Option<NewName>,
     #[schema(value_type = Option<u8>, minimum = 0, maximum = 9)]
     priority: Option<Priority>,
     /// Who works on it, by any id of up to 128 bytes; unknown workers are made known.
     #[schema(value_type = Option<String>, max_length = 128)]
     worker_id: Option<ForeignId>,
-    #[schema(value_type = Option<String>, max_length = 128)]
     machine_id: Option<NewName>,
-    #[schema(value_type = Option<String>, max_length = 128)]
     connector_id: Option<NewName>,
     /// Time of the attempt, milliseconds.
+    #[serde(default, deserialize_with = "whole::optional")]
     duration_ms: Option<u64>,
     /// One line for people.
     #[schema(value_type = Option<String>, max_length = 2000)]
@@ -116,33 +112,32 @@ pub(super) struct NativeReport {
     #[schema(value_type = Option<BTreeMap<String, String>>)]
     labels: Option<Labels>,
     /// Of a worker or connector: what it does.
-    #[schema(value_type = Option<String>)]
     status: Option<Name>,
     /// Input of the task, any JSON.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<serde_json::Value>)]
     payload: Option<Free>,
     /// What belongs to one kind only.
     #[serde(default)]
     data: NativeData,
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<serde_json::Value>)]
     #[expect(dead_code, reason = "taskwatch's own fields: allowed, not used")]
     event_id: Option<serde::de::IgnoredAny>,
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<serde_json::Value>)]
     #[expect(dead_code, reason = "as above")]
     position: Option<serde::de::IgnoredAny>,
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<serde_json::Value>)]
     #[expect(dead_code, reason = "as above")]
     schema_version: Option<serde::de::IgnoredAny>,
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<serde_json::Value>)]
     #[expect(dead_code, reason = "as above")]
     retry_count: Option<serde::de::IgnoredAny>,
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<serde_json::Value>)]
     #[expect(dead_code, reason = "as above")]
     old_status: Option<serde::de::IgnoredAny>,
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<serde_json::Value>)]
     #[expect(dead_code, reason = "as above")]
     actor: Option<serde::de::IgnoredAny>,
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<serde_json::Value>)]
     #[expect(dead_code, reason = "as above")]
     truncated: Option<serde::de::IgnoredAny>,
 }
@@ -170,19 +165,16 @@ pub(super) struct NativeData {
     /// 0 to 100.
     percent: Option<f64>,
     /// Output, any JSON.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<serde_json::Value>)]
     result: Option<Free>,
     /// The worker's name for people.
-    #[schema(value_type = Option<String>, max_length = 128)]
     name: Option<NewName>,
     /// Queues that the worker serves.
-    #[schema(value_type = Option<Vec<String>>)]
     queues: Option<Vec<Name>>,
     /// Version of the worker's program.
     #[schema(value_type = Option<String>, max_length = 128)]
     version: Option<Text<128>>,
     /// What the worker or connector does.
-    #[schema(value_type = Option<String>)]
     status: Option<Name>,
 }
 

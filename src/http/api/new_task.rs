@@ -25,19 +25,16 @@ pub(in crate::http) struct CreateTask {
     /// Chosen by the client, so that a repeated request creates nothing twice.
     id: Option<Uuid>,
     /// What kind of work it is.
-    #[schema(value_type = String, max_length = 128)]
     task_type: NewName,
     /// The line it stands in.
     #[serde(default = "default_name")]
-    #[schema(value_type = String, max_length = 128, default = "default")]
+    #[schema(default = "default")]
     queue: NewName,
     /// The tenant; a child takes its parent's, others `default`.
-    #[schema(value_type = Option<String>, max_length = 128)]
     project_id: Option<NewName>,
     /// The task that groups it.
     parent_task_id: Option<Uuid>,
     /// Its phase within the parent.
-    #[schema(value_type = Option<String>, max_length = 128)]
     phase: Option<NewName>,
     /// One line for people.
     #[schema(value_type = Option<String>, max_length = 500)]
@@ -50,7 +47,7 @@ pub(in crate::http) struct CreateTask {
     #[schema(value_type = u8, minimum = 0, maximum = 9, default = 5)]
     priority: Priority,
     /// Input for the worker: any JSON, handed over as it is.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<serde_json::Value>)]
     payload: Option<Free>,
     /// Attempts allowed, 1 to 100.
     #[serde(default = "default_attempts")]

@@ -105,7 +105,7 @@ pub(super) struct AllHeard {
 ///
 /// Unknown tasks and workers come into being by what is reported. Reports may come twice, late and in any order: what a
 /// task is depends on the set of its reports only, by the reporter's own times and attempts.
-#[utoipa::path(post, path = "/api/v1/events", tag = "observing",
+#[utoipa::path(post, path = "/api/v1/events", operation_id = "reportEvents", tag = "observing",
     request_body(content(
         (Vec<NativeReport> = "application/json"), (NativeReport = "application/x-ndjson"),
         (Object = "application/cloudevents+json"), (Vec<Object> = "application/cloudevents-batch+json"),

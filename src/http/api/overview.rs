@@ -14,13 +14,13 @@ use serde::Serialize;
 use super::snapshot;
 use crate::{
     board::{
-        queues::Figures,
+        queues::{Figures, Queue},
         verdict::{self, Verdict},
     },
     clock::Time,
     event::{EventId, envelope::Stats},
     feed,
-    http::{problem::Problem, site::Site},
+    http::{input::Named, problem::Problem, site::Site},
     model::{Name, Status, queue::Band},
     store::log,
 };
@@ -28,7 +28,6 @@ use crate::{
 /// One queue.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct QueueRecord {
-    #[schema(value_type = String)]
     name: Name,
     /// Its tasks by state.
     #[schema(value_type = BTreeMap<String, u64>)]
@@ -75,6 +74,8 @@ pub(super) struct Depth {
 pub(super) struct ManyQueues {
     /// Position of the log that this shows.
     position: i64,
+    /// The event there: `/events?after=<event_id>` continues from here.
+    event_id: String,
     queues: Vec<QueueRecord>,
     /// Give it as `cursor` to get the next page; absent on the last.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -94,8 +95,8 @@ pub(super) struct QueuePage {
 }
 
 /// List the queues by name, paged by `cursor`.
-#[utoipa::path(get, path = "/api/v1/queues", tag = "watching",
-    params(("limit" = Option<u32>, Query, minimum = 1, maximum = 1000), ("cursor" = Option<String>, Query)),
+#[utoipa::path(get, path = "/api/v1/queues", operation_id = "listQueues", tag = "watching",
+    params(("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "Most queues in the answer"), ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before")),
     responses((status = 200, description = "As asked", body = ManyQueues), (status = 400, description = "A parameter is wrong", body = Problem)))]
 pub(super) async fn queues(
     State(site): State<Site>,
@@ -112,7 +113,16 @@ pub(super) async fn queues(
     let now = site.clock.now();
     let board = feed::read(&site.board);
     let serving = verdict::Serving::taking(&board);
-    let record = |(name, queue): (&Name, &crate::board::queues::Queue)| QueueRecord {
+    let begin = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+    let mut rest = board.queues.0.range::<Name, _>((begin, Bound::Unbounded));
+    let queues: Vec<_> =
+        rest.by_ref().take(limit).map(|(name, queue)| record(&serving, name, queue, now)).collect();
+    let next_cursor = rest.next().and(queues.last()).map(|queue| queue.name.to_string());
+    Ok(Out(ManyQueues { position: board.position, event_id: board.id().to_string(), queues, next_cursor }))
+}
+
+fn record(serving: &verdict::Serving<'_>, name: &Name, queue: &Queue, now: Time) -> QueueRecord {
+    QueueRecord {
         name: name.clone(),
         tasks: queue.tasks.clone(),
         depth: Depth {
@@ -126,13 +136,38 @@ pub(super) async fn queues(
         rate_limit: queue.rate_limit,
         rate_period_seconds: queue.rate_limit.map(|_| queue.rate_period_seconds.unwrap_or(1)),
         figures: queue.figures(now),
-        verdict: verdict::of_queue(&serving, name, queue, now),
-    };
-    let begin = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
-    let mut rest = board.queues.0.range::<Name, _>((begin, Bound::Unbounded));
-    let queues: Vec<_> = rest.by_ref().take(limit).map(record).collect();
-    let next_cursor = rest.next().and(queues.last()).map(|queue| queue.name.to_string());
-    Ok(Out(ManyQueues { position: board.position, queues, next_cursor }))
+        verdict: verdict::of_queue(serving, name, queue, now),
+    }
+}
+
+/// One queue with its tasks.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct QueueAndPosition {
+    /// Position of the log that this shows.
+    position: i64,
+    /// The event there: `/events?after=<event_id>` continues from here.
+    event_id: String,
+    queue: QueueRecord,
+}
+
+/// Read one queue.
+#[utoipa::path(get, path = "/api/v1/queues/{name}", operation_id = "getQueue", tag = "watching", params(("name" = String, Path)),
+    responses((status = 200, description = "As asked", body = QueueAndPosition), (status = 404, description = "Not found", body = Problem)))]
+pub(super) async fn queue(State(site): State<Site>, Named(name): Named) -> Result<Out<QueueAndPosition>, Problem> {
+    let now = site.clock.now();
+    let board = feed::read(&site.board);
+    let found = board.queues.0.get(&name).ok_or_else(|| {
+        Problem::new(
+            StatusCode::NOT_FOUND,
+            "queue_not_found",
+            format!("there is no queue {name}; it begins with its first task"),
+        )
+    })?;
+    Ok(Out(QueueAndPosition {
+        position: board.position,
+        event_id: board.id().to_string(),
+        queue: record(&verdict::Serving::taking(&board), &name, found, now),
+    }))
 }
 
 /// The figures of the overview.
@@ -140,16 +175,18 @@ pub(super) async fn queues(
 pub(super) struct Overview {
     /// Position of the log that this shows.
     position: i64,
+    /// The event there: `/events?after=<event_id>` continues from here.
+    event_id: String,
     #[serde(flatten)]
     stats: Stats,
 }
 
 /// The figures of the overview.
-#[utoipa::path(get, path = "/api/v1/stats", tag = "watching", responses((status = 200, description = "As asked", body = Overview)))]
+#[utoipa::path(get, path = "/api/v1/stats", operation_id = "getStats", tag = "watching", responses((status = 200, description = "As asked", body = Overview)))]
 pub(super) async fn stats(State(site): State<Site>) -> Out<Overview> {
     let now = site.clock.now();
     let board = feed::read(&site.board);
-    Out(Overview { position: board.position, stats: board.stats(now) })
+    Out(Overview { position: board.position, event_id: site.event_id_at(board.position), stats: board.stats(now) })
 }
 
 /// How everything stands.
@@ -157,27 +194,33 @@ pub(super) async fn stats(State(site): State<Site>) -> Out<Overview> {
 pub(super) struct Overall {
     /// Position of the log that this shows.
     position: i64,
+    /// The event there: `/events?after=<event_id>` continues from here.
+    event_id: String,
     #[serde(flatten)]
     verdict: Verdict,
 }
 
 /// Does work go on? `ok`, `degraded` or `stalled`, with the reasons, worst first.
-#[utoipa::path(get, path = "/api/v1/verdict", tag = "watching", responses((status = 200, description = "As asked", body = Overall)))]
+#[utoipa::path(get, path = "/api/v1/verdict", operation_id = "getVerdict", tag = "watching", responses((status = 200, description = "As asked", body = Overall)))]
 pub(super) async fn overall(State(site): State<Site>) -> Out<Overall> {
     let now = site.clock.now();
     let board = feed::read(&site.board);
-    Out(Overall { position: board.position, verdict: verdict::overall(&board, site.settings.quiet(), now) })
+    Out(Overall {
+        position: board.position,
+        event_id: site.event_id_at(board.position),
+        verdict: verdict::overall(&board, site.settings.quiet(), now),
+    })
 }
 
 /// Everything the board shows, with the position it stands for: read `/events?after=<event_id>` from there.
-#[utoipa::path(get, path = "/api/v1/snapshot", tag = "watching", responses((status = 200, description = "As asked", body = Object)))]
+#[utoipa::path(get, path = "/api/v1/snapshot", operation_id = "getSnapshot", tag = "watching", responses((status = 200, description = "As asked", body = Object)))]
 pub(super) async fn snapshot(State(site): State<Site>) -> Result<Response, Problem> {
     let (_, body) = snapshot::json(&site.board).await;
     Ok(([(header::CONTENT_TYPE, "application/json")], Body::from(body)).into_response())
 }
 
 /// One whole event, as it was stored and sent.
-#[utoipa::path(get, path = "/api/v1/events/{event_id}", tag = "watching", params(("event_id" = String, Path)),
+#[utoipa::path(get, path = "/api/v1/events/{event_id}", operation_id = "getEvent", tag = "watching", params(("event_id" = String, Path)),
     responses((status = 200, description = "As asked", body = Object), (status = 400, description = "A parameter is wrong", body = Problem), (status = 404, description = "Not found", body = Problem)))]
 pub(super) async fn event(State(site): State<Site>, Path(text): Path<String>) -> Result<Response, Problem> {
     let id: EventId = text.parse().map_err(|e: crate::event::envelope::BadEventId| {

@@ -8,11 +8,11 @@ use crate::{
     clock::Time,
     http::{
         caller::Caller,
-        input::{Json, Named, present},
+        input::{Json, Named},
         problem::Problem,
         site::Site,
     },
-    model::Name,
+    model::{Name, whole},
     store::{
         Answer, Command,
         queues::{QueueChange, QueueState},
@@ -22,7 +22,6 @@ use crate::{
 /// A queue as operators set it.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(in crate::http) struct QueueSettings {
-    #[schema(value_type = String)]
     name: Name,
     /// Since when nothing is handed out.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -61,14 +60,15 @@ pub(in crate::http) struct OneQueue {
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct LimitQueue {
     /// Tasks that run at once, 1 to 100000.
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default, deserialize_with = "whole::present")]
     #[schema(value_type = Option<u32>, minimum = 1, maximum = 100000)]
     concurrency_limit: Option<Option<u32>>,
     /// Tasks that start within the period, 1 to 100000.
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default, deserialize_with = "whole::present")]
     #[schema(value_type = Option<u32>, minimum = 1, maximum = 100000)]
     rate_limit: Option<Option<u32>>,
     /// The period of the rate limit, 1 to 86400 seconds. No stretch of this length sees more starts than the limit.
+    #[serde(default, deserialize_with = "whole::optional")]
     #[schema(minimum = 1, maximum = 86400, default = 1)]
     rate_period_seconds: Option<u32>,
 }
@@ -97,7 +97,7 @@ impl LimitQueue {
 }
 
 /// Stop handing out the tasks of a queue. What runs goes on.
-#[utoipa::path(post, path = "/api/v1/queues/{name}/pause", tag = "queues", params(("name" = String, Path)),
+#[utoipa::path(post, path = "/api/v1/queues/{name}/pause", operation_id = "pauseQueue", tag = "queues", params(("name" = String, Path)),
     responses((status = 200, description = "As asked", body = OneQueue), (status = 400, description = "A parameter is wrong", body = Problem)))]
 pub(in crate::http) async fn pause(
     State(site): State<Site>,
@@ -108,7 +108,7 @@ pub(in crate::http) async fn pause(
 }
 
 /// Hand out the tasks of a queue again.
-#[utoipa::path(post, path = "/api/v1/queues/{name}/resume", tag = "queues", params(("name" = String, Path)),
+#[utoipa::path(post, path = "/api/v1/queues/{name}/resume", operation_id = "resumeQueue", tag = "queues", params(("name" = String, Path)),
     responses((status = 200, description = "As asked", body = OneQueue), (status = 400, description = "A parameter is wrong", body = Problem)))]
 pub(in crate::http) async fn resume(
     State(site): State<Site>,
@@ -119,7 +119,7 @@ pub(in crate::http) async fn resume(
 }
 
 /// Limit how many tasks of a queue run at once and how many start within a period, across all servers.
-#[utoipa::path(patch, path = "/api/v1/queues/{name}", tag = "queues", params(("name" = String, Path)), request_body = LimitQueue,
+#[utoipa::path(patch, path = "/api/v1/queues/{name}", operation_id = "limitQueue", tag = "queues", params(("name" = String, Path)), request_body = LimitQueue,
     responses((status = 200, description = "As asked", body = OneQueue), (status = 400, description = "A parameter is wrong", body = Problem), (status = 422, description = "A field is wrong", body = Problem)))]
 pub(in crate::http) async fn limit(
     State(site): State<Site>,

@@ -6,6 +6,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::{
+    board::workers::Seen,
     clock::Time,
     model::{
         Name, Status, Task,
@@ -18,17 +19,13 @@ use crate::{
 /// A task.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(in crate::http) struct TaskRecord {
-    id: Uuid,
-    #[schema(value_type = String)]
+    pub(in crate::http) id: Uuid,
     project_id: Name,
-    #[schema(value_type = String)]
     task_type: Name,
-    #[schema(value_type = String)]
     queue: Name,
     #[serde(skip_serializing_if = "Option::is_none")]
     parent_task_id: Option<Uuid>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
     phase: Option<Name>,
     #[serde(skip_serializing_if = "Option::is_none")]
     title: Option<String>,
@@ -40,13 +37,12 @@ pub(in crate::http) struct TaskRecord {
     status: Status,
     /// Input for the worker, as it was given. Left out of lists and of answers to reports.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<serde_json::Value>)]
     payload: Option<Json>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[schema(value_type = BTreeMap<String, String>)]
     labels: BTreeMap<Name, String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schema(value_type = Vec<String>)]
     phases: Vec<Name>,
     max_attempts: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -92,11 +88,9 @@ pub(in crate::http) struct TaskRecord {
     #[serde(skip_serializing_if = "Option::is_none")]
     worker_id: Option<Uuid>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
     machine_id: Option<Name>,
     /// Connector of the latest attempt.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
     connector_id: Option<Name>,
     #[schema(value_type = String, format = DateTime)]
     created_at: Time,
@@ -111,7 +105,7 @@ pub(in crate::http) struct TaskRecord {
     finished_at: Option<Time>,
     /// Output of the worker, as it was given.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<serde_json::Value>)]
     result: Option<Json>,
     /// The latest error.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -202,6 +196,9 @@ pub(in crate::http) struct OneTask {
 /// Several tasks.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(in crate::http) struct ManyTasks {
+    /// The last event before this was read: `/events?after=<event_id>` continues from here without a gap.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::http) event_id: Option<String>,
     pub(in crate::http) tasks: Vec<TaskRecord>,
     /// Give it as `cursor` for the next page; absent on the last.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -212,11 +209,8 @@ pub(in crate::http) struct ManyTasks {
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(in crate::http) struct WorkerRecord {
     pub(in crate::http) id: Uuid,
-    #[schema(value_type = String)]
     pub(in crate::http) name: Name,
-    #[schema(value_type = String)]
     pub(in crate::http) machine_id: Name,
-    #[schema(value_type = Vec<String>)]
     pub(in crate::http) queues: Vec<Name>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::http) version: Option<String>,
@@ -228,6 +222,22 @@ pub(in crate::http) struct WorkerRecord {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub(in crate::http) last_seen_at: Option<Time>,
+}
+
+impl From<(&Uuid, &Seen)> for WorkerRecord {
+    fn from((id, seen): (&Uuid, &Seen)) -> Self {
+        Self {
+            id: *id,
+            name: seen.name.clone(),
+            machine_id: seen.machine_id.clone(),
+            queues: seen.queues.clone(),
+            version: seen.version.clone(),
+            status: seen.status,
+            connectors: seen.connectors.clone(),
+            started_at: seen.started_at,
+            last_seen_at: seen.last_seen_at,
+        }
+    }
 }
 
 impl From<Worker> for WorkerRecord {

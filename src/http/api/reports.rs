@@ -19,7 +19,7 @@ use crate::{
     model::{
         Task,
         report::{Fence, Progress, WorkCounts},
-        transition,
+        transition, whole,
     },
     store::{Answer, Command, WriteError},
 };
@@ -52,6 +52,7 @@ impl ProgressFields {
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct ProgressInput {
     worker_id: Uuid,
+    #[serde(deserialize_with = "whole::number")]
     attempt: u32,
     /// 0 to 100.
     #[schema(minimum = 0, maximum = 100)]
@@ -68,9 +69,10 @@ pub(in crate::http) struct ProgressInput {
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct CompleteInput {
     worker_id: Uuid,
+    #[serde(deserialize_with = "whole::number")]
     attempt: u32,
     /// What came out: any JSON, kept as it is.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<serde_json::Value>)]
     result: Option<Free>,
 }
 
@@ -79,6 +81,7 @@ pub(in crate::http) struct CompleteInput {
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct FailInput {
     worker_id: Uuid,
+    #[serde(deserialize_with = "whole::number")]
     attempt: u32,
     /// Why.
     #[schema(value_type = String, max_length = 16384)]
@@ -98,6 +101,7 @@ const fn yes() -> bool {
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct ReleaseInput {
     worker_id: Uuid,
+    #[serde(deserialize_with = "whole::number")]
     attempt: u32,
 }
 
@@ -107,6 +111,7 @@ pub(in crate::http) struct ReleaseInput {
 pub(in crate::http) struct Report {
     task_id: Uuid,
     worker_id: Uuid,
+    #[serde(deserialize_with = "whole::number")]
     attempt: u32,
     /// What is reported.
     report: ReportKind,
@@ -118,7 +123,7 @@ pub(in crate::http) struct Report {
     /// With `progress`: work in units.
     counts: Option<WorkCounts>,
     /// With `complete`: what came out.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<serde_json::Value>)]
     result: Option<Free>,
     /// With `fail`: why.
     #[schema(value_type = Option<String>, max_length = 16384)]
@@ -221,7 +226,7 @@ impl Site {
 }
 
 /// Tell how far a task is; extends its lease.
-#[utoipa::path(post, path = "/api/v1/tasks/{id}/progress", tag = "workers", params(("id" = Uuid, Path)), request_body = ProgressInput,
+#[utoipa::path(post, path = "/api/v1/tasks/{id}/progress", operation_id = "reportProgress", tag = "workers", params(("id" = Uuid, Path)), request_body = ProgressInput,
     responses((status = 200, description = "As asked", body = OneTask), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Not possible in its state", body = Problem)))]
 pub(in crate::http) async fn progress(
     State(site): State<Site>,
@@ -236,7 +241,7 @@ pub(in crate::http) async fn progress(
 }
 
 /// The task is done.
-#[utoipa::path(post, path = "/api/v1/tasks/{id}/complete", tag = "workers", params(("id" = Uuid, Path)), request_body = CompleteInput,
+#[utoipa::path(post, path = "/api/v1/tasks/{id}/complete", operation_id = "completeTask", tag = "workers", params(("id" = Uuid, Path)), request_body = CompleteInput,
     responses((status = 200, description = "As asked", body = OneTask), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Not possible in its state", body = Problem)))]
 pub(in crate::http) async fn complete(
     State(site): State<Site>,
@@ -249,7 +254,7 @@ pub(in crate::http) async fn complete(
 }
 
 /// The attempt failed; the task is retried while attempts are left.
-#[utoipa::path(post, path = "/api/v1/tasks/{id}/fail", tag = "workers", params(("id" = Uuid, Path)), request_body = FailInput,
+#[utoipa::path(post, path = "/api/v1/tasks/{id}/fail", operation_id = "failTask", tag = "workers", params(("id" = Uuid, Path)), request_body = FailInput,
     responses((status = 200, description = "As asked", body = OneTask), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Not possible in its state", body = Problem)))]
 pub(in crate::http) async fn fail(
     State(site): State<Site>,
@@ -264,7 +269,7 @@ pub(in crate::http) async fn fail(
 }
 
 /// Give a task back untouched; the attempt does not count against `max_attempts`.
-#[utoipa::path(post, path = "/api/v1/tasks/{id}/release", tag = "workers", params(("id" = Uuid, Path)), request_body = ReleaseInput,
+#[utoipa::path(post, path = "/api/v1/tasks/{id}/release", operation_id = "releaseTask", tag = "workers", params(("id" = Uuid, Path)), request_body = ReleaseInput,
     responses((status = 200, description = "As asked", body = OneTask), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Not possible in its state", body = Problem)))]
 pub(in crate::http) async fn release(
     State(site): State<Site>,
@@ -277,7 +282,7 @@ pub(in crate::http) async fn release(
 }
 
 /// Report on many tasks in one call (array or NDJSON); each line has its own outcome, also one that cannot be read.
-#[utoipa::path(post, path = "/api/v1/reports", tag = "workers", request_body = Vec<Report>,
+#[utoipa::path(post, path = "/api/v1/reports", operation_id = "reportMany", tag = "workers", request_body = Vec<Report>,
     responses((status = 200, description = "As asked", body = Outcomes), (status = 422, description = "A field of a single report is wrong", body = Problem)))]
 pub(in crate::http) async fn many(State(site): State<Site>, _: Caller, lines: Each) -> Result<Out<Outcomes>, Problem> {
     let mut read = Vec::with_capacity(lines.items.len());

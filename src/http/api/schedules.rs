@@ -52,7 +52,6 @@ fn utc() -> String {
 /// A recurring task.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(in crate::http) struct ScheduleRecord {
-    #[schema(value_type = String)]
     name: Name,
     cron: String,
     time_zone: String,
@@ -109,18 +108,23 @@ impl From<Schedule> for ScheduleRecord {
 /// One recurring task.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(in crate::http) struct OneSchedule {
+    /// The last event before this was read: `/events?after=<event_id>` continues from here without a gap.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event_id: Option<String>,
     schedule: ScheduleRecord,
 }
 
 /// All recurring tasks.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(in crate::http) struct ManySchedules {
+    /// The last event before this was read: `/events?after=<event_id>` continues from here without a gap.
+    event_id: String,
     schedules: Vec<ScheduleRecord>,
 }
 
 /// Create or change a recurring task. Each firing creates one task, also with several servers; firings missed while none
 /// ran happen once, late.
-#[utoipa::path(put, path = "/api/v1/schedules/{name}", operation_id = "put_schedule", tag = "schedules", params(("name" = String, Path)), request_body = PutSchedule,
+#[utoipa::path(put, path = "/api/v1/schedules/{name}", operation_id = "putSchedule", tag = "schedules", params(("name" = String, Path)), request_body = PutSchedule,
     responses((status = 200, description = "As asked", body = OneSchedule), (status = 422, description = "A field is wrong", body = Problem)))]
 pub(in crate::http) async fn put(
     State(site): State<Site>,
@@ -159,23 +163,25 @@ pub(in crate::http) async fn put(
 }
 
 /// List the recurring tasks by name.
-#[utoipa::path(get, path = "/api/v1/schedules", operation_id = "list_schedules", tag = "schedules",
+#[utoipa::path(get, path = "/api/v1/schedules", operation_id = "listSchedules", tag = "schedules",
     responses((status = 200, description = "As asked", body = ManySchedules)))]
 pub(in crate::http) async fn list(State(site): State<Site>) -> Result<Out<ManySchedules>, Problem> {
+    let event_id = site.event_id();
     let schedules = schedules::list(site.store.pool(), "").await?;
-    Ok(Out(ManySchedules { schedules: schedules.into_iter().map(ScheduleRecord::from).collect() }))
+    Ok(Out(ManySchedules { event_id, schedules: schedules.into_iter().map(ScheduleRecord::from).collect() }))
 }
 
 /// Read one recurring task.
-#[utoipa::path(get, path = "/api/v1/schedules/{name}", operation_id = "read_schedule", tag = "schedules", params(("name" = String, Path)),
+#[utoipa::path(get, path = "/api/v1/schedules/{name}", operation_id = "getSchedule", tag = "schedules", params(("name" = String, Path)),
     responses((status = 200, description = "As asked", body = OneSchedule), (status = 404, description = "Not found", body = Problem)))]
 pub(in crate::http) async fn read(State(site): State<Site>, Named(name): Named) -> Result<Out<OneSchedule>, Problem> {
+    let event_id = Some(site.event_id());
     let schedule = schedules::one(site.store.pool(), &name).await?.ok_or(WriteError::NoSchedule(name))?;
-    Ok(Out(OneSchedule { schedule: schedule.into() }))
+    Ok(Out(OneSchedule { event_id, schedule: schedule.into() }))
 }
 
 /// Keep a recurring task from firing.
-#[utoipa::path(post, path = "/api/v1/schedules/{name}/pause", operation_id = "pause_schedule", tag = "schedules", params(("name" = String, Path)),
+#[utoipa::path(post, path = "/api/v1/schedules/{name}/pause", operation_id = "pauseSchedule", tag = "schedules", params(("name" = String, Path)),
     responses((status = 200, description = "As asked", body = OneSchedule), (status = 404, description = "Not found", body = Problem)))]
 pub(in crate::http) async fn pause(
     State(site): State<Site>,
@@ -186,7 +192,7 @@ pub(in crate::http) async fn pause(
 }
 
 /// Let a recurring task fire again, from now on.
-#[utoipa::path(post, path = "/api/v1/schedules/{name}/resume", operation_id = "resume_schedule", tag = "schedules", params(("name" = String, Path)),
+#[utoipa::path(post, path = "/api/v1/schedules/{name}/resume", operation_id = "resumeSchedule", tag = "schedules", params(("name" = String, Path)),
     responses((status = 200, description = "As asked", body = OneSchedule), (status = 404, description = "Not found", body = Problem)))]
 pub(in crate::http) async fn resume(
     State(site): State<Site>,
@@ -197,7 +203,7 @@ pub(in crate::http) async fn resume(
 }
 
 /// Remove a recurring task. The tasks it created stay.
-#[utoipa::path(delete, path = "/api/v1/schedules/{name}", operation_id = "delete_schedule", tag = "schedules", params(("name" = String, Path)),
+#[utoipa::path(delete, path = "/api/v1/schedules/{name}", operation_id = "deleteSchedule", tag = "schedules", params(("name" = String, Path)),
     responses((status = 204, description = "Done"), (status = 404, description = "Not found", body = Problem)))]
 pub(in crate::http) async fn delete(
     State(site): State<Site>,
@@ -212,7 +218,7 @@ pub(in crate::http) async fn delete(
 async fn decide(site: &Site, caller: &Caller, name: Name, change: ScheduleChange) -> Result<Out<OneSchedule>, Problem> {
     let command = Command::Schedule { name, change, actor: caller.actor().to_owned() };
     match site.writer.write(command).await? {
-        Answer::Schedule(Some(schedule)) => Ok(Out(OneSchedule { schedule: (*schedule).into() })),
+        Answer::Schedule(Some(schedule)) => Ok(Out(OneSchedule { event_id: None, schedule: (*schedule).into() })),
         other => Err(unexpected(&other)),
     }
 }

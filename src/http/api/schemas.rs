@@ -11,13 +11,13 @@ use crate::{
 };
 
 /// Where to find the schema of each event and frame of the stream.
-#[utoipa::path(get, path = "/api/v1/schemas", tag = "watching", responses((status = 200, description = "Name to address", body = BTreeMap<String, String>)))]
+#[utoipa::path(get, path = "/api/v1/schemas", operation_id = "listSchemas", tag = "watching", responses((status = 200, description = "Name to address", body = BTreeMap<String, String>)))]
 pub(super) async fn schemas() -> Out<BTreeMap<&'static str, String>> {
     Out(schema::names().map(|name| (name, format!("/api/v1/schemas/{name}"))).collect())
 }
 
 /// The JSON Schema (draft 2020-12) of the data of one kind of event, or of one of the stream's own frames.
-#[utoipa::path(get, path = "/api/v1/schemas/{name}", tag = "watching", params(("name" = String, Path, description = "An event type, or `hello`, `heartbeat` …")),
+#[utoipa::path(get, path = "/api/v1/schemas/{name}", operation_id = "getSchema", tag = "watching", params(("name" = String, Path, description = "An event type, or `hello`, `heartbeat` …")),
     responses((status = 200, description = "As asked", body = Object, content_type = "application/schema+json"), (status = 404, description = "Not found", body = Problem)))]
 pub(super) async fn schema(Path(name): Path<String>, headers: HeaderMap) -> Result<Response, Problem> {
     static SCHEMAS: LazyLock<BTreeMap<&'static str, Document>> = LazyLock::new(|| {
@@ -47,7 +47,13 @@ pub(super) fn describe(document: &mut Value) {
     }
     let data: Vec<_> = schema::names().map(reference).collect();
     let events: Vec<_> = crate::event::Kind::ALL.iter().map(|kind| reference(kind.name())).collect();
-    document["components"]["schemas"]["Event"] = json!({ "description": "Any event of the log.", "oneOf": events });
+    let target = |kind: &crate::event::Kind| format!("#/components/schemas/{}", kind.name());
+    let mapping: BTreeMap<_, _> = crate::event::Kind::ALL.iter().map(|kind| (kind.name(), target(kind))).collect();
+    document["components"]["schemas"]["Event"] = json!({
+        "description": "Any event of the log. Newer versions may know more event types.",
+        "oneOf": events,
+        "discriminator": { "propertyName": "event_type", "mapping": mapping },
+    });
     let content = &mut document["paths"]["/events"]["get"]["responses"]["200"]["content"];
     content["text/event-stream"] = json!({
         "schema": { "type": "string" },

@@ -20,6 +20,7 @@ use crate::{
     feed,
     http::{
         caller::Caller,
+        conditions::{IdempotencyKey, etag},
         input::{Id, OneOrMany, Text},
         problem::Problem,
         query,
@@ -36,37 +37,52 @@ const MAX_EVENTS: i64 = 1_000;
 ///
 /// A task whose `id` exists already, or whose `unique_key` a live task of its project has, is answered as it is, and
 /// nothing is created (200 when that holds for all).
-#[utoipa::path(post, path = "/api/v1/tasks", tag = "tasks", request_body = CreateTask,
+#[utoipa::path(post, path = "/api/v1/tasks", operation_id = "createTask", tag = "tasks", request_body = CreateTask,
     responses((status = 201, description = "Created", body = OneTask), (status = 200, description = "As asked", body = OneTask), (status = 422, description = "A field is wrong", body = Problem)))]
 pub(in crate::http) async fn create(
     State(site): State<Site>,
-    _: Caller,
+    caller: Caller,
+    key: IdempotencyKey,
     OneOrMany { items, single }: OneOrMany<CreateTask>,
 ) -> Result<Response, Problem> {
     let numbered = items.into_iter().enumerate();
-    let new = numbered.map(|(index, task)| task.check(&if single { String::new() } else { format!("[{index}].") }));
+    let new = numbered.map(|(index, task)| {
+        let mut task = task.check(&if single { String::new() } else { format!("[{index}].") })?;
+        if let Some(id) = key.id(caller.actor(), index).filter(|_| !task.id_is_chosen) {
+            (task.id, task.id_is_chosen) = (id, true);
+        }
+        Ok::<_, Problem>(task)
+    });
     let new = new.collect::<Result<Vec<_>, _>>()?;
-    let tasks = match site.writer.write(Command::Create(new)).await? {
-        Answer::Tasks(tasks) => tasks,
-        other => return Err(unexpected(&other)),
+    let keyed: Vec<_> =
+        new.iter().enumerate().map(|(index, task)| key.id(caller.actor(), index) == Some(task.id)).collect();
+    let tasks = match site.writer.write(Command::Create(new)).await {
+        Ok(Answer::Tasks(tasks)) => tasks,
+        Ok(other) => return Err(unexpected(&other)),
+        Err(WriteError::IdTaken(_)) if key.is_given() && keyed.contains(&true) => return Err(reused()),
+        Err(error) => return Err(error.into()),
     };
-    let status = if tasks.iter().any(|(_, new)| *new) { StatusCode::CREATED } else { StatusCode::OK };
+    // A repetition with the same key is answered as the first request was.
+    let created = tasks.iter().zip(&keyed).any(|((_, new), keyed)| *new || *keyed);
+    let status = if created { StatusCode::CREATED } else { StatusCode::OK };
     let mut tasks = tasks.into_iter().map(|(task, _)| TaskRecord::from(task));
     if single && let Some(task) = tasks.next() {
-        return Ok((status, Out(OneTask { task })).into_response());
+        let location = [(header::LOCATION, format!("/api/v1/tasks/{}", task.id))];
+        let answer = Out(OneTask { task });
+        return Ok(if created { (status, location, answer).into_response() } else { (status, answer).into_response() });
     }
-    Ok((status, Out(ManyTasks { tasks: tasks.collect(), next_cursor: None })).into_response())
+    Ok((status, Out(ManyTasks { event_id: None, tasks: tasks.collect(), next_cursor: None })).into_response())
+}
+
+fn reused() -> Problem {
+    let detail = "was used for a request with another body; use a new key for a new request";
+    Problem::field(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", "Idempotency-Key", detail)
 }
 
 /// List tasks, newest first, narrowed by filters, paged by `cursor`.
-#[utoipa::path(get, path = "/api/v1/tasks", operation_id = "list_tasks", tag = "tasks",
+#[utoipa::path(get, path = "/api/v1/tasks", operation_id = "listTasks", tag = "tasks",
     params(
-        ("status" = Option<String>, Query, description = "States, separated by commas"),
-        ("project_id" = Option<String>, Query), ("queue" = Option<String>, Query), ("task_type" = Option<String>, Query),
-        ("phase" = Option<String>, Query), ("parent_task_id" = Option<String>, Query), ("worker_id" = Option<String>, Query),
-        ("priority" = Option<String>, Query, description = "A priority or a range, as in 3..7"),
-        ("q" = Option<String>, Query, description = "A piece of the title, the type or the error; at most 200 characters"),
-        ("limit" = Option<i64>, Query, minimum = 1, maximum = 200), ("cursor" = Option<String>, Query),
+        ("limit" = Option<i64>, Query, minimum = 1, maximum = 200, description = "Most tasks of a page; 50 when it is left out"),
     ),
     responses((status = 200, description = "As asked", body = ManyTasks), (status = 400, description = "A parameter is wrong", body = Problem)))]
 pub(in crate::http) async fn list(
@@ -74,18 +90,22 @@ pub(in crate::http) async fn list(
     Query(pairs): Query<Vec<(String, String)>>,
 ) -> Result<Out<ManyTasks>, Problem> {
     let mut query = query::tasks(&pairs)?;
+    // Before the table is read: what it does not show yet is an event behind this one.
+    let event_id = Some(site.event_id());
     let limit = query.limit;
     query.limit += 1;
     let mut tasks = search::tasks(site.store.turn(&query).await?.pool(), &query).await?;
     let more = i64::try_from(tasks.len()).unwrap_or(i64::MAX) > limit;
     tasks.truncate(usize::try_from(limit).unwrap_or_default());
     let next_cursor = tasks.last().filter(|_| more).map(search::cursor);
-    Ok(Out(ManyTasks { tasks: tasks.into_iter().map(TaskRecord::from).collect(), next_cursor }))
+    Ok(Out(ManyTasks { event_id, tasks: tasks.into_iter().map(TaskRecord::from).collect(), next_cursor }))
 }
 
 /// A task, and why it does not move.
 #[derive(Debug, serde::Serialize, utoipa::ToSchema)]
 pub(in crate::http) struct TaskAndVerdict {
+    /// The last event before this was read: `/events?after=<event_id>` continues from here without a gap.
+    event_id: String,
     task: TaskRecord,
     /// How it stands, and why.
     #[serde(flatten)]
@@ -93,14 +113,16 @@ pub(in crate::http) struct TaskAndVerdict {
 }
 
 /// Read one task, with its payload and result, and why it does not move.
-#[utoipa::path(get, path = "/api/v1/tasks/{id}", tag = "tasks", params(("id" = Uuid, Path)),
+#[utoipa::path(get, path = "/api/v1/tasks/{id}", operation_id = "getTask", tag = "tasks", params(("id" = Uuid, Path)),
     responses((status = 200, description = "As asked", body = TaskAndVerdict), (status = 404, description = "Not found", body = Problem)))]
-pub(in crate::http) async fn read(State(site): State<Site>, Id(id): Id) -> Result<Out<TaskAndVerdict>, Problem> {
+pub(in crate::http) async fn read(State(site): State<Site>, Id(id): Id) -> Result<Response, Problem> {
+    let event_id = site.event_id();
     let task = search::task(site.store.pool(), id).await?.ok_or(WriteError::NoTask(id))?;
     let waits = task.status == Status::Blocked && !task.depends_on.is_empty();
     let open = if waits { search::open_dependencies(site.store.pool(), id).await? } else { Vec::new() };
     let verdict = verdict::of_task(&feed::read(&site.board), &task, &open, site.settings.quiet(), site.clock.now());
-    Ok(Out(TaskAndVerdict { task: task.into(), verdict }))
+    let version = [etag(task.version())];
+    Ok((version, Out(TaskAndVerdict { event_id, task: task.into(), verdict })).into_response())
 }
 
 /// A task, and what was done to the tasks below it.
@@ -126,7 +148,7 @@ pub(in crate::http) struct Removed {
 
 /// Remove a task. Its events stay in the log. Its children stay as they are unless `children=true`: then all tasks below
 /// it are removed as well, in the background.
-#[utoipa::path(delete, path = "/api/v1/tasks/{id}", tag = "tasks",
+#[utoipa::path(delete, path = "/api/v1/tasks/{id}", operation_id = "deleteTask", tag = "tasks",
     params(("id" = Uuid, Path), ("children" = Option<bool>, Query, description = "Remove all tasks below it as well")),
     responses((status = 204, description = "Done"), (status = 200, description = "Done; the task has children", body = Removed), (status = 404, description = "Not found", body = Problem)))]
 pub(in crate::http) async fn delete(
@@ -156,7 +178,7 @@ pub(in crate::http) struct Cancel {
 }
 
 /// Stop a task that has not finished. A worker that has it learns so at its next report or heartbeat.
-#[utoipa::path(post, path = "/api/v1/tasks/{id}/cancel", tag = "tasks", params(("id" = Uuid, Path)), request_body = Option<Cancel>,
+#[utoipa::path(post, path = "/api/v1/tasks/{id}/cancel", operation_id = "cancelTask", tag = "tasks", params(("id" = Uuid, Path)), request_body = Option<Cancel>,
     responses((status = 200, description = "As asked", body = Steered), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Not possible in its state", body = Problem)))]
 pub(in crate::http) async fn cancel(
     State(site): State<Site>,
@@ -170,7 +192,7 @@ pub(in crate::http) async fn cancel(
 
 /// Run a finished task again; it is blocked first while something that it depends on is not done. With `children`, what
 /// failed or was cancelled below it runs again as well, in the background; that is how a group runs again.
-#[utoipa::path(post, path = "/api/v1/tasks/{id}/retry", tag = "tasks", params(("id" = Uuid, Path)), request_body = Option<WithChildren>,
+#[utoipa::path(post, path = "/api/v1/tasks/{id}/retry", operation_id = "retryTask", tag = "tasks", params(("id" = Uuid, Path)), request_body = Option<WithChildren>,
     responses((status = 200, description = "As asked", body = Steered), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Not possible in its state", body = Problem)))]
 pub(in crate::http) async fn retry(
     State(site): State<Site>,
@@ -182,10 +204,14 @@ pub(in crate::http) async fn retry(
 }
 
 /// The newest events of a task, oldest first: the bytes of the stream, in an array.
-#[utoipa::path(get, path = "/api/v1/tasks/{id}/events", operation_id = "task_events", tag = "tasks", params(("id" = Uuid, Path)),
-    responses((status = 200, description = "As asked", body = Vec<Object>)))]
+#[utoipa::path(get, path = "/api/v1/tasks/{id}/events", operation_id = "listTaskEvents", tag = "tasks", params(("id" = Uuid, Path)),
+    responses((status = 200, description = "As asked", body = Vec<Object>), (status = 404, description = "Not found", body = Problem)))]
 pub(in crate::http) async fn events(State(site): State<Site>, Id(id): Id) -> Result<Response, Problem> {
     let events = log::of_task(site.store.pool(), site.subscriptions.epoch(), id, (i64::MAX, MAX_EVENTS)).await?;
+    // A deleted task has events still.
+    if events.is_empty() && search::task(site.store.pool(), id).await?.is_none() {
+        return Err(WriteError::NoTask(id).into());
+    }
     let bodies: Vec<_> = events.iter().map(|recorded| recorded.json.as_str()).collect();
     let body = format!("[{}]", bodies.join(","));
     Ok(([(header::CONTENT_TYPE, "application/json")], Body::from(body)).into_response())

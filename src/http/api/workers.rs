@@ -2,7 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use axum::{Json as Out, extract::State, http::StatusCode};
+use axum::{
+    Json as Out,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -16,10 +21,10 @@ use crate::{
         site::Site,
     },
     model::{
-        Name, NewName,
+        Name, NewName, whole,
         worker::{Connector, ConnectorReport, ConnectorStatus, Worker, WorkerStatus},
     },
-    store::{Answer, Command},
+    store::{Answer, Command, WriteError},
 };
 
 /// Most queues, capabilities or connectors of a worker.
@@ -30,14 +35,12 @@ const MAX_LIST: usize = 64;
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct RegisterWorker {
     /// Its name for people.
-    #[schema(value_type = String, max_length = 128)]
     name: NewName,
     /// Where it lives.
-    #[schema(value_type = String, max_length = 128)]
     machine_id: NewName,
     /// Queues it serves.
     #[serde(default)]
-    #[schema(value_type = Vec<String>, max_items = 64)]
+    #[schema(max_items = 64)]
     queues: Vec<Name>,
     /// Services it talks to.
     #[serde(default)]
@@ -45,7 +48,7 @@ pub(in crate::http) struct RegisterWorker {
     connectors: Vec<ConnectorInput>,
     /// What it can do, in words of its own.
     #[serde(default)]
-    #[schema(value_type = Vec<String>, max_items = 64)]
+    #[schema(max_items = 64)]
     capabilities: Vec<Name>,
     /// Version of its program.
     #[schema(value_type = Option<String>, max_length = 128)]
@@ -56,7 +59,6 @@ pub(in crate::http) struct RegisterWorker {
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct ConnectorInput {
-    #[schema(value_type = String, max_length = 128)]
     connector_id: NewName,
     #[serde(default = "idle")]
     status: ConnectorStatus,
@@ -72,7 +74,7 @@ const fn idle() -> ConnectorStatus {
 /// What a worker needs to know.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(in crate::http) struct Registered {
-    worker: WorkerRecord,
+    pub(in crate::http) worker: WorkerRecord,
     /// Send a heartbeat this often.
     heartbeat_seconds: u32,
     /// A claim holds this long after each report or heartbeat.
@@ -80,13 +82,23 @@ pub(in crate::http) struct Registered {
 }
 
 /// Make a worker known. It gets an id for everything that follows.
-#[utoipa::path(post, path = "/api/v1/workers", tag = "workers", request_body = RegisterWorker,
+#[utoipa::path(post, path = "/api/v1/workers", operation_id = "registerWorker", tag = "workers", request_body = RegisterWorker,
     responses((status = 201, description = "Created", body = Registered), (status = 422, description = "A field is wrong", body = Problem)))]
 pub(in crate::http) async fn register(
     State(site): State<Site>,
     _: Caller,
+    input: Json<RegisterWorker>,
+) -> Result<Response, Problem> {
+    let registered = register_as(&site, input).await?;
+    let location = [(header::LOCATION, format!("/api/v1/workers/{}", registered.worker.id))];
+    Ok((StatusCode::CREATED, location, Out(registered)).into_response())
+}
+
+/// Makes a worker known.
+pub(in crate::http) async fn register_as(
+    site: &Site,
     Json(input): Json<RegisterWorker>,
-) -> Result<(StatusCode, Out<Registered>), Problem> {
+) -> Result<Registered, Problem> {
     let connectors = reports(input.connectors)?;
     bounded("queues", input.queues.len())?;
     bounded("capabilities", input.capabilities.len())?;
@@ -112,14 +124,11 @@ pub(in crate::http) async fn register(
         observed: false,
     };
     match site.writer.write(Command::Register(worker)).await? {
-        Answer::Worker(worker) => {
-            let registered = Registered {
-                worker: worker.into(),
-                heartbeat_seconds: site.settings.heartbeat_seconds,
-                lease_seconds: site.settings.lease_seconds,
-            };
-            Ok((StatusCode::CREATED, Out(registered)))
-        }
+        Answer::Worker(worker) => Ok(Registered {
+            worker: worker.into(),
+            heartbeat_seconds: site.settings.heartbeat_seconds,
+            lease_seconds: site.settings.lease_seconds,
+        }),
         other => Err(unexpected(&other)),
     }
 }
@@ -158,25 +167,36 @@ fn reports(connectors: Vec<ConnectorInput>) -> Result<Vec<ConnectorReport>, Prob
 /// All workers on the board.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(in crate::http) struct ManyWorkers {
+    /// The last event before this was read: `/events?after=<event_id>` continues from here without a gap.
+    event_id: String,
     workers: Vec<WorkerRecord>,
 }
 
 /// List the workers that are online, and the last that have gone.
-#[utoipa::path(get, path = "/api/v1/workers", operation_id = "list_workers", tag = "workers", responses((status = 200, description = "As asked", body = ManyWorkers)))]
+#[utoipa::path(get, path = "/api/v1/workers", operation_id = "listWorkers", tag = "workers", responses((status = 200, description = "As asked", body = ManyWorkers)))]
 pub(in crate::http) async fn list(State(site): State<Site>) -> Out<ManyWorkers> {
     let board = feed::read(&site.board);
-    let record = |(id, seen): (&Uuid, &crate::board::workers::Seen)| WorkerRecord {
-        id: *id,
-        name: seen.name.clone(),
-        machine_id: seen.machine_id.clone(),
-        queues: seen.queues.clone(),
-        version: seen.version.clone(),
-        status: seen.status,
-        connectors: seen.connectors.clone(),
-        started_at: seen.started_at,
-        last_seen_at: seen.last_seen_at,
-    };
-    Out(ManyWorkers { workers: board.workers.0.iter().map(record).collect() })
+    Out(ManyWorkers {
+        event_id: site.event_id_at(board.position),
+        workers: board.workers.0.iter().map(WorkerRecord::from).collect(),
+    })
+}
+
+/// One worker.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(in crate::http) struct OneWorker {
+    /// The last event before this was read: `/events?after=<event_id>` continues from here without a gap.
+    event_id: String,
+    worker: WorkerRecord,
+}
+
+/// Read one worker.
+#[utoipa::path(get, path = "/api/v1/workers/{id}", operation_id = "getWorker", tag = "workers", params(("id" = Uuid, Path)),
+    responses((status = 200, description = "As asked", body = OneWorker), (status = 404, description = "Not found", body = Problem)))]
+pub(in crate::http) async fn read(State(site): State<Site>, Id(id): Id) -> Result<Out<OneWorker>, Problem> {
+    let board = feed::read(&site.board);
+    let worker = board.workers.0.get_key_value(&id).map(WorkerRecord::from).ok_or(WriteError::NoWorker(id))?;
+    Ok(Out(OneWorker { event_id: site.event_id_at(board.position), worker }))
 }
 
 /// A sign of life.
@@ -200,6 +220,7 @@ pub(in crate::http) struct HeartbeatInput {
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct HeldTask {
     task_id: Uuid,
+    #[serde(deserialize_with = "whole::number")]
     attempt: u32,
     progress: Option<ProgressFields>,
 }
@@ -212,7 +233,7 @@ pub(in crate::http) struct Beat {
 }
 
 /// Tell that a worker lives and what it works on; extends the leases of the tasks that are listed.
-#[utoipa::path(post, path = "/api/v1/workers/{id}/heartbeat", tag = "workers", params(("id" = Uuid, Path)), request_body = HeartbeatInput,
+#[utoipa::path(post, path = "/api/v1/workers/{id}/heartbeat", operation_id = "sendHeartbeat", tag = "workers", params(("id" = Uuid, Path)), request_body = HeartbeatInput,
     responses((status = 200, description = "As asked", body = Beat), (status = 404, description = "Not found", body = Problem)))]
 pub(in crate::http) async fn heartbeat(
     State(site): State<Site>,
@@ -251,7 +272,7 @@ pub(in crate::http) async fn heartbeat(
 }
 
 /// The worker leaves. What it still holds goes back to its queues.
-#[utoipa::path(delete, path = "/api/v1/workers/{id}", tag = "workers", params(("id" = Uuid, Path)),
+#[utoipa::path(delete, path = "/api/v1/workers/{id}", operation_id = "unregisterWorker", tag = "workers", params(("id" = Uuid, Path)),
     responses((status = 204, description = "Done"), (status = 404, description = "Not found", body = Problem)))]
 pub(in crate::http) async fn leave(
     State(site): State<Site>,

@@ -18,6 +18,7 @@ use uuid::Uuid;
 use super::{
     api::{bulk, edits, families::steer_one, queues, schedules},
     caller::Caller,
+    conditions::IfMatch,
     input::{self, Id, Json, Named},
     pages::{self, failure, plain},
     problem::Problem,
@@ -214,7 +215,7 @@ async fn edit(State(site): State<Site>, headers: HeaderMap, caller: Caller, Id(i
         let fields = fields(sent)?;
         let mut edit = object(&fields, &NULLABLE, true)?;
         edit.extend(object(&fields, &KEPT, false)?);
-        edits::edit(State(site.clone()), caller, Id(id), input(&edit)?).await
+        edits::edit(State(site.clone()), caller, Id(id), IfMatch(None), input(&edit)?).await
     };
     let changed = changed.await;
     then(&site, &headers, changed, &format!("/tasks/{id}")).await

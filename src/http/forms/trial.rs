@@ -12,6 +12,7 @@ use super::{As, Fields, Object, Sent, failure, field, fields, goes_on, input, ob
 use crate::http::{
     api::{claims, reports, tasks, workers},
     caller::Caller,
+    conditions::IdempotencyKey,
     input::{Id, OneOrMany, parse},
     problem::Problem,
     site::Site,
@@ -71,7 +72,7 @@ async fn try_submit(site: &Site, caller: Caller, sent: Sent) -> Result<Vec<Uuid>
         input(&task).map(|task| task.0)
     };
     let items = ids.iter().map(one).collect::<Result<_, _>>()?;
-    tasks::create(State(site.clone()), caller, OneOrMany { items, single: false }).await?;
+    tasks::create(State(site.clone()), caller, IdempotencyKey::default(), OneOrMany { items, single: false }).await?;
     Ok(ids)
 }
 
@@ -113,9 +114,8 @@ async fn try_work(site: &Site, caller: &Caller, fields: &Fields) -> Result<Uuid,
         return Err(Problem::field(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", "end", detail));
     }
     let worker = object_of(json!({ "name": "test-client", "machine_id": "browser", "queues": [queue] }));
-    let (_, registered) = workers::register(State(site.clone()), caller.clone(), input(&worker)?).await?;
-    let registered = serde_json::to_value(&registered.0).unwrap_or_default();
-    let worker_id = registered["worker"]["id"].as_str().and_then(|id| Uuid::parse_str(id).ok()).unwrap_or_default();
+    let registered = workers::register_as(site, input(&worker)?).await?;
+    let worker_id = registered.worker.id;
     let done = end_one(site, caller, worker_id, queue, fields).await;
     workers::leave(State(site.clone()), caller.clone(), Id(worker_id)).await?;
     done

@@ -30,18 +30,14 @@ use crate::{
 pub(super) struct Cut;
 
 /// Follow the log: every event that passes the filters, in order, without a gap.
-#[utoipa::path(get, path = "/events", tag = "watching",
+#[utoipa::path(get, path = "/events", operation_id = "streamEvents", tag = "watching",
     params(
-        ("topics" = Option<String>, Query), ("types" = Option<String>, Query), ("project_id" = Option<String>, Query),
-        ("parent_task_id" = Option<String>, Query), ("task_id" = Option<String>, Query), ("task_type" = Option<String>, Query),
-        ("phase" = Option<String>, Query), ("queue" = Option<String>, Query), ("worker_id" = Option<String>, Query),
-        ("machine_id" = Option<String>, Query), ("connector_id" = Option<String>, Query), ("status" = Option<String>, Query),
-        ("priority" = Option<String>, Query), ("stats_only" = Option<bool>, Query),
         ("Last-Event-ID" = Option<String>, Header, description = "Continue behind this event"),
         ("after" = Option<String>, Query, description = "The same in the URL: an event id, `earliest` or `now`"),
         ("snapshot" = Option<String>, Query, description = "`auto` (when there is no usable cursor), `always`, `never`"),
         ("on_gap" = Option<String>, Query, description = "`reset` (told in the stream) or `error` (410)"),
-        ("heartbeat" = Option<u32>, Query, minimum = 5, maximum = 60), ("max_events" = Option<u64>, Query, minimum = 1),
+        ("heartbeat" = Option<u32>, Query, minimum = 5, maximum = 60, description = "Seconds between heartbeats"),
+        ("max_events" = Option<u64>, Query, minimum = 1, description = "The stream ends after this many events"),
         ("names" = Option<u8>, Query, description = "`0` leaves `event:` out"),
         ("format" = Option<String>, Query, description = "`native` or `cloudevents` (1.0, structured)"),
         ("from" = Option<String>, Query, description = "Replay from here: a position, an event id or a time"),

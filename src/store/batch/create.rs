@@ -1,6 +1,6 @@
 //! Creating tasks, and what they depend on.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use uuid::Uuid;
 
@@ -10,6 +10,7 @@ use crate::model::{Status, dependency::DependencyPolicy, task::NewTask};
 impl Batch<'_> {
     /// Creates tasks, all or none. One that exists already, by its id or its unique key, is answered as it is.
     pub(super) fn create(&mut self, new: &[NewTask]) -> Outcome {
+        self.check_ids(new)?;
         self.check_relations(new)?;
         let mut tasks = Vec::with_capacity(new.len());
         for task in new {
@@ -47,6 +48,19 @@ impl Batch<'_> {
         // It may have been deleted within the batch.
         let before = self.tasks.remove(&task.id).and_then(|entry| entry.before);
         self.tasks.insert(task.id, TaskEntry { before, after: Some(task) });
+    }
+
+    /// An id that exists already belongs to the same request.
+    fn check_ids(&self, new: &[NewTask]) -> Result<(), WriteError> {
+        let mut together = HashMap::new();
+        for task in new {
+            let parent = task.parent_task_id.and_then(|id| self.task(id)).map(|parent| &parent.project_id);
+            let another = self.task(task.id).is_some_and(|existing| !task.has_made(existing, parent));
+            if another || together.insert(task.id, task).is_some_and(|earlier| earlier != task) {
+                return Err(WriteError::IdTaken(task.id));
+            }
+        }
+        Ok(())
     }
 
     /// Parents and dependencies exist, before or within the request, and nothing waits in a ring.

@@ -182,9 +182,11 @@ impl<'a> Batch<'a> {
             tasks::lock(conn, &locked).await?;
         }
         let whole: Vec<_> = touched.observed.iter().copied().collect();
+        // With what a repeated request is compared with.
+        let with_payload: Vec<_> = touched.observed.union(&touched.created).copied().collect();
         let mut ids: BTreeSet<_> = locked.into_iter().chain(touched.parents.iter().copied()).collect();
         if !ids.is_empty() {
-            self.keep(tasks::load(conn, &ids.iter().copied().collect::<Vec<_>>(), &whole).await?);
+            self.keep(tasks::load(conn, &ids.iter().copied().collect::<Vec<_>>(), &with_payload).await?);
         }
         // A finished task that is to run again may find its unique key taken.
         let over = |task: &Task| task.unique_key.clone().filter(|_| task.status.is_finished());

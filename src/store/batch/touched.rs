@@ -29,6 +29,8 @@ pub(super) struct Touched {
     pub(super) observed: BTreeSet<Uuid>,
     /// Tasks that may run again, and may have to wait for others first.
     pub(super) retried: Vec<Uuid>,
+    /// Tasks to create under ids of their clients, which may exist already.
+    pub(super) created: BTreeSet<Uuid>,
     /// Dependencies may change, or tasks appear whose relations are not known.
     pub(super) graph: bool,
 }
@@ -46,6 +48,7 @@ impl Touched {
         match command {
             Command::Create(new) => {
                 self.graph |= may_close_a_ring(new);
+                self.created.extend(new.iter().filter(|task| task.id_is_chosen).map(|task| task.id));
                 self.tasks.extend(new.iter().filter(|task| task.id_is_chosen).map(|task| task.id));
                 self.tasks.extend(new.iter().flat_map(|task| &task.depends_on));
                 self.parents.extend(new.iter().filter_map(|task| task.parent_task_id));

@@ -1,0 +1,175 @@
+//! Parameters: filters from their table, ids and names of paths, preconditions.
+
+use serde_json::{Value, json};
+
+use super::answers::for_each_operation;
+use crate::{
+    board::history::Range,
+    event::{Kind, filter},
+    http::query,
+    model::Status,
+};
+
+/// The id of an event.
+pub(super) const EVENT_ID: &str = "^[0-9a-f]{8}-[0-9]{1,18}$";
+/// Text without control characters that is more than commas and spaces.
+const NAMES: &str = r"^[^\u0000-\u001f\u007f-\u009f]*[^\u0000-\u0020\u007f-\u00a0,][^\u0000-\u001f\u007f-\u009f]*$|^$";
+const UUID: &str = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}";
+
+/// Describes every parameter.
+pub(super) fn complete(document: &mut Value) {
+    for_each_operation(document, |method, path, operation| {
+        match (method, path) {
+            ("get", "/events") => add(operation, filter::ROWS.iter().map(of_filter).chain([labels(), cursor_again()])),
+            ("get", "/api/v1/tasks") => {
+                let rows =
+                    query::TASK_FILTERS.iter().filter_map(|name| filter::ROWS.iter().find(|row| row.name == *name));
+                add(operation, rows.map(of_filter).chain([labels(), cursor(), search()]));
+            }
+            ("get", "/api/v1/history") => add(operation, std::iter::once(range())),
+            ("post", "/api/v1/tasks") => add(operation, [idempotency_key()].into_iter()),
+            ("patch", "/api/v1/tasks/{id}") => add(operation, [if_match()].into_iter()),
+            _ => {}
+        }
+        let parameters = operation.get_mut("parameters").and_then(Value::as_array_mut);
+        for parameter in parameters.into_iter().flatten() {
+            if parameter["in"] == "path" {
+                of_path(path, parameter);
+            } else if path == "/events"
+                && let Some(schema) = of_stream(parameter["name"].as_str().unwrap_or_default())
+            {
+                parameter["schema"] = schema;
+            } else if let Some(Value::Array(types)) = parameter["schema"].get("type") {
+                // A parameter is there or not; it is never null.
+                parameter["schema"]["type"] = types.first().cloned().unwrap_or_default();
+            }
+        }
+    });
+}
+
+/// Adds parameters; one of the same name is replaced.
+fn add(operation: &mut Value, parameters: impl Iterator<Item = Value>) {
+    if !operation["parameters"].is_array() {
+        operation["parameters"] = json!([]);
+    }
+    let Some(all) = operation["parameters"].as_array_mut() else { return };
+    for parameter in parameters {
+        all.retain(|known| known["name"] != parameter["name"] || known["in"] != parameter["in"]);
+        all.push(parameter);
+    }
+}
+
+fn of_filter(row: &filter::Row) -> Value {
+    // An empty value is the same as none.
+    let words = |words: Vec<&str>| format!("^(({0})(,({0}))*)?$", words.join("|"));
+    let schema = match row.name {
+        "topics" => {
+            json!({ "type": "string", "pattern": words(filter::TOPICS.iter().map(|(name, _)| *name).collect()) })
+        }
+        "types" => {
+            let kinds = Kind::ALL.iter().map(|kind| kind.name());
+            json!({ "type": "string", "pattern": words(kinds.chain([r"task_\*", r"worker_\*", r"queue_\*", r"phase_\*"]).collect()) })
+        }
+        "status" => {
+            json!({ "type": "string", "pattern": words(Status::ALL.iter().map(|status| status.as_str()).collect()) })
+        }
+        "priority" => json!({ "type": "string", "pattern": r"^([0-9]|0\.\.[0-9]|[0-9]\.\.9)?$" }),
+        "stats_only" => json!({ "type": "boolean" }),
+        name if name.ends_with("_id") && row.help.contains("UUID") => {
+            json!({ "type": "string", "pattern": format!("^({UUID}(,{UUID})*)?$") })
+        }
+        _ => json!({ "type": "string", "pattern": NAMES, "maxLength": 128 }),
+    };
+    let description = format!("Only {}. Commas separate alternatives.", row.help);
+    json!({ "name": row.name, "in": "query", "required": false, "description": description, "schema": schema })
+}
+
+/// `label.<key>=value`: each property is a parameter.
+fn labels() -> Value {
+    json!({
+        "name": "labels", "in": "query", "required": false, "style": "form", "explode": true,
+        "description": "Only those with a label: `label.<key>=<value>`, once for each key. Commas separate alternatives.",
+        "schema": {
+            "type": "object",
+            "patternProperties": { r"^label\.[a-z][a-z0-9_-]{0,30}$": { "type": "string", "pattern": NAMES, "maxLength": 128 } },
+            "additionalProperties": false,
+        },
+    })
+}
+
+/// The parameters of the stream that are no filters. An empty value is the same as none.
+fn of_stream(name: &str) -> Option<Value> {
+    let moment =
+        format!("^([1-9][0-9]{{0,17}}|{}|[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}T.+)?$", &EVENT_ID[1..EVENT_ID.len() - 1]);
+    let schema = match name {
+        "snapshot" => json!({ "type": "string", "enum": ["auto", "always", "true", "never", "false", ""] }),
+        "on_gap" => json!({ "type": "string", "enum": ["reset", "error", ""] }),
+        "format" => json!({ "type": "string", "enum": ["native", "cloudevents", ""] }),
+        "names" | "poll" => json!({ "type": "string", "enum": ["0", "1", ""] }),
+        "speed" => json!({ "type": "string", "pattern": r"^(max|0\.[1-9]|[1-9][0-9]{0,3})?$" }),
+        "from" | "until" => json!({ "type": "string", "pattern": moment }),
+        _ => return None,
+    };
+    Some(schema)
+}
+
+fn range() -> Value {
+    let words: Vec<_> = Range::ALL.iter().map(|range| range.as_str()).collect();
+    json!({ "name": "range", "in": "query", "required": false, "schema": { "type": "string", "enum": words },
+        "description": "The last hour in minutes (default), day in quarters of an hour, or week in hours." })
+}
+
+fn cursor() -> Value {
+    json!({ "name": "cursor", "in": "query", "required": false,
+        "description": "`next_cursor` of the page before.",
+        "schema": { "type": "string", "pattern": format!("^([0-9a-f]{{1,13}}-{UUID})?$") } })
+}
+
+fn search() -> Value {
+    json!({ "name": "q", "in": "query", "required": false,
+        "description": "A piece of the title, the type or the error.",
+        "schema": { "type": "string", "maxLength": 200, "pattern": r"^[^\u0000]*$" } })
+}
+
+fn cursor_again() -> Value {
+    json!({ "name": "last_event_id", "in": "query", "required": false, "schema": { "type": "string", "maxLength": 64 },
+        "description": "As the header Last-Event-ID, for clients that cannot set it; `lastEventId` is the same." })
+}
+
+fn idempotency_key() -> Value {
+    json!({ "name": "Idempotency-Key", "in": "header", "required": false,
+        "description": "Makes a repeated request safe: the tasks get ids that follow from the key, so the same request creates nothing twice and is answered as the first was. The same key with another body is refused (422).",
+        "schema": { "type": "string", "minLength": 1, "maxLength": 256, "pattern": "^[!-~]+$" } })
+}
+
+fn if_match() -> Value {
+    json!({ "name": "If-Match", "in": "header", "required": false,
+        "description": "An ETag of the task, or `*`. When the task has changed since, nothing is done (412).",
+        "schema": { "type": "string", "pattern": r#"^(\*|"[0-9a-f]{32}")$"# } })
+}
+
+fn of_path(path: &str, parameter: &mut Value) {
+    let what = match path {
+        _ if path.starts_with("/api/v1/tasks/") => "task",
+        _ if path.starts_with("/api/v1/workers/") => "worker",
+        _ if path.starts_with("/api/v1/bulk/") => "bulk action",
+        _ if path.starts_with("/api/v1/schedules/") => "schedule",
+        _ if path.starts_with("/api/v1/queues/") => "queue",
+        _ if path.starts_with("/api/v1/schemas/") => "schema",
+        _ => "event",
+    };
+    match parameter["name"].as_str() {
+        Some("id") => parameter["description"] = format!("The id of the {what}.").into(),
+        Some("event_id") => {
+            parameter["description"] = "The id of the event, `<epoch>-<position>`.".into();
+            parameter["schema"] = json!({ "type": "string", "pattern": EVENT_ID });
+        }
+        Some("name") => {
+            if what != "schema" {
+                parameter["schema"] = json!({ "$ref": "#/components/schemas/Name" });
+            }
+            parameter["description"] = format!("The name of the {what}.").into();
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,121 @@
+//! Headers by which clients make a request safe to repeat or conditional. Where one is not supported it is refused: a
+//! client that relies on it must not be misled.
+
+use axum::{
+    extract::{FromRequestParts, MatchedPath, Request},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use uuid::Uuid;
+
+use super::problem::Problem;
+
+const KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// Longest key, bytes.
+const MAX_KEY_BYTES: usize = 256;
+/// Ids that follow from keys are UUIDs of version 5 below this one.
+const NAMESPACE: Uuid = Uuid::from_u128(0x5d0e_9b27_4c1f_4aa8_93e6_18f2_7d64_b05a);
+
+/// Calls whose repetition does more than the first request, and that have no ids which could follow from a key. All others
+/// have the same effect when they are repeated.
+const UNKEYED: [&str; 4] = ["/api/v1/workers", "/api/v1/claims", "/api/v1/tasks/bulk", "/api/v1/tasks/{id}/retry"];
+
+/// The key of a request that creates something.
+#[derive(Debug, Clone, Default)]
+pub(super) struct IdempotencyKey(Option<String>);
+
+impl IdempotencyKey {
+    /// The id that a key gives to the thing with a number; nothing without a key.
+    pub(super) fn id(&self, actor: &str, number: usize) -> Option<Uuid> {
+        let key = self.0.as_ref()?;
+        Some(Uuid::new_v5(&NAMESPACE, format!("{actor}\0{number}\0{key}").as_bytes()))
+    }
+
+    /// There is one.
+    pub(super) const fn is_given(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let Some(value) = parts.headers.get(KEY) else { return Ok(Self(None)) };
+        let is_plain = |byte: &u8| (b'!'..=b'~').contains(byte);
+        let fits = !value.is_empty() && value.len() <= MAX_KEY_BYTES && value.as_bytes().iter().all(is_plain);
+        let key = value.to_str().ok().filter(|_| fits && parts.headers.get_all(KEY).iter().count() == 1);
+        let detail = "must be one value of 1 to 256 visible ASCII characters";
+        key.map(|key| Self(Some(key.to_owned()))).ok_or_else(|| bad("Idempotency-Key", detail))
+    }
+}
+
+/// The versions of a task that an edit is for; nothing when it is for any.
+#[derive(Debug, Clone)]
+pub(super) struct IfMatch(pub(super) Option<Vec<Uuid>>);
+
+impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let values: Vec<_> = parts.headers.get_all(header::IF_MATCH).into_iter().collect();
+        if values.is_empty() {
+            return Ok(Self(None));
+        }
+        let mut versions = Vec::new();
+        for value in values {
+            let text = value.to_str().map_err(|_| bad("If-Match", "must be an ETag in quotes, or *"))?;
+            for tag in text.split(',').map(str::trim) {
+                if tag == "*" {
+                    return Ok(Self(None));
+                }
+                let opaque =
+                    tag.strip_prefix("W/").unwrap_or(tag).strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
+                let opaque = opaque.ok_or_else(|| bad("If-Match", "must be an ETag in quotes, or *"))?;
+                // A weak ETag never matches here, and one of another kind names no version of a task.
+                versions.extend(Uuid::parse_str(opaque).ok().filter(|_| !tag.starts_with("W/")));
+            }
+        }
+        Ok(Self(Some(versions)))
+    }
+}
+
+/// The ETag of a version.
+pub(super) fn etag(version: Uuid) -> (HeaderName, HeaderValue) {
+    let value = HeaderValue::try_from(format!("\"{}\"", version.as_simple()));
+    (header::ETAG, value.expect("hex digits in quotes are a header value"))
+}
+
+fn bad(field: &'static str, detail: &str) -> Problem {
+    Problem::field(StatusCode::BAD_REQUEST, "invalid_parameter", field, detail)
+}
+
+/// Refuses such headers where they are not honoured.
+pub(super) async fn refuse_unsupported(request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    // Within another program the site may be mounted below a path.
+    let route = route.find("/api/v1/").map_or("", |at| &route[at..]);
+    match unsupported(request.method(), route, request.headers()) {
+        Some(problem) => problem.into_response(),
+        None => next.run(request).await,
+    }
+}
+
+fn unsupported(method: &Method, route: &str, headers: &HeaderMap) -> Option<Problem> {
+    let safe = method.is_safe() || route.is_empty();
+    if !safe && headers.contains_key(KEY) && UNKEYED.contains(&route) {
+        let detail = "is not supported by this call; leave it out";
+        return Some(Problem::field(StatusCode::BAD_REQUEST, "idempotency_key_unsupported", "Idempotency-Key", detail));
+    }
+    let conditional = *method == Method::PATCH && route == "/api/v1/tasks/{id}";
+    if !safe && !conditional && headers.contains_key(header::IF_MATCH) {
+        return Some(Problem::field(
+            StatusCode::BAD_REQUEST,
+            "if_match_unsupported",
+            "If-Match",
+            "is supported by PATCH /api/v1/tasks/{id} only; leave it out",
+        ));
+    }
+    None
+}

@@ -1,0 +1,383 @@
+//! Metrics of tasks and of the program itself, for `/metrics`. Their names and help texts stand here.
+
+mod process;
+mod requests;
+mod tally;
+mod text;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet, text::encode},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+    registry::Registry,
+};
+
+pub use requests::Requests;
+pub use tally::{MAX_LABELS, OTHER, Tallies};
+pub use text::TextFormat;
+
+use crate::{
+    board::verdict::Level,
+    event::envelope::Stats,
+    feed::{
+        Callbacks, Deliveries,
+        ledger::{DELAYS_MS, Ending, Ledger},
+    },
+    store::Writer,
+};
+
+/// What the process counts by itself.
+#[derive(Debug)]
+pub struct Metrics {
+    callbacks: Callbacks,
+    /// Tasks by queue and type.
+    pub tallies: Arc<Tallies>,
+    /// Answers by route and status.
+    pub requests: Requests,
+    /// When the last checkpoint was saved by this process, seconds since 1970; 0 before the first.
+    checkpoint: Arc<AtomicI64>,
+    started: SystemTime,
+}
+
+/// Where metrics come from.
+#[derive(Debug)]
+pub struct Sources<'a> {
+    /// The board's figures.
+    pub stats: &'a Stats,
+    /// Health of everything together.
+    pub health: Level,
+    /// Workers that were lost and are still shown.
+    pub workers_lost: u64,
+    /// The largest queues; the last may stand for all others.
+    pub queues: Vec<QueueFigures>,
+    /// Queues that are paused.
+    pub queues_paused: usize,
+    /// The log.
+    pub log: LogFigures,
+    /// Streams.
+    pub ledger: &'a Ledger,
+    /// What streams are fed from.
+    pub deliveries: &'a Deliveries,
+    /// The writer.
+    pub writer: &'a Writer,
+    /// The pool of connections: open, idle, most.
+    pub connections: (u32, u32, u32),
+}
+
+/// One queue.
+#[derive(Debug, Clone)]
+pub struct QueueFigures {
+    /// Its name.
+    pub name: String,
+    /// Pending tasks.
+    pub pending: u64,
+    /// Running tasks.
+    pub running: u64,
+    /// Age of the oldest pending task, seconds.
+    pub oldest_pending_seconds: f64,
+    /// Nothing is claimed from it.
+    pub is_paused: bool,
+}
+
+/// The log and the board.
+#[derive(Debug, Clone, Copy)]
+pub struct LogFigures {
+    /// The board's position.
+    pub position: i64,
+    /// The newest position in the database; nothing when it did not answer.
+    pub head: Option<i64>,
+    /// The oldest position kept.
+    pub oldest: i64,
+    /// How long ago everything in the log was known here.
+    pub age: Duration,
+    /// How often the log was found replaced, or without its newest events.
+    pub changes: u64,
+    /// Events that were missing or could not be read.
+    pub unreadable: usize,
+    /// What the database's clock is ahead of this machine's, seconds.
+    pub clock_offset: f64,
+}
+
+/// One metric: a gauge, a counter (named without `_total`) or a histogram.
+#[derive(Debug)]
+struct Metric {
+    name: &'static str,
+    help: &'static str,
+    series: Vec<(Vec<(&'static str, String)>, Value)>,
+}
+
+#[derive(Debug)]
+enum Value {
+    Gauge(f64),
+    Counter(f64),
+    /// The sum, and counts by upper end of their bucket.
+    Histogram(f64, Vec<(f64, u64)>),
+}
+
+fn read(counter: &AtomicU64) -> f64 {
+    counter.load(Ordering::Relaxed) as f64
+}
+
+fn gauge(name: &'static str, help: &'static str, value: f64) -> Metric {
+    Metric { name, help, series: vec![(Vec::new(), Value::Gauge(value))] }
+}
+
+fn counter(name: &'static str, help: &'static str, value: f64) -> Metric {
+    Metric { name, help, series: vec![(Vec::new(), Value::Counter(value))] }
+}
+
+impl Metrics {
+    /// Metrics that include those of registered hooks.
+    #[must_use]
+    pub fn new(callbacks: Callbacks, tallies: Arc<Tallies>, checkpoint: Arc<AtomicI64>) -> Self {
+        Self { callbacks, tallies, requests: Requests::default(), checkpoint, started: SystemTime::now() }
+    }
+
+    /// Everything in a text format.
+    #[must_use]
+    pub fn render(&self, sources: &Sources<'_>, format: TextFormat) -> String {
+        let started = self.started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        let mut metrics = vec![build(), self.hooks(), self.requests.metric()];
+        metrics.extend(tasks(sources));
+        metrics.extend(queues(sources));
+        metrics.extend(self.tallies.metrics());
+        metrics.extend(self.log(sources));
+        metrics.extend(writer(sources.writer));
+        metrics.extend(streams(sources));
+        metrics.extend(process::metrics(started));
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Sample(metrics)));
+        let mut text = String::new();
+        if encode(&mut text, &registry).is_err() {
+            tracing::error!("the metrics could not be written down");
+        }
+        format.write(text)
+    }
+
+    fn hooks(&self) -> Metric {
+        let series = self.callbacks.counters().flat_map(|(name, hook)| {
+            let outcomes = [
+                ("done", read(&hook.done)),
+                ("error", read(&hook.errors)),
+                ("panic", read(&hook.panics)),
+                ("timeout", read(&hook.timeouts)),
+                ("skipped", read(&hook.skipped)),
+            ];
+            outcomes.map(|(outcome, count)| {
+                (vec![("hook", name.to_owned()), ("outcome", outcome.to_owned())], Value::Counter(count))
+            })
+        });
+        Metric {
+            name: "taskwatch_callback_events",
+            help: "Events handed to callbacks, by outcome",
+            series: series.collect(),
+        }
+    }
+
+    fn log(&self, sources: &Sources<'_>) -> Vec<Metric> {
+        let LogFigures { position, head, oldest, age, changes, unreadable, clock_offset } = sources.log;
+        let mut metrics = vec![
+            counter("taskwatch_log_changes", "Times the log was replaced or lost its newest events", changes as f64),
+            gauge("taskwatch_log_unreadable_events", "Events that are missing or cannot be read", unreadable as f64),
+            gauge(
+                "taskwatch_database_clock_offset_seconds",
+                "What the database's clock is ahead of this machine's; times are the database's",
+                clock_offset,
+            ),
+            gauge("taskwatch_log_position", "Position of the last event on the board", position as f64),
+            gauge("taskwatch_log_oldest_position", "Oldest position that retention has kept", oldest as f64),
+            gauge(
+                "taskwatch_data_age_seconds",
+                "Time since everything in the log was known to this server",
+                age.as_secs_f64(),
+            ),
+        ];
+        if let Some(head) = head {
+            metrics.push(gauge("taskwatch_log_head", "Position of the newest event in the database", head as f64));
+        }
+        let checkpoint = self.checkpoint.load(Ordering::Relaxed);
+        if checkpoint > 0 {
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+            let age = (now - checkpoint as f64).max(0.0);
+            metrics.push(gauge("taskwatch_checkpoint_age_seconds", "Age of this server's last checkpoint", age));
+        }
+        metrics
+    }
+}
+
+fn build() -> Metric {
+    let labels = vec![("version", env!("CARGO_PKG_VERSION").to_owned())];
+    Metric {
+        name: "taskwatch_build_info",
+        help: "Always 1; the label tells the version",
+        series: vec![(labels, Value::Gauge(1.0))],
+    }
+}
+
+fn tasks(sources: &Sources<'_>) -> Vec<Metric> {
+    let stats = sources.stats;
+    let health = match sources.health {
+        Level::Ok => 0.0,
+        Level::Degraded => 1.0,
+        Level::Stalled => 2.0,
+    };
+    let by_status = [
+        ("pending", stats.pending),
+        ("running", stats.running),
+        ("retrying", stats.retrying),
+        ("completed", stats.completed),
+        ("failed", stats.failed),
+    ];
+    let by_status = by_status.map(|(status, count)| (vec![("status", status.to_owned())], Value::Gauge(count as f64)));
+    vec![
+        gauge("taskwatch_health", "0 healthy, 1 degraded, 2 stalled; /api/v1/verdict names the reasons", health),
+        Metric { name: "taskwatch_tasks", help: "Tasks that exist, by status", series: by_status.into() },
+        gauge("taskwatch_workers_online", "Workers that are online", stats.workers_online as f64),
+        gauge("taskwatch_workers_lost", "Workers that were lost lately", sources.workers_lost as f64),
+        gauge(
+            "taskwatch_error_ratio",
+            "Failed attempts of attempts that ended, last minute",
+            stats.error_rate_1m_percent / 100.0,
+        ),
+    ]
+}
+
+fn queues(sources: &Sources<'_>) -> Vec<Metric> {
+    let per_queue = |name, help, value: fn(&QueueFigures) -> f64| {
+        let series =
+            sources.queues.iter().map(|queue| (vec![("queue", queue.name.clone())], Value::Gauge(value(queue))));
+        Metric { name, help, series: series.collect() }
+    };
+    vec![
+        per_queue("taskwatch_queue_pending_tasks", "Pending tasks of a queue", |queue| queue.pending as f64),
+        per_queue("taskwatch_queue_running_tasks", "Running tasks of a queue", |queue| queue.running as f64),
+        per_queue("taskwatch_queue_oldest_pending_seconds", "Age of the oldest pending task of a queue", |queue| {
+            queue.oldest_pending_seconds
+        }),
+        per_queue("taskwatch_queue_paused", "1 when the queue is paused", |queue| f64::from(u8::from(queue.is_paused))),
+        gauge("taskwatch_queues_paused", "Queues that are paused", sources.queues_paused as f64),
+    ]
+}
+
+fn writer(writer: &Writer) -> Vec<Metric> {
+    let counters = writer.counters();
+    let commits = Metric {
+        name: "taskwatch_writer_commit_seconds",
+        help: "Time of the writer's commits",
+        series: vec![(Vec::new(), Value::Histogram(counters.commits.sum_seconds(), counters.commits.buckets()))],
+    };
+    let failing = writer.writing().failing().map_or(0.0, |failing| failing.elapsed.as_secs_f64());
+    vec![
+        counter(
+            "taskwatch_writer_commands",
+            "Commands carried out or refused by this process",
+            read(&counters.commands),
+        ),
+        counter("taskwatch_writer_batches", "Transactions of the writer", read(&counters.batches)),
+        counter("taskwatch_writer_events", "Events appended by this process", read(&counters.events)),
+        counter(
+            "taskwatch_writer_retries",
+            "Transactions that the database did not take at first",
+            read(&counters.retries),
+        ),
+        counter("taskwatch_writer_panics", "Commands that the program failed on", read(&counters.panics)),
+        gauge("taskwatch_writer_failing_seconds", "Since when the database takes no writes; 0 when it does", failing),
+        gauge("taskwatch_writer_waiting_commands", "Commands that wait for the writer", writer.waiting() as f64),
+        commits,
+    ]
+}
+
+fn streams(sources: &Sources<'_>) -> Vec<Metric> {
+    let Sources { ledger, deliveries, log, connections: (open, idle, most), .. } = sources;
+    let (rows, _) = ledger.rows();
+    let behind = rows.iter().map(|row| (log.position - row.position()).max(0)).max().unwrap_or_default();
+    let ended = Ending::ALL.into_iter().zip(&ledger.counters.ended);
+    let ended =
+        ended.map(|(ending, count)| (vec![("ending", ending.as_str().to_owned())], Value::Counter(read(count))));
+    let pool = [("idle", *idle), ("used", open.saturating_sub(*idle))];
+    let pool = pool.map(|(state, count)| (vec![("state", state.to_owned())], Value::Gauge(count.into())));
+    let (sum, buckets) = delays(ledger);
+    vec![
+        gauge("taskwatch_streams_open", "Event streams and live pages that are open", rows.len() as f64),
+        gauge("taskwatch_stream_classes", "Distinct filters and forms that streams share", deliveries.classes() as f64),
+        gauge("taskwatch_stream_behind_events", "Events that the slowest stream is behind", behind as f64),
+        counter("taskwatch_stream_events", "Events sent to streams, once per stream", read(&ledger.counters.events)),
+        counter("taskwatch_stream_bytes", "Bytes sent to streams, compressed as sent", read(&ledger.counters.bytes)),
+        counter("taskwatch_streams_refused", "Streams that found no place", read(&ledger.counters.refused)),
+        counter(
+            "taskwatch_stream_rows_read",
+            "Rows of the log read for streams that were behind",
+            deliveries.rows_read() as f64,
+        ),
+        Metric { name: "taskwatch_streams_ended", help: "Streams that ended, by how", series: ended.collect() },
+        Metric {
+            name: "taskwatch_stream_delay_seconds",
+            help: "From an event's arrival in this server to its hand-over to a stream's connection",
+            series: vec![(Vec::new(), Value::Histogram(sum, buckets))],
+        },
+        Metric {
+            name: "taskwatch_database_connections",
+            help: "Connections of the pool for reading, by state",
+            series: pool.into(),
+        },
+        gauge("taskwatch_database_connections_max", "Most connections of the pool for reading", f64::from(*most)),
+    ]
+}
+
+/// The sum in seconds, and events by class of delay.
+fn delays(ledger: &Ledger) -> (f64, Vec<(f64, u64)>) {
+    let ends = DELAYS_MS.iter().map(|ms| *ms as f64 / 1_000.0).chain([f64::INFINITY]);
+    let sum = read(&ledger.counters.delay_sum_us) / 1e6;
+    (sum, ends.zip(&ledger.counters.delays).map(|(end, count)| (end, count.load(Ordering::Relaxed))).collect())
+}
+
+#[derive(Debug)]
+struct Sample(Vec<Metric>);
+
+impl Value {
+    const fn metric_type(&self) -> MetricType {
+        match self {
+            Self::Gauge(_) => MetricType::Gauge,
+            Self::Counter(_) => MetricType::Counter,
+            Self::Histogram(..) => MetricType::Histogram,
+        }
+    }
+
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), std::fmt::Error> {
+        match self {
+            Self::Gauge(value) => ConstGauge::new(*value).encode(encoder),
+            Self::Counter(value) => ConstCounter::new(*value).encode(encoder),
+            Self::Histogram(sum, buckets) => {
+                let count = buckets.iter().map(|(_, count)| count).sum();
+                encoder.encode_histogram::<NoLabelSet>(*sum, count, buckets, None)
+            }
+        }
+    }
+}
+
+impl Collector for Sample {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        for Metric { name, help, series } in &self.0 {
+            let Some((_, first)) = series.first() else { continue };
+            let mut family = encoder.encode_descriptor(name, help, None, first.metric_type())?;
+            if let [(labels, value)] = series.as_slice()
+                && labels.is_empty()
+            {
+                value.encode(family)?;
+                continue;
+            }
+            for (labels, value) in series {
+                value.encode(family.encode_family(&labels.as_slice())?)?;
+            }
+        }
+        Ok(())
+    }
+}
