@@ -218,10 +218,10 @@ async fn random_bytes_into_every_door() {
     // What upkeep may do by itself meanwhile is left out.
     let count = "SELECT count(*) FROM taskwatch.events
         WHERE event_type IN ('task_created', 'task_started', 'task_progress', 'task_completed', 'task_failed')";
+    let mut before = 0;
     let mut statuses = std::collections::BTreeMap::<u16, usize>::new();
-    for round in 0..1_500 {
+    for round in 0..640 {
         let (method, path, kind, body) = SEEDS[round % SEEDS.len()];
-        let before: i64 = sqlx::query_scalar(count).fetch_one(&mut conn).await.unwrap();
         let (path, body) = if body.is_empty() {
             let (path, query) = path.split_once('?').unwrap();
             let query: String = spoil(&mut random, query.as_bytes())
@@ -240,15 +240,16 @@ async fn random_bytes_into_every_door() {
         let status = reply.status.as_u16();
         *statuses.entry(status).or_default() += 1;
         assert!(status < 500, "{method} {path} {shown:?}: {}", reply.text);
+        let after: i64 = sqlx::query_scalar(count).fetch_one(&mut conn).await.unwrap();
         if (400..500).contains(&status) {
-            let after: i64 = sqlx::query_scalar(count).fetch_one(&mut conn).await.unwrap();
             assert_eq!(before, after, "{method} {path} {shown:?} was refused and changed something: {}", reply.text);
         }
+        before = after;
     }
-    assert!(statuses[&422] > 50 && statuses[&400] > 50 && statuses[&200] > 50, "{statuses:?}");
+    assert!(statuses[&422] > 20 && statuses[&400] > 20 && statuses[&200] > 20, "{statuses:?}");
     println!("random bytes over HTTP: {statuses:?}");
     // The door in SQL.
-    for _ in 0..500 {
+    for _ in 0..300 {
         let argument = |random: &mut fastrand::Rng, seed: &str| {
             String::from_utf8_lossy(&spoil(random, seed.as_bytes())).replace('\0', "").replace('\'', "''")
         };

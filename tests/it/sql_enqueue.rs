@@ -1,5 +1,7 @@
 //! taskwatch.enqueue is POST /api/v1/tasks, field by field.
 
+use std::collections::HashMap;
+
 use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
 use serde_json::{Map, Value, json};
 use sqlx::{Connection, PgConnection};
@@ -177,30 +179,27 @@ async fn outcome(app: &TestApp, ids: &[String], scene: &(String, Vec<String>)) -
         }
         text
     };
-    let mut outcomes = Vec::new();
-    for id in ids {
-        let columns = "id, created_at, enqueued_at, finished_at, payload";
-        let statement = format!(
-            "SELECT (to_jsonb(t) - '{{{columns}}}'::text[] || jsonb_build_object('enqueued', enqueued_at IS NOT NULL, 'kept', payload::text))::text
-             FROM taskwatch.tasks t WHERE id = '{id}'"
-        );
-        let row = cluster::texts(&app.database, &statement).await.pop().unwrap_or_default();
-        let events = cluster::texts(
-            &app.database,
-            &format!("SELECT body FROM taskwatch.events WHERE task_id = '{id}' ORDER BY position"),
-        )
-        .await;
-        let events = events.into_iter().map(|event| {
-            let mut event: Value = serde_json::from_str(&named(event)).unwrap();
-            let fields = event.as_object_mut().unwrap();
-            for field in ["event_id", "position", "ts", "task_id", "fingerprint"] {
-                fields.remove(field);
-            }
-            event
-        });
-        outcomes.push((serde_json::from_str(&named(row)).unwrap_or_default(), events.collect()));
+    let rows = "SELECT jsonb_build_object('id', id, 'row', to_jsonb(t)
+            - '{id, created_at, enqueued_at, finished_at, payload}'::text[]
+            || jsonb_build_object('enqueued', enqueued_at IS NOT NULL, 'kept', payload::text))::text
+        FROM taskwatch.tasks t";
+    let mut by_id: HashMap<String, (Value, Vec<Value>)> = HashMap::new();
+    for row in cluster::texts(&app.database, rows).await {
+        let row: Value = serde_json::from_str(&row).unwrap();
+        let told = serde_json::from_str(&named(row["row"].to_string())).unwrap();
+        by_id.insert(row["id"].as_str().unwrap().to_owned(), (told, Vec::new()));
     }
-    outcomes
+    let events = "SELECT body FROM taskwatch.events WHERE task_id IS NOT NULL ORDER BY position";
+    for body in cluster::texts(&app.database, events).await {
+        let id = serde_json::from_str::<Value>(&body).unwrap()["task_id"].as_str().unwrap().to_owned();
+        let mut event: Value = serde_json::from_str(&named(body)).unwrap();
+        let fields = event.as_object_mut().unwrap();
+        for field in ["event_id", "position", "ts", "task_id"] {
+            fields.remove(field);
+        }
+        by_id.get_mut(&id).unwrap().1.push(event);
+    }
+    ids.iter().map(|id| by_id[id].clone()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
