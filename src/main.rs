@@ -8,9 +8,7 @@ use sqlx::postgres::PgConnectOptions;
 use taskwatch::{
     app::{App, Options},
     clock::Clock,
-    config::{
-        Cli, Command, DatabaseSettings, DemoSettings, OpenapiSettings, ServerSettings, Settings, TailSettings,
-    },
+    config::{Cli, Command, DatabaseSettings, DemoSettings, OpenapiSettings, ServerSettings, Settings, TailSettings},
     demo::Demo,
     http, page, probe,
     store::{

@@ -78,8 +78,7 @@ impl Board {
         }
         let folded = std::mem::take(&mut self.workers.0);
         let ts = self.ts.unwrap_or_default();
-        self.workers.0 =
-            tables.workers.into_iter().map(|worker| (worker.id, Seen::of(worker, &folded, ts))).collect();
+        self.workers.0 = tables.workers.into_iter().map(|worker| (worker.id, Seen::of(worker, &folded, ts))).collect();
         self.workers.forget_long_gone();
         self.running.0 = tables.running.into_iter().collect();
         self.take_parents(tables.parents, tables.phases);
@@ -154,11 +153,8 @@ mod tests {
         let mut board = Board::default();
         board.tasks.insert(Status::Running, 7);
         board.queues.0.entry(Name::literal("gone")).or_default().depth[3] = 4;
-        let tasks = vec![
-            counted(Status::Pending, 5, 3),
-            counted(Status::Pending, 9, 1),
-            counted(Status::Completed, 5, 2),
-        ];
+        let tasks =
+            vec![counted(Status::Pending, 5, 3), counted(Status::Pending, 9, 1), counted(Status::Completed, 5, 2)];
         board.take_over(Tables { tasks, ..Tables::default() });
         assert_eq!((board.count(Status::Pending), board.count(Status::Running)), (4, 0));
         let queue = &board.queues.0[&Name::literal("mails")];

@@ -123,7 +123,16 @@ mod tests {
 
     #[test]
     fn what_is_no_event_is_survived() {
-        for stored in ["", "7", "[]", "{", "\0", r#"{"ts":1}"#, "{}", r#"{"event_type":"task_failed","schema_version":1,"ts":"12000-01-01T00:00:00Z"}"#] {
+        for stored in [
+            "",
+            "7",
+            "[]",
+            "{",
+            "\0",
+            r#"{"ts":1}"#,
+            "{}",
+            r#"{"event_type":"task_failed","schema_version":1,"ts":"12000-01-01T00:00:00Z"}"#,
+        ] {
             let read = read(stored.to_owned());
             assert_eq!((read.intact, read.event.event_type), (false, Kind::Unknown), "{stored}");
             assert!(read.json.is_empty() || read.json.starts_with('{'));

@@ -116,7 +116,8 @@ impl Tailer {
         let board = SharedBoard::default();
         let subscriptions = Subscriptions::new(hub.clone(), store.clone());
         let reader = Reader::new(store.clone());
-        let tailer = Self { store, reader, board: board.clone(), hub, callbacks, committed, ephemeral, wakes, failures: 0 };
+        let tailer =
+            Self { store, reader, board: board.clone(), hub, callbacks, committed, ephemeral, wakes, failures: 0 };
         let mut conn = tailer.store.connect().await?;
         tailer.load(&mut conn, tailer.store.epoch()).await?;
         Ok((tailer, board, subscriptions))

@@ -94,6 +94,7 @@ codes! {
     503 "busy" Changes: "More waits to be written than the server can take on." => "Repeat it after Retry-After seconds.";
     503 "database_unavailable" All: "The database did not answer in time; a change may have been stored." => "Repeat it after Retry-After seconds, with the same id or Idempotency-Key.";
     503 "not_writing" Changes: "The database takes no writes at the moment; `detail` says why." => "Repeat it after Retry-After seconds.";
+    503 "command_too_slow" Changes: "The database needed more than 30 s for this call." => "Ask for less at once.";
     503 "log_changed" Some: "The event log was replaced and is being read anew." => "Wait.";
     503 "search_too_slow" Some: "The search took too long." => "Narrow it by filters.";
     503 "too_many_bodies" Body: "Too many request bodies are being received." => "Repeat it after Retry-After seconds.";

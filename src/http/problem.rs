@@ -145,6 +145,7 @@ impl From<WriteError> for Problem {
             WriteError::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
             WriteError::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "database_unavailable"),
             WriteError::NotWriting(_) => (StatusCode::SERVICE_UNAVAILABLE, "not_writing"),
+            WriteError::TooSlow => (StatusCode::SERVICE_UNAVAILABLE, "command_too_slow"),
             WriteError::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
             WriteError::Database(_) => {
                 // The text may name tables; it is in the log.

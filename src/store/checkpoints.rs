@@ -38,11 +38,7 @@ pub async fn newest(db: impl PgExecutor<'_>, version: i32, position: i64) -> sql
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn oldest_since(
-    conn: impl PgExecutor<'_>,
-    version: i32,
-    position: i64,
-) -> sqlx::Result<Option<Checkpoint>> {
+pub async fn oldest_since(conn: impl PgExecutor<'_>, version: i32, position: i64) -> sqlx::Result<Option<Checkpoint>> {
     sqlx::query_as!(
         Checkpoint,
         "SELECT position, body FROM taskwatch.checkpoints WHERE version = $1 AND position >= $2 ORDER BY position LIMIT 1",

@@ -252,6 +252,9 @@ pub enum WriteError {
     /// The database takes no writes at the moment, which is known.
     #[error("nothing can be stored at the moment: {0}; try again in a second")]
     NotWriting(String),
+    /// The database needed too long for this command alone.
+    #[error("the database needed more than 30 s for this, so nothing was stored; ask for less at once")]
+    TooSlow,
     /// The program failed on this command.
     #[error("the server made a mistake with this; nothing was stored, and its log says more")]
     Internal,

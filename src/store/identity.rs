@@ -13,7 +13,7 @@ use bytes::Bytes;
 use sqlx::{Connection, PgConnection};
 use tokio::sync::watch;
 
-use super::log;
+use super::{log, recorded};
 use crate::{
     clock::{Clock, Time},
     event::envelope::Epoch,
@@ -212,7 +212,7 @@ impl Identity {
                 None if newest.position < row.oldest => None,
                 None => Some(Changed::Lost(newest.position)),
                 Some(body) => {
-                    let same = log::is_published_as(known, newest.position, body, &newest.json);
+                    let same = recorded::is_published_as(known, newest.position, body, &newest.json);
                     (!same).then_some(Changed::Other(newest.position))
                 }
             })
@@ -231,9 +231,9 @@ impl Identity {
         match inspection.changed {
             None => Ok(inspection),
             // It may be behind, which says nothing about the log.
-            Some(changed) if inspection.standby => {
-                Err(sqlx::Error::Protocol(format!("the database is a standby that does not have everything: {changed}")))
-            }
+            Some(changed) if inspection.standby => Err(sqlx::Error::Protocol(format!(
+                "the database is a standby that does not have everything: {changed}"
+            ))),
             Some(changed) => {
                 let text = changed.to_string();
                 self.suspect(changed);

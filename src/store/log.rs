@@ -1,19 +1,16 @@
 //! The event log: its epoch, appending to it, reading it forward.
 
-use std::{
-    borrow::Cow,
-    collections::BTreeSet,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use sqlx::{Connection, PgConnection, PgExecutor, PgPool};
 use uuid::Uuid;
 
+pub use super::recorded::{Recorded, gap, unreadable};
+use super::recorded::{missing, recorded};
 use super::{Store, connect::limited};
 use crate::{
     clock::Time,
-    event::{Draft, Event, EventId, Kind, envelope::Epoch, truncate, upcast},
+    event::{Draft, Event, EventId, envelope::Epoch},
 };
 
 /// Most events in one read. Positions are dense, so the bound on the position is a bound on the rows.
@@ -21,21 +18,6 @@ pub const PAGE: i64 = 1_000;
 
 /// Longest time of one read.
 const READ: Duration = Duration::from_secs(10);
-
-/// An event at its place, with the bytes that are stored and sent.
-#[derive(Debug, Clone)]
-pub struct Recorded {
-    /// Its id.
-    pub id: EventId,
-    /// What happened.
-    pub event: Arc<Event>,
-    /// The name of its kind, which may be newer than this program.
-    pub name: Cow<'static, str>,
-    /// The encoded JSON object.
-    pub json: String,
-    /// False when the stored event is missing or cannot be read; then this one stands in for it.
-    pub intact: bool,
-}
 
 /// The two ends of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,12 +141,6 @@ pub async fn page(db: impl PgExecutor<'_>, epoch: Epoch, after: i64) -> sqlx::Re
         page.push(recorded(epoch, row.position, row.body));
     }
     Ok(page)
-}
-
-/// Stands in for events that are not in the log though it reaches further: up to [`PAGE`] after a position, up to `to`.
-#[must_use]
-pub fn gap(epoch: Epoch, after: i64, to: i64) -> Vec<Recorded> {
-    (after + 1..=to.min(after + PAGE)).map(|position| missing(epoch, position)).collect()
 }
 
 /// Reads the log forward over a connection of its own: the one of who reads all the time. Every read is bounded, so that
@@ -292,69 +268,12 @@ pub async fn at(pool: &PgPool, epoch: Epoch, position: i64) -> sqlx::Result<Opti
     Ok(body.map(|body| recorded(epoch, position, body)))
 }
 
-fn recorded(epoch: Epoch, position: i64, stored: String) -> Recorded {
-    let id = EventId { epoch, position };
-    let read = upcast::read(stored);
-    if !read.intact {
-        report(position, "an event of the log cannot be read; it is handed on as of an unknown kind");
-    }
-    let upcast::Read { mut event, json, name, intact } = read;
-    // The row says where it stands.
-    event.position = Some(position);
-    if json.is_empty() {
-        return stand_in(id, "this event of the log cannot be read; taskwatch verify names it");
-    }
-    Recorded { id, event: Arc::new(event), name: name.into(), json, intact }
-}
-
-fn missing(epoch: Epoch, position: i64) -> Recorded {
-    report(position, "an event of the log is missing; readers get one of an unknown kind in its place");
-    stand_in(EventId { epoch, position }, "this event is missing in the log")
-}
-
-fn stand_in(id: EventId, why: &str) -> Recorded {
-    let mut event = Event::new(Kind::Unknown, Time::UNIX_EPOCH);
-    event.event_id = Some(id.to_string());
-    event.position = Some(id.position);
-    event.error = Some(why.to_owned());
-    let json = truncate::encode(&event);
-    Recorded { id, name: event.event_type.name().into(), event: Arc::new(event), json, intact: false }
-}
-
-/// Positions whose events could not be read, as far as they were reported.
-static REPORTED: Mutex<BTreeSet<i64>> = Mutex::new(BTreeSet::new());
-/// Positions reported at most.
-const MAX_REPORTED: usize = 1_000;
-
-/// Says once per position that its event cannot be read.
-fn report(position: i64, what: &str) {
-    let mut reported = REPORTED.lock().unwrap_or_else(PoisonError::into_inner);
-    if reported.len() < MAX_REPORTED && reported.insert(position) {
-        tracing::error!(position, "{what}");
-    }
-}
-
-/// How many events this process found missing or unreadable, up to 1,000.
-#[must_use]
-pub fn unreadable() -> usize {
-    REPORTED.lock().unwrap_or_else(PoisonError::into_inner).len()
-}
-
-/// True when what is stored at a position is what was published. A frame has blanks where a stored text has line breaks.
-pub(super) fn is_published_as(epoch: Epoch, position: i64, stored: String, published: &[u8]) -> bool {
-    let stored = recorded(epoch, position, stored).json;
-    let plain = |byte: u8| if matches!(byte, b'\r' | b'\n' | 0) { b' ' } else { byte };
-    stored.len() == published.len() && stored.bytes().map(plain).eq(published.iter().copied().map(plain))
-}
-
 /// Takes the log's lock until the end of the transaction and reads the head after that (law 2).
 pub(super) async fn lock(conn: &mut PgConnection, known: i64) -> sqlx::Result<Locked> {
-    let row = sqlx::query!(
-        r#"SELECT head AS "head!", xid AS "xid!", epoch AS "epoch!" FROM taskwatch.lock_log($1)"#,
-        known
-    )
-    .fetch_one(conn)
-    .await?;
+    let row =
+        sqlx::query!(r#"SELECT head AS "head!", xid AS "xid!", epoch AS "epoch!" FROM taskwatch.lock_log($1)"#, known)
+            .fetch_one(conn)
+            .await?;
     let epoch = row.epoch.parse().map_err(|e| sqlx::Error::Decode(Box::new(e)))?;
     Ok(Locked { head: row.head, xid: row.xid, epoch })
 }

@@ -17,6 +17,7 @@ pub mod pools;
 pub mod queues;
 pub mod ready;
 pub mod rebuild;
+mod recorded;
 pub mod retention;
 mod save;
 pub mod schedules;
@@ -29,6 +30,7 @@ pub mod verify;
 pub mod waits;
 pub mod witness;
 mod workers;
+mod write_failure;
 pub mod writer;
 pub mod writing;
 

@@ -229,8 +229,7 @@ async fn one_by_one(pool: &PgPool, ids: Vec<Uuid>) -> sqlx::Result<Vec<Task>> {
     let mut found = Vec::with_capacity(ids.len());
     for id in ids {
         let row = async {
-            let row: Option<TaskRow> =
-                select_tasks!("NULL::json", "WHERE t.id = $1", id).fetch_optional(pool).await?;
+            let row: Option<TaskRow> = select_tasks!("NULL::json", "WHERE t.id = $1", id).fetch_optional(pool).await?;
             row.map(Task::try_from).transpose()
         };
         match tasks::readable(row).await {

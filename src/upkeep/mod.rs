@@ -309,11 +309,7 @@ impl Upkeep {
     }
 
     /// Changes tasks. One whose row cannot be read or written must not keep the others waiting.
-    async fn change(
-        &self,
-        changes: Vec<(uuid::Uuid, transition::Command)>,
-        actor: Option<&str>,
-    ) -> anyhow::Result<()> {
+    async fn change(&self, changes: Vec<(uuid::Uuid, transition::Command)>, actor: Option<&str>) -> anyhow::Result<()> {
         if changes.is_empty() {
             return Ok(());
         }

@@ -22,7 +22,8 @@ async fn is_told_and_has_what_the_table_has(reader: &mut Stream, database: &PgCo
     assert!(!id.starts_with(old_epoch), "{id} has the old epoch");
     let head = cluster::number(database, "SELECT max(position) FROM taskwatch.events").await;
     let events = if head > after { reader.events_to(head).await } else { Vec::new() };
-    let stored = format!("SELECT body FROM taskwatch.events WHERE position > {after} AND position <= {head} ORDER BY position");
+    let stored =
+        format!("SELECT body FROM taskwatch.events WHERE position > {after} AND position <= {head} ORDER BY position");
     let stored = cluster::texts(database, &stored).await;
     let received: Vec<_> = events.into_iter().map(|frame| frame.data).collect();
     assert_eq!(received, stored, "what a reader has differs from the table");

@@ -308,9 +308,7 @@ async fn a_checkpoint_and_the_rest_of_the_log_give_the_same_board() {
     let now = app.clock.now();
     let mut conn = app.site.store.pool().acquire().await.unwrap();
     let epoch = app.site.store.epoch();
-    taskwatch::store::checkpoints::save(&mut conn, &checkpoint, taskwatch::board::VERSION, (epoch, now))
-        .await
-        .unwrap();
+    taskwatch::store::checkpoints::save(&mut conn, &checkpoint, taskwatch::board::VERSION, (epoch, now)).await.unwrap();
     worker.claims("default").await.fails("no").await;
     a_restart_shows_the_same_board(app).await;
 }

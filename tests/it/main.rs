@@ -4,7 +4,6 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
 #![expect(clippy::print_stdout, reason = "some tests measure, and say what they saw")]
 
-
 mod accessible;
 mod api;
 mod attacks;

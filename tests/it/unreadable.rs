@@ -105,7 +105,11 @@ async fn a_board_of_a_new_version_starts_on_a_log_without_its_beginning() {
     let worker = app.worker("w1").await;
     for number in 0..40 {
         let task = worker.claims("default").await;
-        if number % 4 == 0 { task.fails("disk full").await } else { task.completes().await };
+        if number % 4 == 0 {
+            task.fails("disk full").await
+        } else {
+            task.completes().await
+        };
     }
     let parent = app.creates_as(json!({ "task_type": "order", "phases": ["a", "b"] })).await;
     for phase in ["a", "b"] {
@@ -156,7 +160,9 @@ async fn a_row_of_tasks_that_cannot_be_read_is_left_out_of_lists() {
         WHERE conrelid = 'taskwatch.tasks'::regclass AND contype = 'c' LOOP
         EXECUTE format('ALTER TABLE taskwatch.tasks DROP CONSTRAINT %I', c.conname); END LOOP; END $$";
     cluster::execute(&app.database, drop_checks).await;
-    for damage in ["run_at = 'infinity'", "queue = repeat('q', 300)", "priority = 77", "labels = '[1]'", "status = 'odd'"] {
+    for damage in
+        ["run_at = 'infinity'", "queue = repeat('q', 300)", "priority = 77", "labels = '[1]'", "status = 'odd'"]
+    {
         cluster::execute(&app.database, &format!("UPDATE taskwatch.tasks SET {damage} WHERE id = '{bad}'")).await;
         let listed = app.get("/api/v1/tasks").await.expect(200);
         let ids: Vec<_> = listed["tasks"].as_array().unwrap().iter().map(|task| task["id"].clone()).collect();

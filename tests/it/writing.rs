@@ -40,14 +40,13 @@ async fn a_database_that_turned_read_only_is_said_everywhere() {
         assert!(page.text.contains("Reports are refused since"), "{path} says nothing");
     }
     while !stream.until("heartbeat").await.pop().unwrap().json()["not_writing_since"].is_string() {}
-    let reset = format!("SET default_transaction_read_only = off; ALTER DATABASE {name} RESET default_transaction_read_only");
+    let reset =
+        format!("SET default_transaction_read_only = off; ALTER DATABASE {name} RESET default_transaction_read_only");
     cluster::execute(&app.database, &reset).await;
     eventually("it is ready again", || async { app.get("/readyz").await.status == 200 }).await;
     app.creates("after").await;
-    eventually("pages say it no more", || async {
-        !app.get("/").await.text.contains("Reports are refused since")
-    })
-    .await;
+    eventually("pages say it no more", || async { !app.get("/").await.text.contains("Reports are refused since") })
+        .await;
     app.settles().await;
     app.is_clean().await;
 }
@@ -56,7 +55,8 @@ async fn a_database_that_turned_read_only_is_said_everywhere() {
 async fn a_lock_that_somebody_holds_is_named_and_waited_for() {
     let app = TestApp::start().await;
     app.creates("before").await;
-    let mut holder = PgConnection::connect_with(&app.database.clone().application_name("nightly-report")).await.unwrap();
+    let mut holder =
+        PgConnection::connect_with(&app.database.clone().application_name("nightly-report")).await.unwrap();
     sqlx::raw_sql("BEGIN; SELECT pg_advisory_xact_lock(8386658438437413987)").execute(&mut holder).await.unwrap();
     let (http, url) = (app.http().clone(), app.url.clone());
     let waiting = tokio::spawn(async move {

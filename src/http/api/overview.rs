@@ -115,8 +115,7 @@ pub(super) async fn queues(
     let serving = verdict::Serving::taking(&board);
     let begin = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
     let mut rest = board.queues.0.range::<Name, _>((begin, Bound::Unbounded));
-    let queues: Vec<_> =
-        rest.by_ref().take(limit).map(|(name, queue)| record(&serving, name, queue, now)).collect();
+    let queues: Vec<_> = rest.by_ref().take(limit).map(|(name, queue)| record(&serving, name, queue, now)).collect();
     let next_cursor = rest.next().and(queues.last()).map(|queue| queue.name.to_string());
     Ok(Out(ManyQueues { position: board.position, event_id: board.id().to_string(), queues, next_cursor }))
 }

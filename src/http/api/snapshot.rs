@@ -72,8 +72,7 @@ impl Snapshots {
         let last = self.0.lock().await.entry(form).or_default().clone();
         let mut last = last.lock().await;
         let id = feed::read(board).id();
-        let usable =
-            |frames: &&Frames| frames.id == id || (frames.id.epoch == id.epoch && frames.at.elapsed() < REUSE);
+        let usable = |frames: &&Frames| frames.id == id || (frames.id.epoch == id.epoch && frames.at.elapsed() < REUSE);
         if let Some(frames) = last.as_ref().filter(usable) {
             return frames.clone();
         }

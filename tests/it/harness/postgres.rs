@@ -60,7 +60,9 @@ impl Server {
     /// A new cluster, running.
     pub(crate) fn start() -> Self {
         let server = Self { folder: Self::folder() };
-        run(program("initdb").args(["-U", "taskwatch", "-A", "trust", "-E", "UTF8", "--locale=C", "-D"]).arg(server.data()));
+        run(program("initdb")
+            .args(["-U", "taskwatch", "-A", "trust", "-E", "UTF8", "--locale=C", "-D"])
+            .arg(server.data()));
         server.starts();
         server
     }
@@ -69,7 +71,9 @@ impl Server {
     pub(crate) fn standby_of(primary: &Self) -> Self {
         let server = Self { folder: Self::folder() };
         let (host, data) = (primary.folder.0.display().to_string(), server.data());
-        run(program("pg_basebackup").args(["-h", &host, "-U", "taskwatch", "-X", "stream", "-c", "fast", "-R", "-D"]).arg(data));
+        run(program("pg_basebackup")
+            .args(["-h", &host, "-U", "taskwatch", "-X", "stream", "-c", "fast", "-R", "-D"])
+            .arg(data));
         server.starts();
         server
     }

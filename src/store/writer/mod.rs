@@ -3,6 +3,8 @@
 //! There is no timer: the next batch forms while the last one commits. A caller is answered after the commit is
 //! durable, never before.
 
+mod connection;
+
 use std::{
     panic::AssertUnwindSafe,
     sync::{
@@ -13,7 +15,7 @@ use std::{
 };
 
 use futures_util::FutureExt;
-use sqlx::{Connection, PgConnection};
+use sqlx::PgConnection;
 use tokio::sync::{mpsc, oneshot};
 
 pub use super::batch::Rules;
@@ -25,7 +27,8 @@ use super::{
     identity::Changed,
     latency::Latency,
     log::{self, Recorded},
-    writing::{Writing, in_words},
+    write_failure::{Panicked, in_words, is_fault_of_batch, is_panic, is_taken, is_too_slow},
+    writing::Writing,
 };
 use crate::{clock::Clock, event::envelope::Epoch};
 
@@ -203,46 +206,6 @@ impl WriterLoop {
         }
     }
 
-    /// How long to wait before the database is asked whether it takes writes.
-    fn until_probe(&self) -> Duration {
-        if self.writing.failing().is_some() {
-            return LONGEST_PAUSE;
-        }
-        PROBE.saturating_sub(self.writing.idle_for().unwrap_or_default()).max(LONGEST_PAUSE)
-    }
-
-    /// Asks the database whether it takes writes, without writing anything: while nobody reports, or because reports are
-    /// refused.
-    async fn probe(&mut self) {
-        self.writing.begins();
-        let asked = limited(TRANSACTION, self.ask()).await;
-        self.writing.ends();
-        match asked {
-            Ok(()) => self.writing.succeeds(),
-            Err(error) => {
-                self.conn = None;
-                tracing::warn!(%error, "the database does not take writes");
-                self.writing.fails(&in_words(&error));
-            }
-        }
-    }
-
-    async fn ask(&mut self) -> sqlx::Result<()> {
-        let mut conn = match self.conn.take() {
-            Some(conn) => conn,
-            None => self.connect().await?,
-        };
-        let read_only = sqlx::query_scalar!(r#"SELECT current_setting('transaction_read_only') = 'on' AS "is!""#);
-        if read_only.fetch_one(&mut conn).await? {
-            return Err(read_only_error());
-        }
-        let mut tx = conn.begin().await?;
-        log::lock(&mut tx, self.known_head).await?;
-        tx.rollback().await?;
-        self.conn = Some(conn);
-        Ok(())
-    }
-
     /// Writes a batch; one that the database refuses is cut in halves, down to the command at fault.
     async fn write(&mut self, batch: Vec<Request>) {
         let mut pieces = vec![batch];
@@ -273,6 +236,10 @@ impl WriterLoop {
                     self.counters.panics.fetch_add(1, Ordering::Relaxed);
                     tracing::error!(command = ?piece[0].command, "the program failed on a command");
                     self.answer(piece, vec![Err(WriteError::Internal)]);
+                }
+                Err(error) if is_too_slow(&error) => {
+                    tracing::error!(command = ?piece[0].command, "a command took too long");
+                    self.answer(piece, vec![Err(WriteError::TooSlow)]);
                 }
                 Err(error) => {
                     tracing::error!(%error, "a command was refused by the database");
@@ -428,122 +395,5 @@ impl WriterLoop {
         }
         let recorded = log::append(conn, self.epoch, locked.head, drafts).await?;
         Ok(Prepared { outcomes, xid: Some(locked.xid), recorded, queues })
-    }
-
-    /// Asks until the database knows what became of a commit that it did not answer. A log that was replaced meanwhile
-    /// does not hold it.
-    async fn took_place(&mut self, xid: &str, recorded: &[Recorded]) -> bool {
-        let Some(first) = recorded.first() else { return false };
-        let epoch = self.epoch;
-        let mut pause = Duration::from_millis(20);
-        loop {
-            self.writing.begins();
-            let connected = self.connect().await;
-            if self.epoch != epoch {
-                return false;
-            }
-            match connected {
-                Ok(mut conn) => {
-                    if let Ok(Some(settled)) = limited(ANSWER, log::settled(&mut conn, xid, first)).await {
-                        self.conn = Some(conn);
-                        return settled;
-                    }
-                }
-                Err(error) => self.writing.fails(&in_words(&error)),
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
-        }
-    }
-
-    /// A connection of the writer's own. A failure here is not the fault of a batch.
-    async fn connect(&mut self) -> sqlx::Result<PgConnection> {
-        let connected = limited(ANSWER, self.prepared_connection()).await;
-        let conn = connected.map_err(|error| match error {
-            // Kept, so that people read what it is.
-            error if is_read_only(&error) => error,
-            error => sqlx::Error::Io(std::io::Error::other(error)),
-        })?;
-        let epoch = self.store.epoch();
-        if epoch != self.epoch {
-            // Nothing that was known of the log before counts any more.
-            (self.epoch, self.known_head, self.memory) = (epoch, 0, Memory::default());
-        }
-        Ok(conn)
-    }
-
-    async fn prepared_connection(&self) -> sqlx::Result<PgConnection> {
-        let mut conn = self.store.connect_unchecked().await?;
-        let inspection = self.store.identity().check(&mut conn, self.store.clock()).await?;
-        if inspection.read_only {
-            return Err(read_only_error());
-        }
-        // A writer that hangs must not keep the log's lock: Postgres ends it. What is acknowledged is durable, whatever
-        // the database's default is. Its statements go to rows by their keys; plans are made once, when the tables may
-        // still be empty, and must not be full scans then.
-        sqlx::query!(
-            "SELECT set_config('idle_in_transaction_session_timeout', '10s', false) AS idle,
-                    set_config('lock_timeout', '10s', false) AS lock,
-                    set_config('statement_timeout', '30s', false) AS statement,
-                    set_config('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on'
-                        ELSE current_setting('synchronous_commit') END, false) AS durable,
-                    set_config('plan_cache_mode', 'force_generic_plan', false) AS plans,
-                    set_config('enable_seqscan', 'off', false) AS scans,
-                    set_config('enable_hashjoin', 'off', false) AS hashes,
-                    set_config('enable_mergejoin', 'off', false) AS merges"
-        )
-        .fetch_one(&mut conn)
-        .await?;
-        Ok(conn)
-    }
-}
-
-/// The program failed on a batch.
-#[derive(Debug, thiserror::Error)]
-#[error("the program failed on a batch")]
-struct Panicked;
-
-fn is_panic(error: &sqlx::Error) -> bool {
-    matches!(error, sqlx::Error::Configuration(cause) if cause.is::<Panicked>())
-}
-
-/// The database would refuse every write.
-#[derive(Debug, thiserror::Error)]
-#[error("the database is read-only: a standby, or set so by default_transaction_read_only")]
-struct ReadOnly;
-
-fn read_only_error() -> sqlx::Error {
-    sqlx::Error::Configuration(Box::new(ReadOnly))
-}
-
-fn is_read_only(error: &sqlx::Error) -> bool {
-    matches!(error, sqlx::Error::Configuration(cause) if cause.is::<ReadOnly>())
-}
-
-/// A task with this id or unique key exists.
-fn is_taken(error: &sqlx::Error) -> bool {
-    let constraint = error.as_database_error().and_then(|error| error.constraint());
-    matches!(constraint, Some("tasks_unique" | "tasks_pkey"))
-}
-
-/// True for errors that the same batch would meet again: bad data (22), broken constraints (23), and other classes that
-/// are about the statement. Connection losses, shutdowns, deadlocks and time-outs are not.
-fn is_fault_of_batch(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Database(error) => {
-            let code = error.code().unwrap_or_default();
-            // 40: serialisation and deadlock, 53: out of resources, 55: lock not available, 57: shutdown and cancel,
-            // 58: system error, 08: connection, 25P03: idle in transaction.
-            // 3D and 3F: the database or the schema is not there, 42P01 and 42883: nor are tables or functions; a restore.
-            let elsewhere = ["40", "53", "55", "57", "58", "08", "25", "3D", "3F", "42P01", "42883"];
-            !elsewhere.iter().any(|class| code.starts_with(class))
-        }
-        sqlx::Error::Decode(_)
-        | sqlx::Error::ColumnDecode { .. }
-        | sqlx::Error::Encode(_)
-        | sqlx::Error::RowNotFound
-        | sqlx::Error::TypeNotFound { .. } => true,
-        sqlx::Error::Configuration(_) => is_panic(error),
-        _ => false,
     }
 }

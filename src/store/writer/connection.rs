@@ -1,0 +1,122 @@
+//! The writer's connection: checked to lead to the known log, and asked now and then whether it takes writes.
+
+use std::time::Duration;
+
+use sqlx::{Connection, PgConnection};
+
+use super::{ANSWER, LONGEST_PAUSE, PROBE, TRANSACTION, WriterLoop};
+use crate::store::{
+    batch::Memory,
+    connect::limited,
+    log::{self, Recorded},
+    write_failure::{in_words, is_read_only, read_only_error},
+};
+
+impl WriterLoop {
+    /// How long to wait before the database is asked whether it takes writes.
+    pub(super) fn until_probe(&self) -> Duration {
+        if self.writing.failing().is_some() {
+            return LONGEST_PAUSE;
+        }
+        PROBE.saturating_sub(self.writing.idle_for().unwrap_or_default()).max(LONGEST_PAUSE)
+    }
+
+    /// Asks the database whether it takes writes, without writing anything: while nobody reports, or because reports are
+    /// refused.
+    pub(super) async fn probe(&mut self) {
+        self.writing.begins();
+        let asked = limited(TRANSACTION, self.ask()).await;
+        self.writing.ends();
+        match asked {
+            Ok(()) => self.writing.succeeds(),
+            Err(error) => {
+                self.conn = None;
+                tracing::warn!(%error, "the database does not take writes");
+                self.writing.fails(&in_words(&error));
+            }
+        }
+    }
+
+    async fn ask(&mut self) -> sqlx::Result<()> {
+        let mut conn = match self.conn.take() {
+            Some(conn) => conn,
+            None => self.connect().await?,
+        };
+        let read_only = sqlx::query_scalar!(r#"SELECT current_setting('transaction_read_only') = 'on' AS "is!""#);
+        if read_only.fetch_one(&mut conn).await? {
+            return Err(read_only_error());
+        }
+        let mut tx = conn.begin().await?;
+        log::lock(&mut tx, self.known_head).await?;
+        tx.rollback().await?;
+        self.conn = Some(conn);
+        Ok(())
+    }
+
+    /// Asks until the database knows what became of a commit that it did not answer. A log that was replaced meanwhile
+    /// does not hold it.
+    pub(super) async fn took_place(&mut self, xid: &str, recorded: &[Recorded]) -> bool {
+        let Some(first) = recorded.first() else { return false };
+        let epoch = self.epoch;
+        let mut pause = Duration::from_millis(20);
+        loop {
+            self.writing.begins();
+            let connected = self.connect().await;
+            if self.epoch != epoch {
+                return false;
+            }
+            match connected {
+                Ok(mut conn) => {
+                    if let Ok(Some(settled)) = limited(ANSWER, log::settled(&mut conn, xid, first)).await {
+                        self.conn = Some(conn);
+                        return settled;
+                    }
+                }
+                Err(error) => self.writing.fails(&in_words(&error)),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// A connection of the writer's own. A failure here is not the fault of a batch.
+    pub(super) async fn connect(&mut self) -> sqlx::Result<PgConnection> {
+        let connected = limited(ANSWER, self.prepared_connection()).await;
+        let conn = connected.map_err(|error| match error {
+            // Kept, so that people read what it is.
+            error if is_read_only(&error) => error,
+            error => sqlx::Error::Io(std::io::Error::other(error)),
+        })?;
+        let epoch = self.store.epoch();
+        if epoch != self.epoch {
+            // Nothing that was known of the log before counts any more.
+            (self.epoch, self.known_head, self.memory) = (epoch, 0, Memory::default());
+        }
+        Ok(conn)
+    }
+
+    async fn prepared_connection(&self) -> sqlx::Result<PgConnection> {
+        let mut conn = self.store.connect_unchecked().await?;
+        let inspection = self.store.identity().check(&mut conn, self.store.clock()).await?;
+        if inspection.read_only {
+            return Err(read_only_error());
+        }
+        // A writer that hangs must not keep the log's lock: Postgres ends it. What is acknowledged is durable, whatever
+        // the database's default is. Its statements go to rows by their keys; plans are made once, when the tables may
+        // still be empty, and must not be full scans then.
+        sqlx::query!(
+            "SELECT set_config('idle_in_transaction_session_timeout', '10s', false) AS idle,
+                    set_config('lock_timeout', '10s', false) AS lock,
+                    set_config('statement_timeout', '30s', false) AS statement,
+                    set_config('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on'
+                        ELSE current_setting('synchronous_commit') END, false) AS durable,
+                    set_config('plan_cache_mode', 'force_generic_plan', false) AS plans,
+                    set_config('enable_seqscan', 'off', false) AS scans,
+                    set_config('enable_hashjoin', 'off', false) AS hashes,
+                    set_config('enable_mergejoin', 'off', false) AS merges"
+        )
+        .fetch_one(&mut conn)
+        .await?;
+        Ok(conn)
+    }
+}
