@@ -140,7 +140,11 @@ pub const CONTROLS: [(&str, &str, &[&str]); 8] = [
     ),
     ("snapshot", "A part of the board.", &["part", "items"]),
     ("snapshot_end", "The board is complete; its id is the position it shows.", &["position", "ts"]),
-    ("heartbeat", "Up to date to its id.", &["ts", "position", "head", "behind"]),
+    (
+        "heartbeat",
+        "Up to date to its id; since when the log cannot be read, or nothing can be stored.",
+        &["ts", "position", "head", "behind", "stale_since", "not_writing_since"],
+    ),
     ("lagging", "The reader is over 10 s behind; it gets everything, late.", &["behind"]),
     ("reset", "The log cannot be continued from the cursor.", &["reason", "requested", "oldest", "head"]),
     ("bye", "The server ends the stream; come back.", &["reason"]),

@@ -129,6 +129,8 @@ fn only_the_writer_changes_tasks_or_appends_events() {
         "store/schedules.rs",
         "store/waits.rs",
         "store/workers.rs",
+        // A new epoch for a log that was replaced, and the checkpoints that it makes void.
+        "store/identity.rs",
         "store/log.rs",
         "store/ready.rs",
     ];
@@ -182,7 +184,9 @@ fn the_core_is_pure() {
 fn no_request_counts_rows() {
     for (path, text) in sources() {
         // What runs in a queue with a concurrency limit is at most that limit.
-        let bounded = path == "store/queues.rs" || path.starts_with("store/verify/");
+        // The board is made from the tables at a start, where nothing else covers a trimmed log.
+        let bounded =
+            ["store/queues.rs", "store/rebuild.rs"].contains(&path.as_str()) || path.starts_with("store/verify/");
         assert!(bounded || !text.contains("count(*)"), "{path} counts rows");
         assert!(!text.contains("NOTIFY"), "{path} notifies inside a transaction");
     }

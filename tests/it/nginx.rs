@@ -148,7 +148,7 @@ async fn the_site_is_whole_below_a_path_of_its_own() {
         assert_eq!(browser.complaints().await, Vec::<String>::new());
         let document: serde_json::Value =
             app.http().get(format!("{}/openapi.json", nginx.url)).send().await.unwrap().json().await.unwrap();
-        assert_eq!(document["servers"], json!([{ "url": "/ops/taskwatch" }]));
+        assert_eq!(document["servers"], json!([{ "url": "/ops/taskwatch", "description": "This server" }]));
         let mut stream =
             Stream::open(app.http(), &format!("{}/events?after=earliest&max_events=1", nginx.url), None).await;
         assert_eq!(stream.event().await.position(), Some(1));

@@ -134,7 +134,8 @@ async fn requests_have_ids() {
         assert!(uuid::Uuid::parse_str(&id).is_ok(), "{bad} became {id}");
         assert_eq!(answer.json::<Value>().await.unwrap()["request_id"], json!(id));
     }
-    for path in ["/healthz", "/", "/api/v1/tasks", "/nothing", "/events?after=now"] {
+    // `/healthz` is answered in front of everything.
+    for path in ["/readyz", "/", "/api/v1/tasks", "/nothing", "/events?after=now"] {
         let answer = app.http().get(format!("{}{path}", app.url)).send().await.unwrap();
         assert!(answer.headers().contains_key("x-request-id"), "{path}");
     }

@@ -108,13 +108,11 @@ pub(super) async fn queues(
     if !(1..=MAX_QUEUES).contains(&limit) {
         return Err(bad("limit", format!("must be a whole number from 1 to {MAX_QUEUES}")));
     }
-    let after =
-        page.cursor.map(|cursor| Name::new(&cursor).map_err(|error| bad("cursor", error.to_string()))).transpose()?;
     let now = site.clock.now();
     let board = feed::read(&site.board);
     let serving = verdict::Serving::taking(&board);
-    let begin = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
-    let mut rest = board.queues.0.range::<Name, _>((begin, Bound::Unbounded));
+    let begin = page.cursor.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+    let mut rest = board.queues.0.range::<str, _>((begin, Bound::Unbounded));
     let queues: Vec<_> = rest.by_ref().take(limit).map(|(name, queue)| record(&serving, name, queue, now)).collect();
     let next_cursor = rest.next().and(queues.last()).map(|queue| queue.name.to_string());
     Ok(Out(ManyQueues { position: board.position, event_id: board.id().to_string(), queues, next_cursor }))
