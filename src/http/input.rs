@@ -104,9 +104,6 @@ impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for Optional<
             return Ok(Self(T::default()));
         }
         lines?;
-        if body.trim_ascii() == b"null" {
-            return Ok(Self(T::default()));
-        }
         parse(&body, "").map(Self)
     }
 }

@@ -428,3 +428,20 @@ async fn a_shuffled_history_ends_in_the_same_tables_and_board() {
     plain.is_clean().await;
     wild.is_clean().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_words_at_the_same_time_the_greater_one_is_kept_in_the_table_as_well() {
+    let app = TestApp::start().await;
+    let at = "2026-11-21T10:00:00Z";
+    let report = |parent: &str, phase: &str, kind: &str, result: i64| {
+        json!({ "event_type": "task_completed", "task_id": "job-1", "task_type": kind, "parent_task_id": parent,
+            "phase": phase, "ts": at, "data": { "result": result } })
+    };
+    for (parent, phase, kind, result) in
+        [("a", "p1", "mail", 1), ("b", "p2", "post", 2), ("c", "p3", "send", 3), ("a", "p1", "mail", 1)]
+    {
+        app.post("/api/v1/events", &report(parent, phase, kind, result)).await.expect(200);
+        app.settles().await;
+        app.is_clean().await;
+    }
+}

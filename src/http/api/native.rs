@@ -163,6 +163,7 @@ pub(super) struct NativeData {
     #[schema(value_type = Option<String>, format = DateTime)]
     next_run_at: Option<Timestamp>,
     /// 0 to 100.
+    #[schema(minimum = 0, maximum = 100)]
     percent: Option<f64>,
     /// Output, any JSON.
     #[schema(value_type = Option<serde_json::Value>)]

@@ -116,6 +116,7 @@ pub(in crate::http) struct Report {
     /// What is reported.
     report: ReportKind,
     /// With `progress`: 0 to 100.
+    #[schema(minimum = 0, maximum = 100)]
     percent: Option<f64>,
     /// With `progress`: one line for people.
     #[schema(value_type = Option<String>, max_length = 2000)]

@@ -147,6 +147,13 @@ fn state_changed(before: &Task, after: &Task) -> bool {
         || before.has_dependents != after.has_dependents
         || before.run_at != after.run_at
         || before.enqueued_at != after.enqueued_at
+        || before.started_at != after.started_at
+        || before.finished_at != after.finished_at
+        || before.worker_id != after.worker_id
+        || before.machine_id != after.machine_id
+        || before.connector_id != after.connector_id
+        || before.error != after.error
+        || before.result != after.result
         || before.observed != after.observed
 }
 
@@ -154,7 +161,16 @@ fn state_changed(before: &Task, after: &Task) -> bool {
 fn facts_changed(before: &Task, after: &Task) -> bool {
     before.observed != after.observed
         || before.project_id != after.project_id
+        || before.task_type != after.task_type
+        || before.parent_task_id != after.parent_task_id
         || before.phase != after.phase
+        || before.phases != after.phases
+        || before.max_attempts != after.max_attempts
+        || before.timeout_seconds != after.timeout_seconds
+        || before.created_at != after.created_at
+        || before.external_id != after.external_id
+        // A task is loaded without its payload where that is not needed.
+        || (after.payload.is_some() && before.payload != after.payload)
         || before.title != after.title
         || before.description != after.description
         || before.priority != after.priority

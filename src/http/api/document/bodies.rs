@@ -59,9 +59,11 @@ fn requests(paths: &mut Value) {
         },
     });
     // These calls take no body as well.
-    let cancel = &mut paths["/api/v1/tasks/{id}/cancel"]["post"]["requestBody"];
-    cancel["content"]["application/json"]["schema"] = reference("Cancel");
-    cancel["required"] = false.into();
+    for (call, body) in [("cancel", "Cancel"), ("retry", "WithChildren")] {
+        let request = &mut paths[format!("/api/v1/tasks/{{id}}/{call}")]["post"]["requestBody"];
+        request["content"]["application/json"]["schema"] = reference(body);
+        request["required"] = false.into();
+    }
     paths["/api/v1/workers/{id}/heartbeat"]["post"]["requestBody"]["required"] = false.into();
 }
 
