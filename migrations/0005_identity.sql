@@ -51,14 +51,15 @@ BEGIN
         INTO head FROM taskwatch.log l;
     END IF;
     xid := pg_current_xact_id()::text;
-    SELECT l.epoch, l.origin INTO epoch, stored FROM taskwatch.log l;
+    -- By its key: the writer's sessions forbid scans of tables.
+    SELECT l.epoch, l.origin INTO epoch, stored FROM taskwatch.log l WHERE l.only_row;
     present := taskwatch.log_origin();
     IF stored IS DISTINCT FROM present THEN
         IF NOT taskwatch.same_origin(stored, present) THEN
             epoch := lpad(to_hex(floor(random() * 4294967296)::bigint), 8, '0');
             DELETE FROM taskwatch.checkpoints c WHERE c.position > head;
         END IF;
-        UPDATE taskwatch.log l SET epoch = lock_log.epoch, origin = present;
+        UPDATE taskwatch.log l SET epoch = lock_log.epoch, origin = present WHERE l.only_row;
     END IF;
 END $$;
 

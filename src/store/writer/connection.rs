@@ -103,7 +103,7 @@ impl WriterLoop {
         }
         // A writer that hangs must not keep the log's lock: Postgres ends it. What is acknowledged is durable, whatever
         // the database's default is. Its statements go to rows by their keys; plans are made once, when the tables may
-        // still be empty, and must not be full scans then.
+        // still be empty, and must not be full scans then. What looks like a scan all the same must not be compiled for 10 ms.
         sqlx::query!(
             "SELECT set_config('idle_in_transaction_session_timeout', '10s', false) AS idle,
                     set_config('lock_timeout', '10s', false) AS lock,
@@ -111,6 +111,7 @@ impl WriterLoop {
                     set_config('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on'
                         ELSE current_setting('synchronous_commit') END, false) AS durable,
                     set_config('plan_cache_mode', 'force_generic_plan', false) AS plans,
+                    set_config('jit', 'off', false) AS jit,
                     set_config('enable_seqscan', 'off', false) AS scans,
                     set_config('enable_hashjoin', 'off', false) AS hashes,
                     set_config('enable_mergejoin', 'off', false) AS merges"

@@ -300,11 +300,11 @@ impl WriterLoop {
             self.writing.fails(&in_words(&error));
             self.counters.retries.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(%error, commands = batch.len(), "the database did not take a batch; trying again");
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
             if batch.iter().all(|request| request.reply.is_closed()) {
                 return Ok(Vec::new());
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
