@@ -35,8 +35,8 @@ COMMENT ON FUNCTION taskwatch.same_origin IS 'True unless a part that both origi
 
 -- Takes the log's lock until the end of the transaction, then reads the top position in a NEW statement:
 -- each statement of a VOLATILE function has its own snapshot, so it sees what the last holder committed.
--- `known` is any position known to exist (it prunes older partitions), or 0. When the log is not where it was written last,
--- it gets a new epoch here.
+-- `known` is any position known to exist (it prunes older partitions), or 0 from a session that has not looked where the log
+-- is stored: when that is not where it was written last, the log gets a new epoch here.
 DROP FUNCTION taskwatch.lock_log(bigint);
 CREATE FUNCTION taskwatch.lock_log(known bigint, OUT head bigint, OUT xid text, OUT epoch text)
     LANGUAGE plpgsql VOLATILE AS $$
@@ -53,6 +53,10 @@ BEGIN
     xid := pg_current_xact_id()::text;
     -- By its key: the writer's sessions forbid scans of tables.
     SELECT l.epoch, l.origin INTO epoch, stored FROM taskwatch.log l WHERE l.only_row;
+    -- Within a session the place cannot change, so the writer, which looks when it connects, need not look again.
+    IF known > 0 THEN
+        RETURN;
+    END IF;
     present := taskwatch.log_origin();
     IF stored IS DISTINCT FROM present THEN
         IF NOT taskwatch.same_origin(stored, present) THEN
