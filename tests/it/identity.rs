@@ -49,15 +49,46 @@ async fn is_whole(app: &TestApp, database: &PgConnectOptions) {
     app.is_clean().await;
 }
 
+/// That many taskwatch servers on one database.
+async fn servers_on(database: &PgConnectOptions, servers: usize) -> Vec<TestApp> {
+    let mut apps = Vec::new();
+    for _ in 0..servers {
+        apps.push(TestApp::again(database.clone()).await);
+    }
+    apps
+}
+
+/// One reader per server, each with every event of the log.
+async fn readers_with_everything(apps: &[TestApp]) -> Vec<Stream> {
+    let mut readers = Vec::new();
+    for app in apps {
+        let head = app.settles().await;
+        let mut reader = app.events("?after=earliest").await;
+        reader.events_to(head).await;
+        readers.push(reader);
+    }
+    readers
+}
+
+/// Every reader gets a reset and then what the table has, and every server is whole.
+async fn all_follow_the_new_log(apps: &[TestApp], readers: &mut [Stream], database: &PgConnectOptions, old: &str) {
+    // More than what was lost, so that the new log is longer than what readers know.
+    let enqueue = "SELECT taskwatch.enqueue('sql', '{}') FROM generate_series(1, 100)";
+    cluster::execute(database, enqueue).await;
+    for reader in readers {
+        is_told_and_has_what_the_table_has(reader, database, old).await;
+    }
+    for app in apps {
+        is_whole(app, database).await;
+    }
+}
+
 /// A primary, a standby that has lost the last events, and servers that knew them.
 async fn lost_tail(servers: usize) {
     let primary = Server::start();
     primary.runs("createdb", &["work"]);
     let proxy = Proxy::to(&primary);
-    let mut apps = vec![TestApp::again(proxy.options("work")).await];
-    for _ in 1..servers {
-        apps.push(TestApp::again(proxy.options("work")).await);
-    }
+    let apps = servers_on(&proxy.options("work"), servers).await;
     let standby = Server::standby_of(&primary);
     apps[0].creates_many(20, "kept").await;
     catches_up(&standby.options("work"), &primary.options("work")).await;
@@ -80,15 +111,7 @@ async fn lost_tail(servers: usize) {
     primary.stops("immediate");
     standby.promotes();
     proxy.turns_to(&standby);
-    // More than what was lost, so that the new log is longer than what readers know.
-    let enqueue = "SELECT taskwatch.enqueue('sql', '{}') FROM generate_series(1, 100)";
-    cluster::execute(&standby.options("work"), enqueue).await;
-    for reader in &mut readers {
-        is_told_and_has_what_the_table_has(reader, &standby.options("work"), &old).await;
-    }
-    for app in &apps {
-        is_whole(app, &standby.options("work")).await;
-    }
+    all_follow_the_new_log(&apps, &mut readers, &standby.options("work"), &old).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -132,33 +155,18 @@ async fn restored(servers: usize) {
     let server = Server::start();
     server.runs("createdb", &["work"]);
     let work = server.options("work");
-    let mut apps = Vec::new();
-    for _ in 0..servers {
-        apps.push(TestApp::again(work.clone()).await);
-    }
+    let apps = servers_on(&work, servers).await;
     apps[0].creates_many(20, "kept").await;
     apps[0].settles().await;
     let dump = server.socket_dir().join("dump").display().to_string();
     server.runs("pg_dump", &["-Fc", "-f", &dump, "work"]);
     apps[0].creates_many(30, "lost").await;
     let old = epoch(&work).await;
-    let mut readers = Vec::new();
-    for app in &apps {
-        let head = app.settles().await;
-        let mut reader = app.events("?after=earliest").await;
-        reader.events_to(head).await;
-        readers.push(reader);
-    }
+    let mut readers = readers_with_everything(&apps).await;
     server.runs("dropdb", &["--force", "work"]);
     server.runs("createdb", &["work"]);
     server.runs("pg_restore", &["-d", "work", &dump]);
-    cluster::execute(&work, "SELECT taskwatch.enqueue('sql', '{}') FROM generate_series(1, 100)").await;
-    for reader in &mut readers {
-        is_told_and_has_what_the_table_has(reader, &work, &old).await;
-    }
-    for app in &apps {
-        is_whole(app, &work).await;
-    }
+    all_follow_the_new_log(&apps, &mut readers, &work, &old).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -176,10 +184,7 @@ async fn copied(servers: usize) {
     let server = Server::start();
     server.runs("createdb", &["work"]);
     let work = server.options("work");
-    let mut apps = Vec::new();
-    for _ in 0..servers {
-        apps.push(TestApp::again(work.clone()).await);
-    }
+    let apps = servers_on(&work, servers).await;
     apps[0].creates_many(20, "kept").await;
     for app in &apps {
         app.settles().await;
@@ -193,23 +198,11 @@ async fn copied(servers: usize) {
     .await;
     apps[servers - 1].creates_many(30, "lost").await;
     let old = epoch(&work).await;
-    let mut readers = Vec::new();
-    for app in &apps {
-        let head = app.settles().await;
-        let mut reader = app.events("?after=earliest").await;
-        reader.events_to(head).await;
-        readers.push(reader);
-    }
+    let mut readers = readers_with_everything(&apps).await;
     server.stops("fast");
     server.puts_back(&copy);
     server.starts();
-    cluster::execute(&work, "SELECT taskwatch.enqueue('sql', '{}') FROM generate_series(1, 100)").await;
-    for reader in &mut readers {
-        is_told_and_has_what_the_table_has(reader, &work, &old).await;
-    }
-    for app in &apps {
-        is_whole(app, &work).await;
-    }
+    all_follow_the_new_log(&apps, &mut readers, &work, &old).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
