@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::{
     checkpoints::{self, Checkpoint},
     children, log,
-    tasks::{decode, name, unsigned},
+    tasks::{name, priority, status, unsigned},
     workers,
 };
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
         tables::{Counted, Decided, Tables},
     },
     event::{Event, Kind, envelope::Epoch},
-    model::{Name, Priority, Status, report::Progress},
+    model::{Name, Status, report::Progress},
 };
 
 /// Events that are folded into a board that is made from the tables: the newest, for rates, history and what happened
@@ -180,14 +180,6 @@ async fn counted(conn: &mut PgConnection) -> sqlx::Result<Vec<Counted>> {
 /// Rows that can be read; the others are named in the log and left out.
 fn readable<T>(what: &str, rows: impl Iterator<Item = sqlx::Result<T>>) -> Vec<T> {
     rows.filter_map(|row| row.inspect_err(|error| tracing::error!(%error, what, "a row cannot be read")).ok()).collect()
-}
-
-fn status(text: &str) -> sqlx::Result<Status> {
-    text.parse().map_err(|error: crate::model::status::UnknownStatus| decode(&error.to_string()))
-}
-
-fn priority(number: i16) -> sqlx::Result<Priority> {
-    Priority::new(number.into()).ok_or_else(|| decode("a priority is out of range"))
 }
 
 async fn queues(conn: &mut PgConnection) -> sqlx::Result<Vec<(Name, Decided)>> {

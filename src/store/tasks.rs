@@ -12,11 +12,12 @@ use uuid::Uuid;
 use crate::{
     clock::Time,
     model::{
-        Name, Priority, Task,
+        Name, Priority, Status, Task,
         dependency::DependencyPolicy,
         lease::{Backoff, Lease},
         observe::Observed,
         report::{Json, Progress},
+        status::UnknownStatus,
         task::Outcome,
     },
 };
@@ -117,8 +118,8 @@ impl TryFrom<TaskRow> for Task {
             phase: optional_name(row.phase)?,
             title: row.title,
             description: row.description,
-            priority: Priority::new(row.priority.into()).ok_or_else(|| decode("priority out of range"))?,
-            status: row.status.parse().map_err(|e: crate::model::status::UnknownStatus| decode(&e.to_string()))?,
+            priority: priority(row.priority)?,
+            status: status(&row.status)?,
             payload: row.payload.map(|json| json.0),
             labels: row.labels.map(|json| json.0).unwrap_or_default(),
             phases: row.phases.iter().map(|text| name(text)).collect::<sqlx::Result<_>>()?,
@@ -175,6 +176,14 @@ pub(super) fn decode(what: &str) -> sqlx::Error {
 
 pub(super) fn name(text: &str) -> sqlx::Result<Name> {
     Name::new(text).map_err(|e| sqlx::Error::Decode(Box::new(e)))
+}
+
+pub(super) fn status(text: &str) -> sqlx::Result<Status> {
+    text.parse().map_err(|error: UnknownStatus| decode(&error.to_string()))
+}
+
+pub(super) fn priority(number: i16) -> sqlx::Result<Priority> {
+    Priority::new(number.into()).ok_or_else(|| decode("priority out of range"))
 }
 
 fn optional_name(text: Option<String>) -> sqlx::Result<Option<Name>> {
