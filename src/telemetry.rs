@@ -2,20 +2,23 @@
 
 use std::{io::IsTerminal, panic::PanicHookInfo};
 
-use tracing_subscriber::{EnvFilter, fmt};
+use tracing_subscriber::{Layer, filter::Targets, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// Starts logging to standard error.
 ///
 /// # Errors
 /// When the filter is not understood.
 pub fn start(filter: &str) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(filter)
+    // Levels of targets, no directives on spans: those would be looked up at each step of each request.
+    let levels: Targets = filter
+        .parse()
         .map_err(|e| anyhow::anyhow!("--log {filter}: {e}; use a level such as info, or target=level pairs"))?;
-    let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let layer = fmt::layer().with_writer(std::io::stderr);
     let started = if std::io::stderr().is_terminal() {
-        builder.with_target(false).try_init()
+        tracing_subscriber::registry().with(levels).with(layer.with_target(false).boxed()).try_init()
     } else {
-        builder.json().with_ansi(false).flatten_event(true).try_init()
+        let layer = layer.json().with_ansi(false).flatten_event(true).boxed();
+        tracing_subscriber::registry().with(levels).with(layer).try_init()
     };
     started.map_err(|e| anyhow::anyhow!("cannot start logging: {e}"))?;
     std::panic::set_hook(Box::new(panicked));

@@ -1,11 +1,12 @@
 //! Load runs over HTTP against real servers and a private Postgres, all on this machine.
 //!
 //! `cargo bench` runs all; `cargo bench -- throughput`, `-- latency`, `-- history`, `-- pages`, `-- fanout`, `-- slow`,
-//! `-- storm` or `-- attack` one of them.
+//! `-- storm`, `-- attack` or `-- against` one of them.
 
 #![expect(clippy::print_stdout, reason = "figures are what a benchmark is for")]
 #![expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a percentile's index")]
 
+mod against;
 mod attack;
 mod bench;
 mod fanout;
@@ -41,7 +42,7 @@ fn main() {
     }
     let bench = Bench::start();
     let clients = Runtime::new().expect("a runtime can be made");
-    let runs: [(&str, Run); 8] = [
+    let runs: [(&str, Run); 9] = [
         ("throughput", throughput::run),
         ("latency", latency::run),
         ("history", history::run),
@@ -50,6 +51,7 @@ fn main() {
         ("slow", slow::run),
         ("storm", storm::run),
         ("attack", attack::run),
+        ("against", against::run),
     ];
     for (name, run) in runs {
         if chosen.is_none_or(|chosen| chosen == name) {

@@ -39,7 +39,12 @@ impl Server {
 
     /// The product with its usual limits, on any core.
     pub(crate) fn start_anywhere(database: &str) -> Self {
-        let command = Command::new(env!("CARGO_BIN_EXE_taskwatch"));
+        Self::start_program(env!("CARGO_BIN_EXE_taskwatch"), database)
+    }
+
+    /// Another binary of the product.
+    pub(crate) fn start_program(program: &str, database: &str) -> Self {
+        let command = Command::new(program);
         let arguments = ["--database-url", database, "--listen", "127.0.0.1:0", "--log", "error"];
         Self::begin(command, &arguments)
     }

@@ -6,13 +6,7 @@
 //!
 //! `BENCH_SECONDS` sets the length of each measurement (5).
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use crate::bench::{Bench, Client, percentile, seconds};
 use serde_json::json;
@@ -41,10 +35,29 @@ pub(crate) fn run(bench: &Bench, clients: &Runtime) {
 
 /// Clients that each do one task after the other; a latency is one task from the first byte to the last.
 async fn singles(servers: &[String], count: usize, how: &str) -> f64 {
-    let (done, until) = (Arc::new(AtomicU64::new(0)), Instant::now() + Duration::from_secs(seconds(5)));
+    let started = Instant::now();
+    let mut times = one_by_one(servers, count, Duration::from_secs(seconds(5))).await;
+    let rate = times.len() as f64 / started.elapsed().as_secs_f64();
+    times.sort_unstable_by(f64::total_cmp);
+    let name = format!("{count} single-task clients, {how}");
+    println!("{name:<44} {rate:>9.0} {:>9.1} {:>9.1}", percentile(&times, 50.0), percentile(&times, 99.0));
+    rate
+}
+
+/// Clients that do a hundred tasks with three requests.
+async fn batches(servers: &[String], count: usize) {
+    let started = Instant::now();
+    let done = in_batches(&servers[0], count, Duration::from_secs(seconds(5))).await;
+    let rate = done as f64 / started.elapsed().as_secs_f64();
+    println!("{:<44} {rate:>9.0}", format!("{count} clients, {PER_REQUEST} tasks a request"));
+}
+
+/// Does tasks with three requests each for a while: how long each took, milliseconds.
+pub(crate) async fn one_by_one(servers: &[String], count: usize, time: Duration) -> Vec<f64> {
+    let until = Instant::now() + time;
     let mut clients = JoinSet::new();
     for number in 0..count {
-        let (address, done) = (servers[number % servers.len()].clone(), done.clone());
+        let address = servers[number % servers.len()].clone();
         clients.spawn(async move {
             let mut client = Client::connect(&address).await;
             let worker = client.worker().await;
@@ -57,32 +70,26 @@ async fn singles(servers: &[String], count: usize, how: &str) -> f64 {
                 let Some(task) = claimed["tasks"].get(0) else { continue };
                 let path = format!("/api/v1/tasks/{}/complete", task["id"].as_str().expect("an id"));
                 client.post(&path, json!({ "worker_id": worker, "attempt": task["attempt"] }).to_string()).await;
-                done.fetch_add(1, Ordering::Relaxed);
                 times.push(started.elapsed().as_secs_f64() * 1_000.0);
             }
             times
         });
     }
-    let started = Instant::now();
-    let mut times: Vec<_> = clients.join_all().await.into_iter().flatten().collect();
-    let rate = done.load(Ordering::Relaxed) as f64 / started.elapsed().as_secs_f64();
-    times.sort_unstable_by(f64::total_cmp);
-    let name = format!("{count} single-task clients, {how}");
-    println!("{name:<44} {rate:>9.0} {:>9.1} {:>9.1}", percentile(&times, 50.0), percentile(&times, 99.0));
-    rate
+    clients.join_all().await.into_iter().flatten().collect()
 }
 
-/// Clients that do a hundred tasks with three requests.
-async fn batches(servers: &[String], count: usize) {
-    let (done, until) = (Arc::new(AtomicU64::new(0)), Instant::now() + Duration::from_secs(seconds(5)));
+/// Does a hundred tasks with three requests, again and again for a while: how many tasks were done.
+pub(crate) async fn in_batches(address: &str, count: usize, time: Duration) -> usize {
+    let until = Instant::now() + time;
     let mut clients = JoinSet::new();
     for _ in 0..count {
-        let (address, done) = (servers[0].clone(), done.clone());
+        let address = address.to_owned();
         clients.spawn(async move {
             let mut client = Client::connect(&address).await;
             let worker = client.worker().await;
             let create = json!(vec![json!({ "task_type": "bench" }); PER_REQUEST]).to_string();
             let claim = json!({ "worker_id": worker, "queues": ["default"], "limit": PER_REQUEST, "wait_seconds": 1 }).to_string();
+            let mut done = 0;
             while Instant::now() < until {
                 client.post("/api/v1/tasks", create.clone()).await;
                 let claimed = client.post("/api/v1/claims", claim.clone()).await;
@@ -92,13 +99,11 @@ async fn batches(servers: &[String], count: usize) {
                     .collect();
                 if !reports.is_empty() {
                     client.post("/api/v1/reports", json!(reports).to_string()).await;
-                    done.fetch_add(reports.len() as u64, Ordering::Relaxed);
+                    done += reports.len();
                 }
             }
+            done
         });
     }
-    let started = Instant::now();
-    clients.join_all().await;
-    let rate = done.load(Ordering::Relaxed) as f64 / started.elapsed().as_secs_f64();
-    println!("{:<44} {rate:>9.0}", format!("{count} clients, {PER_REQUEST} tasks a request"));
+    clients.join_all().await.into_iter().sum()
 }

@@ -101,8 +101,9 @@ pub fn one_line(json: String) -> String {
 /// The same for JSON that others wrote.
 #[must_use]
 pub fn in_one_line(json: &str) -> Cow<'_, str> {
-    // The first bytes of all three in UTF-8.
-    let maybe = json.bytes().any(|byte| matches!(byte, 0xc2 | 0xe2));
+    // The first bytes of all three in UTF-8; a piece at a time, which the compiler turns into wide instructions.
+    let begins = |found, byte: &u8| found | matches!(byte, 0xc2 | 0xe2);
+    let maybe = json.as_bytes().chunks(64).any(|piece| piece.iter().fold(false, begins));
     if !maybe || !json.contains(['\u{85}', '\u{2028}', '\u{2029}']) {
         return Cow::Borrowed(json);
     }

@@ -10,9 +10,8 @@ use std::{
 
 use axum::{
     body::Body,
-    extract::{Request, State},
+    extract::Request,
     http::StatusCode,
-    middleware::Next,
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
@@ -37,7 +36,7 @@ const SMALL: usize = 16 * 1024;
 pub(super) struct SharedBytes;
 
 /// What requests and their answers may hold.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Meter {
     site: Site,
     bodies: Arc<Budget>,
@@ -75,8 +74,12 @@ impl Meter {
     }
 }
 
-/// The middleware.
-pub(super) async fn meter(State(meter): State<Meter>, mut request: Request, next: Next) -> Response {
+/// Counts what a request and its answer hold.
+pub(super) async fn meter<A: Future<Output = Response>>(
+    meter: &Meter,
+    mut request: Request,
+    next: impl FnOnce(Request) -> A,
+) -> Response {
     let extensions = request.extensions();
     let (peer, activity) = (extensions.get::<Peer>(), extensions.get::<Arc<Activity>>().cloned());
     let address = caller::address(&meter.site.settings, peer, request.headers());
@@ -86,7 +89,7 @@ pub(super) async fn meter(State(meter): State<Meter>, mut request: Request, next
     if let Some(share) = &share {
         request.extensions_mut().insert(share.clone());
     }
-    let response = next.run(request).await;
+    let response = next(request).await;
     drop(share);
     meter.counted(response, address, activity)
 }

@@ -4,7 +4,6 @@
 use axum::{
     extract::{FromRequestParts, MatchedPath, Request},
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts},
-    middleware::Next,
     response::{IntoResponse, Response},
 };
 use uuid::Uuid;
@@ -92,13 +91,16 @@ fn bad(field: &'static str, detail: &str) -> Problem {
 }
 
 /// Refuses such headers where they are not honoured.
-pub(super) async fn refuse_unsupported(request: Request, next: Next) -> Response {
+pub(super) async fn refuse_unsupported<A: Future<Output = Response>>(
+    request: Request,
+    next: impl FnOnce(Request) -> A,
+) -> Response {
     let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
     // Within another program the site may be mounted below a path.
     let route = route.find("/api/v1/").map_or("", |at| &route[at..]);
     match unsupported(request.method(), route, request.headers()) {
         Some(problem) => problem.into_response(),
-        None => next.run(request).await,
+        None => next(request).await,
     }
 }
 

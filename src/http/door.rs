@@ -1,12 +1,11 @@
-//! Middleware around every handler: checks of size, Host and origin, a panic handler, and the security headers.
+//! Around every handler: checks of size, Host and origin, a panic handler, and the security headers.
 //! Refusals are problem details for programs and pages for browsers.
 
-use std::{panic::AssertUnwindSafe, sync::Arc};
+use std::panic::AssertUnwindSafe;
 
 use axum::{
-    extract::{Request, State},
+    extract::Request,
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
-    middleware::Next,
     response::{IntoResponse, Response},
 };
 use futures_util::FutureExt;
@@ -22,15 +21,14 @@ const MAX_HEADERS: usize = 16 * 1024;
 const PROBES: [&str; 2] = ["/healthz", "/readyz"];
 
 /// The site, and the names it is known under.
-#[derive(Clone)]
 pub(super) struct Door {
     site: Site,
-    hosts: Arc<Hosts>,
+    hosts: Hosts,
 }
 
 impl Door {
     pub(super) fn new(site: &Site) -> Self {
-        Self { site: site.clone(), hosts: Arc::new(Hosts::new(&site.settings.allowed_hosts)) }
+        Self { site: site.clone(), hosts: Hosts::new(&site.settings.allowed_hosts) }
     }
 
     fn check(&self, request: &Request) -> Result<(), Problem> {
@@ -60,12 +58,16 @@ fn sizes(request: &Request) -> Result<(), Problem> {
     Ok(())
 }
 
-/// The middleware.
-pub(super) async fn pass(State(door): State<Door>, request: Request, next: Next) -> Response {
+/// Lets a request in, or refuses it; the answer gets its headers either way.
+pub(super) async fn pass<A: Future<Output = Response>>(
+    door: &Door,
+    request: Request,
+    next: impl FnOnce(Request) -> A,
+) -> Response {
     let reader = Reader::of(&request);
     let checked = door.check(&request);
     let mut response = match checked {
-        Ok(()) => answered(next.run(request), |problem| reader.refusal(&door.site, problem)).await,
+        Ok(()) => answered(next(request), |problem| reader.refusal(&door.site, problem)).await,
         Err(problem) => reader.refusal(&door.site, problem),
     };
     secure(response.headers_mut());
@@ -117,6 +119,7 @@ pub(super) fn secure(headers: &mut HeaderMap) {
     ];
     // A stream is no document; its connection keeps the room that its headers took.
     let is_stream = headers.contains_key("events-resume");
+    headers.reserve(EVERYWHERE.len() + DOCUMENTS.len() + 2);
     for (name, value) in EVERYWHERE.into_iter().chain(DOCUMENTS.into_iter().filter(|_| !is_stream)) {
         headers.insert(name, HeaderValue::from_static(value));
     }

@@ -2,34 +2,33 @@
 
 use axum::{
     body::Body,
-    extract::{MatchedPath, Request, State},
+    extract::{MatchedPath, Request},
     http::{HeaderName, HeaderValue, header},
-    middleware::Next,
     response::Response,
 };
 use tracing::Instrument;
-use uuid::Uuid;
 
 use super::{problem::Problem, site::Site};
+use crate::clock::Time;
 
 const NAME: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest id that is taken over, bytes.
 const MAX_BYTES: usize = 128;
 
 /// Names the request, and counts its answer by route.
-pub(super) async fn identify(State(site): State<Site>, request: Request, next: Next) -> Response {
+pub(super) async fn identify<A: Future<Output = Response>>(
+    site: &Site,
+    request: Request,
+    next: impl FnOnce(Request) -> A,
+) -> Response {
     let id = request.headers().get(NAME).filter(|value| is_plain(value)).cloned();
-    let id = id.unwrap_or_else(|| {
-        let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
-        let text = Uuid::now_v7().as_hyphenated().encode_lower(&mut text);
-        HeaderValue::from_str(text).expect("a UUID is a header value")
-    });
+    let id = id.unwrap_or_else(|| fresh(site.clock.now()));
     let text = id.to_str().unwrap_or_default().to_owned();
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();
     // At error level, so that it is there for whatever is logged.
     let span = tracing::error_span!("request", id = %text);
-    let mut response = next.run(request).instrument(span).await;
+    let mut response = next(request).instrument(span).await;
     site.metrics.requests.count(&method, route.as_ref().map(MatchedPath::as_str), response.status());
     if let Some(mut problem) = response.extensions_mut().remove::<Problem>() {
         problem.request_id = Some(text.into());
@@ -40,6 +39,16 @@ pub(super) async fn identify(State(site): State<Site>, request: Request, next: N
     }
     response.headers_mut().insert(NAME, id);
     response
+}
+
+/// A new id, which sorts by its time. It is no secret, so its bits need not come from the system.
+fn fresh(now: Time) -> HeaderValue {
+    let bits = fastrand::u128(..).to_ne_bytes();
+    let bits = std::array::from_fn(|index| bits[index]);
+    let millis = u64::try_from(now.timestamp_millis()).unwrap_or_default();
+    let id = uuid::Builder::from_unix_timestamp_millis(millis, &bits).into_uuid();
+    let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+    HeaderValue::from_str(id.as_hyphenated().encode_lower(&mut text)).expect("a UUID is a header value")
 }
 
 fn is_plain(value: &HeaderValue) -> bool {

@@ -14,7 +14,7 @@ use crate::clock::Time;
 use crate::model::{
     Name, Task,
     observe::Observation,
-    report::{Fence, Progress},
+    report::{Fence, Json, Progress},
     task::NewTask,
     transition::{self, Refusal},
     worker::{ConnectorReport, Worker, WorkerStatus},
@@ -271,14 +271,19 @@ pub(super) struct Request {
 }
 
 impl Command {
-    /// About how many rows it touches; batches are cut by this.
+    /// About how many rows it touches, with one more for each 4 KiB of JSON; batches are cut by this, and what is long
+    /// waits for what is short.
     pub(super) fn weight(&self) -> usize {
         match self {
-            Self::Create(tasks) => tasks.len(),
+            Self::Create(tasks) => {
+                tasks.iter().map(|task| 1 + pages(task.payload.as_ref()) + task.depends_on.len() / 4).sum()
+            }
             Self::Claim { limit, .. } => *limit as usize,
-            Self::Tasks { changes, .. } | Self::Steer { changes, .. } => changes.len(),
+            Self::Tasks { changes, .. } | Self::Steer { changes, .. } => {
+                changes.iter().map(|(_, change)| 1 + change.pages()).sum()
+            }
             Self::Heartbeat { tasks, .. } => 1 + tasks.as_ref().map_or(0, Vec::len),
-            Self::Observe(reports) => reports.len(),
+            Self::Observe(reports) => reports.iter().map(Report::weight).sum(),
             Self::Recheck(rows) => rows.len(),
             Self::StepBulk(step) => step.ids.len(),
             Self::Register(_)
@@ -294,7 +299,25 @@ impl Command {
     }
 }
 
+impl Report {
+    fn weight(&self) -> usize {
+        match self {
+            Self::Task(_, told, _) => 1 + pages(told.result.as_ref()) + pages(told.facts.payload.as_ref()),
+            Self::Worker(_) => 1,
+        }
+    }
+}
+
+/// How many pages of 4 KiB some JSON takes.
+fn pages(json: Option<&Json>) -> usize {
+    json.map_or(0, |json| json.as_str().len() / 4_096)
+}
+
 impl transition::Command {
+    fn pages(&self) -> usize {
+        if let Self::Complete { result, .. } = self { pages(result.as_ref()) } else { 0 }
+    }
+
     /// The fence of a worker's report.
     pub(super) const fn fence(&self) -> Option<Fence> {
         match self {

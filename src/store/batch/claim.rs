@@ -57,6 +57,9 @@ impl Batch<'_> {
             .map(|(name, allowed)| (name.as_str(), allowed.map_or(limit, |allowed| i64::from(allowed).min(limit))))
             .filter(|(_, room)| *room > 0)
             .collect();
+        if rooms.is_empty() {
+            return Ok(Vec::new());
+        }
         let taken = floor.take_within(conn, &rooms, limit).await?;
         let mut ids = Vec::with_capacity(taken.len());
         for (id, queue) in taken {

@@ -4,6 +4,7 @@
 //! durable, never before.
 
 mod connection;
+mod line;
 
 use std::{
     panic::AssertUnwindSafe,
@@ -11,12 +12,14 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures_util::FutureExt;
 use sqlx::PgConnection;
 use tokio::sync::{mpsc, oneshot};
+
+use line::Line;
 
 pub use super::batch::Rules;
 use super::{
@@ -36,8 +39,6 @@ use crate::{clock::Clock, event::envelope::Epoch};
 const CHANNEL: usize = 8_192;
 /// Commands in one transaction.
 pub const MAX_BATCH: usize = 512;
-/// Rows in one transaction, about.
-const MAX_WEIGHT: usize = 4_096;
 /// How long a caller waits for the database before it is told to repeat.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// Longest time of one transaction, and of a connection or a commit alone. The server's own limits are shorter, but a
@@ -82,7 +83,7 @@ pub struct Writer {
 #[derive(Debug)]
 pub struct WriterLoop {
     channel: mpsc::Receiver<Request>,
-    waiting: Vec<Request>,
+    line: Line<Request>,
     store: Store,
     clock: Clock,
     rules: Rules,
@@ -114,7 +115,7 @@ impl Writer {
         let counters = Arc::new(WriterCounters::default());
         let writer = WriterLoop {
             channel,
-            waiting: Vec::new(),
+            line: Line::default(),
             store,
             clock,
             rules,
@@ -181,28 +182,41 @@ impl WriterLoop {
     /// Writes until every [`Writer`] is gone.
     pub async fn run(mut self) {
         loop {
-            while self.waiting.is_empty() {
-                let probe = tokio::time::sleep(self.until_probe());
-                tokio::select! {
-                    received = self.channel.recv_many(&mut self.waiting, self.max_batch) => if received == 0 {
-                        return;
-                    },
-                    () = probe => self.probe().await,
-                }
+            while self.line.has_room(self.max_batch)
+                && let Ok(request) = self.channel.try_recv()
+            {
+                self.stand(request);
             }
-            while self.waiting.len() < self.max_batch {
-                let Ok(request) = self.channel.try_recv() else { break };
-                self.waiting.push(request);
+            let began = Instant::now();
+            let batch = self.line.next(self.max_batch, began);
+            if !batch.is_empty() {
+                self.write(batch).await;
+                self.line.took(began.elapsed(), Instant::now());
+                continue;
             }
-            let mut weight = 0;
-            let fits = self.waiting.iter().take(self.max_batch).take_while(|request| {
-                let first = weight == 0;
-                weight += request.command.weight();
-                first || weight <= MAX_WEIGHT
-            });
-            let rest = self.waiting.split_off(fits.count());
-            let batch = std::mem::replace(&mut self.waiting, rest);
-            self.write(batch).await;
+            let probe = tokio::time::sleep(self.until_probe());
+            let turn = self.line.turn();
+            let turn = async {
+                tokio::time::sleep_until(turn?.into()).await;
+                Some(())
+            };
+            tokio::select! {
+                received = self.channel.recv() => match received {
+                    Some(request) => self.stand(request),
+                    None if self.line.is_empty() => return,
+                    None => self.line.close(),
+                },
+                Some(()) = turn => {}
+                () = probe => self.probe().await,
+            }
+        }
+    }
+
+    /// Gives a request its place in the line.
+    fn stand(&mut self, request: Request) {
+        let weight = request.command.weight();
+        if let Err(refused) = self.line.push(request, weight, Instant::now()) {
+            let _ = refused.reply.send(Err(WriteError::Busy));
         }
     }
 
@@ -332,7 +346,7 @@ impl WriterLoop {
                 return Err(error);
             }
         };
-        let began = std::time::Instant::now();
+        let began = Instant::now();
         let committed = limited(ANSWER, async { sqlx::query!("COMMIT").execute(&mut conn).await }).await;
         self.counters.commits.add(began.elapsed());
         let Some(xid) = xid else {
