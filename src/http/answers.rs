@@ -74,24 +74,33 @@ impl Meter {
     }
 }
 
-/// Counts what a request and its answer hold.
-pub(super) async fn meter<A: Future<Output = Response>>(
-    meter: &Meter,
-    mut request: Request,
-    next: impl FnOnce(Request) -> A,
-) -> Response {
-    let extensions = request.extensions();
-    let (peer, activity) = (extensions.get::<Peer>(), extensions.get::<Arc<Activity>>().cloned());
-    let address = caller::address(&meter.site.settings, peer, request.headers());
-    let is_empty = request.body().size_hint().exact() == Some(0);
-    // Kept until the answer is there: what was read is in memory as long, in one form or another.
-    let share = (!is_empty).then(|| Share::new(&meter.bodies, meter.site.limits, address, activity.clone()));
-    if let Some(share) = &share {
-        request.extensions_mut().insert(share.clone());
+/// What one request and its answer hold.
+pub(super) struct Measured {
+    address: IpAddr,
+    activity: Option<Arc<Activity>>,
+    /// Kept until the answer is there: what was read is in memory as long, in one form or another.
+    share: Option<Share>,
+}
+
+impl Meter {
+    /// A request begins; its handler finds its share of the memory for bodies beside it.
+    pub(super) fn begins(&self, request: &mut Request) -> Measured {
+        let extensions = request.extensions();
+        let (peer, activity) = (extensions.get::<Peer>(), extensions.get::<Arc<Activity>>().cloned());
+        let address = caller::address(&self.site.settings, peer, request.headers());
+        let is_empty = request.body().size_hint().exact() == Some(0);
+        let share = (!is_empty).then(|| Share::new(&self.bodies, self.site.limits, address, activity.clone()));
+        if let Some(share) = &share {
+            request.extensions_mut().insert(share.clone());
+        }
+        Measured { address, activity, share }
     }
-    let response = next(request).await;
-    drop(share);
-    meter.counted(response, address, activity)
+
+    /// It is answered.
+    pub(super) fn ends(&self, measured: Measured, response: Response) -> Response {
+        drop(measured.share);
+        self.counted(response, measured.address, measured.activity)
+    }
 }
 
 /// A body that is counted until it is handed over.

@@ -38,15 +38,7 @@ fn known(base: &BasePath, uri: &Uri) -> Option<Uri> {
 }
 
 /// Leads the addresses of pages and of redirects to the base path. Live pages do so themselves, once for all viewers.
-pub(super) async fn lead<A: Future<Output = Response>>(
-    base: &BasePath,
-    request: Request,
-    next: impl FnOnce(Request) -> A,
-) -> Response {
-    let mut response = next(request).await;
-    if base.is_root() {
-        return response;
-    }
+pub(super) async fn lead(base: &BasePath, mut response: Response) -> Response {
     let headers = response.headers_mut();
     let location = headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
     if let Some(location) = location.filter(|location| location.starts_with('/'))

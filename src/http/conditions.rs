@@ -4,7 +4,6 @@
 use axum::{
     extract::{FromRequestParts, MatchedPath, Request},
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts},
-    response::{IntoResponse, Response},
 };
 use uuid::Uuid;
 
@@ -91,17 +90,11 @@ fn bad(field: &'static str, detail: &str) -> Problem {
 }
 
 /// Refuses such headers where they are not honoured.
-pub(super) async fn refuse_unsupported<A: Future<Output = Response>>(
-    request: Request,
-    next: impl FnOnce(Request) -> A,
-) -> Response {
+pub(super) fn check(request: &Request) -> Result<(), Problem> {
     let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
     // Within another program the site may be mounted below a path.
     let route = route.find("/api/v1/").map_or("", |at| &route[at..]);
-    match unsupported(request.method(), route, request.headers()) {
-        Some(problem) => problem.into_response(),
-        None => next(request).await,
-    }
+    unsupported(request.method(), route, request.headers()).map_or(Ok(()), Err)
 }
 
 fn unsupported(method: &Method, route: &str, headers: &HeaderMap) -> Option<Problem> {

@@ -10,7 +10,7 @@ use axum::{
 };
 use futures_util::FutureExt;
 
-use super::{caller, hosts::Hosts, origin, pages, problem::Problem, site::Site};
+use super::{caller, conditions, hosts::Hosts, origin, pages, problem::Problem, site::Site};
 use crate::feed::ledger::Peer;
 
 /// Largest address of a request, bytes.
@@ -31,7 +31,11 @@ impl Door {
         Self { site: site.clone(), hosts: Hosts::new(&site.settings.allowed_hosts) }
     }
 
-    fn check(&self, request: &Request) -> Result<(), Problem> {
+    /// Lets a request in, or says why not.
+    ///
+    /// # Errors
+    /// A 4xx that names the header at fault.
+    pub(super) fn check(&self, request: &Request) -> Result<(), Problem> {
         sizes(request)?;
         let headers = request.headers();
         if headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
@@ -40,7 +44,8 @@ impl Door {
         }
         let host = self.hosts.check(request, PROBES.contains(&request.uri().path()))?;
         let scheme = caller::scheme(&self.site.settings, request.extensions().get::<Peer>(), headers);
-        origin::check(request, host.as_ref(), scheme)
+        origin::check(request, host.as_ref(), scheme)?;
+        conditions::check(request)
     }
 }
 
@@ -58,24 +63,11 @@ fn sizes(request: &Request) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Lets a request in, or refuses it; the answer gets its headers either way.
-pub(super) async fn pass<A: Future<Output = Response>>(
-    door: &Door,
-    request: Request,
-    next: impl FnOnce(Request) -> A,
-) -> Response {
-    let reader = Reader::of(&request);
-    let checked = door.check(&request);
-    let mut response = match checked {
-        Ok(()) => answered(next(request), |problem| reader.refusal(&door.site, problem)).await,
-        Err(problem) => reader.refusal(&door.site, problem),
-    };
-    secure(response.headers_mut());
-    response
-}
-
 /// The answer, or what is said when making it panicked. The log has the panic from the hook for panics.
-async fn answered(answer: impl Future<Output = Response>, refusal: impl FnOnce(Problem) -> Response) -> Response {
+pub(super) async fn answered(
+    answer: impl Future<Output = Response>,
+    refusal: impl FnOnce(Problem) -> Response,
+) -> Response {
     AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|_| {
         let detail = "The server made a mistake. Its log says more.";
         refusal(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail))
@@ -83,15 +75,15 @@ async fn answered(answer: impl Future<Output = Response>, refusal: impl FnOnce(P
 }
 
 /// Who reads a refusal: a person, by what their browser sent, or a program.
-struct Reader(Option<HeaderMap>);
+pub(super) struct Reader(Option<HeaderMap>);
 
 impl Reader {
-    fn of(request: &Request) -> Self {
+    pub(super) fn of(request: &Request) -> Self {
         let headers = request.headers();
         Self(pages::is_browser(headers, request.uri().path()).then(|| headers.clone()))
     }
 
-    fn refusal(&self, site: &Site, problem: Problem) -> Response {
+    pub(super) fn refusal(&self, site: &Site, problem: Problem) -> Response {
         match &self.0 {
             Some(headers) => pages::failure(site, headers, &problem, None),
             None => problem.into_response(),

@@ -3,10 +3,9 @@
 use axum::{
     body::Body,
     extract::{MatchedPath, Request},
-    http::{HeaderName, HeaderValue, header},
+    http::{HeaderName, HeaderValue, Method, header},
     response::Response,
 };
-use tracing::Instrument;
 
 use super::{problem::Problem, site::Site};
 use crate::clock::Time;
@@ -15,30 +14,47 @@ const NAME: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest id that is taken over, bytes.
 const MAX_BYTES: usize = 128;
 
-/// Names the request, and counts its answer by route.
-pub(super) async fn identify<A: Future<Output = Response>>(
-    site: &Site,
-    request: Request,
-    next: impl FnOnce(Request) -> A,
-) -> Response {
-    let id = request.headers().get(NAME).filter(|value| is_plain(value)).cloned();
-    let id = id.unwrap_or_else(|| fresh(site.clock.now()));
-    let text = id.to_str().unwrap_or_default().to_owned();
-    let method = request.method().clone();
-    let route = request.extensions().get::<MatchedPath>().cloned();
-    // At error level, so that it is there for whatever is logged.
-    let span = tracing::error_span!("request", id = %text);
-    let mut response = next(request).instrument(span).await;
-    site.metrics.requests.count(&method, route.as_ref().map(MatchedPath::as_str), response.status());
-    if let Some(mut problem) = response.extensions_mut().remove::<Problem>() {
-        problem.request_id = Some(text.into());
-        for length in [header::CONTENT_LENGTH, header::CONTENT_ENCODING] {
-            response.headers_mut().remove(length);
+/// A request's id, and what its answer is counted by.
+pub(super) struct Identified {
+    id: HeaderValue,
+    method: Method,
+    route: Option<MatchedPath>,
+}
+
+impl Identified {
+    pub(super) fn new(request: &Request, now: Time) -> Self {
+        let id = request.headers().get(NAME).filter(|value| is_plain(value)).cloned();
+        Self {
+            id: id.unwrap_or_else(|| fresh(now)),
+            method: request.method().clone(),
+            route: request.extensions().get::<MatchedPath>().cloned(),
         }
-        *response.body_mut() = Body::from(problem.body());
     }
-    response.headers_mut().insert(NAME, id);
-    response
+
+    fn text(&self) -> &str {
+        self.id.to_str().unwrap_or_default()
+    }
+
+    /// What is logged meanwhile names the request.
+    pub(super) fn span(&self) -> tracing::Span {
+        // At error level, so that it is there for whatever is logged.
+        tracing::error_span!("request", id = self.text())
+    }
+
+    /// Counts the answer, and names the request in it.
+    pub(super) fn answered(self, site: &Site, mut response: Response) -> Response {
+        let route = self.route.as_ref().map(MatchedPath::as_str);
+        site.metrics.requests.count(&self.method, route, response.status());
+        if let Some(mut problem) = response.extensions_mut().remove::<Problem>() {
+            problem.request_id = Some(self.text().into());
+            for length in [header::CONTENT_LENGTH, header::CONTENT_ENCODING] {
+                response.headers_mut().remove(length);
+            }
+            *response.body_mut() = Body::from(problem.body());
+        }
+        response.headers_mut().insert(NAME, self.id);
+        response
+    }
 }
 
 /// A new id, which sorts by its time. It is no secret, so its bits need not come from the system.
