@@ -45,10 +45,8 @@ impl Each {
         }
         if body.trim_ascii_start().starts_with(b"[") {
             let items: Vec<Box<RawValue>> = parse(body, "")?;
-            return Ok(Self {
-                items: items.iter().map(|item| item.get().as_bytes().to_vec()).collect(),
-                single: false,
-            });
+            let items = items.into_iter().map(|item| Box::<str>::from(item).into_boxed_bytes().into_vec());
+            return Ok(Self { items: items.collect(), single: false });
         }
         Ok(Self { items: vec![body.to_vec()], single: true })
     }

@@ -20,6 +20,9 @@ use crate::config::Settings;
 const BACKLOG: u32 = 4_096;
 /// What the kernel keeps for a peer that reads slowly, bytes (it doubles this).
 const SEND_BUFFER: usize = 128 * 1024;
+/// What the kernel takes of a peer ahead of those who read it, bytes (it doubles this): a body that is refused must not
+/// have been copied whole before.
+const RECEIVE_BUFFER: usize = 128 * 1024;
 /// A peer that acknowledges nothing for so long is gone.
 const VANISHED_MS: u32 = 30_000;
 /// How long tasks that are cut may take to end.
@@ -36,6 +39,7 @@ pub fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.set_reuseaddr(true)?;
     // Accepted connections inherit it.
     socket.set_send_buffer_size(u32::try_from(SEND_BUFFER).unwrap_or(u32::MAX))?;
+    socket.set_recv_buffer_size(u32::try_from(RECEIVE_BUFFER).unwrap_or(u32::MAX))?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }

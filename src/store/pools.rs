@@ -12,10 +12,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::identity::Identity;
 use crate::clock::Clock;
 
-/// A search rests so many times as long as it took.
-const REST: u32 = 4;
-/// Its longest rest.
+/// Searches at once: each keeps a core of the database busy.
+const SEARCHES_AT_ONCE: usize = 1;
+/// After a search the next one waits so many times as long as it took.
+const REST: u32 = 9;
+/// The longest such time.
 const LONGEST_REST: Duration = Duration::from_secs(2);
+/// How long a search waits for its turn.
+const TURN: Duration = Duration::from_secs(4);
 
 /// The program's own reads.
 const OWN: Reading = Reading { connections: 6, statement: "5s", acquire: Duration::from_secs(5) };
@@ -91,7 +95,7 @@ impl Pools {
         let pool = |reading: Reading| reading.pool(options, identity, clock);
         let refusing = PgPoolOptions::new().max_connections(1).connect_lazy_with(options.clone());
         refusing.close().await;
-        let turns = Arc::new(Semaphore::new(SEARCHES.connections as usize));
+        let turns = Arc::new(Semaphore::new(SEARCHES_AT_ONCE));
         Self { reading: pool(OWN), requests: pool(REQUESTS), searches: pool(SEARCHES), turns, refusing }
     }
 
@@ -111,7 +115,7 @@ impl Pools {
         if !is_search {
             return Ok(Turn { pool: reading.clone(), permit: None, began: Instant::now() });
         }
-        let permit = tokio::time::timeout(SEARCHES.acquire, self.turns.clone().acquire_owned()).await;
+        let permit = tokio::time::timeout(TURN, self.turns.clone().acquire_owned()).await;
         let permit = permit.map_err(|_| sqlx::Error::PoolTimedOut)?.map_err(|_| sqlx::Error::PoolClosed)?;
         Ok(Turn { pool: self.searches.clone(), permit: Some(permit), began: Instant::now() })
     }

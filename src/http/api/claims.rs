@@ -21,6 +21,10 @@ use crate::{
 /// and this is the net below that.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
+/// An answer without a task comes no sooner than this: a worker that asks again at once must not take the writer's time
+/// from others.
+const EMPTY: Duration = Duration::from_millis(20);
+
 /// What a worker asks for.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -69,7 +73,8 @@ pub(in crate::http) async fn claim(
         return bad("wait_seconds", "must be a whole number from 0 to 30");
     }
     let queues: Vec<_> = input.queues.into_iter().collect::<BTreeSet<_>>().into_iter().collect();
-    let deadline = Instant::now() + Duration::from_secs(input.wait_seconds.into());
+    let began = Instant::now();
+    let deadline = began + Duration::from_secs(input.wait_seconds.into());
     loop {
         let mut place = site.waiters.place(&queues);
         let command = Command::Claim {
@@ -87,6 +92,10 @@ pub(in crate::http) async fn claim(
         }
         let left = deadline.saturating_duration_since(Instant::now());
         if !tasks.is_empty() || left.is_zero() || site.stopping.is_cancelled() {
+            drop(place);
+            if tasks.is_empty() && !site.stopping.is_cancelled() {
+                tokio::time::sleep_until(began + EMPTY).await;
+            }
             let tasks = tasks.into_iter().map(TaskRecord::from).collect();
             return Ok(Out(ManyTasks { event_id: None, tasks, next_cursor: None }));
         }

@@ -113,9 +113,14 @@ pub(super) struct AllHeard {
     responses((status = 200, description = "As asked: one outcome per report", body = AllHeard), (status = 409, description = "A single report of a task that taskwatch hands out", body = Problem), (status = 422, description = "A field of a single report is wrong", body = Problem)))]
 pub(super) async fn observe(State(site): State<Site>, _: Caller, reports: Reports) -> Result<Response, Problem> {
     let now = site.clock.now();
-    let read: Vec<_> = reports.each.items.iter().map(|item| read(item, reports.cloud, now)).collect();
-    let good: Vec<Report> =
-        read.iter().filter_map(|read| read.as_ref().ok().map(|(_, report)| report.clone())).collect();
+    let Reports { each: Each { items, single }, cloud } = reports;
+    let mut good = Vec::with_capacity(items.len());
+    let mut take = |item: Vec<u8>| {
+        let (task_id, report) = read(&item, cloud, now)?;
+        good.push(report);
+        Ok(task_id)
+    };
+    let read: Vec<Result<Option<Uuid>, Problem>> = items.into_iter().map(&mut take).collect();
     let mut heard = match good.is_empty() {
         true => Vec::new(),
         false => match site.writer.write(Command::Observe(good)).await? {
@@ -128,14 +133,14 @@ pub(super) async fn observe(State(site): State<Site>, _: Caller, reports: Report
     for one in read {
         let (task_id, problem, changed) = match one {
             Err(problem) => (None, Some(problem), false),
-            Ok((task_id, _)) => match heard.next() {
+            Ok(task_id) => match heard.next() {
                 Some(Err(error)) => (task_id, Some(Problem::from(error)), false),
                 Some(Ok(changed)) => (task_id, None, changed),
                 None => (task_id, None, false),
             },
         };
         if let Some(problem) = problem {
-            if reports.each.single {
+            if single {
                 return Err(problem);
             }
             outcomes.push(Heard::refused(task_id, &problem));

@@ -11,6 +11,8 @@ use std::{
 const LONG: usize = 100;
 /// Weight of one transaction, about: rows, and as many 4 KiB of JSON.
 const MAX_WEIGHT: usize = 4_096;
+/// The same of a transaction of long commands: short ones that come meanwhile wait for its end.
+const MAX_LONG_WEIGHT: usize = 1_024;
 /// Long commands that may wait.
 const MAX_LONG: usize = 64;
 /// Short commands keep coming while the last one is not older than this.
@@ -93,9 +95,9 @@ impl<T> Line<T> {
         self.is_long = !self.long.is_empty() && !rests;
         match (self.is_long, among_short) {
             // One at a time: short ones wait for it.
-            (true, true) => batch(&mut self.long, 1),
-            (true, false) => batch(&mut self.long, most),
-            (false, _) => batch(&mut self.short, most),
+            (true, true) => batch(&mut self.long, 1, 0),
+            (true, false) => batch(&mut self.long, most, MAX_LONG_WEIGHT),
+            (false, _) => batch(&mut self.short, most, MAX_WEIGHT),
         }
     }
 
@@ -108,12 +110,12 @@ impl<T> Line<T> {
 }
 
 /// The first of a line, as many as fit into a transaction, at least one.
-fn batch<T>(line: &mut VecDeque<(T, usize)>, most: usize) -> Vec<T> {
+fn batch<T>(line: &mut VecDeque<(T, usize)>, most: usize, most_weight: usize) -> Vec<T> {
     let mut weight = 0;
     let fits = line.iter().take(most).take_while(|(_, more)| {
         let is_first = weight == 0;
         weight += more;
-        is_first || weight <= MAX_WEIGHT
+        is_first || weight <= most_weight
     });
     let count = fits.count();
     line.drain(..count).map(|(item, _)| item).collect()
@@ -144,8 +146,8 @@ mod tests {
     #[test]
     fn long_ones_alone_follow_each_other_at_once() {
         let now = Instant::now();
-        let mut line = line(&[1_000; 9], now);
-        for left in [5, 1, 0] {
+        let mut line = line(&[500; 5], now);
+        for left in [3, 1, 0] {
             assert!(!line.next(MOST, now).is_empty());
             line.took(Duration::from_millis(100), now);
             assert_eq!(line.long.len(), left);

@@ -8,7 +8,11 @@ mod older;
 mod parameters;
 mod types;
 
-use std::{str::FromStr, sync::OnceLock};
+use std::{
+    str::FromStr,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use axum::{
     extract::{Query, State},
@@ -16,6 +20,7 @@ use axum::{
     response::Response,
 };
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
 use super::{router, schemas};
 use crate::{
@@ -77,9 +82,34 @@ pub fn document(base: &BasePath, version: Version) -> Value {
     }
 }
 
+/// Time between two answers with a document: each is 200 kB, and whoever asks for them all the time must not keep a core
+/// busy with it.
+const PACE: Duration = Duration::from_millis(5);
+
 /// The documents of a site as bytes, each made when it is asked for first.
-#[derive(Debug, Default)]
-pub struct Documents([OnceLock<assets::Document>; 2]);
+#[derive(Debug)]
+pub struct Documents {
+    made: [OnceLock<assets::Document>; 2],
+    turns: Arc<Semaphore>,
+}
+
+impl Default for Documents {
+    fn default() -> Self {
+        Self { made: Default::default(), turns: Arc::new(Semaphore::new(1)) }
+    }
+}
+
+impl Documents {
+    /// Waits for its turn.
+    async fn turn(&self) {
+        // It is never closed.
+        let Ok(turn) = self.turns.clone().acquire_owned().await else { return };
+        tokio::spawn(async move {
+            tokio::time::sleep(PACE).await;
+            drop(turn);
+        });
+    }
+}
 
 /// `GET /openapi.json`.
 pub(in crate::http) async fn serve(
@@ -96,7 +126,8 @@ pub(in crate::http) async fn serve(
         version = value.parse().map_err(|detail| bad("version", detail))?;
     }
     let made = || assets::Document::json(&document(&site.settings.base_path, version));
-    Ok(site.documents.0[version as usize].get_or_init(made).answer(&headers))
+    site.documents.turn().await;
+    Ok(site.documents.made[version as usize].get_or_init(made).answer(&headers))
 }
 
 #[cfg(test)]
