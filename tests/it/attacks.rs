@@ -1,6 +1,6 @@
 //! Resource exhaustion by clients: each attack costs the attacker its connection or its answer, and other clients nothing.
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
@@ -8,6 +8,7 @@ use hyper::{Request, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
 use taskwatch::config::Settings;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::harness::{TestApp, app::settings, cluster, eventually};
 
@@ -259,6 +260,36 @@ async fn searches_do_not_stand_in_the_way_of_reads() {
     }
     let found = app.get("/api/v1/tasks?q=needle").await.expect(200);
     assert_eq!(found["tasks"][0]["id"], id);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn short_commands_go_before_long_ones() {
+    let app = Arc::new(TestApp::start().await);
+    let thousand = json!(vec![json!({ "task_type": "long", "description": "y".repeat(300) }); 1_000]);
+    let long: Vec<_> = (0..8)
+        .map(|_| {
+            let (app, thousand) = (app.clone(), thousand.clone());
+            tokio::spawn(async move { app.post("/api/v1/tasks", &thousand).await.status.as_u16() })
+        })
+        .collect();
+    eventually("the first is done", || async { long.iter().any(JoinHandle::is_finished) }).await;
+    let short: JoinSet<_> = (0..4)
+        .map(|_| {
+            let app = app.clone();
+            async move {
+                for _ in 0..25 {
+                    app.creates("short").await;
+                }
+            }
+        })
+        .collect();
+    short.join_all().await;
+    let done = long.iter().filter(|long| long.is_finished()).count();
+    assert!(done < long.len(), "short ones waited for all the long ones");
+    for status in long {
+        assert_eq!(status.await.unwrap(), 201, "long ones get their turn");
+    }
+    app.is_clean().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
