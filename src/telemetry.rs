@@ -14,12 +14,12 @@ pub fn start(filter: &str) -> anyhow::Result<()> {
         .parse()
         .map_err(|e| anyhow::anyhow!("--log {filter}: {e}; use a level such as info, or target=level pairs"))?;
     let layer = fmt::layer().with_writer(std::io::stderr);
-    let started = if std::io::stderr().is_terminal() {
-        tracing_subscriber::registry().with(levels).with(layer.with_target(false).boxed()).try_init()
+    let layer = if std::io::stderr().is_terminal() {
+        layer.with_target(false).boxed()
     } else {
-        let layer = layer.json().with_ansi(false).flatten_event(true).boxed();
-        tracing_subscriber::registry().with(levels).with(layer).try_init()
+        layer.json().with_ansi(false).flatten_event(true).boxed()
     };
+    let started = tracing_subscriber::registry().with(levels).with(layer).try_init();
     started.map_err(|e| anyhow::anyhow!("cannot start logging: {e}"))?;
     std::panic::set_hook(Box::new(panicked));
     Ok(())

@@ -10,7 +10,7 @@ use tokio::runtime::Runtime;
 
 use crate::{
     bench::{Bench, percentile, seconds},
-    server::{Server, Usage},
+    server::Server,
     throughput::{in_batches, one_by_one},
 };
 
@@ -77,7 +77,7 @@ pub(crate) fn run(bench: &Bench, clients: &Runtime) {
 
 impl Side {
     async fn slice(&mut self, load: Load, counts: bool) {
-        let (before, began): (Usage, _) = (self.server.usage(), Instant::now());
+        let (before, began) = (self.server.usage(), Instant::now());
         let address = self.server.address.clone();
         let done = match load {
             Load::Single(count) => one_by_one(std::slice::from_ref(&address), count, SLICE).await.len(),

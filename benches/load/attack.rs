@@ -1,6 +1,5 @@
 //! Attackers beside good clients: 16 clients that create tasks, alone, beside one attacker of each kind, and alone again.
-//! The bar:
-//! at least 90 % of their rate, the 99th percentile of `/healthz` below 50 ms, less than 100 MiB more memory.
+//! The bar: at least 90 % of their rate, the 99th percentile of `/healthz` below 50 ms, less than 100 MiB more memory.
 //!
 //! `BENCH_SECONDS` sets the length of each part (5). `cargo bench -- attack NAME` runs one attacker.
 

@@ -22,7 +22,6 @@ use super::{
     bodies::Share,
     budget::{Budget, Part},
     caller,
-    door::secure,
     problem::Problem,
     site::Site,
 };
@@ -43,37 +42,6 @@ pub(super) struct Meter {
     answers: Arc<Budget>,
 }
 
-impl Meter {
-    pub(super) fn new(site: &Site) -> Self {
-        let limits = site.limits;
-        let bodies = Budget::new(limits.bodies, limits.bodies_per_address);
-        Self { site: site.clone(), bodies, answers: Budget::new(limits.answers, limits.answers_per_address) }
-    }
-
-    fn counted(&self, response: Response, address: IpAddr, activity: Option<Arc<Activity>>) -> Response {
-        let size = response.body().size_hint().exact().and_then(|size| usize::try_from(size).ok()).unwrap_or_default();
-        if size <= SMALL || response.extensions().get::<SharedBytes>().is_some() {
-            return response;
-        }
-        let most = self.site.limits.answers_per_connection;
-        let has_room = activity.as_ref().is_none_or(|activity| {
-            let unread = activity.unread.load(Ordering::Relaxed);
-            unread == 0 || unread + size <= most
-        });
-        let part = if has_room { self.answers.take(address, size) } else { None };
-        let Some(part) = part else {
-            let detail = "too many answers wait to be read, in all or of your address; read them, then ask again";
-            let mut refused = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_unread", detail).into_response();
-            secure(refused.headers_mut());
-            return refused;
-        };
-        if let Some(activity) = &activity {
-            activity.unread.fetch_add(size, Ordering::Relaxed);
-        }
-        response.map(|body| Body::new(Counted { body, activity, size, _part: part }))
-    }
-}
-
 /// What one request and its answer hold.
 pub(super) struct Measured {
     address: IpAddr,
@@ -83,6 +51,12 @@ pub(super) struct Measured {
 }
 
 impl Meter {
+    pub(super) fn new(site: &Site) -> Self {
+        let limits = site.limits;
+        let bodies = Budget::new(limits.bodies, limits.bodies_per_address);
+        Self { site: site.clone(), bodies, answers: Budget::new(limits.answers, limits.answers_per_address) }
+    }
+
     /// A request begins; its handler finds its share of the memory for bodies beside it.
     pub(super) fn begins(&self, request: &mut Request) -> Measured {
         let extensions = request.extensions();
@@ -100,6 +74,27 @@ impl Meter {
     pub(super) fn ends(&self, measured: Measured, response: Response) -> Response {
         drop(measured.share);
         self.counted(response, measured.address, measured.activity)
+    }
+
+    fn counted(&self, response: Response, address: IpAddr, activity: Option<Arc<Activity>>) -> Response {
+        let size = response.body().size_hint().exact().and_then(|size| usize::try_from(size).ok()).unwrap_or_default();
+        if size <= SMALL || response.extensions().get::<SharedBytes>().is_some() {
+            return response;
+        }
+        let most = self.site.limits.answers_per_connection;
+        let has_room = activity.as_ref().is_none_or(|activity| {
+            let unread = activity.unread.load(Ordering::Relaxed);
+            unread == 0 || unread + size <= most
+        });
+        let part = if has_room { self.answers.take(address, size) } else { None };
+        let Some(part) = part else {
+            let detail = "too many answers wait to be read, in all or of your address; read them, then ask again";
+            return Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_unread", detail).into_response();
+        };
+        if let Some(activity) = &activity {
+            activity.unread.fetch_add(size, Ordering::Relaxed);
+        }
+        response.map(|body| Body::new(Counted { body, activity, size, _part: part }))
     }
 }
 

@@ -108,10 +108,11 @@ async fn around(State(around): State<Arc<Around>>, mut request: Request, next: N
         }
         Err(problem) => reader.refusal(site, problem),
     };
-    door::secure(response.headers_mut());
     let base = &site.settings.base_path;
     if !base.is_root() {
         response = Box::pin(base_path::lead(base, response)).await;
     }
-    identified.answered(site, meter.ends(measured, response))
+    response = meter.ends(measured, response);
+    door::secure(response.headers_mut());
+    identified.answered(site, response)
 }

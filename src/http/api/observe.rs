@@ -115,12 +115,12 @@ pub(super) async fn observe(State(site): State<Site>, _: Caller, reports: Report
     let now = site.clock.now();
     let Reports { each: Each { items, single }, cloud } = reports;
     let mut good = Vec::with_capacity(items.len());
-    let mut take = |item: Vec<u8>| {
+    let take = |item: Vec<u8>| {
         let (task_id, report) = read(&item, cloud, now)?;
         good.push(report);
         Ok(task_id)
     };
-    let read: Vec<Result<Option<Uuid>, Problem>> = items.into_iter().map(&mut take).collect();
+    let read: Vec<Result<Option<Uuid>, Problem>> = items.into_iter().map(take).collect();
     let mut heard = match good.is_empty() {
         true => Vec::new(),
         false => match site.writer.write(Command::Observe(good)).await? {
