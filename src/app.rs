@@ -132,15 +132,15 @@ impl App {
         let (tailer, board, subscriptions) = Tailer::start(parts).await.context("cannot read the event log")?;
         let saved = feed::read(&board).id();
         let (writer, writer_loop) =
-            Writer::new(store.clone(), clock.clone(), settings.rules(), max_batch, committed_sender);
+            Writer::new(store.clone(), clock.clone(), settings.writer_policy(), max_batch, committed_sender);
         let stopping = CancellationToken::new();
         let upkeep = Upkeep {
             store: store.clone(),
             writer: writer.clone(),
             clock: clock.clone(),
             board: board.clone(),
-            worker_ttl: settings.rules().worker_ttl,
-            connector_stale: settings.rules().connector_stale,
+            worker_ttl: settings.writer_policy().worker_ttl,
+            connector_stale: settings.writer_policy().connector_stale,
             stalled_policy: settings.stalled_policy,
             retain_tasks: TimeDelta::days(settings.retain_tasks_days.into()),
             retain_events: TimeDelta::days(settings.retain_events_days.into()),

@@ -8,7 +8,7 @@ use std::{
 use chrono::TimeDelta;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
-use crate::{model::lease::StalledPolicy, page::BasePath, store::writer::Rules};
+use crate::{command::WriterPolicy, model::lease::StalledPolicy, page::BasePath};
 
 /// Watches work being done: tasks in Postgres, every change on an ordered event stream, pages that go live.
 #[derive(Debug, Parser)]
@@ -278,8 +278,8 @@ pub struct TailSettings {
 impl Settings {
     /// The settings that the writer's decisions depend on.
     #[must_use]
-    pub fn rules(&self) -> Rules {
-        Rules {
+    pub fn writer_policy(&self) -> WriterPolicy {
+        WriterPolicy {
             lease: TimeDelta::seconds(self.lease_seconds.into()),
             worker_ttl: TimeDelta::seconds(self.worker_ttl_seconds.into()),
             connector_stale: TimeDelta::seconds(self.connector_stale_seconds.into()),

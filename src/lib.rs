@@ -23,11 +23,11 @@
 //! 5. Everything shown is a fold of the log: [`board::Board::apply`].
 //! 6. Viewers cost the database nothing: a fragment is rendered once and shared.
 //! 7. A slow or dead reader costs a cursor, never a queue.
-//! 8. [`model`], [`event`] and [`board`] do no I/O, read no clock and draw no randomness.
+//! 8. [`model`], [`event`], [`command`] and [`board`] do no I/O, read no clock and draw no randomness.
 //!
 //! # Folders
 //!
-//! [`model`] → [`event`] → [`board`] → [`store`] → [`feed`] → [`page`], [`upkeep`] → [`http`]; a folder reaches only what
+//! [`model`] → [`event`] → [`command`], [`board`] → [`store`] → [`feed`] → [`page`], [`upkeep`] → [`http`]; a folder reaches only what
 //! lies before it. [`app`] sees all. Handlers cannot reach the hub. [`demo`], [`tail`] and [`probe`] know
 //! the public API only.
 //!
@@ -35,6 +35,7 @@
 //! | --- | --- |
 //! | an event kind | its row in [`event::kind`], the place that emits it |
 //! | a filter | its row in [`event::filter`] |
+//! | a command with its API call | `src/command/x.rs`, its handler and route in `src/http/api` |
 //! | a page | `src/page/x.rs`, `templates/x.html`, its row in [`page::PAGES`] |
 //! | a periodic job | its row in [`upkeep::JOBS`] |
 //! | a metric | its row in [`metrics`] |
@@ -43,6 +44,7 @@
 pub mod app;
 pub mod board;
 pub mod clock;
+pub mod command;
 pub mod config;
 pub mod demo;
 pub mod event;

@@ -9,7 +9,10 @@ use super::{edited, moved, name_or_dash};
 use crate::{
     clock::Time,
     event::{Event, Kind},
-    model::{Name, Status, phase::Counts},
+    model::{
+        Name, Status,
+        phase::{Counts, NO_PHASE},
+    },
 };
 
 /// Ended parents that are still shown.
@@ -20,8 +23,6 @@ const KEEP_PHASES: usize = 232;
 const KEEP_FINISHES: usize = 32;
 /// Fewer finishes than this say nothing about the future.
 const LEAST_FINISHES: usize = 5;
-/// Children that name no phase.
-const NO_PHASE: &str = "-";
 
 /// Parents in progress, and the last that ended.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -10,7 +10,7 @@ use crate::{
     event::{Event, Kind},
     model::{
         Name, Status,
-        queue::{Band, Priority},
+        priority::{Band, Priority},
     },
 };
 

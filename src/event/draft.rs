@@ -9,7 +9,7 @@ use crate::{
         Name,
         edit::{Changes, EditKind},
         phase::Counts,
-        transition::{Step, TaskEvent},
+        step::{Step, TaskEvent},
         worker::{Worker, WorkerEvent},
     },
 };

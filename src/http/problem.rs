@@ -6,7 +6,7 @@ use axum::{
 };
 use serde::Serialize;
 
-use crate::{event::filter::BadFilter, model::transition::Refusal, store::WriteError};
+use crate::{command::Refusal, event::filter::BadFilter, model::transition::TransitionError, store::WriteError};
 
 /// SQLSTATE of a statement that took longer than it may.
 const QUERY_CANCELED: &str = "57014";
@@ -100,48 +100,45 @@ impl From<BadFilter> for Problem {
     }
 }
 
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        let (status, code, field) = match &refusal {
+            Refusal::NoTask(_) => (StatusCode::NOT_FOUND, "task_not_found", None),
+            Refusal::NoWorker(_) => (StatusCode::NOT_FOUND, "worker_not_found", None),
+            Refusal::NoSchedule(_) => (StatusCode::NOT_FOUND, "schedule_not_found", None),
+            Refusal::NoBulk(_) => (StatusCode::NOT_FOUND, "bulk_not_found", None),
+            Refusal::WorkerStopped(_) => (StatusCode::CONFLICT, "worker_stopped", None),
+            Refusal::WorkerManaged(_) => (StatusCode::CONFLICT, "worker_managed", None),
+            Refusal::IdTaken(_) => (StatusCode::CONFLICT, "id_taken", None),
+            Refusal::KeyTaken => (StatusCode::CONFLICT, "unique_key_taken", None),
+            Refusal::NoParent(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", Some("parent_task_id")),
+            Refusal::TooNested(_) => (StatusCode::UNPROCESSABLE_ENTITY, "parents_too_deep", Some("parent_task_id")),
+            Refusal::OwnAncestor(_) => (StatusCode::UNPROCESSABLE_ENTITY, "parent_cycle", Some("parent_task_id")),
+            Refusal::NoDependency(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", Some("depends_on")),
+            Refusal::Cycle(_) => (StatusCode::UNPROCESSABLE_ENTITY, "dependency_cycle", Some("depends_on")),
+            Refusal::TooDeep(_) => (StatusCode::UNPROCESSABLE_ENTITY, "dependencies_too_deep", Some("depends_on")),
+            Refusal::ManyConnectors(_) => (StatusCode::UNPROCESSABLE_ENTITY, "too_many_connectors", Some("connectors")),
+            Refusal::Transition(error) => match error {
+                TransitionError::Changed => (StatusCode::PRECONDITION_FAILED, "task_changed", None),
+                TransitionError::Observed { .. } => (StatusCode::CONFLICT, "task_observed", None),
+                TransitionError::Managed => (StatusCode::CONFLICT, "task_managed", None),
+                TransitionError::Group { .. } => (StatusCode::CONFLICT, "task_is_group", None),
+                TransitionError::Illegal { .. } => (StatusCode::CONFLICT, "illegal_transition", None),
+                TransitionError::Fenced { .. } => (StatusCode::CONFLICT, "lease_lost", None),
+                TransitionError::Cancelled => (StatusCode::CONFLICT, "task_cancelled", None),
+            },
+        };
+        match field {
+            Some(field) => Self::field(status, code, field, refusal.to_string()),
+            None => Self::new(status, code, refusal.to_string()),
+        }
+    }
+}
+
 impl From<WriteError> for Problem {
     fn from(error: WriteError) -> Self {
-        let (status, code) = match &error {
-            WriteError::NoTask(_) => (StatusCode::NOT_FOUND, "task_not_found"),
-            WriteError::NoWorker(_) => (StatusCode::NOT_FOUND, "worker_not_found"),
-            WriteError::WorkerStopped(_) => (StatusCode::CONFLICT, "worker_stopped"),
-            WriteError::NoParent(_) => {
-                return Self::field(
-                    StatusCode::UNPROCESSABLE_ENTITY,
-                    "invalid_field",
-                    "parent_task_id",
-                    error.to_string(),
-                );
-            }
-            WriteError::NoDependency(_) | WriteError::Cycle(_) | WriteError::TooDeep(_) => {
-                let code = match error {
-                    WriteError::Cycle(_) => "dependency_cycle",
-                    WriteError::TooDeep(_) => "dependencies_too_deep",
-                    _ => "invalid_field",
-                };
-                return Self::field(StatusCode::UNPROCESSABLE_ENTITY, code, "depends_on", error.to_string());
-            }
-            WriteError::TooNested(_) | WriteError::OwnAncestor(_) => {
-                let code = if matches!(error, WriteError::TooNested(_)) { "parents_too_deep" } else { "parent_cycle" };
-                return Self::field(StatusCode::UNPROCESSABLE_ENTITY, code, "parent_task_id", error.to_string());
-            }
-            WriteError::ManyConnectors(_) => {
-                let (status, code) = (StatusCode::UNPROCESSABLE_ENTITY, "too_many_connectors");
-                return Self::field(status, code, "connectors", error.to_string());
-            }
-            WriteError::WorkerManaged(_) => (StatusCode::CONFLICT, "worker_managed"),
-            WriteError::NoSchedule(_) => (StatusCode::NOT_FOUND, "schedule_not_found"),
-            WriteError::NoBulk(_) => (StatusCode::NOT_FOUND, "bulk_not_found"),
-            WriteError::IdTaken(_) => (StatusCode::CONFLICT, "id_taken"),
-            WriteError::Refused(Refusal::Changed) => (StatusCode::PRECONDITION_FAILED, "task_changed"),
-            WriteError::KeyTaken => (StatusCode::CONFLICT, "unique_key_taken"),
-            WriteError::Refused(Refusal::Observed { .. }) => (StatusCode::CONFLICT, "task_observed"),
-            WriteError::Refused(Refusal::Managed) => (StatusCode::CONFLICT, "task_managed"),
-            WriteError::Refused(Refusal::Group { .. }) => (StatusCode::CONFLICT, "task_is_group"),
-            WriteError::Refused(Refusal::Illegal { .. }) => (StatusCode::CONFLICT, "illegal_transition"),
-            WriteError::Refused(Refusal::Fenced { .. }) => (StatusCode::CONFLICT, "lease_lost"),
-            WriteError::Refused(Refusal::Cancelled) => (StatusCode::CONFLICT, "task_cancelled"),
+        let (status, code) = match error {
+            WriteError::Refused(refusal) => return refusal.into(),
             WriteError::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
             WriteError::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "database_unavailable"),
             WriteError::NotWriting(_) => (StatusCode::SERVICE_UNAVAILABLE, "not_writing"),

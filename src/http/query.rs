@@ -12,9 +12,8 @@ use crate::{
         EventId, Filter,
         filter::{self, LABEL_PREFIX, is_known},
     },
-    model::Name,
+    model::{Name, task_query::TaskQuery},
     page::{LIST, format},
-    store::search::TaskQuery,
 };
 
 /// Parameters of a list of tasks that are filters.

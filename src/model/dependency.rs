@@ -7,7 +7,8 @@ use uuid::Uuid;
 
 use super::{
     Status, Task,
-    step::{Decision, Refusal, TaskEvent},
+    step::{Decision, TaskEvent},
+    transition::TransitionError,
 };
 use crate::clock::Time;
 
@@ -113,11 +114,11 @@ impl Task {
     /// Someone wants a finished task to run again. One that `waits` for others is blocked first, as a new one is.
     pub(super) fn retry(&self, waits: bool, now: Time) -> Decision {
         if !self.status.is_finished() {
-            return Err(Refusal::Illegal { status: self.status, wanted: "retried" });
+            return Err(TransitionError::Illegal { status: self.status, wanted: "retried" });
         }
         self.is_ours("retried")?;
         if self.close_when_done {
-            return Err(Refusal::Group { wanted: "retried" });
+            return Err(TransitionError::Group { wanted: "retried" });
         }
         let afresh = |task: &mut Self| {
             task.retry_count = 0;

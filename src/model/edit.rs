@@ -7,7 +7,8 @@ use uuid::Uuid;
 
 use super::{
     Name, Priority, Status, Task,
-    step::{Decision, Refusal, Step, TaskEvent},
+    step::{Decision, Step, TaskEvent},
+    transition::TransitionError,
 };
 
 /// Field to `[old, new]`.
@@ -85,16 +86,16 @@ impl Task {
     /// Edits it. A running task stays in its queue, and only a blocked one gets other dependencies.
     pub(super) fn edit(&self, edit: Edit) -> Decision {
         if edit.only_if.as_ref().is_some_and(|versions| !versions.contains(&self.version())) {
-            return Err(Refusal::Changed);
+            return Err(TransitionError::Changed);
         }
         if edit.queue.as_ref().is_some_and(|queue| *queue != self.queue) && self.status == Status::Running {
-            return Err(Refusal::Illegal { status: self.status, wanted: "moved to another queue" });
+            return Err(TransitionError::Illegal { status: self.status, wanted: "moved to another queue" });
         }
         if edit.depends_on.as_ref().is_some_and(|ids| *ids != self.depends_on) && self.status != Status::Blocked {
-            return Err(Refusal::Illegal { status: self.status, wanted: "made dependent on other tasks" });
+            return Err(TransitionError::Illegal { status: self.status, wanted: "made dependent on other tasks" });
         }
         if edit.depends_on.is_some() && self.close_when_done {
-            return Err(Refusal::Group { wanted: "made dependent on other tasks" });
+            return Err(TransitionError::Group { wanted: "made dependent on other tasks" });
         }
         let mut chain = Chain { task: self.clone(), steps: Vec::new() };
         let facts = [

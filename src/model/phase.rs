@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Status;
 
+/// The phase of children that name none.
+pub const NO_PHASE: &str = "-";
+
 /// How many children stand where. Waiting is everything not yet started: scheduled, blocked, pending, retrying.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Counts {

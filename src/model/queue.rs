@@ -1,84 +1,165 @@
-//! Priorities and their bands.
+//! Queues as operators set them: paused or active, a concurrency limit, and a rate limit as a sliding window.
 
-use std::fmt;
+use std::{collections::BTreeMap, time::Duration};
 
-use serde::{Deserialize, Deserializer, Serialize, de};
+use super::{Name, edit::Changes};
+use crate::clock::Time;
 
-/// 0 (lowest) to 9 (highest).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(transparent)]
-pub struct Priority(u8);
+/// The period of a rate limit is counted in so many slots.
+const SLOTS: i64 = 10;
 
-/// The three bands that pages and counts group priorities into.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Band {
-    /// 7–9.
-    High,
-    /// 4–6.
-    Normal,
-    /// 0–3.
-    Low,
+/// A queue as operators set it, with what its limits have left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueState {
+    /// Its name.
+    pub name: Name,
+    /// Since when nothing is handed out.
+    pub paused_at: Option<Time>,
+    /// At most so many of its tasks run at once.
+    pub concurrency_limit: Option<u32>,
+    /// At most so many start within the period.
+    pub rate_limit: Option<u32>,
+    /// The period, seconds.
+    pub rate_period_seconds: u32,
+    /// Starts within the last period: slot and count.
+    pub starts: Vec<(i64, u32)>,
+    /// Claimed tasks that run; counted for limited queues only.
+    pub running: u32,
 }
 
-impl Priority {
-    /// The highest.
-    pub const MAX: u8 = 9;
+/// What an operator decides about a queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum QueueChange {
+    /// Nothing is handed out; what runs goes on.
+    Pause,
+    /// Handed out again.
+    Resume,
+    /// New limits; `None` lifts one, what is absent stays.
+    Limit {
+        /// Tasks that run at once.
+        concurrency: Option<Option<u32>>,
+        /// Starts within a period of seconds.
+        rate: Option<Option<(u32, u32)>>,
+    },
+}
 
-    /// A priority from a number; `None` above 9.
-    #[must_use]
-    pub fn new(number: i64) -> Option<Self> {
-        u8::try_from(number).ok().filter(|n| *n <= Self::MAX).map(Self)
-    }
-
-    /// The number, 0–9.
-    #[must_use]
-    pub const fn get(self) -> u8 {
-        self.0
-    }
-
-    /// The band it falls in.
-    #[must_use]
-    pub const fn band(self) -> Band {
-        match self.0 {
-            0..=3 => Band::Low,
-            4..=6 => Band::Normal,
-            _ => Band::High,
+impl QueueState {
+    /// A queue nobody decided anything about.
+    pub const fn new(name: Name) -> Self {
+        Self {
+            name,
+            paused_at: None,
+            concurrency_limit: None,
+            rate_limit: None,
+            rate_period_seconds: 1,
+            starts: Vec::new(),
+            running: 0,
         }
     }
-}
 
-impl Default for Priority {
-    fn default() -> Self {
-        Self(5)
+    /// How many more may start now; nothing says that no limit is set.
+    pub fn allowed(&self, now: Time) -> Option<u32> {
+        let free = self.concurrency_limit.map(|limit| limit.saturating_sub(self.running));
+        let rest = self.rate_limit.map(|limit| limit.saturating_sub(self.used(now)));
+        match (free, rest) {
+            (Some(free), Some(rest)) => Some(free.min(rest)),
+            (free, rest) => free.or(rest),
+        }
     }
-}
 
-impl fmt::Display for Priority {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+    /// Starts that count against the rate. A slot counts while any of it lies within the period, and what another
+    /// server with a later clock wrote counts too: so no window of the period's length ever holds more than the limit.
+    fn used(&self, now: Time) -> u32 {
+        let oldest = self.slot(now) - SLOTS;
+        self.starts.iter().filter(|(slot, _)| *slot >= oldest).map(|(_, count)| count).sum()
     }
-}
 
-impl<'de> Deserialize<'de> for Priority {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl de::Visitor<'_> for Visitor {
-            type Value = Priority;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a whole number from 0 to 9")
-            }
-            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Priority, E> {
-                Priority::new(number).ok_or_else(|| E::custom("must be a whole number from 0 to 9"))
-            }
-            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Priority, E> {
-                self.visit_i64(i64::try_from(number).unwrap_or(i64::MAX))
-            }
-            fn visit_f64<E: de::Error>(self, number: f64) -> Result<Priority, E> {
-                let whole = (0..=i64::from(Priority::MAX)).find(|whole| *whole as f64 == number);
-                self.visit_i64(whole.unwrap_or(i64::MAX))
+    fn slot(&self, now: Time) -> i64 {
+        now.timestamp_millis().div_euclid(self.slot_millis())
+    }
+
+    fn slot_millis(&self) -> i64 {
+        i64::from(self.rate_period_seconds) * 1_000 / SLOTS
+    }
+
+    /// Takes starts into account.
+    pub fn start(&mut self, count: u32, now: Time) {
+        self.running += count;
+        if self.rate_limit.is_none() {
+            return;
+        }
+        let slot = self.slot(now);
+        self.starts.retain(|(number, _)| *number >= slot - SLOTS);
+        match self.starts.iter_mut().find(|(number, _)| *number == slot) {
+            Some((_, starts)) => *starts += count,
+            None => self.starts.push((slot, count)),
+        }
+    }
+
+    /// When to look again, if the rate is used up.
+    pub fn again_after(&self, now: Time) -> Option<Duration> {
+        let limit = self.rate_limit?;
+        if self.used(now) < limit {
+            return None;
+        }
+        let oldest = self.slot(now) - SLOTS;
+        let first = self.starts.iter().map(|(slot, _)| *slot).filter(|slot| *slot >= oldest).min()?;
+        let free = (first + SLOTS + 1) * self.slot_millis();
+        Some(Duration::from_millis(u64::try_from(free - now.timestamp_millis()).unwrap_or_default().max(5)))
+    }
+
+    /// Carries a decision out; field to old and new value.
+    pub fn change(&mut self, change: &QueueChange, now: Time) -> Changes {
+        let old = self.clone();
+        match change {
+            QueueChange::Pause => self.paused_at = self.paused_at.or(Some(now)),
+            QueueChange::Resume => self.paused_at = None,
+            QueueChange::Limit { concurrency, rate } => {
+                self.concurrency_limit = concurrency.unwrap_or(self.concurrency_limit);
+                if let Some(rate) = rate {
+                    self.rate_limit = rate.map(|(limit, _)| limit);
+                    self.rate_period_seconds = rate.map_or(1, |(_, period)| period);
+                    self.starts.clear();
+                }
             }
         }
-        deserializer.deserialize_any(Visitor)
+        let mut changes = BTreeMap::new();
+        let mut compare = |field: &str, old: serde_json::Value, new: serde_json::Value| {
+            if old != new {
+                changes.insert(field.to_owned(), [old, new]);
+            }
+        };
+        compare("paused_at", serde_json::json!(old.paused_at), serde_json::json!(self.paused_at));
+        compare("concurrency_limit", old.concurrency_limit.into(), self.concurrency_limit.into());
+        compare("rate_limit", old.rate_limit.into(), self.rate_limit.into());
+        compare("rate_period_seconds", old.rate_period_seconds.into(), self.rate_period_seconds.into());
+        changes
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+    use chrono::TimeDelta;
+
+    #[test]
+    fn no_window_holds_more_than_the_limit() {
+        let mut queue = QueueState { rate_limit: Some(5), ..QueueState::new(Name::literal("q")) };
+        let start = Time::from_timestamp_millis(1_000_000_033).unwrap();
+        let mut starts = Vec::new();
+        for step in 0..5_000 {
+            let now = start + TimeDelta::milliseconds(step * 7);
+            let count = queue.allowed(now).unwrap().min(3);
+            queue.start(count, now);
+            queue.running = 0;
+            starts.extend(std::iter::repeat_n(now, count as usize));
+            assert!(queue.starts.len() <= 12);
+        }
+        for window in starts.windows(6) {
+            assert!(window[5] - window[0] >= TimeDelta::seconds(1), "{window:?}");
+        }
+        // 35 s at 5/s, less what whole slots cost.
+        assert!(starts.len() > 140, "{}", starts.len());
     }
 }

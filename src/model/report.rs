@@ -25,6 +25,12 @@ impl Json {
     pub fn as_str(&self) -> &str {
         self.0.get()
     }
+
+    /// How many pages of 4 KiB it takes.
+    #[must_use]
+    pub fn pages(&self) -> usize {
+        self.as_str().len() / 4_096
+    }
 }
 
 impl PartialEq for Json {

@@ -1,362 +1,50 @@
-//! When recurring tasks run: a cron expression in a time zone.
-//!
-//! Where clocks are changed: an expression that names hours (`30 2,14 * * *`, `0 1-3 * * *`, `0 */2 * * *`) runs once for
-//! each of them and each day: the first time when an hour comes twice, and right after the gap when it does not come. One
-//! for every hour (`*/15 * * * *`) follows the time that passes.
+//! Schedules: tasks that are created again and again, by a cron expression in a time zone.
 
-use chrono::{DateTime, NaiveDateTime, Offset, TimeDelta, TimeZone, Timelike, Utc};
-use chrono_tz::Tz;
-use croner::{
-    Cron,
-    parser::{CronParser, Seconds},
-};
+use uuid::Uuid;
 
+use super::{Name, recurrence::Recurrence, task::NewTask};
 use crate::clock::Time;
 
-/// Names for expressions.
-const NAMES: &str = "@hourly, @daily, @midnight, @weekly, @monthly, @yearly or @annually";
-/// Largest steps of seconds, minutes, hours, days, months and days of the week: as many as there are of them.
-const STEPS: [(&str, u32); 6] =
-    [("second", 60), ("minute", 60), ("hour", 24), ("day of month", 31), ("month", 12), ("day of week", 7)];
-/// No offset from UTC is larger, hours.
-const FARTHEST: TimeDelta = TimeDelta::hours(16);
-/// Within this time clocks are changed at most once.
-const CALM: TimeDelta = TimeDelta::hours(48);
-
-/// A cron expression and the time zone that it is meant in.
+/// A recurring task.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Recurrence {
-    cron: Cron,
-    time_zone: Tz,
-    /// It names no hours.
-    every_hour: bool,
+pub struct Schedule {
+    /// Its name.
+    pub name: Name,
+    /// When.
+    pub cron: String,
+    /// In which time zone.
+    pub time_zone: String,
+    /// The task to create each time.
+    pub task: NewTask,
+    /// Since when it does not fire.
+    pub paused_at: Option<Time>,
+    /// When it fires next.
+    pub next_run_at: Option<Time>,
+    /// The time it last fired for.
+    pub last_run_at: Option<Time>,
+    /// The task created then.
+    pub last_task_id: Option<Uuid>,
+    /// When it was created.
+    pub created_at: Time,
 }
 
-/// Why a recurrence is none: the field and what is wrong with it.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{field}: {detail}")]
-pub struct BadRecurrence {
-    /// `cron` or `time_zone`.
-    pub field: &'static str,
-    /// What is wrong.
-    pub detail: String,
+/// What an operator decides about a schedule.
+#[derive(Debug, Clone)]
+pub enum ScheduleChange {
+    /// It exists, with this content; what it did before is kept.
+    Put(Box<Schedule>),
+    /// It does not fire.
+    Pause,
+    /// It fires again.
+    Resume,
+    /// It goes.
+    Delete,
 }
 
-impl Recurrence {
-    /// Reads an expression of five fields (minute, hour, day of month, month, day of week), of six with seconds in
-    /// front, of seven with a year behind, or a name such as `@hourly`; and an IANA time zone.
-    ///
-    /// # Errors
-    /// [`BadRecurrence`] that names the field.
-    pub fn parse(cron: &str, time_zone: &str) -> Result<Self, BadRecurrence> {
-        let bad = |field, detail: String| BadRecurrence { field, detail };
-        let cron = if cron.trim().eq_ignore_ascii_case("@midnight") { "@daily" } else { cron };
-        let parser = CronParser::builder().seconds(Seconds::Optional).build();
-        let parsed = parser.parse(cron).map_err(|error| {
-            let detail = if cron.contains('@') {
-                format!("is no name that is known; use {NAMES}, or five fields, as in */5 * * * *")
-            } else {
-                format!("is not a cron expression ({error}); use five fields, as in */15 8-18 * * MON-FRI, or {NAMES}")
-            };
-            bad("cron", detail)
-        })?;
-        let time_zone = time_zone.parse().map_err(|_| {
-            bad("time_zone", "is not an IANA time zone; use a name such as Europe/Berlin or UTC".to_owned())
-        })?;
-        let hours = fields(cron).into_iter().nth(2);
-        let every_hour = hours.is_none_or(|hours| hours == "*" || hours == "*/1") && !is_daily(cron);
-        Ok(Self { cron: parsed, time_zone, every_hour })
-    }
-
-    /// Reads what somebody asks for now: also refuses what can be read but is not what was meant.
-    ///
-    /// # Errors
-    /// [`BadRecurrence`] that names the field.
-    pub fn parse_new(cron: &str, time_zone: &str, now: Time) -> Result<Self, BadRecurrence> {
-        let bad = |detail: String| BadRecurrence { field: "cron", detail };
-        let recurrence = Self::parse(cron, time_zone)?;
-        for (field, (name, most)) in fields(cron).into_iter().zip(STEPS) {
-            for item in field.split(',') {
-                let step = item.split_once('/').and_then(|(_, step)| step.parse().ok());
-                if step.is_some_and(|step: u32| step > most) {
-                    return Err(bad(format!("has a step of {name} that is larger than {most}: {item}")));
-                }
-            }
-        }
-        if recurrence.after(now).is_none() {
-            return Err(bad("never fires: there is no such day, or its year is over".to_owned()));
-        }
-        Ok(recurrence)
-    }
-
-    /// The first time after a moment; nothing when there is none.
+impl Schedule {
+    /// The first time after a moment that it runs.
     #[must_use]
-    pub fn after(&self, moment: Time) -> Option<Time> {
-        if self.every_hour { self.after_every_hour(moment) } else { self.after_named_hours(moment) }
-    }
-
-    /// Each local time of the expression has one moment, and these are in the order of the local times.
-    fn after_named_hours(&self, moment: Time) -> Option<Time> {
-        let mut local = self.local(moment);
-        loop {
-            local = self.next_local(local, false)?;
-            let at = self.moment_of(local)?;
-            if at > moment {
-                return Some(at);
-            }
-        }
-    }
-
-    /// From one change of the clock to the next the local time goes on evenly.
-    fn after_every_hour(&self, moment: Time) -> Option<Time> {
-        let (mut from, mut inclusive) = (moment, false);
-        loop {
-            let offset = self.offset(from);
-            let at = DateTime::from_naive_utc_and_offset(self.next_local(self.local(from), inclusive)? - offset, Utc);
-            inclusive = false;
-            if at - from > CALM {
-                // Nothing comes before: look again from close by, where the clock changes at most once.
-                from = at - CALM;
-            } else if self.offset(at) == offset {
-                return Some(at);
-            } else {
-                (from, inclusive) = (first(from, at, |time| self.offset(time) != offset), true);
-            }
-        }
-    }
-
-    fn offset(&self, moment: Time) -> TimeDelta {
-        TimeDelta::seconds(self.time_zone.offset_from_utc_datetime(&moment.naive_utc()).fix().local_minus_utc().into())
-    }
-
-    /// What the clock of the zone shows, whole seconds.
-    fn local(&self, moment: Time) -> NaiveDateTime {
-        let local = moment.naive_utc() + self.offset(moment);
-        local.with_nanosecond(0).unwrap_or(local)
-    }
-
-    /// The next local time of the expression, as if the clock was never changed.
-    fn next_local(&self, local: NaiveDateTime, inclusive: bool) -> Option<NaiveDateTime> {
-        Some(self.cron.find_next_occurrence(&local.and_utc(), inclusive).ok()?.naive_utc())
-    }
-
-    /// When the clock of the zone shows a time first, or right after it skips it.
-    fn moment_of(&self, local: NaiveDateTime) -> Option<Time> {
-        if let Some(at) = self.time_zone.from_local_datetime(&local).earliest() {
-            return Some(at.with_timezone(&Utc));
-        }
-        let utc = local.and_utc();
-        let (low, high) = (utc.checked_sub_signed(FARTHEST)?, utc.checked_add_signed(FARTHEST)?);
-        Some(first(low, high, |time| self.local(time) >= local))
-    }
-}
-
-/// The first whole second after `low`, where something does not hold, at which it holds, as it does at `high`.
-fn first(low: Time, high: Time, holds: impl Fn(Time) -> bool) -> Time {
-    let at = |seconds: i64| Time::from_timestamp(seconds, 0).unwrap_or(high);
-    let (mut low, mut high) = (low.timestamp(), high.timestamp());
-    while high - low > 1 {
-        let middle = low + (high - low) / 2;
-        if holds(at(middle)) {
-            high = middle;
-        } else {
-            low = middle;
-        }
-    }
-    at(high)
-}
-
-/// The fields of an expression, from the seconds on; none of a name.
-fn fields(cron: &str) -> Vec<&str> {
-    let mut fields: Vec<_> = cron.split_whitespace().collect();
-    if fields.len() == 5 {
-        fields.insert(0, "0");
-    }
-    if fields.len() < 5 { Vec::new() } else { fields }
-}
-
-/// Of the names, all but `@hourly` stand for midnight.
-fn is_daily(cron: &str) -> bool {
-    cron.trim().starts_with('@') && !cron.trim().eq_ignore_ascii_case("@hourly")
-}
-
-#[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn runs(cron: &str, zone: &str, from: &str, count: usize) -> Vec<String> {
-        let recurrence = Recurrence::parse(cron, zone).unwrap();
-        let mut at: Time = from.parse().unwrap();
-        let mut next = || {
-            at = recurrence.after(at)?;
-            Some(at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true))
-        };
-        (0..count).map_while(|_| next()).collect()
-    }
-
-    #[test]
-    fn the_clock_of_the_zone_counts() {
-        // Berlin went from UTC+1 to UTC+2 on 29 March 2026.
-        assert_eq!(
-            runs("0 8 * * *", "Europe/Berlin", "2026-03-28T00:00:00Z", 3),
-            ["2026-03-28T07:00:00Z", "2026-03-29T06:00:00Z", "2026-03-30T06:00:00Z"]
-        );
-        assert_eq!(
-            runs("*/20 * * * * *", "UTC", "2026-03-28T00:00:00Z", 2),
-            ["2026-03-28T00:00:20Z", "2026-03-28T00:00:40Z"]
-        );
-        assert_eq!(runs("@hourly", "UTC", "2026-03-28T00:00:00Z", 1), ["2026-03-28T01:00:00Z"]);
-    }
-
-    #[test]
-    fn nonsense_is_named() {
-        assert_eq!(Recurrence::parse("61 * * * *", "UTC").unwrap_err().field, "cron");
-        assert_eq!(Recurrence::parse("", "UTC").unwrap_err().field, "cron");
-        assert_eq!(Recurrence::parse("* * * * *", "Mars/Base").unwrap_err().field, "time_zone");
-        for name in ["@reboot", "@every 5m", "@", "* * @ * *"] {
-            let error = Recurrence::parse(name, "UTC").unwrap_err();
-            assert!(error.detail.contains("@hourly, @daily, @midnight"), "{name}: {error}");
-        }
-        assert!(Recurrence::parse("1 2", "UTC").unwrap_err().detail.contains("@hourly"));
-    }
-
-    #[test]
-    fn what_is_not_meant_is_refused_when_it_is_new() {
-        let now: Time = "2026-11-20T00:00:00Z".parse().unwrap();
-        let new = |cron: &str| Recurrence::parse_new(cron, "UTC", now).map_err(|error| error.detail);
-        for cron in ["0 0 31 2 *", "* * 31 4 *", "0 0 30 2 *", "0 0 0 1 1 * 2025"] {
-            assert!(new(cron).is_err_and(|detail| detail.starts_with("never fires")), "{cron}");
-        }
-        for cron in
-            ["*/61 * * * *", "0 */25 * * *", "0-30/99 * * * *", "1,*/70 * * * *", "*/61 * * * * *", "* * * */13 *"]
-        {
-            assert!(new(cron).is_err_and(|detail| detail.contains("step") || detail.contains("cron")), "{cron}");
-        }
-        for cron in
-            ["0 0 29 2 *", "*/60 * * * *", "0 */24 * * *", "0 0 0 1 1 * 2027", "@midnight", "@HOURLY", " @daily "]
-        {
-            assert!(new(cron).is_ok(), "{cron}");
-        }
-    }
-
-    #[test]
-    fn what_never_comes_is_nothing() {
-        assert_eq!(runs("0 0 30 2 *", "UTC", "2026-03-28T00:00:00Z", 1), Vec::<String>::new());
-    }
-
-    #[test]
-    fn an_hour_that_comes_twice_counts_once() {
-        // Berlin went from UTC+2 to UTC+1 on 25 October 2026, at 03:00.
-        for cron in ["30 2 * * *", "30 2,14 * * *", "30 2-2 * * *", "30 2-14/12 * * *"] {
-            let first = runs(cron, "Europe/Berlin", "2026-10-24T22:30:00Z", 2);
-            assert_eq!(first[0], "2026-10-25T00:30:00Z", "{cron}");
-            assert_ne!(first[1], "2026-10-25T01:30:00Z", "{cron}");
-        }
-        assert_eq!(
-            runs("*/20 1-3 * * *", "Europe/Berlin", "2026-10-25T00:00:00Z", 5),
-            ["00:20", "00:40", "02:00", "02:20", "02:40"].map(|time| format!("2026-10-25T{time}:00Z"))
-        );
-        // What names no hour goes on through both.
-        assert_eq!(
-            runs("*/30 * * * *", "Europe/Berlin", "2026-10-24T23:45:00Z", 5),
-            ["00:00", "00:30", "01:00", "01:30", "02:00"].map(|time| format!("2026-10-25T{time}:00Z"))
-        );
-        // Havana sets its clock back at 01:00, so the first hour of the day comes twice.
-        assert_eq!(
-            runs("30 * 1 11 *", "America/Havana", "2026-01-01T00:00:00Z", 3),
-            ["04:30", "05:30", "06:30"].map(|time| format!("2026-11-01T{time}:00Z"))
-        );
-    }
-
-    #[test]
-    fn an_hour_that_does_not_come_is_made_up_for() {
-        // Berlin went from 02:00 to 03:00 on 29 March 2026, at 01:00 UTC.
-        for cron in ["30 2 * * *", "30 2,14 * * *", "15,30,45 2 * * *", "30 2-14/12 * * *"] {
-            assert_eq!(runs(cron, "Europe/Berlin", "2026-03-28T23:00:00Z", 1), ["2026-03-29T01:00:00Z"], "{cron}");
-        }
-        assert_eq!(
-            runs("0 1-3 * * *", "Europe/Berlin", "2026-03-28T23:30:00Z", 3),
-            ["2026-03-29T00:00:00Z", "2026-03-29T01:00:00Z", "2026-03-29T23:00:00Z"]
-        );
-        assert_eq!(
-            runs("*/30 * * * *", "Europe/Berlin", "2026-03-29T00:15:00Z", 3),
-            ["00:30", "01:00", "01:30"].map(|time| format!("2026-03-29T{time}:00Z"))
-        );
-        // Samoa had no 30 December 2011.
-        assert_eq!(
-            runs("0 12 * * *", "Pacific/Apia", "2011-12-29T23:00:00Z", 2),
-            ["2011-12-30T10:00:00Z", "2011-12-30T22:00:00Z"]
-        );
-    }
-
-    const ZONES: [&str; 10] = [
-        "Europe/Berlin",
-        "America/New_York",
-        "America/Havana",
-        "Australia/Lord_Howe",
-        "Atlantic/Azores",
-        "Africa/Casablanca",
-        "Asia/Kathmandu",
-        "Pacific/Chatham",
-        "Antarctica/Troll",
-        "America/Santiago",
-    ];
-
-    proptest! {
-        #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
-
-        /// Each named hour of each day runs once, at its time or right after the gap that holds it.
-        #[test]
-        fn named_hours_run_once_a_day(
-            zone in proptest::sample::select(&ZONES[..]),
-            year in 2000_i32..2037,
-            hours in proptest::collection::btree_set(0_u32..24, 1..4),
-            minute in 0_u32..60,
-        ) {
-            let list = hours.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-            let recurrence = Recurrence::parse(&format!("{minute} {list} * * *"), zone).unwrap();
-            let time_zone: Tz = zone.parse().unwrap();
-            let begin = chrono::NaiveDate::from_ymd_opt(year, 1, 1).unwrap();
-            let mut right = Vec::new();
-            for day in begin.iter_days().take(366) {
-                for hour in &hours {
-                    // The first minute from there on that the clock shows.
-                    let mut local = day.and_hms_opt(*hour, minute, 0).unwrap();
-                    while time_zone.from_local_datetime(&local).earliest().is_none() {
-                        local += TimeDelta::minutes(1);
-                    }
-                    let at = time_zone.from_local_datetime(&local).earliest().unwrap().with_timezone(&Utc);
-                    right.push(at);
-                }
-            }
-            right.dedup();
-            let mut at = right[0] - TimeDelta::seconds(1);
-            for wanted in right {
-                at = recurrence.after(at).unwrap();
-                prop_assert_eq!(at, wanted);
-            }
-        }
-
-        /// What names no hour runs at every moment at which the clock shows a time of it.
-        #[test]
-        fn every_hour_follows_the_clock(
-            zone in proptest::sample::select(&ZONES[..]),
-            day in 0_i64..13_500,
-            step in 1_i64..60,
-        ) {
-            let recurrence = Recurrence::parse(&format!("*/{step} * * * *"), zone).unwrap();
-            let begin = Time::from_timestamp(946_684_800 + day * 86_400, 0).unwrap();
-            let mut at = begin - TimeDelta::seconds(1);
-            for minute in 0..1_500 {
-                let moment = begin + TimeDelta::minutes(minute);
-                if i64::from(recurrence.local(moment).minute()) % step == 0 {
-                    at = recurrence.after(at).unwrap();
-                    prop_assert_eq!(at, moment);
-                }
-            }
-        }
+    pub fn next_run_after(&self, moment: Time) -> Option<Time> {
+        Recurrence::parse(&self.cron, &self.time_zone).ok()?.after(moment)
     }
 }

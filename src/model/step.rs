@@ -9,6 +9,7 @@ use super::{
     lease::StallReason,
     phase::Counts,
     report::{Json, Progress},
+    transition::TransitionError,
 };
 use crate::clock::Time;
 
@@ -93,58 +94,8 @@ pub struct Step {
     pub event: TaskEvent,
 }
 
-/// Why a command was not carried out. Nothing changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// The table of states has no such arrow.
-    #[error("a {status} task cannot be {wanted}")]
-    Illegal {
-        /// Where it stands.
-        status: Status,
-        /// What was wanted, as a participle.
-        wanted: &'static str,
-    },
-    /// The report names an attempt or a worker that no longer holds the task.
-    #[error(
-        "attempt {attempt} of this worker no longer holds the task (it is {status}, attempt {current}); stop working on it"
-    )]
-    Fenced {
-        /// The attempt named.
-        attempt: u32,
-        /// The latest attempt.
-        current: u32,
-        /// Where the task stands.
-        status: Status,
-    },
-    /// The task is not in the version that the edit is for.
-    #[error("the task has changed since it was read; read it again")]
-    Changed,
-    /// The task was cancelled while the worker had it.
-    #[error("the task was cancelled; stop working on it")]
-    Cancelled,
-    /// Another system runs the task.
-    #[error(
-        "the task is run by the system that reports it, so it cannot be {wanted} here; send reports to POST /api/v1/events"
-    )]
-    Observed {
-        /// What was wanted, as a participle.
-        wanted: &'static str,
-    },
-    /// taskwatch runs the task.
-    #[error(
-        "the task is handed out by taskwatch, so its state is not observed; report it with POST /api/v1/tasks/{{id}}/…"
-    )]
-    Managed,
-    /// A group follows its children.
-    #[error("the task closes with its children, so it cannot be {wanted}; do that to the children")]
-    Group {
-        /// What was wanted, as a participle.
-        wanted: &'static str,
-    },
-}
-
 /// What became of a task: the steps in order; none when there was nothing to change.
-pub type Decision = Result<(Task, Vec<Step>), Refusal>;
+pub type Decision = Result<(Task, Vec<Step>), TransitionError>;
 
 /// The steps of a task that comes into being.
 #[must_use]

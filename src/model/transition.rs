@@ -1,107 +1,104 @@
-//! The task state machine. Every change of a task's state is decided here and nowhere else.
+//! Changes that can be asked of a task, and why one is refused. [`super::state_machine`] decides them.
 
 use std::collections::BTreeMap;
 
-use chrono::TimeDelta;
-
-pub use super::step::{Decision, Refusal, Step, TaskEvent, create};
 use super::{
-    Name, Status, Task,
+    Name, Status,
     dependency::Dependencies,
     edit::Edit,
-    lease::{Claimant, Lease, StallReason, StalledPolicy},
+    lease::{Claimant, StallReason, StalledPolicy},
     observe::Observation,
     phase::Counts,
     report::{Fence, Json, Progress},
-    task::Outcome,
 };
 use crate::clock::Time;
 
-/// What someone wants of a task.
+/// A change of a task that someone or something asks for.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Command {
-    /// A worker takes it.
+pub enum Transition {
+    /// A worker claims it.
     Claim {
-        /// Who.
+        /// The worker, with its machine and connector.
         by: Claimant,
         /// End of the lease.
         lease_until: Time,
     },
-    /// A worker tells how far it is.
+    /// A worker reports progress.
     Progress {
-        /// Its fence.
+        /// Worker and attempt.
         fence: Fence,
-        /// How far.
+        /// Percent, message and counts.
         progress: Progress,
         /// New end of the lease.
         lease_until: Time,
     },
-    /// A worker is alive and still has it.
+    /// A heartbeat of the worker names it: the lease is extended.
     Extend {
-        /// Its fence.
+        /// Worker and attempt.
         fence: Fence,
         /// New end of the lease.
         lease_until: Time,
     },
-    /// A worker is done.
+    /// The attempt succeeded.
     Complete {
-        /// Its fence.
+        /// Worker and attempt.
         fence: Fence,
-        /// What came out.
+        /// The result.
         result: Option<Json>,
     },
-    /// A worker could not do it.
+    /// The attempt failed.
     Fail {
-        /// Its fence.
+        /// Worker and attempt.
         fence: Fence,
-        /// Why.
+        /// Error message.
         error: String,
         /// Another attempt may help.
         retryable: bool,
         /// 0.0–1.0, spreads the next attempt.
         jitter: f64,
     },
-    /// A worker gives it back untouched; the attempt does not count against `max_attempts`.
+    /// The worker releases it untouched; the attempt does not count against `max_attempts`.
     Release {
-        /// Its fence.
+        /// Worker and attempt.
         fence: Fence,
     },
-    /// Its time has come.
+    /// Its `run_at` has come, or the backoff of its last attempt is over.
     Due,
-    /// Its lease, worker or time is lost. Decided again here, because the lease may have been extended since.
+    /// Its lease expired, its worker was lost, or it timed out. Decided again here, because the lease may have been extended
+    /// since.
     Stall {
-        /// What was lost.
+        /// Which of these.
         reason: StallReason,
-        /// What to do about it.
+        /// What happens to stalled tasks.
         policy: StalledPolicy,
     },
-    /// Someone stops it.
+    /// Someone cancels it.
     Cancel {
-        /// Why, in their words.
+        /// Reason, as given.
         reason: Option<String>,
     },
-    /// Someone wants a finished task to run again.
+    /// Someone retries a finished task.
     Retry,
-    /// The same of one that waits for others first.
+    /// The same of one whose dependencies have not completed.
     RetryBlocked,
-    /// The same of a group whose children run again; of any other task it is [`Command::Retry`].
+    /// The same of a parent that follows its children, some of which run again; of any other task it is [`Transition::Retry`].
     Reopen,
-    /// Someone removes it.
+    /// Someone deletes it.
     Delete,
-    /// It is removed because it finished before this time.
+    /// Retention deletes it: it finished before this time.
     Expire(Time),
-    /// Its first child was created, or it is told of after its children.
+    /// Its first child was created, or it was reported after its children.
     BecomeParent {
         /// Its children so far, by phase.
         children: BTreeMap<Name, Counts>,
     },
-    /// A task begins to wait for it.
+    /// Another task depends on it now.
     GainDependent,
-    /// Where the tasks stand that it waits for.
+    /// Status of its dependencies.
     Depend(Dependencies),
-    /// Where its children stand.
+    /// Status of its children.
     Children(Counts),
-    /// Someone changes what it says.
+    /// Someone edits it.
     Edit(Box<Edit>),
     /// Another system reports it.
     Observe(Box<Observation>),
@@ -109,281 +106,94 @@ pub enum Command {
     Inherit(Name),
     /// Its parent has too many phases already: it counts among the children without one.
     LeavePhase,
-    /// Of a reported task that has not finished: nothing was reported of it since this time, so it is given up.
+    /// Of an unfinished observed task: nothing was reported since this time, so it ends as stalled.
     GiveUp(Time),
 }
 
-impl Task {
-    /// Decides a command: the task afterwards and what happened, or why not. Changes nothing by itself.
-    ///
-    /// # Errors
-    /// [`Refusal`] when the table of states does not allow it or the fence does not hold.
-    pub fn decide(&self, command: Command, now: Time) -> Decision {
-        match command {
-            Command::Claim { by, lease_until } => self.claim(by, lease_until, now),
-            Command::Progress { fence, progress, lease_until } => self.progress(fence, progress, lease_until, now),
-            Command::Extend { fence, lease_until } => self.extend(fence, lease_until, now),
-            Command::Complete { fence, result } => self.complete(fence, result, now),
-            Command::Fail { fence, error, retryable, jitter } => self.fail(fence, error, retryable, jitter, now),
-            Command::Release { fence } => self.release(fence, now),
-            Command::Due => self.due(now),
-            Command::Stall { reason, policy } => self.stall(reason, policy, now),
-            Command::Cancel { reason } => self.cancel(reason, now),
-            Command::Retry => self.retry(false, now),
-            Command::RetryBlocked => self.retry(true, now),
-            Command::Reopen => self.reopen(now),
-            Command::Delete => Ok(self.step(TaskEvent::Deleted, |_| {})),
-            Command::Expire(before) if self.finished_at.is_some_and(|at| at < before) => {
-                Ok(self.step(TaskEvent::Deleted, |_| {}))
-            }
-            Command::Expire(_) => self.illegal("removed for its age"),
-            Command::BecomeParent { .. } if self.is_parent => Ok(self.unchanged()),
-            Command::BecomeParent { children } => Ok(self.become_parent(children)),
-            Command::GainDependent => Ok((Self { has_dependents: true, ..self.clone() }, Vec::new())),
-            Command::Depend(dependencies) => self.depend(dependencies, now),
-            Command::Children(children) => self.follow(&children, now),
-            Command::Edit(edit) => self.edit(*edit),
-            Command::Observe(observation) => self.observe(&observation, now),
-            Command::Inherit(project) => self.inherit(&project),
-            Command::LeavePhase => Ok(self.leave_phase()),
-            Command::GiveUp(before) => self.give_up(before, now),
-        }
-    }
-
-    fn claim(&self, by: Claimant, lease_until: Time, now: Time) -> Decision {
-        if self.status != Status::Pending || self.observed.is_some() {
-            return self.illegal("claimed");
-        }
-        let wait_ms = self.enqueued_at.map(|since| millis(now - since));
-        Ok(self.step(TaskEvent::Started { wait_ms }, |task| {
-            task.status = Status::Running;
-            task.attempt += 1;
-            task.outcome = None;
-            task.worker_id = Some(by.worker_id);
-            task.machine_id = Some(by.machine_id);
-            task.connector_id = by.connector_id;
-            task.started_at = Some(now);
-            task.lease = Some(Lease { expires_at: Some(lease_until), progress: None, stalled: false });
-        }))
-    }
-
-    fn progress(&self, fence: Fence, progress: Progress, lease_until: Time, now: Time) -> Decision {
-        let lease = self.held(fence)?;
-        if lease.progress.as_ref() == Some(&progress) {
-            return self.extend(fence, lease_until, now);
-        }
-        let extended = Lease {
-            expires_at: lease.expires_at.max(Some(lease_until)),
-            progress: Some(progress.clone()),
-            stalled: self.stays_stalled(lease, now),
-        };
-        Ok(self.step(TaskEvent::Progressed(progress), |task| task.lease = Some(extended)))
-    }
-
-    fn extend(&self, fence: Fence, lease_until: Time, now: Time) -> Decision {
-        let lease = self.held(fence)?;
-        let extended = Lease {
-            expires_at: lease.expires_at.max(Some(lease_until)),
-            progress: lease.progress.clone(),
-            stalled: self.stays_stalled(lease, now),
-        };
-        let mut task = self.clone();
-        task.lease = Some(extended);
-        Ok((task, Vec::new()))
-    }
-
-    fn complete(&self, fence: Fence, result: Option<Json>, now: Time) -> Decision {
-        if self.repeats(fence, Outcome::Completed) {
-            return Ok(self.unchanged());
-        }
-        self.held(fence)?;
-        let event = TaskEvent::Completed { duration_ms: self.attempt_ms(now), result: result.clone() };
-        Ok(self.step(event, |task| {
-            task.end_attempt(Outcome::Completed);
-            task.status = Status::Completed;
-            task.finished_at = Some(now);
-            task.result = result;
-            task.error = None;
-        }))
-    }
-
-    fn fail(&self, fence: Fence, error: String, retryable: bool, jitter: f64, now: Time) -> Decision {
-        if self.repeats(fence, Outcome::Failed) {
-            return Ok(self.unchanged());
-        }
-        self.held(fence)?;
-        let duration_ms = self.attempt_ms(now);
-        if retryable && self.has_attempts_left() {
-            let next_run_at = now + self.backoff.wait(self.retry_count + 1, jitter);
-            let event = TaskEvent::Retried { duration_ms, error: error.clone(), next_run_at };
-            return Ok(self.step(event, |task| {
-                task.end_attempt(Outcome::Failed);
-                task.status = Status::Retrying;
-                task.retry_count += 1;
-                task.run_at = Some(next_run_at);
-                task.error = Some(error);
-            }));
-        }
-        Ok(self.step(TaskEvent::Failed { duration_ms, error: error.clone() }, |task| {
-            task.end_attempt(Outcome::Failed);
-            task.status = Status::Failed;
-            task.finished_at = Some(now);
-            task.error = Some(error);
-        }))
-    }
-
-    fn release(&self, fence: Fence, now: Time) -> Decision {
-        if self.repeats(fence, Outcome::Released) {
-            return Ok(self.unchanged());
-        }
-        self.held(fence)?;
-        Ok(self.step(TaskEvent::Enqueued { reason: Some("released") }, |task| {
-            task.end_attempt(Outcome::Released);
-            task.enqueue(now);
-        }))
-    }
-
-    fn due(&self, now: Time) -> Decision {
-        match self.status {
-            Status::Scheduled | Status::Retrying if self.run_at.is_none_or(|at| at <= now) => {
-                Ok(self.step(TaskEvent::Enqueued { reason: Some("due") }, |task| task.enqueue(now)))
-            }
-            Status::Scheduled | Status::Retrying => Ok(self.unchanged()),
-            Status::Blocked
-            | Status::Pending
-            | Status::Running
-            | Status::Completed
-            | Status::Failed
-            | Status::Cancelled => self.illegal("made due"),
-        }
-    }
-
-    fn stall(&self, reason: StallReason, policy: StalledPolicy, now: Time) -> Decision {
-        let Some(lease) = self.lease.as_ref().filter(|_| self.status == Status::Running) else {
-            return self.illegal("declared stalled");
-        };
-        let lost = match reason {
-            StallReason::LeaseExpired => lease.expires_at.is_some_and(|at| at <= now),
-            StallReason::WorkerLost => true,
-            StallReason::TimeLimit => self.deadline().is_some_and(|deadline| deadline <= now),
-            StallReason::NoReport => false,
-        };
-        if !lost || lease.stalled {
-            return Ok(self.unchanged());
-        }
-        let stalled = TaskEvent::Stalled(reason);
-        // Nobody here can give the task to someone else.
-        if policy == StalledPolicy::Report || self.observed.is_some() || self.close_when_done {
-            let reported = Lease { stalled: true, ..lease.clone() };
-            return Ok(self.step(stalled, |task| task.lease = Some(reported)));
-        }
-        let (between, mut steps) = self.step(stalled, |_| {});
-        let (after, then) = if policy == StalledPolicy::Retry && self.has_attempts_left() {
-            between.step(TaskEvent::Enqueued { reason: Some("stalled") }, |task| {
-                task.end_attempt(Outcome::Stalled);
-                task.retry_count += 1;
-                task.error = Some(reason.sentence().to_owned());
-                task.enqueue(now);
-            })
-        } else {
-            let error = reason.sentence().to_owned();
-            between.step(TaskEvent::Failed { duration_ms: self.attempt_ms(now), error: error.clone() }, |task| {
-                task.end_attempt(Outcome::Stalled);
-                task.status = Status::Failed;
-                task.finished_at = Some(now);
-                task.error = Some(error);
-            })
-        };
-        steps.extend(then);
-        Ok((after, steps))
-    }
-
-    fn cancel(&self, reason: Option<String>, now: Time) -> Decision {
-        if self.status == Status::Cancelled {
-            return Ok(self.unchanged());
-        }
-        if self.status.is_finished() {
-            return self.illegal("cancelled");
-        }
-        self.is_ours("cancelled")?;
-        Ok(self.step(TaskEvent::Cancelled { reason }, |task| {
-            if task.status == Status::Running {
-                task.end_attempt(Outcome::Cancelled);
-            }
-            task.status = Status::Cancelled;
-            task.finished_at = Some(now);
-        }))
-    }
-
-    /// taskwatch hands it out, so it may change its state.
-    pub(super) fn is_ours(&self, wanted: &'static str) -> Result<(), Refusal> {
-        if self.observed.is_some() { Err(Refusal::Observed { wanted }) } else { Ok(()) }
-    }
-
-    /// A sign of life ends a stall, unless it was for the time limit: that stays passed, and is reported once.
-    fn stays_stalled(&self, lease: &Lease, now: Time) -> bool {
-        lease.stalled && self.deadline().is_some_and(|deadline| deadline <= now)
-    }
-
-    /// The end of the running attempt's time limit.
+impl Transition {
+    /// How many pages of 4 KiB its JSON takes.
     #[must_use]
-    pub fn deadline(&self) -> Option<Time> {
-        Some(self.started_at? + TimeDelta::seconds(i64::from(self.timeout_seconds?)))
+    pub fn pages(&self) -> usize {
+        if let Self::Complete { result: Some(result), .. } = self { result.pages() } else { 0 }
     }
 
-    /// The lease, if this report's worker and attempt still hold the task.
-    fn held(&self, fence: Fence) -> Result<&Lease, Refusal> {
-        let same = self.worker_id == Some(fence.worker_id) && self.attempt == fence.attempt;
-        self.is_ours("reported by a worker")?;
-        match &self.lease {
-            Some(lease) if same && self.status == Status::Running => Ok(lease),
-            _ if same && self.outcome == Some(Outcome::Cancelled) => Err(Refusal::Cancelled),
-            _ => Err(Refusal::Fenced { attempt: fence.attempt, current: self.attempt, status: self.status }),
+    /// The fence of a worker's report.
+    #[must_use]
+    pub const fn fence(&self) -> Option<Fence> {
+        match self {
+            Self::Progress { fence, .. }
+            | Self::Extend { fence, .. }
+            | Self::Complete { fence, .. }
+            | Self::Fail { fence, .. }
+            | Self::Release { fence } => Some(*fence),
+            Self::Claim { .. }
+            | Self::Due
+            | Self::Stall { .. }
+            | Self::Cancel { .. }
+            | Self::Retry
+            | Self::RetryBlocked
+            | Self::Reopen
+            | Self::LeavePhase
+            | Self::GiveUp(_)
+            | Self::Delete
+            | Self::Expire(_)
+            | Self::BecomeParent { .. }
+            | Self::GainDependent
+            | Self::Depend(_)
+            | Self::Children(_)
+            | Self::Edit(_)
+            | Self::Observe(_)
+            | Self::Inherit(_) => None,
         }
-    }
-
-    /// The same report came before: same worker, same attempt, same outcome.
-    fn repeats(&self, fence: Fence, outcome: Outcome) -> bool {
-        self.outcome == Some(outcome) && self.worker_id == Some(fence.worker_id) && self.attempt == fence.attempt
-    }
-
-    const fn has_attempts_left(&self) -> bool {
-        self.retry_count + 1 < self.max_attempts
-    }
-
-    pub(super) fn attempt_ms(&self, now: Time) -> u64 {
-        self.started_at.map_or(0, |started| millis(now - started))
-    }
-
-    pub(super) fn end_attempt(&mut self, outcome: Outcome) {
-        self.lease = None;
-        self.outcome = Some(outcome);
-    }
-
-    pub(super) fn enqueue(&mut self, now: Time) {
-        self.status = Status::Pending;
-        self.run_at = None;
-        self.enqueued_at = Some(now);
-    }
-
-    pub(super) fn step(&self, event: TaskEvent, change: impl FnOnce(&mut Self)) -> (Self, Vec<Step>) {
-        let mut after = self.clone();
-        change(&mut after);
-        let likeness = self.likeness(&after, &event);
-        let step = Step { old_status: Some(self.status), after: after.clone(), likeness, event };
-        (after, vec![step])
-    }
-
-    pub(super) fn unchanged(&self) -> (Self, Vec<Step>) {
-        (self.clone(), Vec::new())
-    }
-
-    const fn illegal(&self, wanted: &'static str) -> Decision {
-        Err(Refusal::Illegal { status: self.status, wanted })
     }
 }
 
-/// A time span in whole milliseconds, never negative.
-pub(super) fn millis(span: TimeDelta) -> u64 {
-    u64::try_from(span.num_milliseconds()).unwrap_or_default()
+/// Why a transition is refused. Nothing changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TransitionError {
+    /// The table of states has no such arrow.
+    #[error("a {status} task cannot be {wanted}")]
+    Illegal {
+        /// Status of the task.
+        status: Status,
+        /// What was asked for, as a participle.
+        wanted: &'static str,
+    },
+    /// The report names an attempt or a worker that no longer holds the task.
+    #[error(
+        "attempt {attempt} of this worker no longer holds the task (it is {status}, attempt {current}); stop working on it"
+    )]
+    Fenced {
+        /// The attempt named.
+        attempt: u32,
+        /// The latest attempt.
+        current: u32,
+        /// Status of the task.
+        status: Status,
+    },
+    /// The task is not in the version that the edit is for.
+    #[error("the task has changed since it was read; read it again")]
+    Changed,
+    /// The task was cancelled while the worker had it.
+    #[error("the task was cancelled; stop working on it")]
+    Cancelled,
+    /// Another system runs the task.
+    #[error(
+        "the task is run by the system that reports it, so it cannot be {wanted} here; send reports to POST /api/v1/events"
+    )]
+    Observed {
+        /// What was asked for, as a participle.
+        wanted: &'static str,
+    },
+    /// taskwatch runs the task.
+    #[error(
+        "the task is handed out by taskwatch, so its state is not observed; report it with POST /api/v1/tasks/{{id}}/…"
+    )]
+    Managed,
+    /// A group follows its children.
+    #[error("the task closes with its children, so it cannot be {wanted}; do that to the children")]
+    Group {
+        /// What was asked for, as a participle.
+        wanted: &'static str,
+    },
 }

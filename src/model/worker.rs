@@ -247,13 +247,18 @@ impl Worker {
         match connectors {
             Some(reports) => {
                 for report in reports {
-                    events.extend(self.turn(&report.connector_id, report.status, report.error.clone(), now));
+                    events.extend(self.set_connector_status(
+                        &report.connector_id,
+                        report.status,
+                        report.error.clone(),
+                        now,
+                    ));
                 }
             }
             None => {
                 let known: Vec<_> = self.connectors.iter().map(|(id, known)| (id.clone(), known.settled())).collect();
                 for (id, (status, error)) in known {
-                    events.extend(self.turn(&id, status, error, now));
+                    events.extend(self.set_connector_status(&id, status, error, now));
                 }
             }
         }
@@ -261,7 +266,13 @@ impl Worker {
     }
 
     /// A connector is reported; nothing when that is what was known, or when there is no room for one more.
-    fn turn(&mut self, id: &Name, status: ConnectorStatus, error: Option<String>, now: Time) -> Option<WorkerEvent> {
+    fn set_connector_status(
+        &mut self,
+        id: &Name,
+        status: ConnectorStatus,
+        error: Option<String>,
+        now: Time,
+    ) -> Option<WorkerEvent> {
         if !self.has_room_for([id]) {
             return None;
         }
@@ -278,8 +289,8 @@ impl Worker {
     }
 
     /// A task begins on a connector.
-    pub fn uses(&mut self, id: &Name, now: Time) -> Option<WorkerEvent> {
-        let event = self.turn(id, ConnectorStatus::Active, None, now);
+    pub fn connector_acquired(&mut self, id: &Name, now: Time) -> Option<WorkerEvent> {
+        let event = self.set_connector_status(id, ConnectorStatus::Active, None, now);
         if let Some(connector) = self.connectors.get_mut(id) {
             connector.tasks += 1;
         }
@@ -287,14 +298,14 @@ impl Worker {
     }
 
     /// A task on a connector was taken away; what the connector does is for its worker to say.
-    pub fn loses(&mut self, id: &Name) {
+    pub fn connector_lost(&mut self, id: &Name) {
         if let Some(connector) = self.connectors.get_mut(id) {
             connector.tasks = connector.tasks.saturating_sub(1);
         }
     }
 
     /// A task on a connector is over, with an error or without.
-    pub fn frees(&mut self, id: &Name, error: Option<String>, now: Time) -> Option<WorkerEvent> {
+    pub fn connector_released(&mut self, id: &Name, error: Option<String>, now: Time) -> Option<WorkerEvent> {
         let connector = self.connectors.get_mut(id)?;
         connector.tasks = connector.tasks.saturating_sub(1);
         let status = match (&error, connector.tasks) {
@@ -302,7 +313,7 @@ impl Worker {
             (None, 0) => ConnectorStatus::Idle,
             (None, _) => ConnectorStatus::Active,
         };
-        self.turn(id, status, error, now)
+        self.set_connector_status(id, status, error, now)
     }
 
     /// The oldest last report of its connectors, but of those that are unknown already.
@@ -313,7 +324,7 @@ impl Worker {
     }
 
     /// Connectors that were last reported at or before `since` are unknown from now on.
-    pub fn doubt(&mut self, since: Time, now: Time) -> Vec<WorkerEvent> {
+    pub fn expire_connectors(&mut self, since: Time, now: Time) -> Vec<WorkerEvent> {
         let mut events = Vec::new();
         for (id, connector) in &mut self.connectors {
             let silent = connector.reported_at.unwrap_or(connector.since) <= since;

@@ -4,8 +4,8 @@ use askama::Template;
 
 use super::{Content, PageError, Params, View};
 use crate::{
-    model::bulk::BulkAction,
-    store::bulk::{self, Bulk, BulkState},
+    model::bulk::{Bulk, BulkAction, BulkState},
+    store::bulk,
 };
 
 #[derive(Template)]

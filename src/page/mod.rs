@@ -45,11 +45,8 @@ use crate::{
         ledger::Ledger,
         past::{Moment, Past, PastError},
     },
-    store::{
-        Store,
-        search::{Horizon, TaskQuery},
-        writing::Writing,
-    },
+    model::task_query::TaskQuery,
+    store::{Store, search::Horizon, writing::Writing},
 };
 
 /// What pages are rendered from. Cheap to clone.

@@ -12,7 +12,7 @@ use crate::{
     clock::Time,
     event::envelope::Stats,
     feed,
-    model::{Name, phase::Counts, queue::Band},
+    model::{Name, phase::Counts, priority::Band},
 };
 
 /// Parents, failures and queues shown.

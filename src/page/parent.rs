@@ -7,8 +7,8 @@ use crate::{
     board::verdict::{self, Verdict},
     clock::Time,
     feed,
-    model::{Name, Status, Task, phase::Counts},
-    store::search::{self, TaskQuery},
+    model::{Name, Status, Task, phase::Counts, task_query::TaskQuery},
+    store::search,
 };
 
 /// Children shown: the newest, and the newest that failed.

@@ -10,7 +10,7 @@ use crate::{
     },
     clock::Time,
     feed,
-    model::{Name, Status, queue::Band},
+    model::{Name, Status, priority::Band},
 };
 
 /// Queues shown; thousands would make the page useless.

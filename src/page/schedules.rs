@@ -4,8 +4,8 @@ use askama::Template;
 
 use super::{Content, PageError, Params, View, format};
 use crate::{
-    model::Name,
-    store::schedules::{self, Schedule},
+    model::{Name, schedule::Schedule},
+    store::schedules,
 };
 
 /// Shown on one page.

@@ -7,11 +7,8 @@ use crate::{
     clock::Time,
     event::{Event, filter},
     feed::past::Moment,
-    model::{Status, Task},
-    store::{
-        log,
-        search::{self, TaskQuery},
-    },
+    model::{Status, Task, task_query::TaskQuery},
+    store::{log, search},
 };
 
 /// Tasks of the past looked at for one page; their states then are not indexed.

@@ -21,9 +21,8 @@ use super::{
     log,
     pools::{Pools, Turn},
     schema,
-    search::TaskQuery,
 };
-use crate::{clock::Clock, event::envelope::Epoch};
+use crate::{clock::Clock, event::envelope::Epoch, model::task_query::TaskQuery};
 
 /// How long one attempt to connect may take.
 const CONNECT: Duration = Duration::from_secs(10);

@@ -1,17 +1,17 @@
 //! Postgres: all SQL is here. Only [`writer`] changes tasks or appends events (law 1).
 
 mod address;
-mod batch;
 pub mod bulk;
 pub mod checkpoints;
 mod children;
-pub mod command;
 pub mod connect;
+mod difference;
 pub mod embedded;
 pub mod failure;
 pub mod families;
 pub mod identity;
 pub mod latency;
+mod load;
 pub mod log;
 pub mod pools;
 pub mod queues;
@@ -25,15 +25,17 @@ mod schema;
 pub mod search;
 pub mod stuck;
 pub mod sweep;
+mod task_write;
 mod tasks;
 pub mod verify;
 pub mod waits;
 pub mod witness;
 mod workers;
+mod write_error;
 mod write_failure;
 pub mod writer;
 pub mod writing;
 
-pub use command::{Answer, Command, WriteError};
 pub use connect::Store;
+pub use write_error::WriteError;
 pub use writer::Writer;

@@ -1,143 +1,9 @@
 //! Rows of queues: what operators decided, and how much of a limit is used.
 
-use std::{collections::BTreeMap, time::Duration};
-
 use sqlx::{PgConnection, types::Json as Sql};
 
 use super::tasks::{name, signed, unsigned};
-use crate::{clock::Time, model::Name};
-
-/// The period of a rate limit is counted in so many slots.
-const SLOTS: i64 = 10;
-
-/// A queue as operators set it, with what its limits have left.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct QueueState {
-    /// Its name.
-    pub name: Name,
-    /// Since when nothing is handed out.
-    pub paused_at: Option<Time>,
-    /// At most so many of its tasks run at once.
-    pub concurrency_limit: Option<u32>,
-    /// At most so many start within the period.
-    pub rate_limit: Option<u32>,
-    /// The period, seconds.
-    pub rate_period_seconds: u32,
-    /// Starts within the last period: slot and count.
-    pub(super) starts: Vec<(i64, u32)>,
-    /// Claimed tasks that run; counted for limited queues only.
-    pub(super) running: u32,
-}
-
-/// What an operator decides about a queue.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum QueueChange {
-    /// Nothing is handed out; what runs goes on.
-    Pause,
-    /// Handed out again.
-    Resume,
-    /// New limits; `None` lifts one, what is absent stays.
-    Limit {
-        /// Tasks that run at once.
-        concurrency: Option<Option<u32>>,
-        /// Starts within a period of seconds.
-        rate: Option<Option<(u32, u32)>>,
-    },
-}
-
-impl QueueState {
-    /// A queue nobody decided anything about.
-    pub(super) const fn new(name: Name) -> Self {
-        Self {
-            name,
-            paused_at: None,
-            concurrency_limit: None,
-            rate_limit: None,
-            rate_period_seconds: 1,
-            starts: Vec::new(),
-            running: 0,
-        }
-    }
-
-    /// How many more may start now; nothing says that no limit is set.
-    pub(super) fn allowed(&self, now: Time) -> Option<u32> {
-        let free = self.concurrency_limit.map(|limit| limit.saturating_sub(self.running));
-        let rest = self.rate_limit.map(|limit| limit.saturating_sub(self.used(now)));
-        match (free, rest) {
-            (Some(free), Some(rest)) => Some(free.min(rest)),
-            (free, rest) => free.or(rest),
-        }
-    }
-
-    /// Starts that count against the rate. A slot counts while any of it lies within the period, and what another
-    /// server with a later clock wrote counts too: so no window of the period's length ever holds more than the limit.
-    fn used(&self, now: Time) -> u32 {
-        let oldest = self.slot(now) - SLOTS;
-        self.starts.iter().filter(|(slot, _)| *slot >= oldest).map(|(_, count)| count).sum()
-    }
-
-    fn slot(&self, now: Time) -> i64 {
-        now.timestamp_millis().div_euclid(self.slot_millis())
-    }
-
-    fn slot_millis(&self) -> i64 {
-        i64::from(self.rate_period_seconds) * 1_000 / SLOTS
-    }
-
-    /// Takes starts into account.
-    pub(super) fn start(&mut self, count: u32, now: Time) {
-        self.running += count;
-        if self.rate_limit.is_none() {
-            return;
-        }
-        let slot = self.slot(now);
-        self.starts.retain(|(number, _)| *number >= slot - SLOTS);
-        match self.starts.iter_mut().find(|(number, _)| *number == slot) {
-            Some((_, starts)) => *starts += count,
-            None => self.starts.push((slot, count)),
-        }
-    }
-
-    /// When to look again, if the rate is used up.
-    pub(super) fn again_after(&self, now: Time) -> Option<Duration> {
-        let limit = self.rate_limit?;
-        if self.used(now) < limit {
-            return None;
-        }
-        let oldest = self.slot(now) - SLOTS;
-        let first = self.starts.iter().map(|(slot, _)| *slot).filter(|slot| *slot >= oldest).min()?;
-        let free = (first + SLOTS + 1) * self.slot_millis();
-        Some(Duration::from_millis(u64::try_from(free - now.timestamp_millis()).unwrap_or_default().max(5)))
-    }
-
-    /// Carries a decision out; field to old and new value.
-    pub(super) fn change(&mut self, change: &QueueChange, now: Time) -> crate::model::edit::Changes {
-        let old = self.clone();
-        match change {
-            QueueChange::Pause => self.paused_at = self.paused_at.or(Some(now)),
-            QueueChange::Resume => self.paused_at = None,
-            QueueChange::Limit { concurrency, rate } => {
-                self.concurrency_limit = concurrency.unwrap_or(self.concurrency_limit);
-                if let Some(rate) = rate {
-                    self.rate_limit = rate.map(|(limit, _)| limit);
-                    self.rate_period_seconds = rate.map_or(1, |(_, period)| period);
-                    self.starts.clear();
-                }
-            }
-        }
-        let mut changes = BTreeMap::new();
-        let mut compare = |field: &str, old: serde_json::Value, new: serde_json::Value| {
-            if old != new {
-                changes.insert(field.to_owned(), [old, new]);
-            }
-        };
-        compare("paused_at", serde_json::json!(old.paused_at), serde_json::json!(self.paused_at));
-        compare("concurrency_limit", old.concurrency_limit.into(), self.concurrency_limit.into());
-        compare("rate_limit", old.rate_limit.into(), self.rate_limit.into());
-        compare("rate_period_seconds", old.rate_period_seconds.into(), self.rate_period_seconds.into());
-        changes
-    }
-}
+use crate::{clock::Time, model::queue::QueueState};
 
 struct QueueRow {
     name: String,
@@ -234,49 +100,20 @@ pub(super) async fn add(conn: &mut PgConnection, names: &[&str]) -> sqlx::Result
     Ok(())
 }
 
-/// Writes what changed.
-pub(super) async fn save(conn: &mut PgConnection, queues: &[&QueueState]) -> sqlx::Result<()> {
-    for queue in queues {
-        sqlx::query!(
-            "UPDATE taskwatch.queues SET paused_at = $2, concurrency_limit = $3, rate_limit = $4,
+/// Writes a queue that changed.
+pub(super) async fn save(conn: &mut PgConnection, queue: &QueueState) -> sqlx::Result<()> {
+    sqlx::query!(
+        "UPDATE taskwatch.queues SET paused_at = $2, concurrency_limit = $3, rate_limit = $4,
                  rate_period_seconds = $5, starts = $6
              WHERE name = $1",
-            queue.name.as_str(),
-            queue.paused_at,
-            queue.concurrency_limit.map(signed),
-            queue.rate_limit.map(signed),
-            signed(queue.rate_period_seconds),
-            Sql(&queue.starts) as Sql<&Vec<(i64, u32)>>
-        )
-        .execute(&mut *conn)
-        .await?;
-    }
+        queue.name.as_str(),
+        queue.paused_at,
+        queue.concurrency_limit.map(signed),
+        queue.rate_limit.map(signed),
+        signed(queue.rate_period_seconds),
+        Sql(&queue.starts) as Sql<&Vec<(i64, u32)>>
+    )
+    .execute(conn)
+    .await?;
     Ok(())
-}
-
-#[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
-mod tests {
-    use super::*;
-    use chrono::TimeDelta;
-
-    #[test]
-    fn no_window_holds_more_than_the_limit() {
-        let mut queue = QueueState { rate_limit: Some(5), ..QueueState::new(Name::literal("q")) };
-        let start = Time::from_timestamp_millis(1_000_000_033).unwrap();
-        let mut starts = Vec::new();
-        for step in 0..5_000 {
-            let now = start + TimeDelta::milliseconds(step * 7);
-            let count = queue.allowed(now).unwrap().min(3);
-            queue.start(count, now);
-            queue.running = 0;
-            starts.extend(std::iter::repeat_n(now, count as usize));
-            assert!(queue.starts.len() <= 12);
-        }
-        for window in starts.windows(6) {
-            assert!(window[5] - window[0] >= TimeDelta::seconds(1), "{window:?}");
-        }
-        // 35 s at 5/s, less what whole slots cost.
-        assert!(starts.len() > 140, "{}", starts.len());
-    }
 }

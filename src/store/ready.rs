@@ -19,12 +19,12 @@ const FLOOR_EVERY: Duration = Duration::from_secs(5);
 /// A ticket is handed out before its row can be seen, so a measured floor counts only for tickets that are older
 /// than [`LONGEST_INSERT`].
 #[derive(Debug, Default)]
-pub(super) struct Floor {
-    floor: i64,
+pub(super) struct ScanStart {
+    ticket: i64,
     measured: VecDeque<(Instant, i64)>,
 }
 
-impl Floor {
+impl ScanStart {
     /// Takes the first `limit` tasks of the queues: highest priority first, then longest waiting.
     pub(super) async fn take(
         &mut self,
@@ -66,7 +66,7 @@ impl Floor {
             "#,
             queues as &[&str],
             limit,
-            self.floor
+            self.ticket
         )
         .fetch_all(conn)
         .await?;
@@ -75,7 +75,7 @@ impl Floor {
         Ok(rows.into_iter().map(|(.., id)| id).collect())
     }
 
-    /// As [`Floor::take`], at most so many of each queue: for queues of which some are limited. Whoever holds the rows
+    /// As [`ScanStart::take`], at most so many of each queue: for queues of which some are limited. Whoever holds the rows
     /// of limited queues is alone with them, so these tasks are free.
     pub(super) async fn take_within(
         &mut self,
@@ -96,7 +96,7 @@ impl Floor {
                ORDER BY head.priority DESC, head.ticket"#,
             &queues as &[&str],
             &most,
-            self.floor
+            self.ticket
         )
         .fetch_all(&mut *conn)
         .await?;
@@ -156,7 +156,7 @@ impl Floor {
         if let Some((at, last)) = self.measured.front()
             && now - *at >= LONGEST_INSERT
         {
-            self.floor = row.lowest.unwrap_or(i64::MAX).min(last + 1);
+            self.ticket = row.lowest.unwrap_or(i64::MAX).min(last + 1);
         }
         Ok(())
     }

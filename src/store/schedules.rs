@@ -6,47 +6,11 @@ use uuid::Uuid;
 use super::tasks::{json_text, name};
 use crate::{
     clock::Time,
-    model::{Name, task::NewTask},
+    model::{Name, schedule::Schedule, task::NewTask},
 };
 
 /// Most schedules fired in one sweep, and listed at once.
 const LIMIT: i64 = 500;
-
-/// A recurring task.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Schedule {
-    /// Its name.
-    pub name: Name,
-    /// When.
-    pub cron: String,
-    /// In which time zone.
-    pub time_zone: String,
-    /// The task to create each time.
-    pub task: NewTask,
-    /// Since when it does not fire.
-    pub paused_at: Option<Time>,
-    /// When it fires next.
-    pub next_run_at: Option<Time>,
-    /// The time it last fired for.
-    pub last_run_at: Option<Time>,
-    /// The task created then.
-    pub last_task_id: Option<Uuid>,
-    /// When it was created.
-    pub created_at: Time,
-}
-
-/// What an operator decides about a schedule.
-#[derive(Debug, Clone)]
-pub enum ScheduleChange {
-    /// It exists, with this content; what it did before is kept.
-    Put(Box<Schedule>),
-    /// It does not fire.
-    Pause,
-    /// It fires again.
-    Resume,
-    /// It goes.
-    Delete,
-}
 
 struct Row {
     name: String,

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::{
     clock::Time,
+    command::nesting::MAX_LEVELS,
     model::{
         Name, Priority, Status, Task,
         dependency::DependencyPolicy,
@@ -21,9 +22,6 @@ use crate::{
         task::Outcome,
     },
 };
-
-/// Most levels of parents and children, the highest and the lowest counted.
-pub(super) const MOST_LEVELS: i32 = 32;
 
 /// A row of `tasks` with its lease.
 pub(super) struct TaskRow {
@@ -252,7 +250,7 @@ pub(super) async fn ancestors(conn: &mut PgConnection, ids: &[Uuid]) -> sqlx::Re
            )
            SELECT id AS "id!", parent AS "parent!" FROM up"#,
         ids,
-        MOST_LEVELS + 1
+        MAX_LEVELS + 1
     )
     .fetch_all(conn)
     .await?;
@@ -270,7 +268,7 @@ pub(super) async fn levels_below(conn: &mut PgConnection, ids: &[Uuid]) -> sqlx:
            )
            SELECT root AS "root!", max(level) AS "levels!" FROM (SELECT * FROM down LIMIT 10000) AS walked GROUP BY root"#,
         ids,
-        MOST_LEVELS
+        MAX_LEVELS
     )
     .fetch_all(conn)
     .await?;

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use super::{NEVER, Upkeep};
 use crate::{
-    model::{lease::StallReason, transition},
-    store::{Command, sweep},
+    command::{expire_connectors::ExpireConnectors, expire_worker::ExpireWorker},
+    model::{lease::StallReason, transition::Transition},
+    store::sweep,
 };
 
 /// A gap between sweeps that tells of a sleep or an outage.
@@ -17,7 +18,7 @@ impl Upkeep {
             return Ok(());
         }
         for id in sweep::unreported_connectors(self.store.pool(), self.clock.now() - self.connector_stale).await? {
-            self.writer.write(Command::Doubt(id)).await?;
+            self.writer.run(ExpireConnectors(id)).await?;
         }
         Ok(())
     }
@@ -32,12 +33,12 @@ impl Upkeep {
         let silent = sweep::silent_workers(self.store.pool(), since, now).await?;
         self.swept_at = std::time::SystemTime::now();
         for id in silent {
-            self.writer.write(Command::Lose(id)).await?;
+            self.writer.run(ExpireWorker(id)).await?;
         }
         let mut stalled = sweep::stalled(self.store.pool(), now).await?;
         stalled.retain(|(_, reason)| !grace || *reason == StallReason::TimeLimit);
         let policy = self.stalled_policy;
-        let stall = |(id, reason)| (id, transition::Command::Stall { reason, policy });
+        let stall = |(id, reason)| (id, Transition::Stall { reason, policy });
         self.change(stalled.into_iter().map(stall).collect(), None).await
     }
 

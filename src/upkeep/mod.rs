@@ -24,13 +24,20 @@ use tokio::sync::mpsc;
 use crate::{
     board,
     clock::{Clock, Time},
+    command::{
+        change_tasks::ChangeTasks, reevaluate::Reevaluate, run_bulk_step::RunBulkStep, run_schedule::RunSchedule,
+    },
     event::{Event, EventId, Kind},
     feed::{self, SharedBoard, Subscriptions},
-    model::{Name, bulk::BulkAction, lease::StalledPolicy, transition},
+    model::{
+        Name,
+        bulk::{Bulk, BulkAction, BulkStep},
+        lease::StalledPolicy,
+        task_query::TaskQuery,
+        transition::Transition,
+    },
     store::{
-        Command, Store, WriteError, Writer,
-        bulk::{self, BulkStep},
-        checkpoints, families, log, retention, schedules, search, sweep, waits,
+        Store, WriteError, Writer, bulk, checkpoints, families, log, retention, schedules, search, sweep, waits,
         witness::Witness,
     },
 };
@@ -217,13 +224,13 @@ impl Upkeep {
 
     async fn due(&mut self) -> anyhow::Result<()> {
         let due = sweep::due(self.store.pool(), self.clock.now()).await?;
-        self.change(due.into_iter().map(|id| (id, transition::Command::Due)).collect(), None).await
+        self.change(due.into_iter().map(|id| (id, Transition::Due)).collect(), None).await
     }
 
     async fn rechecks(&mut self) -> anyhow::Result<()> {
         let rows = waits::rechecks(self.store.pool()).await?;
         if !rows.is_empty() {
-            self.writer.write(Command::Recheck(rows)).await?;
+            self.writer.run(Reevaluate(rows)).await?;
         }
         Ok(())
     }
@@ -231,9 +238,15 @@ impl Upkeep {
     async fn schedules(&mut self) -> anyhow::Result<()> {
         for schedule in schedules::due(self.store.pool(), self.clock.now()).await? {
             let Some(at) = schedule.next_run_at else { continue };
-            let relations = (schedule.task.parent_task_id, schedule.task.unique_key);
             let name = schedule.name.clone();
-            if let Err(error) = self.writer.write(Command::Fire { name: schedule.name, at, relations }).await {
+            let run = RunSchedule {
+                name: schedule.name,
+                at,
+                task_id: uuid::Uuid::now_v7(),
+                parent_task_id: schedule.task.parent_task_id,
+                unique_key: schedule.task.unique_key,
+            };
+            if let Err(error) = self.writer.run(run).await {
                 tracing::warn!(%error, schedule = %name, "a recurring task could not be created; it is tried again");
             }
         }
@@ -244,7 +257,7 @@ impl Upkeep {
     async fn bulk(&mut self) -> anyhow::Result<()> {
         for bulk in bulk::due(self.store.pool(), self.clock.now()).await? {
             let limit = bulk.pace_per_second.map_or(BULK, |pace| i64::from(pace).min(BULK));
-            let query = search::TaskQuery { before: Some(bulk.before), limit, ..bulk.filter };
+            let query = TaskQuery { before: Some(bulk.before), limit, ..bulk.filter };
             let places = search::places(self.store.pool(), &query).await?;
             let more = i64::try_from(places.len())? == limit;
             let to = places.last().copied().filter(|_| more);
@@ -256,7 +269,7 @@ impl Upkeep {
             let retries = bulk.action.retries();
             let step = BulkStep { id: bulk.id, from: bulk.before, ids, retries, family, to };
             // One that cannot go on now must not hold up the others.
-            if let Err(error) = self.writer.write(Command::StepBulk(step)).await {
+            if let Err(error) = self.writer.run(RunBulkStep(step)).await {
                 tracing::warn!(%error, bulk = %bulk.id, "a step of a bulk action failed; it is tried again");
             }
         }
@@ -264,19 +277,14 @@ impl Upkeep {
     }
 
     /// What is to be done to the tasks below some others; nothing when there are none.
-    async fn family(
-        &self,
-        ids: &[uuid::Uuid],
-        action: &BulkAction,
-        actor: &str,
-    ) -> anyhow::Result<Option<Box<bulk::Bulk>>> {
+    async fn family(&self, ids: &[uuid::Uuid], action: &BulkAction, actor: &str) -> anyhow::Result<Option<Box<Bulk>>> {
         let mut parents = families::parents(self.store.pool(), ids).await?;
         parents.truncate(families::MOST_PARENTS);
         if families::children(self.store.pool(), &parents).await?.total() == 0 {
             return Ok(None);
         }
         let (id, now) = (uuid::Uuid::now_v7(), self.clock.now());
-        Ok(Some(Box::new(bulk::Bulk::of_family(id, action, parents, actor.to_owned(), now))))
+        Ok(Some(Box::new(Bulk::of_family(id, action, parents, actor.to_owned(), now))))
     }
 
     async fn old_tasks(&mut self) -> anyhow::Result<()> {
@@ -290,7 +298,7 @@ impl Upkeep {
             if old.is_empty() {
                 break;
             }
-            let changes = old.into_iter().map(|id| (id, transition::Command::Expire(before))).collect();
+            let changes = old.into_iter().map(|id| (id, Transition::Expire(before))).collect();
             self.change(changes, Some("retention")).await?;
         }
         Ok(())
@@ -309,19 +317,19 @@ impl Upkeep {
     }
 
     /// Changes tasks. One whose row cannot be read or written must not keep the others waiting.
-    async fn change(&self, changes: Vec<(uuid::Uuid, transition::Command)>, actor: Option<&str>) -> anyhow::Result<()> {
+    async fn change(&self, changes: Vec<(uuid::Uuid, Transition)>, actor: Option<&str>) -> anyhow::Result<()> {
         if changes.is_empty() {
             return Ok(());
         }
-        let command = |changes| Command::Tasks { changes, actor: actor.map(str::to_owned) };
+        let command = |changes| ChangeTasks { changes, actor: actor.map(str::to_owned), family: None };
         // Another server may have been faster: then the state machine refuses, which is as it should be.
-        match self.writer.write(command(changes.clone())).await {
+        match self.writer.run(command(changes.clone())).await {
             Err(WriteError::Database(_) | WriteError::Internal) => {}
             Err(error) => return Err(error.into()),
             Ok(_) => return Ok(()),
         }
         for (id, change) in changes {
-            if let Err(error) = self.writer.write(command(vec![(id, change)])).await {
+            if let Err(error) = self.writer.run(command(vec![(id, change)])).await {
                 tracing::error!(task = %id, %error, "a task cannot be changed; taskwatch verify may say why");
             }
         }

@@ -7,9 +7,10 @@ use tokio::time::Instant;
 
 use super::Upkeep;
 use crate::{
+    command::reevaluate::Reevaluate,
     event::{Event, Kind},
-    model::transition,
-    store::{Command, stuck, sweep},
+    model::transition::Transition,
+    store::{stuck, sweep},
 };
 
 /// Stuck tasks told of at once.
@@ -49,7 +50,7 @@ impl Upkeep {
         if !found.forgotten.is_empty() {
             // There is no row of theirs to remove, and rows are numbered from 1.
             let rows = found.forgotten.into_iter().map(|id| (0, id)).collect();
-            self.writer.write(Command::Recheck(rows)).await?;
+            self.writer.run(Reevaluate(rows)).await?;
         }
         Ok(())
     }
@@ -61,6 +62,6 @@ impl Upkeep {
         }
         let before = self.clock.now() - self.observed_stale;
         let silent = sweep::silent_tasks(self.store.pool(), before).await?;
-        self.change(silent.into_iter().map(|id| (id, transition::Command::GiveUp(before))).collect(), None).await
+        self.change(silent.into_iter().map(|id| (id, Transition::GiveUp(before))).collect(), None).await
     }
 }

@@ -5,7 +5,7 @@ use sqlx::{Connection, PgConnection};
 use taskwatch::{
     event::{Filter, filter, visible},
     http::input::{Free, Mended, Text, parse},
-    model::{NewName, Timestamp, schedule::Recurrence},
+    model::{NewName, Timestamp, recurrence::Recurrence},
 };
 
 use crate::harness::TestApp;

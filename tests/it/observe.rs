@@ -10,7 +10,7 @@ use taskwatch::{
         Name, Priority, Task,
         observe::{Facts, Happened, Observation},
         report::Progress,
-        transition::Command,
+        transition::Transition,
     },
 };
 use uuid::Uuid;
@@ -288,11 +288,11 @@ fn observation() -> impl Strategy<Value = Observation> {
 }
 
 fn fold(reports: &[Observation]) -> Task {
-    let blank = Task::unheard_of(Uuid::from_u128(1), None, at(100));
+    let blank = Task::placeholder(Uuid::from_u128(1), None, at(100));
     let (mut task, steps) = blank.first_observed(&reports[0], at(100));
     assert_eq!(steps.last().unwrap().after, task);
     for report in &reports[1..] {
-        let (after, steps) = task.decide(Command::Observe(Box::new(report.clone())), at(100)).unwrap();
+        let (after, steps) = task.decide(Transition::Observe(Box::new(report.clone())), at(100)).unwrap();
         // The events lead from the one to the other.
         let mut status = task.status;
         for step in &steps {

@@ -11,8 +11,9 @@ use taskwatch::{
         lease::{Claimant, StallReason, StalledPolicy},
         observe::{Facts, Happened, Observation},
         report::{Fence, Progress},
+        step::TaskEvent,
         task::NewTask,
-        transition::{Command, TaskEvent},
+        transition::Transition,
     },
 };
 use uuid::Uuid;
@@ -30,23 +31,23 @@ fn fresh(max_attempts: u32) -> Task {
     NewTask { max_attempts, timeout_seconds: Some(60), ..plain }.into_task(None, false, now())
 }
 
-fn claim(now: Time) -> Command {
+fn claim(now: Time) -> Transition {
     let by = Claimant { worker_id: WORKER, machine_id: Name::literal("m"), connector_id: None };
-    Command::Claim { by, lease_until: now + TimeDelta::seconds(30) }
+    Transition::Claim { by, lease_until: now + TimeDelta::seconds(30) }
 }
 
 fn fence(task: &Task) -> Fence {
     Fence { worker_id: WORKER, attempt: task.attempt }
 }
 
-fn fail(task: &Task, retryable: bool) -> Command {
-    Command::Fail { fence: fence(task), error: "e".to_owned(), retryable, jitter: 0.5 }
+fn fail(task: &Task, retryable: bool) -> Transition {
+    Transition::Fail { fence: fence(task), error: "e".to_owned(), retryable, jitter: 0.5 }
 }
 
 /// A task in each state.
 fn in_state(status: Status) -> Task {
     let start = now();
-    let step = |task: Task, command: Command| task.decide(command, start).unwrap().0;
+    let step = |task: Task, command: Transition| task.decide(command, start).unwrap().0;
     let pending = fresh(3);
     let running = step(pending.clone(), claim(start));
     match status {
@@ -54,9 +55,9 @@ fn in_state(status: Status) -> Task {
         Status::Scheduled | Status::Blocked => Task { status, ..pending },
         Status::Running => running,
         Status::Retrying => step(running.clone(), fail(&running, true)),
-        Status::Completed => step(running.clone(), Command::Complete { fence: fence(&running), result: None }),
+        Status::Completed => step(running.clone(), Transition::Complete { fence: fence(&running), result: None }),
         Status::Failed => step(running.clone(), fail(&running, false)),
-        Status::Cancelled => step(pending, Command::Cancel { reason: None }),
+        Status::Cancelled => step(pending, Transition::Cancel { reason: None }),
     }
 }
 
@@ -86,13 +87,13 @@ fn observed(at: Time) -> Observation {
 fn the_table_of_states_holds_arrow_by_arrow() {
     use Status::{Blocked, Cancelled, Completed, Failed, Pending, Retrying, Running, Scheduled};
     let late = now() + TimeDelta::hours(3);
-    type Arrow = (&'static str, fn(&Task, Time) -> Command, [Option<Status>; 8]);
+    type Arrow = (&'static str, fn(&Task, Time) -> Transition, [Option<Status>; 8]);
     let arrows: [Arrow; 19] = [
         // scheduled, blocked, pending, running, retrying, completed, failed, cancelled
         ("claim", |_, now| claim(now), [None, None, Some(Running), None, None, None, None, None]),
         (
             "progress",
-            |t, now| Command::Progress {
+            |t, now| Transition::Progress {
                 fence: fence(t),
                 progress: Progress { percent: Some(7.0), ..Progress::default() },
                 lease_until: now,
@@ -101,13 +102,13 @@ fn the_table_of_states_holds_arrow_by_arrow() {
         ),
         (
             "extend",
-            |t, now| Command::Extend { fence: fence(t), lease_until: now },
+            |t, now| Transition::Extend { fence: fence(t), lease_until: now },
             [None, None, None, Some(Running), None, None, None, None],
         ),
         // The last three are the same report again, where the outcome was the same.
         (
             "complete",
-            |t, _| Command::Complete { fence: fence(t), result: None },
+            |t, _| Transition::Complete { fence: fence(t), result: None },
             [None, None, None, Some(Completed), None, Some(Completed), None, None],
         ),
         ("fail", |t, _| fail(t, true), [None, None, None, Some(Retrying), Some(Retrying), None, Some(Failed), None]),
@@ -118,23 +119,23 @@ fn the_table_of_states_holds_arrow_by_arrow() {
         ),
         (
             "release",
-            |t, _| Command::Release { fence: fence(t) },
+            |t, _| Transition::Release { fence: fence(t) },
             [None, None, None, Some(Pending), None, None, None, None],
         ),
-        ("due", |_, _| Command::Due, [Some(Pending), None, None, None, Some(Pending), None, None, None]),
+        ("due", |_, _| Transition::Due, [Some(Pending), None, None, None, Some(Pending), None, None, None]),
         (
             "stall",
-            |_, _| Command::Stall { reason: StallReason::LeaseExpired, policy: StalledPolicy::Retry },
+            |_, _| Transition::Stall { reason: StallReason::LeaseExpired, policy: StalledPolicy::Retry },
             [None, None, None, Some(Pending), None, None, None, None],
         ),
         (
             "stall for good",
-            |_, _| Command::Stall { reason: StallReason::WorkerLost, policy: StalledPolicy::Fail },
+            |_, _| Transition::Stall { reason: StallReason::WorkerLost, policy: StalledPolicy::Fail },
             [None, None, None, Some(Failed), None, None, None, None],
         ),
         (
             "cancel",
-            |_, _| Command::Cancel { reason: None },
+            |_, _| Transition::Cancel { reason: None },
             [
                 Some(Cancelled),
                 Some(Cancelled),
@@ -148,7 +149,7 @@ fn the_table_of_states_holds_arrow_by_arrow() {
         ),
         (
             "dependencies done",
-            |_, _| Command::Depend(Dependencies::Done),
+            |_, _| Transition::Depend(Dependencies::Done),
             [
                 Some(Scheduled),
                 Some(Pending),
@@ -162,7 +163,7 @@ fn the_table_of_states_holds_arrow_by_arrow() {
         ),
         (
             "dependency failed",
-            |_, _| Command::Depend(Dependencies::Broken(Uuid::nil(), "failed")),
+            |_, _| Transition::Depend(Dependencies::Broken(Uuid::nil(), "failed")),
             [
                 Some(Scheduled),
                 Some(Failed),
@@ -176,26 +177,30 @@ fn the_table_of_states_holds_arrow_by_arrow() {
         ),
         (
             "edit",
-            |_, _| Command::Edit(Box::new(Edit { title: Some(Some("new".to_owned())), ..Edit::default() })),
+            |_, _| Transition::Edit(Box::new(Edit { title: Some(Some("new".to_owned())), ..Edit::default() })),
             order().map(Some),
         ),
         (
             "move to another queue",
-            |_, _| Command::Edit(Box::new(Edit { queue: Some(Name::literal("other")), ..Edit::default() })),
+            |_, _| Transition::Edit(Box::new(Edit { queue: Some(Name::literal("other")), ..Edit::default() })),
             order().map(|status| Some(status).filter(|status| *status != Running)),
         ),
         (
             "depend on others",
-            |_, _| Command::Edit(Box::new(Edit { depends_on: Some(vec![Uuid::nil()]), ..Edit::default() })),
+            |_, _| Transition::Edit(Box::new(Edit { depends_on: Some(vec![Uuid::nil()]), ..Edit::default() })),
             order().map(|status| Some(status).filter(|status| *status == Blocked)),
         ),
-        ("observe", |_, now| Command::Observe(Box::new(observed(now))), [None; 8]),
+        ("observe", |_, now| Transition::Observe(Box::new(observed(now))), [None; 8]),
         (
             "retry of one that waits for others",
-            |_, _| Command::RetryBlocked,
+            |_, _| Transition::RetryBlocked,
             [None, None, None, None, None, Some(Blocked), Some(Blocked), Some(Blocked)],
         ),
-        ("retry", |_, _| Command::Retry, [None, None, None, None, None, Some(Pending), Some(Pending), Some(Pending)]),
+        (
+            "retry",
+            |_, _| Transition::Retry,
+            [None, None, None, None, None, Some(Pending), Some(Pending), Some(Pending)],
+        ),
     ];
     for (name, command, expected) in arrows {
         for (from, to) in order().into_iter().zip(expected) {
@@ -214,14 +219,14 @@ fn the_table_of_states_holds_arrow_by_arrow() {
 #[test]
 fn backoff_is_waited_for() {
     let task = in_state(Status::Retrying);
-    let (same, steps) = task.decide(Command::Due, now() - TimeDelta::seconds(5)).unwrap();
+    let (same, steps) = task.decide(Transition::Due, now() - TimeDelta::seconds(5)).unwrap();
     assert_eq!((same.status, steps.len()), (Status::Retrying, 0));
 }
 
 #[test]
 fn a_lease_that_was_extended_is_not_stalled() {
     let task = in_state(Status::Running);
-    let stall = Command::Stall { reason: StallReason::LeaseExpired, policy: StalledPolicy::Retry };
+    let stall = Transition::Stall { reason: StallReason::LeaseExpired, policy: StalledPolicy::Retry };
     let (same, steps) = task.decide(stall, now()).unwrap();
     assert_eq!((same, steps.len()), (task, 0));
 }
@@ -230,12 +235,12 @@ fn a_lease_that_was_extended_is_not_stalled() {
 fn a_stall_that_is_only_reported_is_reported_once() {
     let task = in_state(Status::Running);
     let late = now() + TimeDelta::hours(1);
-    let stall = || Command::Stall { reason: StallReason::TimeLimit, policy: StalledPolicy::Report };
+    let stall = || Transition::Stall { reason: StallReason::TimeLimit, policy: StalledPolicy::Report };
     let (task, steps) = task.decide(stall(), late).unwrap();
     assert_eq!((task.status, steps.len()), (Status::Running, 1));
     assert_eq!(task.decide(stall(), late).unwrap().1.len(), 0);
     // Also when the worker goes on reporting: the time limit stays passed.
-    let (task, _) = task.decide(Command::Extend { fence: fence(&task), lease_until: late }, late).unwrap();
+    let (task, _) = task.decide(Transition::Extend { fence: fence(&task), lease_until: late }, late).unwrap();
     assert_eq!(task.decide(stall(), late).unwrap().1.len(), 0);
 }
 
@@ -279,14 +284,14 @@ proptest! {
             let at = |back: u32| Fence { worker_id: WORKER, attempt: task.attempt.saturating_sub(back) };
             let command = match one {
                 Try::Claim => claim(time),
-                Try::Progress(back) => Command::Progress { fence: at(back), progress: Progress { percent: Some(f64::from(back)), ..Progress::default() }, lease_until: time },
-                Try::Complete(back) => Command::Complete { fence: at(back), result: None },
-                Try::Fail(back, retryable) => Command::Fail { fence: at(back), error: "e".to_owned(), retryable, jitter: 0.1 },
-                Try::Release(back) => Command::Release { fence: at(back) },
-                Try::Due => Command::Due,
-                Try::Stall(fail) => Command::Stall { reason: StallReason::LeaseExpired, policy: if fail { StalledPolicy::Fail } else { StalledPolicy::Retry } },
-                Try::Cancel => Command::Cancel { reason: None },
-                Try::Retry => Command::Retry,
+                Try::Progress(back) => Transition::Progress { fence: at(back), progress: Progress { percent: Some(f64::from(back)), ..Progress::default() }, lease_until: time },
+                Try::Complete(back) => Transition::Complete { fence: at(back), result: None },
+                Try::Fail(back, retryable) => Transition::Fail { fence: at(back), error: "e".to_owned(), retryable, jitter: 0.1 },
+                Try::Release(back) => Transition::Release { fence: at(back) },
+                Try::Due => Transition::Due,
+                Try::Stall(fail) => Transition::Stall { reason: StallReason::LeaseExpired, policy: if fail { StalledPolicy::Fail } else { StalledPolicy::Retry } },
+                Try::Cancel => Transition::Cancel { reason: None },
+                Try::Retry => Transition::Retry,
                 Try::Pass(seconds) => {
                     time += TimeDelta::seconds(seconds);
                     continue;

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use serde_json::json;
 use sqlx::{Connection, PgConnection};
-use taskwatch::store::{Command, WriteError};
+use taskwatch::{command::deregister_worker::DeregisterWorker, store::WriteError};
 
 use crate::harness::{TestApp, cluster, eventually};
 
@@ -56,7 +56,7 @@ async fn more_than_can_wait_is_told_to_come_back() {
     .await;
     for _ in 0..10_000 {
         let writer = app.site.writer.clone();
-        waiting.spawn(async move { writer.write(Command::Leave(worker)).await.err() });
+        waiting.spawn(async move { writer.run(DeregisterWorker(worker)).await.err() });
     }
     let mut busy = 0;
     while let Some(outcome) = waiting.join_next().await {

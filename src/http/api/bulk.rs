@@ -15,10 +15,10 @@ use super::{
     bounds::Unique,
     families::{ChildrenTold, steer},
     reports::Outcome,
-    tasks::unexpected,
 };
 use crate::{
     clock::Time,
+    command::{Refusal, cancel_bulk::CancelBulk, create_bulk::CreateBulk},
     http::{
         caller::Caller,
         input::{Id, Json, MAX_ITEMS, Text},
@@ -26,12 +26,13 @@ use crate::{
         query,
         site::Site,
     },
-    model::{Name, NewName, Priority, bulk::BulkAction, whole},
-    store::{
-        Answer, Command, WriteError,
-        bulk::{self, Bulk, BulkState},
-        search,
+    model::{
+        Name, NewName, Priority,
+        bulk::{Bulk, BulkAction, BulkState},
+        task_query::TaskQuery,
+        whole,
     },
+    store::{bulk, search},
 };
 
 /// A preview counts up to here.
@@ -252,7 +253,7 @@ async fn preview(site: &Site, input: &BulkInput) -> Result<Preview, Problem> {
     match input.targets()? {
         Targets::Ids(ids) => Ok(Preview { matched: ids.len() as u64, more: false }),
         Targets::Filter(query) => {
-            let query = search::TaskQuery { limit: MAX_COUNT + 1, ..*query };
+            let query = TaskQuery { limit: MAX_COUNT + 1, ..*query };
             let found = i64::try_from(search::places(site.store.turn(&query).await?.pool(), &query).await?.len())
                 .unwrap_or(i64::MAX);
             let matched = u64::try_from(found.min(MAX_COUNT)).unwrap_or_default();
@@ -264,7 +265,7 @@ async fn preview(site: &Site, input: &BulkInput) -> Result<Preview, Problem> {
 /// What an action is for.
 enum Targets<'a> {
     Ids(&'a [Uuid]),
-    Filter(Box<search::TaskQuery>),
+    Filter(Box<TaskQuery>),
 }
 
 impl BulkInput {
@@ -286,7 +287,7 @@ impl BulkInput {
     }
 }
 
-fn read_filter(filter: &BTreeMap<String, String>) -> Result<search::TaskQuery, Problem> {
+fn read_filter(filter: &BTreeMap<String, String>) -> Result<TaskQuery, Problem> {
     let pairs: Vec<_> = filter.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
     if pairs.iter().all(|(_, value)| value.trim().is_empty()) {
         return Err(wrong("filter", "must narrow the tasks by at least one filter"));
@@ -305,10 +306,11 @@ async fn to_each(
     with_children: bool,
 ) -> Result<DoneToEach, Problem> {
     let command = if with_children { action.for_family() } else { action.clone() };
-    let changes = ids.iter().map(|id| (*id, command.command())).collect();
+    let changes = ids.iter().map(|id| (*id, command.transition())).collect();
     let (outcomes, children) = steer(site, caller, changes, action, with_children).await?;
     let outcomes = outcomes.into_iter().zip(ids);
-    let outcomes: Vec<_> = outcomes.map(|(outcome, id)| Outcome::new(*id, outcome.map(|_| ()))).collect();
+    let outcomes: Vec<_> =
+        outcomes.map(|(outcome, id)| Outcome::new(*id, outcome.map(|_| ()).map_err(Problem::from))).collect();
     let failed = outcomes.iter().filter(|outcome| !outcome.is_done()).count() as u64;
     Ok(DoneToEach { succeeded: outcomes.len() as u64 - failed, failed, children, outcomes })
 }
@@ -316,16 +318,15 @@ async fn to_each(
 async fn in_background(
     site: &Site,
     caller: &Caller,
-    query: search::TaskQuery,
+    query: TaskQuery,
     action: BulkAction,
     pace_per_second: Option<u32>,
 ) -> Result<Begun, Problem> {
     let bulk = Bulk::new(Uuid::now_v7(), action, query, caller.actor().to_owned(), site.clock.now());
     let bulk = Bulk { pace_per_second, ..bulk };
-    match site.writer.write(Command::BeginBulk(Box::new(bulk))).await? {
-        Answer::Bulk(bulk) => Ok(Begun::Background(bulk.id)),
-        other => Err(unexpected(&other)),
-    }
+    let id = bulk.id;
+    site.writer.run(CreateBulk(Box::new(bulk))).await?;
+    Ok(Begun::Background(id))
 }
 
 /// List the newest actions in the background.
@@ -342,7 +343,7 @@ pub(in crate::http) async fn list(State(site): State<Site>) -> Result<Out<ManyBu
     responses((status = 200, description = "As asked", body = OneBulk), (status = 404, description = "Not found", body = Problem)))]
 pub(in crate::http) async fn read(State(site): State<Site>, Id(id): Id) -> Result<Out<OneBulk>, Problem> {
     let event_id = Some(site.event_id());
-    let bulk = bulk::one(site.store.pool(), id).await?.ok_or(WriteError::NoBulk(id))?;
+    let bulk = bulk::one(site.store.pool(), id).await?.ok_or(Refusal::NoBulk(id))?;
     Ok(Out(OneBulk { event_id, bulk: bulk.into() }))
 }
 
@@ -354,8 +355,6 @@ pub(in crate::http) async fn cancel(
     caller: Caller,
     Id(id): Id,
 ) -> Result<Out<OneBulk>, Problem> {
-    match site.writer.write(Command::CancelBulk { id, actor: caller.actor().to_owned() }).await? {
-        Answer::Bulk(bulk) => Ok(Out(OneBulk { event_id: None, bulk: (*bulk).into() })),
-        other => Err(unexpected(&other)),
-    }
+    let bulk = site.writer.run(CancelBulk { id, actor: caller.actor().to_owned() }).await?;
+    Ok(Out(OneBulk { event_id: None, bulk: bulk.into() }))
 }

@@ -7,14 +7,14 @@ use serde::Deserialize;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{
-    records::{ManyTasks, TaskRecord},
-    tasks::unexpected,
-};
+use super::records::{ManyTasks, TaskRecord};
 use crate::{
+    command::{
+        claim_tasks::{ClaimTasks, Claimed},
+        lock_set::ClaimRequest,
+    },
     http::{caller::Caller, input::Json, problem::Problem, site::Site},
     model::{Name, whole},
-    store::{Answer, Command},
 };
 
 /// A waiting claim looks again by itself this often: what another server's clients enqueue arrives through the feed,
@@ -77,16 +77,13 @@ pub(in crate::http) async fn claim(
     let deadline = began + Duration::from_secs(input.wait_seconds.into());
     loop {
         let mut place = site.waiters.place(&queues);
-        let command = Command::Claim {
+        let request = ClaimRequest {
             worker_id: input.worker_id,
             queues: queues.clone(),
             limit: input.limit,
             connector_id: input.connector_id.clone(),
         };
-        let (tasks, limited, again_after) = match site.writer.write(command).await? {
-            Answer::Claimed { tasks, limited, again_after } => (tasks, limited, again_after),
-            other => return Err(unexpected(&other)),
-        };
+        let Claimed { tasks, limited, again_after } = site.writer.run(ClaimTasks(request)).await?;
         if !limited.is_empty() {
             site.waiters.are_limited(limited);
         }

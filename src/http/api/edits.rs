@@ -95,7 +95,7 @@ pub(in crate::http) async fn edit(
     IfMatch(only_if): IfMatch,
     Json(input): Json<EditTask>,
 ) -> Result<Response, Problem> {
-    let edit = transition::Command::Edit(Box::new(Edit { only_if, ..input.check()? }));
+    let edit = transition::Transition::Edit(Box::new(Edit { only_if, ..input.check()? }));
     let task = change(&site, id, edit, &caller).await?;
     Ok(([etag(task.version())], Out(OneTask { task: task.into() })).into_response())
 }

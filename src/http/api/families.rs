@@ -4,11 +4,17 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::tasks::unexpected;
 use crate::{
+    command::{Refusal, change_tasks::ChangeTasks},
     http::{caller::Caller, problem::Problem, site::Site},
-    model::{Task, bulk::BulkAction, dependency::Dependencies, phase::Counts, transition},
-    store::{Answer, Command, WriteError, bulk::Bulk, families, search},
+    model::{
+        Task,
+        bulk::{Bulk, BulkAction},
+        dependency::Dependencies,
+        phase::Counts,
+        transition::{Transition, TransitionError},
+    },
+    store::{WriteError, families, search},
 };
 
 /// What is done to the tasks below those that something is done to.
@@ -89,28 +95,20 @@ impl Family {
 pub(in crate::http) async fn steer(
     site: &Site,
     caller: &Caller,
-    changes: Vec<(Uuid, transition::Command)>,
+    changes: Vec<(Uuid, Transition)>,
     action: &BulkAction,
     children: bool,
-) -> Result<(Vec<Result<Task, WriteError>>, Option<ChildrenTold>), Problem> {
+) -> Result<(Vec<Result<Task, Refusal>>, Option<ChildrenTold>), Problem> {
     let roots: Vec<_> = changes.iter().map(|(id, _)| *id).collect();
     let family = Family::of(site, &roots).await?;
     let told = (family.counts.total() > 0).then(|| family.told(action, children));
     let actor = caller.actor().to_owned();
-    let command = match told.and_then(|told| told.bulk_id) {
-        Some(id) => {
-            let family = Bulk::of_family(id, action, family.parents, actor.clone(), site.clock.now());
-            Command::Steer { changes, actor, family: Box::new(family) }
-        }
-        None => Command::Tasks { changes, actor: Some(actor) },
-    };
-    match site.writer.write(command).await? {
-        Answer::Outcomes(outcomes) => {
-            let begun = outcomes.iter().any(Result::is_ok);
-            Ok((outcomes, told.filter(|_| begun)))
-        }
-        other => Err(unexpected(&other)),
-    }
+    let below = told
+        .and_then(|told| told.bulk_id)
+        .map(|id| Box::new(Bulk::of_family(id, action, family.parents, actor.clone(), site.clock.now())));
+    let outcomes = site.writer.run(ChangeTasks { changes, actor: Some(actor), family: below }).await?;
+    let begun = outcomes.iter().any(Result::is_ok);
+    Ok((outcomes, told.filter(|_| begun)))
 }
 
 /// The same of one task.
@@ -121,17 +119,17 @@ pub(in crate::http) async fn steer_one(
     action: &BulkAction,
     children: bool,
 ) -> Result<(Task, Option<ChildrenTold>), Problem> {
-    let mut command = action.command();
+    let mut command = action.transition();
     if children && *action == BulkAction::Retry {
-        command = transition::Command::Reopen;
-        let task = search::task(site.store.pool(), id).await?.ok_or(WriteError::NoTask(id))?;
+        command = Transition::Reopen;
+        let task = search::task(site.store.pool(), id).await?.ok_or(Refusal::NoTask(id))?;
         if !task.status.is_finished() {
             // It goes on; only its children have something to do again.
-            let nothing = transition::Command::Depend(Dependencies::Open);
+            let nothing = Transition::Depend(Dependencies::Open);
             let (outcomes, told) = steer(site, caller, vec![(id, nothing)], action, true).await?;
             return match outcomes.into_iter().next() {
                 Some(outcome) if told.is_some_and(|told| told.concerned > 0) => Ok((outcome?, told)),
-                _ => Err(WriteError::Refused(transition::Refusal::Illegal {
+                _ => Err(Refusal::Transition(TransitionError::Illegal {
                     status: task.status,
                     wanted: "run again, and none of its children failed or was cancelled",
                 })

@@ -6,6 +6,7 @@ use uuid::Uuid;
 use super::bounds::{Attempts, Labels, Phases, Seconds};
 use crate::{
     clock::Time,
+    command::ingest::{IngestedReport, WorkerReport},
     event::Kind,
     http::input::{Free, Mended, Text},
     model::{
@@ -15,7 +16,6 @@ use crate::{
         whole,
         worker::{ConnectorReport, ConnectorStatus, WorkerStatus},
     },
-    store::command::{Report, WorkerNote},
 };
 
 /// Ids that are no UUIDs become UUIDs of version 5 below this one.
@@ -184,7 +184,7 @@ pub(super) type Wrong = (&'static str, String);
 
 impl NativeReport {
     /// The report for the writer, with the id of the task it is about.
-    pub(super) fn check(self, now: Time) -> Result<(Option<Uuid>, Report), Wrong> {
+    pub(super) fn check(self, now: Time) -> Result<(Option<Uuid>, IngestedReport), Wrong> {
         let at = self.ts.map_or(now, Timestamp::get);
         if at > now + AHEAD || at < Time::UNIX_EPOCH {
             return Err(("ts", "is more than a day in the future, or before 1970; is the clock right?".to_owned()));
@@ -213,7 +213,7 @@ impl NativeReport {
                 | Kind::WorkerStatusChanged
                 | Kind::WorkerStopped
                 | Kind::ConnectorStatusChanged),
-            ) => return Ok((None, Report::Worker(Box::new(self.worker(kind, at)?)))),
+            ) => return Ok((None, IngestedReport::Worker(Box::new(self.worker(kind, at)?)))),
             Ok(_) | Err(_) => {
                 let right = "cannot be reported; use task_created, task_enqueued, task_started, task_progress, task_completed, task_retry, task_failed, task_cancelled, worker_started, worker_heartbeat, worker_status_changed, worker_stopped or connector_status_changed";
                 return Err(("event_type", right.to_owned()));
@@ -222,7 +222,7 @@ impl NativeReport {
         self.task(happened, at)
     }
 
-    fn task(self, happened: Happened, at: Time) -> Result<(Option<Uuid>, Report), Wrong> {
+    fn task(self, happened: Happened, at: Time) -> Result<(Option<Uuid>, IngestedReport), Wrong> {
         let Some(task_id) = &self.task_id else {
             return Err(("task_id", "is needed in a report of a task".to_owned()));
         };
@@ -234,7 +234,7 @@ impl NativeReport {
         }
         let machine_id = self.machine_id.map(Name::from);
         let note = self.worker_id.as_ref().map(|worker| {
-            Box::new(WorkerNote {
+            Box::new(WorkerReport {
                 id: worker.uuid("worker", source),
                 name: worker.0.clone(),
                 machine_id: machine_id.clone(),
@@ -277,10 +277,10 @@ impl NativeReport {
                 run_at: self.data.run_at.or(self.data.next_run_at).map(Timestamp::get),
             },
         };
-        Ok((Some(id), Report::Task(id, Box::new(observation), note)))
+        Ok((Some(id), IngestedReport::Task(id, Box::new(observation), note)))
     }
 
-    fn worker(self, kind: Kind, at: Time) -> Result<WorkerNote, Wrong> {
+    fn worker(self, kind: Kind, at: Time) -> Result<WorkerReport, Wrong> {
         let Some(worker) = &self.worker_id else {
             return Err(("worker_id", "is needed in a report of a worker".to_owned()));
         };
@@ -309,7 +309,7 @@ impl NativeReport {
         if self.data.queues.as_ref().is_some_and(|queues| queues.len() > 64) {
             return Err(("data.queues", "must hold at most 64".to_owned()));
         }
-        Ok(WorkerNote {
+        Ok(WorkerReport {
             id: worker.uuid("worker", self.source.as_ref()),
             name: self.data.name.map_or_else(|| worker.0.clone(), Name::from),
             machine_id: self.machine_id.map(Name::from),

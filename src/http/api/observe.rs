@@ -12,10 +12,10 @@ use uuid::Uuid;
 use super::{
     cloud_event::{self, CloudEvent},
     native::NativeReport,
-    tasks::unexpected,
 };
 use crate::{
     clock::Time,
+    command::ingest::{Ingest, IngestedReport},
     http::{
         caller::Caller,
         each::Each,
@@ -23,7 +23,6 @@ use crate::{
         problem::Problem,
         site::Site,
     },
-    store::{Answer, Command, command::Report},
 };
 
 /// Largest body of reports.
@@ -123,10 +122,7 @@ pub(super) async fn observe(State(site): State<Site>, _: Caller, reports: Report
     let read: Vec<Result<Option<Uuid>, Problem>> = items.into_iter().map(take).collect();
     let mut heard = match good.is_empty() {
         true => Vec::new(),
-        false => match site.writer.write(Command::Observe(good)).await? {
-            Answer::Heard(heard) => heard,
-            other => return Err(unexpected(&other)),
-        },
+        false => site.writer.run(Ingest(good)).await?,
     }
     .into_iter();
     let mut outcomes = Vec::with_capacity(read.len());
@@ -152,7 +148,7 @@ pub(super) async fn observe(State(site): State<Site>, _: Caller, reports: Report
     Ok(Out(AllHeard { outcomes }).into_response())
 }
 
-fn read(item: &[u8], cloud: bool, now: Time) -> Result<(Option<Uuid>, Report), Problem> {
+fn read(item: &[u8], cloud: bool, now: Time) -> Result<(Option<Uuid>, IngestedReport), Problem> {
     #[derive(serde::Deserialize)]
     struct Peek {
         specversion: Option<serde::de::IgnoredAny>,

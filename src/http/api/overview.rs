@@ -21,7 +21,7 @@ use crate::{
     event::{EventId, envelope::Stats},
     feed,
     http::{input::Named, problem::Problem, site::Site},
-    model::{Name, Status, queue::Band},
+    model::{Name, Status, priority::Band},
     store::log,
 };
 

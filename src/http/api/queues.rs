@@ -3,19 +3,19 @@
 use axum::{Json as Out, extract::State, http::StatusCode};
 use serde::{Deserialize, Serialize};
 
-use super::tasks::unexpected;
 use crate::{
     clock::Time,
+    command::change_queue::ChangeQueue,
     http::{
         caller::Caller,
         input::{Json, Named},
         problem::Problem,
         site::Site,
     },
-    model::{Name, whole},
-    store::{
-        Answer, Command,
-        queues::{QueueChange, QueueState},
+    model::{
+        Name,
+        queue::{QueueChange, QueueState},
+        whole,
     },
 };
 
@@ -131,9 +131,6 @@ pub(in crate::http) async fn limit(
 }
 
 async fn decide(site: &Site, caller: &Caller, name: Name, change: QueueChange) -> Result<Out<OneQueue>, Problem> {
-    let command = Command::Queue { name, change, actor: caller.actor().to_owned() };
-    match site.writer.write(command).await? {
-        Answer::Queue(queue) => Ok(Out(OneQueue { queue: queue.into() })),
-        other => Err(unexpected(&other)),
-    }
+    let command = ChangeQueue { name, change, actor: caller.actor().to_owned() };
+    Ok(Out(OneQueue { queue: site.writer.run(command).await?.into() }))
 }

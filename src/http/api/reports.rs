@@ -4,11 +4,9 @@ use axum::{Json as Out, extract::State, http::StatusCode};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{
-    records::{OneTask, TaskRecord},
-    tasks::unexpected,
-};
+use super::records::{OneTask, TaskRecord};
 use crate::{
+    command::{Refusal, change_tasks::ChangeTasks},
     http::{
         caller::Caller,
         each::Each,
@@ -19,9 +17,10 @@ use crate::{
     model::{
         Task,
         report::{Fence, Progress, WorkCounts},
-        transition, whole,
+        transition::Transition,
+        whole,
     },
-    store::{Answer, Command, WriteError},
+    store::WriteError,
 };
 
 /// How far an attempt is.
@@ -167,8 +166,8 @@ pub(in crate::http) struct Outcome {
 }
 
 impl Outcome {
-    pub(in crate::http) fn new(task_id: Uuid, outcome: Result<(), WriteError>) -> Self {
-        match outcome.map_err(Problem::from) {
+    pub(in crate::http) fn new(task_id: Uuid, outcome: Result<(), Problem>) -> Self {
+        match outcome {
             Ok(()) => Self { task_id: Some(task_id), status: 200, code: None, detail: None, field: None },
             Err(problem) => Self::refused(Some(task_id), problem),
         }
@@ -204,25 +203,19 @@ fn invalid(field: &str, detail: &str) -> Problem {
     Problem::field(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", field, detail)
 }
 
-async fn report(site: &Site, id: Uuid, command: transition::Command) -> Result<Out<OneTask>, Problem> {
+async fn report(site: &Site, id: Uuid, command: Transition) -> Result<Out<OneTask>, Problem> {
     let outcomes = write(site, vec![(id, command)]).await?;
     let task = outcomes.into_iter().next().ok_or(WriteError::Unavailable)??;
     Ok(Out(OneTask { task: TaskRecord::from(task) }))
 }
 
-async fn write(
-    site: &Site,
-    changes: Vec<(Uuid, transition::Command)>,
-) -> Result<Vec<Result<Task, WriteError>>, Problem> {
-    match site.writer.write(Command::Tasks { changes, actor: None }).await? {
-        Answer::Outcomes(outcomes) => Ok(outcomes),
-        other => Err(unexpected(&other)),
-    }
+async fn write(site: &Site, changes: Vec<(Uuid, Transition)>) -> Result<Vec<Result<Task, Refusal>>, Problem> {
+    Ok(site.writer.run(ChangeTasks::new(changes)).await?)
 }
 
 impl Site {
     fn lease_until(&self) -> crate::clock::Time {
-        self.clock.now() + self.settings.rules().lease
+        self.clock.now() + self.settings.writer_policy().lease
     }
 }
 
@@ -237,7 +230,7 @@ pub(in crate::http) async fn progress(
 ) -> Result<Out<OneTask>, Problem> {
     let fence = Fence { worker_id: input.worker_id, attempt: input.attempt };
     let fields = ProgressFields { percent: input.percent, message: input.message, counts: input.counts };
-    let command = transition::Command::Progress { fence, progress: fields.check()?, lease_until: site.lease_until() };
+    let command = Transition::Progress { fence, progress: fields.check()?, lease_until: site.lease_until() };
     report(&site, id, command).await
 }
 
@@ -251,7 +244,7 @@ pub(in crate::http) async fn complete(
     Json(input): Json<CompleteInput>,
 ) -> Result<Out<OneTask>, Problem> {
     let fence = Fence { worker_id: input.worker_id, attempt: input.attempt };
-    report(&site, id, transition::Command::Complete { fence, result: input.result.map(|json| json.0) }).await
+    report(&site, id, Transition::Complete { fence, result: input.result.map(|json| json.0) }).await
 }
 
 /// The attempt failed; the task is retried while attempts are left.
@@ -265,7 +258,7 @@ pub(in crate::http) async fn fail(
 ) -> Result<Out<OneTask>, Problem> {
     let fence = Fence { worker_id: input.worker_id, attempt: input.attempt };
     let FailInput { error, retryable, .. } = input;
-    let command = transition::Command::Fail { fence, error: error.0, retryable, jitter: fastrand::f64() };
+    let command = Transition::Fail { fence, error: error.0, retryable, jitter: fastrand::f64() };
     report(&site, id, command).await
 }
 
@@ -279,7 +272,7 @@ pub(in crate::http) async fn release(
     Json(input): Json<ReleaseInput>,
 ) -> Result<Out<OneTask>, Problem> {
     let fence = Fence { worker_id: input.worker_id, attempt: input.attempt };
-    report(&site, id, transition::Command::Release { fence }).await
+    report(&site, id, Transition::Release { fence }).await
 }
 
 /// Report on many tasks in one call (array or NDJSON); each line has its own outcome, also one that cannot be read.
@@ -301,14 +294,19 @@ pub(in crate::http) async fn many(State(site): State<Site>, _: Caller, lines: Ea
     }
     let mut written = if changes.is_empty() { Vec::new() } else { write(&site, changes).await? }.into_iter();
     let outcome = |(id, refused): (Option<Uuid>, Option<Problem>)| match (id, refused) {
-        (Some(id), None) => Outcome::new(id, written.next().unwrap_or(Err(WriteError::Unavailable)).map(|_| ())),
+        (Some(id), None) => Outcome::new(
+            id,
+            written
+                .next()
+                .map_or(Err(WriteError::Unavailable.into()), |outcome| outcome.map(|_| ()).map_err(Problem::from)),
+        ),
         (id, refused) => Outcome::refused(id, refused.unwrap_or_else(|| WriteError::Unavailable.into())),
     };
     Ok(Out(Outcomes { outcomes: read.into_iter().map(outcome).collect() }))
 }
 
 /// One line of a bulk report: the task it is about, if that could be read, and what is to be done.
-fn read_line(line: &[u8], site: &Site) -> (Option<Uuid>, Result<transition::Command, Problem>) {
+fn read_line(line: &[u8], site: &Site) -> (Option<Uuid>, Result<Transition, Problem>) {
     match parse::<Report>(line, "") {
         Ok(report) => (Some(report.task_id), report.command(site)),
         Err(problem) => (None, Err(problem)),
@@ -316,20 +314,20 @@ fn read_line(line: &[u8], site: &Site) -> (Option<Uuid>, Result<transition::Comm
 }
 
 impl Report {
-    fn command(self, site: &Site) -> Result<transition::Command, Problem> {
+    fn command(self, site: &Site) -> Result<Transition, Problem> {
         let fence = Fence { worker_id: self.worker_id, attempt: self.attempt };
         Ok(match self.report {
             ReportKind::Progress => {
                 let fields = ProgressFields { percent: self.percent, message: self.message, counts: self.counts };
-                transition::Command::Progress { fence, progress: fields.check()?, lease_until: site.lease_until() }
+                Transition::Progress { fence, progress: fields.check()?, lease_until: site.lease_until() }
             }
-            ReportKind::Complete => transition::Command::Complete { fence, result: self.result.map(|json| json.0) },
+            ReportKind::Complete => Transition::Complete { fence, result: self.result.map(|json| json.0) },
             ReportKind::Fail => {
                 let error = self.error.ok_or_else(|| invalid("error", "is needed with report \"fail\""))?.0;
                 let retryable = self.retryable.unwrap_or(true);
-                transition::Command::Fail { fence, error, retryable, jitter: fastrand::f64() }
+                Transition::Fail { fence, error, retryable, jitter: fastrand::f64() }
             }
-            ReportKind::Release => transition::Command::Release { fence },
+            ReportKind::Release => Transition::Release { fence },
         })
     }
 }

@@ -7,20 +7,23 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::{new_task::CreateTask, tasks::unexpected};
+use super::new_task::CreateTask;
 use crate::{
     clock::Time,
+    command::{Refusal, change_schedule::ChangeSchedule},
     http::{
         caller::Caller,
         input::{Json, Named},
         problem::Problem,
         site::Site,
     },
-    model::{Name, NewName, lease::Backoff, schedule::Recurrence},
-    store::{
-        Answer, Command, WriteError,
-        schedules::{self, Schedule, ScheduleChange},
+    model::{
+        Name, NewName,
+        lease::Backoff,
+        recurrence::Recurrence,
+        schedule::{Schedule, ScheduleChange},
     },
+    store::schedules,
 };
 
 /// When a task is created again and again, and which.
@@ -176,7 +179,7 @@ pub(in crate::http) async fn list(State(site): State<Site>) -> Result<Out<ManySc
     responses((status = 200, description = "As asked", body = OneSchedule), (status = 404, description = "Not found", body = Problem)))]
 pub(in crate::http) async fn read(State(site): State<Site>, Named(name): Named) -> Result<Out<OneSchedule>, Problem> {
     let event_id = Some(site.event_id());
-    let schedule = schedules::one(site.store.pool(), &name).await?.ok_or(WriteError::NoSchedule(name))?;
+    let schedule = schedules::one(site.store.pool(), &name).await?.ok_or(Refusal::NoSchedule(name))?;
     Ok(Out(OneSchedule { event_id, schedule: schedule.into() }))
 }
 
@@ -210,15 +213,14 @@ pub(in crate::http) async fn delete(
     caller: Caller,
     Named(name): Named,
 ) -> Result<StatusCode, Problem> {
-    let command = Command::Schedule { name, change: ScheduleChange::Delete, actor: caller.actor().to_owned() };
-    site.writer.write(command).await?;
+    let command = ChangeSchedule { name, change: ScheduleChange::Delete, actor: caller.actor().to_owned() };
+    site.writer.run(command).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 async fn decide(site: &Site, caller: &Caller, name: Name, change: ScheduleChange) -> Result<Out<OneSchedule>, Problem> {
-    let command = Command::Schedule { name, change, actor: caller.actor().to_owned() };
-    match site.writer.write(command).await? {
-        Answer::Schedule(Some(schedule)) => Ok(Out(OneSchedule { event_id: None, schedule: (*schedule).into() })),
-        other => Err(unexpected(&other)),
-    }
+    let known_as = name.clone();
+    let command = ChangeSchedule { name, change, actor: caller.actor().to_owned() };
+    let schedule = site.writer.run(command).await?.ok_or(Refusal::NoSchedule(known_as))?;
+    Ok(Out(OneSchedule { event_id: None, schedule: schedule.into() }))
 }

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     board::verdict::{self, Verdict},
+    command::{Refusal, change_tasks::ChangeTasks, create_tasks::CreateTasks},
     feed,
     http::{
         caller::Caller,
@@ -26,8 +27,8 @@ use crate::{
         query,
         site::Site,
     },
-    model::{Status, Task, bulk::BulkAction, transition},
-    store::{Answer, Command, WriteError, log, search},
+    model::{Status, Task, bulk::BulkAction, transition::Transition},
+    store::{WriteError, log, search},
 };
 
 /// Events of one task shown at once.
@@ -56,16 +57,17 @@ pub(in crate::http) async fn create(
     let new = new.collect::<Result<Vec<_>, _>>()?;
     let keyed: Vec<_> =
         new.iter().enumerate().map(|(index, task)| key.id(caller.actor(), index) == Some(task.id)).collect();
-    let tasks = match site.writer.write(Command::Create(new)).await {
-        Ok(Answer::Tasks(tasks)) => tasks,
-        Ok(other) => return Err(unexpected(&other)),
-        Err(WriteError::IdTaken(_)) if key.is_given() && keyed.contains(&true) => return Err(reused()),
+    let tasks = match site.writer.run(CreateTasks(new)).await {
+        Ok(tasks) => tasks,
+        Err(WriteError::Refused(Refusal::IdTaken(_))) if key.is_given() && keyed.contains(&true) => {
+            return Err(reused());
+        }
         Err(error) => return Err(error.into()),
     };
     // A repetition with the same key is answered as the first request was.
-    let created = tasks.iter().zip(&keyed).any(|((_, new), keyed)| *new || *keyed);
+    let created = tasks.iter().zip(&keyed).any(|(created, keyed)| created.is_new || *keyed);
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };
-    let mut tasks = tasks.into_iter().map(|(task, _)| TaskRecord::from(task));
+    let mut tasks = tasks.into_iter().map(|created| TaskRecord::from(created.task));
     if single && let Some(task) = tasks.next() {
         let location = [(header::LOCATION, format!("/api/v1/tasks/{}", task.id))];
         let answer = Out(OneTask { task });
@@ -117,7 +119,7 @@ pub(in crate::http) struct TaskAndVerdict {
     responses((status = 200, description = "As asked", body = TaskAndVerdict), (status = 404, description = "Not found", body = Problem)))]
 pub(in crate::http) async fn read(State(site): State<Site>, Id(id): Id) -> Result<Response, Problem> {
     let event_id = site.event_id();
-    let task = search::task(site.store.pool(), id).await?.ok_or(WriteError::NoTask(id))?;
+    let task = search::task(site.store.pool(), id).await?.ok_or(Refusal::NoTask(id))?;
     let waits = task.status == Status::Blocked && !task.depends_on.is_empty();
     let open = if waits { search::open_dependencies(site.store.pool(), id).await? } else { Vec::new() };
     let verdict = verdict::of_task(&feed::read(&site.board), &task, &open, site.settings.quiet(), site.clock.now());
@@ -210,7 +212,7 @@ pub(in crate::http) async fn events(State(site): State<Site>, Id(id): Id) -> Res
     let events = log::of_task(site.store.pool(), site.subscriptions.epoch(), id, (i64::MAX, MAX_EVENTS)).await?;
     // A deleted task has events still.
     if events.is_empty() && search::task(site.store.pool(), id).await?.is_none() {
-        return Err(WriteError::NoTask(id).into());
+        return Err(Refusal::NoTask(id).into());
     }
     let bodies: Vec<_> = events.iter().map(|recorded| recorded.json.as_str()).collect();
     let body = format!("[{}]", bodies.join(","));
@@ -221,25 +223,10 @@ pub(in crate::http) async fn events(State(site): State<Site>, Id(id): Id) -> Res
 pub(in crate::http) async fn change(
     site: &Site,
     id: Uuid,
-    command: transition::Command,
+    transition: Transition,
     caller: &Caller,
 ) -> Result<Task, Problem> {
-    let command = Command::Tasks { changes: vec![(id, command)], actor: Some(caller.actor().to_owned()) };
-    match site.writer.write(command).await? {
-        Answer::Outcomes(mut outcomes) => match outcomes.pop() {
-            Some(outcome) => Ok(outcome?),
-            None => Err(WriteError::Unavailable.into()),
-        },
-        other => Err(unexpected(&other)),
-    }
-}
-
-/// An answer that does not belong to the command. It cannot happen; should it, it is said and not hidden.
-pub(in crate::http) fn unexpected(answer: &Answer) -> Problem {
-    tracing::error!(?answer, "the writer gave an answer of another kind");
-    Problem::new(
-        StatusCode::INTERNAL_SERVER_ERROR,
-        "internal",
-        "the server lost track of this request; its log says more",
-    )
+    let command = ChangeTasks { changes: vec![(id, transition)], actor: Some(caller.actor().to_owned()), family: None };
+    let outcome = site.writer.run(command).await?.pop().ok_or(WriteError::Unavailable)?;
+    Ok(outcome?)
 }

@@ -11,8 +11,14 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{records::WorkerRecord, reports::ProgressFields, tasks::unexpected};
+use super::{records::WorkerRecord, reports::ProgressFields};
 use crate::{
+    command::{
+        Refusal,
+        deregister_worker::DeregisterWorker,
+        heartbeat::{self, Heartbeat},
+        register_worker,
+    },
     feed,
     http::{
         caller::Caller,
@@ -24,7 +30,6 @@ use crate::{
         Name, NewName, whole,
         worker::{Connector, ConnectorReport, ConnectorStatus, Worker, WorkerStatus},
     },
-    store::{Answer, Command, WriteError},
 };
 
 /// Most queues, capabilities or connectors of a worker.
@@ -123,14 +128,12 @@ pub(in crate::http) async fn register_as(
         stopped_at: None,
         observed: false,
     };
-    match site.writer.write(Command::Register(worker)).await? {
-        Answer::Worker(worker) => Ok(Registered {
-            worker: worker.into(),
-            heartbeat_seconds: site.settings.heartbeat_seconds,
-            lease_seconds: site.settings.lease_seconds,
-        }),
-        other => Err(unexpected(&other)),
-    }
+    let worker = site.writer.run(register_worker::RegisterWorker(worker)).await?;
+    Ok(Registered {
+        worker: worker.into(),
+        heartbeat_seconds: site.settings.heartbeat_seconds,
+        lease_seconds: site.settings.lease_seconds,
+    })
 }
 
 fn bounded(field: &str, count: usize) -> Result<(), Problem> {
@@ -195,7 +198,7 @@ pub(in crate::http) struct OneWorker {
     responses((status = 200, description = "As asked", body = OneWorker), (status = 404, description = "Not found", body = Problem)))]
 pub(in crate::http) async fn read(State(site): State<Site>, Id(id): Id) -> Result<Out<OneWorker>, Problem> {
     let board = feed::read(&site.board);
-    let worker = board.workers.0.get_key_value(&id).map(WorkerRecord::from).ok_or(WriteError::NoWorker(id))?;
+    let worker = board.workers.0.get_key_value(&id).map(WorkerRecord::from).ok_or(Refusal::NoWorker(id))?;
     Ok(Out(OneWorker { event_id: site.event_id_at(board.position), worker }))
 }
 
@@ -261,14 +264,11 @@ pub(in crate::http) async fn heartbeat(
     let connectors = input.connectors.map(reports).transpose()?;
     let held = |task: HeldTask| {
         let progress = task.progress.map(ProgressFields::check).transpose()?;
-        Ok::<_, Problem>((task.task_id, task.attempt, progress))
+        Ok::<_, Problem>(heartbeat::HeldTask { id: task.task_id, attempt: task.attempt, progress })
     };
-    let tasks = input.tasks.map(|tasks| tasks.into_iter().map(held).collect::<Result<_, _>>()).transpose()?;
-    let command = Command::Heartbeat { worker_id, status: input.status, connectors, tasks };
-    match site.writer.write(command).await? {
-        Answer::Beat { cancelled, .. } => Ok(Out(Beat { cancelled })),
-        other => Err(unexpected(&other)),
-    }
+    let tasks = input.tasks.into_iter().flatten().map(held).collect::<Result<_, _>>()?;
+    let command = Heartbeat { worker_id, status: input.status, connectors, tasks };
+    Ok(Out(Beat { cancelled: site.writer.run(command).await? }))
 }
 
 /// The worker leaves. What it still holds goes back to its queues.
@@ -279,6 +279,6 @@ pub(in crate::http) async fn leave(
     _: Caller,
     Id(worker_id): Id,
 ) -> Result<StatusCode, Problem> {
-    site.writer.write(Command::Leave(worker_id)).await?;
+    site.writer.run(DeregisterWorker(worker_id)).await?;
     Ok(StatusCode::NO_CONTENT)
 }

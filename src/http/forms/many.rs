@@ -14,9 +14,9 @@ use super::{As, Fields, Sent, bulk, failure, field, fields, goes_on, input, obje
 use crate::{
     event::filter,
     http::{api::families::ChildrenTold, caller::Caller, input::Id, problem::Problem, query, site::Site},
-    model::Task,
+    model::{Task, task_query::TaskQuery},
     page::format,
-    store::search::{self, TaskQuery},
+    store::search,
 };
 
 /// Parameters that are no filters.

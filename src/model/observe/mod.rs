@@ -207,7 +207,7 @@ impl Observation {
 impl Task {
     /// A task nobody has told anything of yet.
     #[must_use]
-    pub fn unheard_of(id: Uuid, inherited: Option<&Name>, now: Time) -> Self {
+    pub fn placeholder(id: Uuid, inherited: Option<&Name>, now: Time) -> Self {
         let new = NewTask {
             project_id: inherited.cloned(),
             ..NewTask::plain(id, Name::literal("unknown"), Name::literal("default"))

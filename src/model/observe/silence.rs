@@ -7,9 +7,10 @@ use crate::{
     model::{
         Status, Task,
         lease::StallReason,
-        step::{Decision, Refusal, TaskEvent},
+        state_machine::millis,
+        step::{Decision, TaskEvent},
         task::Outcome,
-        transition::millis,
+        transition::TransitionError,
     },
 };
 
@@ -40,7 +41,7 @@ impl Task {
 
     /// Gives up a reported task that has not finished and of which nothing was reported since `before`.
     pub(in crate::model) fn give_up(&self, before: Time, now: Time) -> Decision {
-        let Some(seen) = &self.observed else { return Err(Refusal::Managed) };
+        let Some(seen) = &self.observed else { return Err(TransitionError::Managed) };
         let Some(sign) = seen.last_sign().filter(|sign| *sign < before && !self.status.is_finished()) else {
             return Ok(self.unchanged());
         };
@@ -64,7 +65,7 @@ mod tests {
     use super::*;
     use crate::model::{
         observe::{Facts, Happened, Observation},
-        transition::Command,
+        transition::Transition,
     };
     use chrono::TimeDelta;
     use uuid::Uuid;
@@ -90,12 +91,12 @@ mod tests {
         let start = Time::from_timestamp(1_000_000_000, 0).unwrap();
         let later = start + TimeDelta::days(8);
         let hear =
-            |task: &Task, happened, at| task.decide(Command::Observe(Box::new(told(happened, at))), later).unwrap();
+            |task: &Task, happened, at| task.decide(Transition::Observe(Box::new(told(happened, at))), later).unwrap();
         let (task, _) =
-            Task::unheard_of(Uuid::nil(), None, start).first_observed(&told(Happened::Started, start), start);
-        let (same, steps) = task.decide(Command::GiveUp(start), later).unwrap();
+            Task::placeholder(Uuid::nil(), None, start).first_observed(&told(Happened::Started, start), start);
+        let (same, steps) = task.decide(Transition::GiveUp(start), later).unwrap();
         assert_eq!((same.status, steps.len()), (Status::Running, 0));
-        let (given_up, steps) = task.decide(Command::GiveUp(later), later).unwrap();
+        let (given_up, steps) = task.decide(Transition::GiveUp(later), later).unwrap();
         assert_eq!(
             (given_up.status, given_up.finished_at, given_up.lease.clone()),
             (Status::Failed, Some(later), None)
@@ -104,7 +105,7 @@ mod tests {
         // The same report again changes nothing; once more given up neither.
         let (same, steps) = hear(&given_up, Happened::Started, start);
         assert_eq!((same.status, same.finished_at, steps.len()), (Status::Failed, Some(later), 0));
-        assert_eq!(given_up.decide(Command::GiveUp(later), later).unwrap().1.len(), 0);
+        assert_eq!(given_up.decide(Transition::GiveUp(later), later).unwrap().1.len(), 0);
         // News do, and so does an end, however old.
         assert_eq!(hear(&given_up, Happened::Progressed, later).0.status, Status::Running);
         assert_eq!(hear(&given_up, Happened::Completed, start).0.status, Status::Completed);

@@ -8,8 +8,9 @@ use crate::{
     model::{
         Name, Status, Task,
         edit::{Changes, EditKind},
-        step::{Decision, Refusal, Step, TaskEvent, create},
-        transition::millis,
+        state_machine::millis,
+        step::{Decision, Step, TaskEvent, create},
+        transition::TransitionError,
     },
 };
 
@@ -49,7 +50,7 @@ impl Task {
     /// A further report.
     pub(in crate::model) fn observe(&self, observation: &Observation, now: Time) -> Decision {
         if self.observed.is_none() {
-            return Err(Refusal::Managed);
+            return Err(TransitionError::Managed);
         }
         let mut after = self.clone();
         after.hear(observation);

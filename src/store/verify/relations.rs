@@ -6,7 +6,10 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::Report;
-use crate::{board::Board, model::Status, store::children::NO_PHASE};
+use crate::{
+    board::Board,
+    model::{Status, phase::NO_PHASE},
+};
 
 /// `dependents` holds exactly what blocked tasks depend on; tasks that are waited for know it.
 pub(super) async fn compare_waits(conn: &mut PgConnection, report: &mut Report) -> anyhow::Result<()> {

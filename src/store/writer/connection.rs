@@ -1,14 +1,14 @@
 //! The writer's connection: checked to lead to the known log, and asked now and then whether it takes writes.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use sqlx::{Connection, PgConnection};
 
-use super::{ANSWER, LONGEST_PAUSE, PROBE, TRANSACTION, WriterLoop};
+use super::{ANSWER_TIMEOUT, MAX_PAUSE, PROBE_INTERVAL, TRANSACTION_TIMEOUT, WriterLoop};
 use crate::store::{
-    batch::Memory,
     connect::limited,
     log::{self, Recorded},
+    ready::ScanStart,
     write_failure::{in_words, is_read_only, read_only_error},
 };
 
@@ -16,16 +16,16 @@ impl WriterLoop {
     /// How long to wait before the database is asked whether it takes writes.
     pub(super) fn until_probe(&self) -> Duration {
         if self.writing.failing().is_some() {
-            return LONGEST_PAUSE;
+            return MAX_PAUSE;
         }
-        PROBE.saturating_sub(self.writing.idle_for().unwrap_or_default()).max(LONGEST_PAUSE)
+        PROBE_INTERVAL.saturating_sub(self.writing.idle_for().unwrap_or_default()).max(MAX_PAUSE)
     }
 
     /// Asks the database whether it takes writes, without writing anything: while nobody reports, or because reports are
     /// refused.
     pub(super) async fn probe(&mut self) {
         self.writing.begins();
-        let asked = limited(TRANSACTION, self.ask()).await;
+        let asked = limited(TRANSACTION_TIMEOUT, self.ask()).await;
         self.writing.ends();
         match asked {
             Ok(()) => self.writing.succeeds(),
@@ -67,7 +67,7 @@ impl WriterLoop {
             }
             match connected {
                 Ok(mut conn) => {
-                    if let Ok(Some(settled)) = limited(ANSWER, log::settled(&mut conn, xid, first)).await {
+                    if let Ok(Some(settled)) = limited(ANSWER_TIMEOUT, log::settled(&mut conn, xid, first)).await {
                         self.conn = Some(conn);
                         return settled;
                     }
@@ -75,13 +75,13 @@ impl WriterLoop {
                 Err(error) => self.writing.fails(&in_words(&error)),
             }
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            pause = (pause * 2).min(MAX_PAUSE);
         }
     }
 
     /// A connection of the writer's own. A failure here is not the fault of a batch.
     pub(super) async fn connect(&mut self) -> sqlx::Result<PgConnection> {
-        let connected = limited(ANSWER, self.prepared_connection()).await;
+        let connected = limited(ANSWER_TIMEOUT, self.prepared_connection()).await;
         let conn = connected.map_err(|error| match error {
             // Kept, so that people read what it is.
             error if is_read_only(&error) => error,
@@ -90,7 +90,8 @@ impl WriterLoop {
         let epoch = self.store.epoch();
         if epoch != self.epoch {
             // Nothing that was known of the log before counts any more.
-            (self.epoch, self.known_head, self.memory) = (epoch, 0, Memory::default());
+            (self.epoch, self.known_head) = (epoch, 0);
+            (self.scan, self.known_queues) = (ScanStart::default(), HashSet::new());
         }
         Ok(conn)
     }

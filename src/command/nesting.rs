@@ -1,50 +1,46 @@
 //! Bounds of families: levels of parents and children, and phases of a parent.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
-use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{Batch, Task, Touched, WriteError};
-use crate::{
-    model::{Name, task::NewTask},
-    store::tasks::{self, MOST_LEVELS},
-};
+use super::{Refusal, Workspace};
+use crate::model::{Name, Task, task::NewTask};
+
+/// Most levels of parents and children.
+pub const MAX_LEVELS: i32 = 32;
 
 /// What lies above and below the tasks of a batch.
-#[derive(Default)]
-pub(super) struct Families {
-    /// Task to its parent, of tasks that the batch does not hold.
+#[derive(Debug, Default)]
+pub struct Nesting {
+    /// Task to its parent, of tasks that are not loaded.
     parents: HashMap<Uuid, Uuid>,
     /// Levels of tasks from one down, itself counted, of reported tasks that may get another parent.
     levels_below: HashMap<Uuid, i32>,
 }
 
-impl Batch<'_> {
-    /// Reads what lies above the parents that are named, and below the tasks that are reported with one.
-    pub(super) async fn load_families(&mut self, conn: &mut PgConnection, touched: &Touched) -> sqlx::Result<()> {
-        let known = self.tasks.values().filter_map(|entry| entry.after.as_ref()?.parent_task_id);
-        let above: BTreeSet<_> = known.filter(|id| !self.tasks.contains_key(id)).collect();
-        if !touched.parents.is_empty() && !above.is_empty() {
-            self.families.parents = tasks::ancestors(conn, &above.into_iter().collect::<Vec<_>>()).await?;
-        }
-        let groups = |id: &&Uuid| !self.children.of(**id).is_empty();
-        let below: Vec<_> = touched.observed.iter().filter(groups).copied().collect();
-        if !below.is_empty() && !touched.parents.is_empty() {
-            self.families.levels_below = tasks::levels_below(conn, &below).await?;
-        }
-        Ok(())
+impl Nesting {
+    /// Takes in the parents of tasks that are not loaded: task to its parent.
+    pub fn load_parents(&mut self, parents: HashMap<Uuid, Uuid>) {
+        self.parents = parents;
     }
 
+    /// Takes in how many levels lie below tasks, themselves counted.
+    pub fn load_levels_below(&mut self, levels: HashMap<Uuid, i32>) {
+        self.levels_below = levels;
+    }
+}
+
+impl Workspace {
     fn parent_of(&self, id: Uuid) -> Option<Uuid> {
         match self.tasks.get(&id) {
             Some(entry) => entry.after.as_ref()?.parent_task_id,
-            None => self.families.parents.get(&id).copied(),
+            None => self.nesting.parents.get(&id).copied(),
         }
     }
 
     /// New tasks are not nested too deep.
-    pub(super) fn check_levels(&self, new: &[NewTask]) -> Result<(), WriteError> {
+    pub(super) fn check_levels(&self, new: &[NewTask]) -> Result<(), Refusal> {
         let mut levels: HashMap<Uuid, i32> = HashMap::new();
         for task in new {
             let Some(parent) = task.parent_task_id else { continue };
@@ -52,8 +48,8 @@ impl Batch<'_> {
                 Some(level) => *level,
                 None => self.levels_above(parent, task.id)?,
             };
-            if above >= MOST_LEVELS {
-                return Err(WriteError::TooNested(parent));
+            if above >= MAX_LEVELS {
+                return Err(Refusal::TooNested(parent));
             }
             levels.insert(task.id, above + 1);
         }
@@ -61,11 +57,11 @@ impl Batch<'_> {
     }
 
     /// Levels from a parent up, itself counted; refused when `child` is among them.
-    fn levels_above(&self, parent: Uuid, child: Uuid) -> Result<i32, WriteError> {
+    fn levels_above(&self, parent: Uuid, child: Uuid) -> Result<i32, Refusal> {
         let (mut next, mut levels) = (Some(parent), 0);
-        while let Some(id) = next.filter(|_| levels <= MOST_LEVELS) {
+        while let Some(id) = next.filter(|_| levels <= MAX_LEVELS) {
             if id == child {
-                return Err(WriteError::OwnAncestor(child));
+                return Err(Refusal::OwnAncestor(child));
             }
             levels += 1;
             next = self.parent_of(id);
@@ -74,18 +70,18 @@ impl Batch<'_> {
     }
 
     /// A report may put a task under this parent.
-    pub(super) fn check_moved(&mut self, id: Uuid, parent: Uuid) -> Result<(), WriteError> {
+    pub(super) fn check_moved(&mut self, id: Uuid, parent: Uuid) -> Result<(), Refusal> {
         if self.parent_of(id) == Some(parent) {
             return Ok(());
         }
-        let own = self.families.levels_below.get(&id).copied().unwrap_or(1);
-        if self.levels_above(parent, id)? + own > MOST_LEVELS {
-            return Err(WriteError::TooNested(parent));
+        let own = self.nesting.levels_below.get(&id).copied().unwrap_or(1);
+        if self.levels_above(parent, id)? + own > MAX_LEVELS {
+            return Err(Refusal::TooNested(parent));
         }
-        // What is told later in the batch of those above counts from here.
+        // Later reports of the batch about those above count from here.
         let (mut above, mut levels) = (Some(parent), own + 1);
-        while let Some(id) = above.filter(|_| levels <= MOST_LEVELS) {
-            let known = self.families.levels_below.entry(id).or_insert(1);
+        while let Some(id) = above.filter(|_| levels <= MAX_LEVELS) {
+            let known = self.nesting.levels_below.entry(id).or_insert(1);
             *known = levels.max(*known);
             levels += 1;
             above = self.parent_of(id);

@@ -1,39 +1,48 @@
-//! What a batch has to write where: tasks before and after, sorted into the tables that they touch.
+//! The difference between tasks before and after a batch, sorted into the tables that it touches.
 
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::TaskEntry;
+use super::{task_write, waits};
 use crate::{
     clock::Time,
+    command::{Workspace, workspace::TaskEntry},
     model::{Status, Task, lease::Lease},
-    store::{save, waits},
 };
 
-/// What has to be written where.
+/// The rows to write, by table.
 #[derive(Default)]
-pub(super) struct Rows<'a> {
-    pub(super) inserted: Vec<&'a Task>,
-    pub(super) updated: Vec<&'a Task>,
-    pub(super) described: Vec<&'a Task>,
-    pub(super) deleted: Vec<Uuid>,
-    pub(super) ready: Vec<&'a Task>,
-    pub(super) unready: Vec<Uuid>,
-    pub(super) leased: Vec<(&'a Task, &'a Lease)>,
-    pub(super) unleased: Vec<Uuid>,
+pub(super) struct Difference<'a> {
+    inserted: Vec<&'a Task>,
+    updated: Vec<&'a Task>,
+    described: Vec<&'a Task>,
+    deleted: Vec<Uuid>,
+    ready: Vec<&'a Task>,
+    unready: Vec<Uuid>,
+    leased: Vec<(&'a Task, &'a Lease)>,
+    unleased: Vec<Uuid>,
     /// Tasks that begin to wait for others, or wait for others than before.
-    pub(super) waiting: Vec<&'a Task>,
+    waiting: Vec<&'a Task>,
     /// Tasks that do not wait any more, or wait for others than before.
-    pub(super) unblocked: Vec<Uuid>,
+    unblocked: Vec<Uuid>,
     /// Finished or deleted tasks that others wait for.
-    pub(super) settled: Vec<Uuid>,
+    settled: Vec<Uuid>,
     /// Observed tasks whose project their children may inherit.
-    pub(super) ancestors: Vec<Uuid>,
+    ancestors: Vec<Uuid>,
 }
 
-impl<'a> Rows<'a> {
-    /// Sorts one task in; `taken` tells that a claim took its row out of `ready` already.
-    pub(super) fn sort(&mut self, id: Uuid, entry: &'a TaskEntry, taken: bool) {
+impl<'a> Difference<'a> {
+    /// The difference that a batch makes.
+    pub(super) fn of(workspace: &'a Workspace) -> Self {
+        let mut difference = Self::default();
+        for (id, entry, taken) in workspace.tasks() {
+            difference.sort(id, entry, taken);
+        }
+        difference
+    }
+
+    /// Sorts one task in; `taken` says that a claim took its row out of `ready` already.
+    fn sort(&mut self, id: Uuid, entry: &'a TaskEntry, taken: bool) {
         match (&entry.before, &entry.after) {
             (None, Some(after)) => self.inserted.push(after),
             (Some(before), Some(after)) => {
@@ -99,7 +108,7 @@ impl<'a> Rows<'a> {
     }
 }
 
-impl Rows<'_> {
+impl Difference<'_> {
     /// Writes them all.
     pub(super) async fn write(mut self, conn: &mut PgConnection, now: Time) -> sqlx::Result<()> {
         macro_rules! each {
@@ -112,18 +121,18 @@ impl Rows<'_> {
         // The line keeps the order of the commands.
         self.ready.sort_unstable_by_key(|task| (task.enqueued_at, task.created_at, task.id));
         each! {
-            inserted by save::insert;
-            updated by save::update;
-            described by save::describe;
-            deleted by save::delete;
-            unready by save::unready;
+            inserted by task_write::insert;
+            updated by task_write::update;
+            described by task_write::describe;
+            deleted by task_write::delete;
+            unready by task_write::unready;
         }
         if !self.ready.is_empty() {
-            save::make_ready(conn, &self.ready, now).await?;
+            task_write::make_ready(conn, &self.ready, now).await?;
         }
         each! {
-            unleased by save::unlease;
-            leased by save::lease;
+            unleased by task_write::unlease;
+            leased by task_write::lease;
             unblocked by waits::go_on;
             waiting by waits::wait;
             settled by waits::settle;

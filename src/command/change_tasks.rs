@@ -1,0 +1,157 @@
+//! Changes of tasks, one by one: reports of workers, edits, cancel, retry, delete, and what time does to tasks.
+
+use uuid::Uuid;
+
+use super::{Command, LockSet, Refusal, Workspace};
+use crate::model::{
+    Name, Task,
+    bulk::Bulk,
+    dependency::Dependencies,
+    transition::{Transition, TransitionError},
+};
+
+/// Changes tasks one by one; each has its own outcome, in order.
+#[derive(Debug, Clone)]
+pub struct ChangeTasks {
+    /// The tasks, and how each is changed.
+    pub changes: Vec<(Uuid, Transition)>,
+    /// Who asked; `None` for workers and for taskwatch itself.
+    pub actor: Option<String>,
+    /// Created with it if any of the changes was made: the same action on the tasks below, in the background.
+    pub family: Option<Box<Bulk>>,
+}
+
+impl ChangeTasks {
+    /// Changes that nobody asked for by name.
+    #[must_use]
+    pub const fn new(changes: Vec<(Uuid, Transition)>) -> Self {
+        Self { changes, actor: None, family: None }
+    }
+}
+
+impl Command for ChangeTasks {
+    type Answer = Vec<Result<Task, Refusal>>;
+
+    fn locks(&self, locks: &mut LockSet) {
+        self.changes.iter().for_each(|(id, transition)| locks.transition(*id, transition));
+    }
+
+    fn weight(&self) -> usize {
+        self.changes.iter().map(|(_, transition)| 1 + transition.pages()).sum()
+    }
+
+    fn dependency_roots(&self, workspace: &Workspace) -> Vec<Uuid> {
+        let rewired = self.changes.iter().filter(|(id, transition)| match transition {
+            Transition::Edit(edit) => edit.depends_on.is_some(),
+            Transition::Retry | Transition::Reopen => workspace.has_dependencies(*id),
+            _ => false,
+        });
+        rewired.map(|(id, _)| *id).collect()
+    }
+
+    fn apply(&self, workspace: &mut Workspace) -> Result<Self::Answer, Refusal> {
+        let changes = self.changes.iter().map(|(id, transition)| {
+            if let Some(fence) = transition.fence() {
+                workspace.touch(fence.worker_id);
+            }
+            workspace.change(*id, transition.clone(), self.actor.as_deref())
+        });
+        let outcomes: Vec<_> = changes.collect();
+        if let Some(family) = &self.family
+            && outcomes.iter().any(Result::is_ok)
+        {
+            workspace.create_bulk(family);
+        }
+        Ok(outcomes)
+    }
+}
+
+impl Workspace {
+    /// A task depends on others.
+    pub(super) fn has_dependencies(&self, id: Uuid) -> bool {
+        self.task(id).is_some_and(|task| !task.depends_on.is_empty())
+    }
+
+    /// A change of a task that someone asked for; edits of dependencies, and running again, have consequences at once.
+    pub(super) fn change(&mut self, id: Uuid, transition: Transition, actor: Option<&str>) -> Result<Task, Refusal> {
+        use Transition as T;
+        let is_group = self.task(id).is_some_and(|task| task.close_when_done);
+        match transition {
+            T::Edit(edit) if edit.depends_on.is_some() => {
+                let depends_on = edit.depends_on.clone().unwrap_or_default();
+                self.check_dependencies(id, &depends_on)?;
+                self.decide(id, T::Edit(edit), actor)?;
+                self.begins_to_wait(id, &depends_on);
+                self.resolve_dependencies(id)
+            }
+            T::Reopen if is_group => self.reopen(id, actor),
+            T::Reopen => {
+                let task = self.change(id, T::Retry, actor)?;
+                if !task.status.is_finished() {
+                    self.reopen_above(&task, actor);
+                }
+                Ok(task)
+            }
+            T::Retry => {
+                let key = self.free_key(id)?;
+                let waits = self.check_retry(id)? != Dependencies::Done;
+                let task = self.decide(id, if waits { T::RetryBlocked } else { T::Retry }, actor)?;
+                self.keys.extend(key.map(|key| (key, id)));
+                if !waits {
+                    return Ok(task);
+                }
+                self.begins_to_wait(id, &task.depends_on);
+                self.resolve_dependencies(id)
+            }
+            other => self.decide(id, other, actor),
+        }
+    }
+
+    /// A parent that follows its children runs again with the first child that does, see [`Self::reopen_above`]. When no
+    /// child may run again there is nothing to do.
+    fn reopen(&mut self, id: Uuid, actor: Option<&str>) -> Result<Task, Refusal> {
+        let task = self.task(id).ok_or(Refusal::NoTask(id))?.clone();
+        let sum = self.sum_of_children(id);
+        let open = sum.total() - sum.finished();
+        if task.status.is_finished() && sum.failed + sum.cancelled + open == 0 {
+            let wanted = "run again: none of its children failed or was cancelled";
+            return Err(TransitionError::Illegal { status: task.status, wanted }.into());
+        }
+        if open == 0 || !task.status.is_finished() {
+            return Ok(task);
+        }
+        let task = self.reopen_with(id, actor)?;
+        self.reopen_above(&task, actor);
+        Ok(task)
+    }
+
+    /// A child runs again, so the parents above it that follow their children are open again.
+    fn reopen_above(&mut self, child: &Task, actor: Option<&str>) {
+        let mut above = child.parent_task_id;
+        while let Some(group) = above.and_then(|id| self.task(id)).filter(|task| task.close_when_done) {
+            let (id, is_over) = (group.id, group.status.is_finished());
+            above = group.parent_task_id;
+            // One whose unique key was taken meanwhile stays as it is.
+            if is_over && self.reopen_with(id, actor).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn reopen_with(&mut self, id: Uuid, actor: Option<&str>) -> Result<Task, Refusal> {
+        let key = self.free_key(id)?;
+        self.decide(id, Transition::Reopen, actor)?;
+        self.keys.extend(key.map(|key| (key, id)));
+        let sum = self.sum_of_children(id);
+        self.decide(id, Transition::Children(sum), None)
+    }
+
+    /// The unique key of a finished task that is to run again; refused while another unfinished task has it.
+    pub(super) fn free_key(&self, id: Uuid) -> Result<Option<(String, Name)>, Refusal> {
+        let Some(task) = self.task(id) else { return Ok(None) };
+        let Some(key) = task.unique_key.clone().map(|key| (key, task.project_id.clone())) else { return Ok(None) };
+        let unfinished =
+            |other: &Uuid| *other != id && self.task(*other).is_some_and(|task| !task.status.is_finished());
+        if self.keys.get(&key).is_some_and(unfinished) { Err(Refusal::KeyTaken) } else { Ok(Some(key)) }
+    }
+}

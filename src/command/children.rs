@@ -1,0 +1,209 @@
+//! Children of parent tasks, counted per phase and status, and the phases that start and complete by them.
+
+use std::collections::{BTreeMap, HashMap};
+
+use uuid::Uuid;
+
+use crate::{
+    clock::Time,
+    event::{Event, Kind, draft},
+    model::{
+        Name, Status, Task,
+        phase::{Counts, NO_PHASE},
+    },
+};
+
+/// Most phases of a parent; further children count among those without one.
+const MAX_PHASES: usize = 200;
+
+/// What a batch changes about the children of parents.
+#[derive(Debug, Default)]
+pub struct ChildCounts {
+    /// Counts before the batch, of those parents that it needs to know.
+    stored: HashMap<Uuid, BTreeMap<Name, Counts>>,
+    deltas: BTreeMap<(Uuid, Name), CountsDelta>,
+}
+
+/// By how much a batch changes the counts of one phase.
+#[derive(Debug, Default)]
+pub struct CountsDelta {
+    /// Children that are pending, or will be.
+    pub pending: i64,
+    /// Running children.
+    pub running: i64,
+    /// Completed children.
+    pub completed: i64,
+    /// Failed children.
+    pub failed: i64,
+    /// Cancelled children.
+    pub cancelled: i64,
+    /// The project of the children, which the phase's events name.
+    project_id: Option<Name>,
+}
+
+impl CountsDelta {
+    const fn slot(&mut self, status: Status) -> &mut i64 {
+        match status {
+            Status::Scheduled | Status::Blocked | Status::Pending | Status::Retrying => &mut self.pending,
+            Status::Running => &mut self.running,
+            Status::Completed => &mut self.completed,
+            Status::Failed => &mut self.failed,
+            Status::Cancelled => &mut self.cancelled,
+        }
+    }
+}
+
+/// A phase that started or completed, or whose parent may have to follow.
+#[derive(Debug)]
+pub struct PhaseChange {
+    /// The parent task.
+    pub parent_task_id: Uuid,
+    /// The phase.
+    pub name: Name,
+    project_id: Option<Name>,
+    counts: Counts,
+    /// A child began, for the first time.
+    pub starts: bool,
+    /// All known children have finished, for the first time.
+    pub completes: bool,
+    started_at: Option<Time>,
+    /// A parent that follows its children may start, complete or reopen.
+    pub concerns_parent: bool,
+}
+
+/// The counts of a phase as they are stored after the batch.
+#[derive(Debug)]
+pub struct StoredPhase {
+    /// The parent task.
+    pub parent_task_id: Uuid,
+    /// The phase.
+    pub name: Name,
+    /// Its children by status.
+    pub counts: Counts,
+    /// When it started.
+    pub started_at: Option<Time>,
+    /// When it completed.
+    pub completed_at: Option<Time>,
+}
+
+impl ChildCounts {
+    /// Takes in the counts of a phase as they are stored.
+    pub fn load(&mut self, parent: Uuid, phase: Name, counts: Counts) {
+        self.stored.entry(parent).or_default().insert(phase, counts);
+    }
+
+    /// Records that a child has another status or another parent than before.
+    pub fn record(&mut self, before: Option<&Task>, after: Option<&Task>) {
+        let place = |task: &Task| Some((task.parent_task_id?, task.phase.clone(), task.status));
+        if before.and_then(place) == after.and_then(place) {
+            return;
+        }
+        for (task, by) in [(before, -1), (after, 1)] {
+            let Some(task) = task else { continue };
+            let Some(parent) = task.parent_task_id else { continue };
+            let phase = task.phase.clone().unwrap_or_else(|| Name::literal(NO_PHASE));
+            let delta = self.deltas.entry((parent, phase)).or_default();
+            *delta.slot(task.status) += by;
+            delta.project_id = Some(task.project_id.clone());
+        }
+    }
+
+    /// The children of a parent by phase, with what the batch did so far. The stored counts must be loaded.
+    #[must_use]
+    pub fn of(&self, parent: Uuid) -> BTreeMap<Name, Counts> {
+        let mut counts = self.stored.get(&parent).cloned().unwrap_or_default();
+        let all = (parent, Name::literal("\u{20}"))..;
+        for ((_, phase), delta) in self.deltas.range(all).take_while(|((id, _), _)| *id == parent) {
+            let counts = counts.entry(phase.clone()).or_default();
+            let add = |count: &mut u64, by: i64| *count = count.saturating_add_signed(by);
+            add(&mut counts.pending, delta.pending);
+            add(&mut counts.running, delta.running);
+            add(&mut counts.completed, delta.completed);
+            add(&mut counts.failed, delta.failed);
+            add(&mut counts.cancelled, delta.cancelled);
+        }
+        counts.retain(|_, counts| counts.total() > 0);
+        counts
+    }
+
+    /// A parent has this phase already, or may get one more. The stored counts must be loaded.
+    #[must_use]
+    pub fn has_room_for(&self, parent: Uuid, phase: &Name) -> bool {
+        let stored = self.stored.get(&parent);
+        if self.deltas.contains_key(&(parent, phase.clone())) || stored.is_some_and(|names| names.contains_key(phase)) {
+            return true;
+        }
+        let all = (parent, Name::literal("\u{20}"))..;
+        let new = self.deltas.range(all).take_while(|((id, _), _)| *id == parent);
+        let new = new.filter(|((_, name), _)| stored.is_none_or(|names| !names.contains_key(name)));
+        stored.map_or(0, BTreeMap::len) + new.count() < MAX_PHASES
+    }
+
+    /// What the batch changes, in the order of parents and phases.
+    #[must_use]
+    pub fn deltas(&self) -> Vec<(&Uuid, &Name, &CountsDelta)> {
+        let changed = self.deltas.iter().filter(|(_, delta)| delta.by_status().iter().any(|by| *by != 0));
+        changed.map(|((parent, phase), delta)| (parent, phase, delta)).collect()
+    }
+
+    /// What the new counts of a phase mean; `None` when nothing follows from them.
+    #[must_use]
+    pub fn phase_change(&self, phase: StoredPhase) -> Option<PhaseChange> {
+        let StoredPhase { parent_task_id, name, counts, started_at, completed_at } = phase;
+        let delta = self.deltas.get(&(parent_task_id, name.clone()))?;
+        let change = PhaseChange {
+            parent_task_id,
+            name,
+            project_id: delta.project_id.clone(),
+            counts,
+            starts: has_begun(&counts) && started_at.is_none(),
+            completes: is_complete(&counts) && completed_at.is_none(),
+            started_at,
+            concerns_parent: standing(&counts) != standing(&delta.before(&counts)),
+        };
+        (change.starts || change.completes || change.concerns_parent).then_some(change)
+    }
+}
+
+impl CountsDelta {
+    /// In the order of [`Counts`]: pending, running, completed, failed, cancelled.
+    #[must_use]
+    pub const fn by_status(&self) -> [i64; 5] {
+        [self.pending, self.running, self.completed, self.failed, self.cancelled]
+    }
+
+    /// The counts before the batch.
+    const fn before(&self, after: &Counts) -> Counts {
+        Counts {
+            pending: after.pending.saturating_add_signed(-self.pending),
+            running: after.running.saturating_add_signed(-self.running),
+            completed: after.completed.saturating_add_signed(-self.completed),
+            failed: after.failed.saturating_add_signed(-self.failed),
+            cancelled: after.cancelled.saturating_add_signed(-self.cancelled),
+        }
+    }
+}
+
+impl PhaseChange {
+    /// The events that tell it.
+    pub fn events(&self, now: Time) -> impl Iterator<Item = Event> {
+        let kinds = [(self.starts, Kind::PhaseStarted), (self.completes, Kind::PhaseCompleted)];
+        kinds.into_iter().filter(|(is_so, _)| *is_so).map(move |(_, kind)| {
+            let phase = (self.parent_task_id, &self.name, self.project_id.as_ref());
+            draft::phase_event(kind, phase, self.counts, self.started_at, now)
+        })
+    }
+}
+
+const fn has_begun(counts: &Counts) -> bool {
+    counts.running + counts.finished() > 0
+}
+
+const fn is_complete(counts: &Counts) -> bool {
+    counts.total() > 0 && counts.finished() == counts.total()
+}
+
+/// What a parent that follows its children goes by: some began, all have finished, some are open.
+const fn standing(counts: &Counts) -> (bool, bool, bool) {
+    (has_begun(counts), is_complete(counts), counts.finished() < counts.total())
+}

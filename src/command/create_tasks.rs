@@ -1,0 +1,127 @@
+//! Creating tasks.
+
+use std::collections::{HashMap, HashSet};
+
+use uuid::Uuid;
+
+use super::{Command, LockSet, Refusal, Workspace};
+use crate::model::{Name, Status, Task, dependency::Dependencies, report::Json, task::NewTask};
+
+/// Creates tasks, all or none.
+#[derive(Debug, Clone)]
+pub struct CreateTasks(pub Vec<NewTask>);
+
+/// A task that a request asked for.
+#[derive(Debug, Clone)]
+pub struct Created {
+    /// The task.
+    pub task: Task,
+    /// False when it existed already, by its id or its unique key.
+    pub is_new: bool,
+}
+
+impl Command for CreateTasks {
+    type Answer = Vec<Created>;
+
+    fn locks(&self, locks: &mut LockSet) {
+        locks.graph |= may_close_a_cycle(&self.0);
+        let chosen = self.0.iter().filter(|task| task.id_is_chosen).map(|task| task.id);
+        locks.created.extend(chosen.clone());
+        locks.tasks.extend(chosen);
+        locks.tasks.extend(self.0.iter().flat_map(|task| &task.depends_on));
+        locks.parents.extend(self.0.iter().filter_map(|task| task.parent_task_id));
+        locks.keys.extend(self.0.iter().filter_map(|task| task.unique_key.clone()));
+    }
+
+    fn weight(&self) -> usize {
+        self.0.iter().map(|task| 1 + task.payload.as_ref().map_or(0, Json::pages) + task.depends_on.len() / 4).sum()
+    }
+
+    fn dependency_roots(&self, _workspace: &Workspace) -> Vec<Uuid> {
+        if !may_close_a_cycle(&self.0) {
+            return Vec::new();
+        }
+        let chosen = self.0.iter().filter(|task| task.id_is_chosen && !task.depends_on.is_empty());
+        self.0.iter().filter_map(|task| task.parent_task_id).chain(chosen.map(|task| task.id)).collect()
+    }
+
+    fn apply(&self, workspace: &mut Workspace) -> Result<Vec<Created>, Refusal> {
+        workspace.create(&self.0, None)
+    }
+}
+
+/// Something that exists may wait for a new task among these: through its parent.
+fn may_close_a_cycle(new: &[NewTask]) -> bool {
+    new.iter().any(|task| !task.depends_on.is_empty()) && new.iter().any(|task| task.parent_task_id.is_some())
+}
+
+impl Workspace {
+    /// Creates tasks, all or none; `schedule` is the one that they come from. One that exists already, by its id or its
+    /// unique key, is answered as it is.
+    pub(super) fn create(&mut self, new: &[NewTask], schedule: Option<&Name>) -> Result<Vec<Created>, Refusal> {
+        self.check_ids(new)?;
+        self.check_relations(new)?;
+        let mut tasks = Vec::with_capacity(new.len());
+        for task in new {
+            let inherited = task.parent_task_id.and_then(|id| self.task(id)).map(|parent| parent.project_id.clone());
+            let key = task.unique_key.clone().map(|key| (key, task.project(inherited.as_ref())));
+            let same_key = key.as_ref().and_then(|key| self.keys.get(key)).copied();
+            let unfinished = |task: &&Task| !task.status.is_finished();
+            if let Some(existing) = self.task(task.id).or_else(|| self.task(same_key?).filter(unfinished)) {
+                tasks.push(Created { task: existing.clone(), is_new: false });
+                continue;
+            }
+            // Before the child, so that whoever counts children knows their parent.
+            self.adopt(task.parent_task_id);
+            // Dependencies that come later in the same request are not there yet.
+            let sum = self.dependencies(task.on_dependency_failure, &task.depends_on, Some(Status::Pending));
+            let mut created = task.clone().into_task(inherited.as_ref(), sum != Dependencies::Done, self.now);
+            self.fit_phase(&mut created);
+            self.begins_to_wait(task.id, &task.depends_on);
+            self.add(created.clone());
+            self.record_created(&created, schedule);
+            self.keys.extend(key.map(|key| (key, task.id)));
+            tasks.push(Created { task: created, is_new: true });
+        }
+        for created in &mut tasks {
+            if created.is_new && !created.task.depends_on.is_empty() {
+                created.task = self.resolve_dependencies(created.task.id)?;
+            }
+        }
+        Ok(tasks)
+    }
+
+    /// An id that exists already belongs to the same request.
+    fn check_ids(&self, new: &[NewTask]) -> Result<(), Refusal> {
+        let mut together = HashMap::new();
+        for task in new {
+            let parent = task.parent_task_id.and_then(|id| self.task(id)).map(|parent| &parent.project_id);
+            let another = self.task(task.id).is_some_and(|existing| !task.has_made(existing, parent));
+            if another || together.insert(task.id, task).is_some_and(|earlier| earlier != task) {
+                return Err(Refusal::IdTaken(task.id));
+            }
+        }
+        Ok(())
+    }
+
+    /// Parents and dependencies exist, before or within the request, and nothing waits in a cycle.
+    fn check_relations(&self, new: &[NewTask]) -> Result<(), Refusal> {
+        let mut seen = HashSet::new();
+        let together: HashSet<_> = new.iter().map(|task| task.id).collect();
+        for task in new {
+            if let Some(parent) = task.parent_task_id
+                && !seen.contains(&parent)
+                && self.task(parent).is_none()
+            {
+                return Err(Refusal::NoParent(parent));
+            }
+            seen.insert(task.id);
+            let missing = |id: &&Uuid| !together.contains(*id) && self.task(**id).is_none();
+            if let Some(id) = task.depends_on.iter().find(missing) {
+                return Err(Refusal::NoDependency(*id));
+            }
+        }
+        self.check_levels(new)?;
+        self.check_new_cycles(new)
+    }
+}

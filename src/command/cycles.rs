@@ -1,0 +1,118 @@
+//! Cycles: tasks that would wait for each other forever. A task waits for its dependencies; a parent that follows its
+//! children waits for them, also when it has finished: a child that runs again reopens it.
+
+use std::collections::{HashMap, HashSet};
+
+use uuid::Uuid;
+
+use super::{Refusal, Workspace};
+use crate::model::{Status, dependency, task::NewTask};
+
+/// Which tasks wait for which, as far as the batch may close a cycle.
+#[derive(Debug, Default)]
+pub struct Waiters {
+    /// Task to those that wait for it.
+    stored: HashMap<Uuid, Vec<Uuid>>,
+    /// Tasks with too many waiters to be followed.
+    endless: HashSet<Uuid>,
+    /// Tasks that began to wait within the batch.
+    fresh: HashMap<Uuid, Vec<Uuid>>,
+}
+
+/// Edges that a command is about to add, and the task whose dependencies they replace.
+#[derive(Default)]
+struct Added<'a> {
+    waiters: HashMap<Uuid, Vec<Uuid>>,
+    parents: HashMap<Uuid, &'a NewTask>,
+    groups: HashSet<Uuid>,
+    instead_of: Option<Uuid>,
+}
+
+impl Waiters {
+    /// Takes in what waits for what, as it is stored: task to those that wait for it.
+    pub fn load(&mut self, stored: HashMap<Uuid, Vec<Uuid>>) {
+        self.stored.extend(stored);
+    }
+
+    /// Takes in tasks with too many waiters to be followed.
+    pub fn load_endless(&mut self, roots: &[Uuid]) {
+        self.endless.extend(roots);
+    }
+}
+
+impl Workspace {
+    /// New tasks do not close a cycle.
+    pub(super) fn check_new_cycles(&self, new: &[NewTask]) -> Result<(), Refusal> {
+        let starts: Vec<_> = new.iter().filter(|task| !task.depends_on.is_empty()).map(|task| task.id).collect();
+        if starts.is_empty() {
+            return Ok(());
+        }
+        let mut added = Added {
+            groups: new.iter().filter(|task| task.close_when_done).map(|task| task.id).collect(),
+            parents: new.iter().map(|task| (task.id, task)).collect(),
+            ..Added::default()
+        };
+        for task in new {
+            for awaited in &task.depends_on {
+                added.waiters.entry(*awaited).or_default().push(task.id);
+            }
+        }
+        let parents = new.iter().filter_map(|task| task.parent_task_id);
+        self.check_cycle(&starts, parents.chain(starts.iter().copied()), &added)
+    }
+
+    /// A task may wait for these instead of what it waited for.
+    pub(super) fn check_rewired(&self, id: Uuid, depends_on: &[Uuid]) -> Result<(), Refusal> {
+        let waiters = depends_on.iter().map(|awaited| (*awaited, vec![id])).collect();
+        let added = Added { waiters, instead_of: Some(id), ..Added::default() };
+        self.check_cycle(&[id], [id].into_iter(), &added)
+    }
+
+    fn check_cycle(
+        &self,
+        starts: &[Uuid],
+        mut seeds: impl Iterator<Item = Uuid> + Clone,
+        added: &Added<'_>,
+    ) -> Result<(), Refusal> {
+        if let Some(mut cycle) = dependency::cycle(starts, |id| self.waiters_of(id, added)) {
+            // It was walked from the dependency to its dependents; people read it the other way.
+            cycle.reverse();
+            return Err(Refusal::Cycle(cycle));
+        }
+        match seeds.find(|id| self.waiters.endless.contains(id)) {
+            Some(id) => Err(Refusal::TooDeep(id)),
+            None => Ok(()),
+        }
+    }
+
+    /// The tasks that wait for a task now.
+    fn waiters_of(&self, id: Uuid, added: &Added<'_>) -> Vec<Uuid> {
+        let stored = self.waiters.stored.get(&id).into_iter().chain(self.waiters.fresh.get(&id)).flatten();
+        let known = stored.filter(|waiter| added.instead_of != Some(**waiter) && self.still_waits(**waiter, id));
+        let parent = match added.parents.get(&id) {
+            Some(new) => new.parent_task_id,
+            None => self.task(id).and_then(|task| task.parent_task_id),
+        };
+        let is_group = |parent: &Uuid| {
+            added.groups.contains(parent)
+                || self.task(*parent).is_some_and(|task| task.close_when_done && task.status != Status::Cancelled)
+        };
+        known.chain(added.waiters.get(&id).into_iter().flatten()).copied().chain(parent.filter(is_group)).collect()
+    }
+
+    /// A task still waits for another.
+    fn still_waits(&self, waiter: Uuid, awaited: Uuid) -> bool {
+        let Some(entry) = self.tasks.get(&waiter) else { return true };
+        entry.after.as_ref().is_some_and(|task| match task.close_when_done {
+            true => task.status != Status::Cancelled,
+            false => task.status == Status::Blocked && task.depends_on.contains(&awaited),
+        })
+    }
+
+    /// Records that a task waits for these from now on.
+    pub(super) fn begins_to_wait(&mut self, id: Uuid, depends_on: &[Uuid]) {
+        for awaited in depends_on {
+            self.waiters.fresh.entry(*awaited).or_default().push(id);
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! Deregistering a worker: the tasks it still holds go back to their queues.
+
+use uuid::Uuid;
+
+use super::{Command, LockSet, Refusal, Workspace};
+use crate::model::{report::Fence, transition::Transition, worker::StopReason};
+
+/// Deregisters a worker. Its tasks are released.
+#[derive(Debug, Clone)]
+pub struct DeregisterWorker(pub Uuid);
+
+impl Command for DeregisterWorker {
+    type Answer = ();
+
+    fn locks(&self, locks: &mut LockSet) {
+        locks.worker(self.0);
+        locks.holders.push(self.0);
+    }
+
+    fn apply(&self, workspace: &mut Workspace) -> Result<(), Refusal> {
+        workspace.stop_worker(self.0, StopReason::Asked)?;
+        workspace.release_held(self.0);
+        Ok(())
+    }
+}
+
+impl Workspace {
+    pub(super) fn stop_worker(&mut self, worker_id: Uuid, reason: StopReason) -> Result<(), Refusal> {
+        let entry = self.workers.get_mut(&worker_id).ok_or(Refusal::NoWorker(worker_id))?;
+        if let Some(event) = entry.row.stop(reason, self.now) {
+            entry.changed = true;
+            self.record_worker(worker_id, &[event]);
+        }
+        Ok(())
+    }
+
+    /// Releases what a worker that stopped still holds.
+    pub(super) fn release_held(&mut self, worker_id: Uuid) {
+        for id in self.held.remove(&worker_id).unwrap_or_default() {
+            let Some(attempt) = self.task(id).map(|task| task.attempt) else { continue };
+            // A lease that has meanwhile gone to another worker stays there; an observed task is not ours to release.
+            let _ = self.decide(id, Transition::Release { fence: Fence { worker_id, attempt } }, None);
+        }
+    }
+}

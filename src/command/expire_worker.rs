@@ -1,0 +1,47 @@
+//! Workers that have been silent for too long are lost, and their tasks stall.
+
+use uuid::Uuid;
+
+use super::{Command, LockSet, Refusal, Workspace};
+use crate::model::{lease::StallReason, transition::Transition, worker::StopReason};
+
+/// A worker is lost if it has been silent for too long; decided under its lock, for it may have reported since.
+#[derive(Debug, Clone)]
+pub struct ExpireWorker(pub Uuid);
+
+impl Command for ExpireWorker {
+    type Answer = ();
+
+    fn locks(&self, locks: &mut LockSet) {
+        locks.worker(self.0);
+        locks.holders.push(self.0);
+    }
+
+    fn apply(&self, workspace: &mut Workspace) -> Result<(), Refusal> {
+        let worker_id = self.0;
+        let entry = workspace.workers.get(&worker_id).ok_or(Refusal::NoWorker(worker_id))?;
+        let is_silent = entry.row.last_seen_at + workspace.policy.worker_ttl <= workspace.now;
+        // While a lease holds, its worker counts as alive: no other worker gets the task before.
+        if !is_silent || workspace.holds_a_lease(worker_id) {
+            return Ok(());
+        }
+        workspace.stop_worker(worker_id, StopReason::Lost)?;
+        let policy = workspace.policy.stalled_policy;
+        for id in workspace.held.remove(&worker_id).unwrap_or_default() {
+            if workspace.task(id).is_some_and(|task| task.worker_id == Some(worker_id)) {
+                let _ = workspace.decide(id, Transition::Stall { reason: StallReason::WorkerLost, policy }, None);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Workspace {
+    fn holds_a_lease(&self, worker_id: Uuid) -> bool {
+        let holds = |id: &Uuid| {
+            let task = self.task(*id).filter(|task| task.worker_id == Some(worker_id));
+            task.and_then(|task| task.lease.as_ref()?.expires_at).is_some_and(|at| at > self.now)
+        };
+        self.held.get(&worker_id).is_some_and(|held| held.iter().any(holds))
+    }
+}

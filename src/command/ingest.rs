@@ -1,0 +1,220 @@
+//! Reports of other systems. Unknown tasks and workers are created by them.
+
+use std::collections::BTreeMap;
+
+use uuid::Uuid;
+
+use super::{Command, LockSet, Refusal, Workspace, workspace::Entry};
+use crate::{
+    clock::Time,
+    model::{
+        Name, Task,
+        observe::Observation,
+        report::Json,
+        transition::Transition,
+        worker::{ConnectorReport, StopReason, Worker, WorkerEvent, WorkerStatus},
+    },
+};
+
+/// Applies reports of other systems, each with its own outcome: whether it changed anything.
+#[derive(Debug, Clone)]
+pub struct Ingest(pub Vec<IngestedReport>);
+
+/// A report of another system.
+#[derive(Debug, Clone)]
+pub enum IngestedReport {
+    /// About a task, maybe with its worker.
+    Task(Uuid, Box<Observation>, Option<Box<WorkerReport>>),
+    /// About a worker.
+    Worker(Box<WorkerReport>),
+}
+
+/// What a report says about a worker; an unknown worker is created by it.
+#[derive(Debug, Clone)]
+pub struct WorkerReport {
+    /// Its id.
+    pub id: Uuid,
+    /// Its name.
+    pub name: Name,
+    /// Its machine.
+    pub machine_id: Option<Name>,
+    /// When, by the reporter's clock.
+    pub at: Time,
+    /// It stopped.
+    pub stops: bool,
+    /// Its status.
+    pub status: Option<WorkerStatus>,
+    /// Its connectors.
+    pub connectors: Vec<ConnectorReport>,
+    /// Queues it serves.
+    pub queues: Option<Vec<Name>>,
+    /// Version of its program.
+    pub version: Option<String>,
+}
+
+impl Command for Ingest {
+    type Answer = Vec<Result<bool, Refusal>>;
+
+    fn locks(&self, locks: &mut LockSet) {
+        locks.graph = true;
+        for report in &self.0 {
+            let worker = match report {
+                IngestedReport::Task(id, report, worker) => {
+                    locks.tasks.insert(*id);
+                    locks.observed.insert(*id);
+                    locks.parents.extend(report.facts.parent_task_id);
+                    worker.as_deref()
+                }
+                IngestedReport::Worker(worker) => Some(&**worker),
+            };
+            if let Some(worker) = worker {
+                locks.worker(worker.id);
+                locks.holders.extend(worker.stops.then_some(worker.id));
+            }
+        }
+    }
+
+    fn weight(&self) -> usize {
+        let pages = |json: &Option<Json>| json.as_ref().map_or(0, Json::pages);
+        let weight = |report: &IngestedReport| match report {
+            IngestedReport::Task(_, report, _) => 1 + pages(&report.result) + pages(&report.facts.payload),
+            IngestedReport::Worker(_) => 1,
+        };
+        self.0.iter().map(weight).sum()
+    }
+
+    fn apply(&self, workspace: &mut Workspace) -> Result<Self::Answer, Refusal> {
+        let outcomes = self.0.iter().map(|report| match report {
+            IngestedReport::Worker(worker) => workspace.report_worker(worker),
+            IngestedReport::Task(id, report, worker) => {
+                if let Some(parent) = report.facts.parent_task_id {
+                    workspace.check_moved(*id, parent)?;
+                }
+                // A worker that is registered here is only named: other systems cannot say how it is.
+                if let Some(worker) = worker.as_ref().filter(|worker| !workspace.is_registered(worker.id)) {
+                    workspace.report_worker(worker)?;
+                }
+                workspace.observe_task(*id, report)
+            }
+        });
+        Ok(outcomes.collect())
+    }
+}
+
+impl Workspace {
+    fn observe_task(&mut self, id: Uuid, report: &Observation) -> Result<bool, Refusal> {
+        let recorded = self.drafts.len();
+        let place = |task: &Task| (task.parent_task_id, task.phase.clone());
+        let was_in = self.task(id).map(place);
+        let facts = &report.facts;
+        let goes_to =
+            was_in.clone().map(|(parent, phase)| (facts.parent_task_id.or(parent), facts.phase.clone().or(phase)));
+        let full =
+            goes_to.is_some() && goes_to != was_in && goes_to.as_ref().is_some_and(|goes_to| self.is_full(goes_to));
+        if self.task(id).is_some() {
+            self.decide(id, Transition::Observe(Box::new(report.clone())), None)?;
+        } else {
+            let inherited =
+                report.facts.parent_task_id.and_then(|id| self.task(id)).map(|parent| parent.project_id.clone());
+            let blank = Task::placeholder(id, inherited.as_ref(), self.now);
+            let (mut task, mut steps) = blank.first_observed(report, self.now);
+            if self.is_full(&place(&task)) {
+                task.phase = None;
+                steps.iter_mut().for_each(|step| step.after.phase = None);
+            }
+            self.adopt(task.parent_task_id);
+            self.add(task.clone());
+            self.record_steps(&steps, None);
+            self.follow_connector(&Task { lease: None, ..task.clone() }, Some(&task));
+            let children = self.children.of(id);
+            if !children.is_empty() {
+                self.decide(id, Transition::BecomeParent { children }, None)?;
+            }
+        }
+        if full && self.task(id).map(place) == goes_to {
+            self.decide(id, Transition::LeavePhase, None)?;
+        }
+        self.adopt(self.task(id).and_then(|task| task.parent_task_id));
+        self.inherit(id);
+        Ok(self.drafts.len() > recorded)
+    }
+
+    /// An observed task without a project takes its parent's.
+    pub(super) fn inherit(&mut self, id: Uuid) {
+        let parent = self.task(id).filter(|task| task.inherits()).and_then(|task| task.parent_task_id);
+        if let Some(project) = parent.and_then(|id| self.task(id)).map(|parent| parent.project_id.clone()) {
+            // Nothing to change is fine.
+            let _ = self.decide(id, Transition::Inherit(project), None);
+        }
+    }
+
+    /// Makes a known task a parent when it gets its first child.
+    pub(super) fn adopt(&mut self, parent: Option<Uuid>) {
+        if let Some(parent) = parent
+            && self.task(parent).is_some_and(|task| !task.is_parent)
+        {
+            let children = self.children.of(parent);
+            // It was loaded under its lock, so this cannot be refused.
+            let _ = self.decide(parent, Transition::BecomeParent { children }, None);
+        }
+    }
+
+    /// The worker is registered here, not known by reports of other systems.
+    fn is_registered(&self, worker_id: Uuid) -> bool {
+        self.workers.get(&worker_id).is_some_and(|entry| !entry.row.observed)
+    }
+
+    /// Applies a report about a worker; whether it changed anything.
+    fn report_worker(&mut self, report: &WorkerReport) -> Result<bool, Refusal> {
+        let recorded = self.drafts.len();
+        if self.is_registered(report.id) {
+            return Err(Refusal::WorkerManaged(report.id));
+        }
+        let known = self.workers.get(&report.id).map(|entry| &entry.row);
+        if known.is_some_and(|known| !known.has_room_for(report.connectors.iter().map(|report| &report.connector_id))) {
+            return Err(Refusal::ManyConnectors(report.id));
+        }
+        if !self.workers.contains_key(&report.id) {
+            if report.stops {
+                return Ok(false);
+            }
+            let worker = Worker {
+                id: report.id,
+                name: report.name.clone(),
+                machine_id: report.machine_id.clone().unwrap_or_else(|| Name::literal("-")),
+                queues: report.queues.clone().unwrap_or_default(),
+                capabilities: Vec::new(),
+                version: report.version.clone(),
+                status: report.status.unwrap_or(WorkerStatus::Idle),
+                connectors: BTreeMap::new(),
+                started_at: report.at,
+                last_seen_at: self.now,
+                stopped_at: None,
+                observed: true,
+            };
+            self.workers.insert(report.id, Entry::changed(worker));
+            self.record_worker(report.id, &[WorkerEvent::Started]);
+        }
+        let now = self.now;
+        let Some(entry) = self.workers.get_mut(&report.id) else { return Ok(false) };
+        // Reports from before it stopped, or before it started, change nothing.
+        if entry.row.stopped_at.is_some_and(|stopped_at| report.at <= stopped_at) {
+            return Ok(false);
+        }
+        entry.changed = true;
+        let events = if report.stops {
+            if report.at < entry.row.started_at {
+                return Ok(false);
+            }
+            let stopped = entry.row.stop(StopReason::Asked, report.at);
+            stopped.into_iter().collect()
+        } else {
+            entry.row.report(report.status, Some(&report.connectors), now)
+        };
+        self.record_worker(report.id, &events);
+        if report.stops {
+            self.release_held(report.id);
+        }
+        Ok(self.drafts.len() > recorded)
+    }
+}
