@@ -48,3 +48,28 @@ const fn kind(change: &QueueChange) -> Kind {
         QueueChange::Limit { .. } => Kind::OperatorAction,
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+    use crate::command::rows::Rows;
+
+    fn change(rows: &mut Rows, change: QueueChange) -> QueueState {
+        rows.run(&ChangeQueue { name: Name::literal("q"), change, actor: "ops".to_owned() }).unwrap()
+    }
+
+    #[test]
+    fn each_change_is_one_event_and_no_change_is_none() {
+        let mut rows = Rows::new();
+        assert!(change(&mut rows, QueueChange::Pause).paused_at.is_some());
+        assert_eq!(rows.kinds(), ["queue_paused"]);
+        change(&mut rows, QueueChange::Pause);
+        assert!(rows.events.is_empty());
+        change(&mut rows, QueueChange::Resume);
+        assert_eq!(rows.kinds(), ["queue_resumed"]);
+        let limits = QueueChange::Limit { concurrency: Some(Some(3)), rate: None };
+        assert_eq!(change(&mut rows, limits).concurrency_limit, Some(3));
+        assert_eq!(rows.events[0].actor.as_deref(), Some("ops"));
+    }
+}

@@ -71,3 +71,65 @@ fn put(known: Option<&Schedule>, new: &Schedule, now: Time) -> Schedule {
     schedule.next_run_at = known.next_run_at.filter(|_| same_times).or_else(|| schedule.next_run_after(now));
     schedule
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+pub(super) mod tests {
+    use super::*;
+    use crate::command::rows::{Rows, new_task};
+
+    pub(in crate::command) fn schedule(rows: &Rows, cron: &str) -> Schedule {
+        Schedule {
+            name: Name::literal("s"),
+            cron: cron.to_owned(),
+            time_zone: "UTC".to_owned(),
+            task: new_task(1),
+            paused_at: None,
+            next_run_at: None,
+            last_run_at: None,
+            last_task_id: None,
+            created_at: rows.now,
+        }
+    }
+
+    pub(in crate::command) fn change(rows: &mut Rows, change: ScheduleChange) -> Result<Option<Schedule>, Refusal> {
+        rows.run(&ChangeSchedule { name: Name::literal("s"), change, actor: "ops".to_owned() })
+    }
+
+    #[test]
+    fn a_due_run_is_not_missed_because_something_else_was_edited() {
+        let mut rows = Rows::new();
+        let hourly = schedule(&rows, "0 * * * *");
+        let first = change(&mut rows, ScheduleChange::Put(Box::new(hourly.clone()))).unwrap().unwrap().next_run_at;
+        rows.passes(7_200);
+        let mut edited = hourly.clone();
+        edited.task.title = Some("other".to_owned());
+        let kept = change(&mut rows, ScheduleChange::Put(Box::new(edited))).unwrap().unwrap();
+        assert_eq!((kept.next_run_at, kept.created_at), (first, hourly.created_at));
+        let daily = schedule(&rows, "0 0 * * *");
+        let moved = change(&mut rows, ScheduleChange::Put(Box::new(daily))).unwrap().unwrap();
+        assert!(moved.next_run_at.is_some_and(|at| at > rows.now));
+    }
+
+    #[test]
+    fn what_is_not_there_cannot_be_changed() {
+        let mut rows = Rows::new();
+        for missing in [ScheduleChange::Pause, ScheduleChange::Resume, ScheduleChange::Delete] {
+            assert_eq!(change(&mut rows, missing).unwrap_err(), Refusal::NoSchedule(Name::literal("s")));
+        }
+    }
+
+    #[test]
+    fn a_resumed_schedule_does_not_make_up_for_its_pause() {
+        let mut rows = Rows::new();
+        let hourly = schedule(&rows, "0 * * * *");
+        change(&mut rows, ScheduleChange::Put(Box::new(hourly))).unwrap();
+        change(&mut rows, ScheduleChange::Pause).unwrap();
+        rows.passes(86_400);
+        let resumed = change(&mut rows, ScheduleChange::Resume).unwrap().unwrap();
+        assert!(resumed.paused_at.is_none() && resumed.next_run_at.is_some_and(|at| at > rows.now));
+        change(&mut rows, ScheduleChange::Delete).unwrap();
+        assert!(rows.schedules.is_empty());
+        assert_eq!(rows.events[0].data.action.as_deref(), Some("delete_schedule"));
+    }
+}

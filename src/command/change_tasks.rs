@@ -155,3 +155,134 @@ impl Workspace {
         if self.keys.get(&key).is_some_and(unfinished) { Err(Refusal::KeyTaken) } else { Ok(Some(key)) }
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+    use crate::{
+        command::rows::{Rows, id, new_task},
+        model::{Status, task::NewTask},
+    };
+
+    fn parent(number: u128) -> NewTask {
+        NewTask { close_when_done: true, ..new_task(number) }
+    }
+
+    fn below(number: u128, parent: u128) -> NewTask {
+        NewTask { parent_task_id: Some(id(parent)), ..new_task(number) }
+    }
+
+    const CANCEL: Transition = Transition::Cancel { reason: None };
+
+    #[test]
+    fn each_change_has_its_own_outcome() {
+        let mut rows = Rows::new();
+        rows.create([new_task(1)]);
+        let changes = vec![(id(9), CANCEL), (id(1), CANCEL), (id(1), CANCEL)];
+        let outcomes = rows.run(&ChangeTasks::new(changes)).unwrap();
+        assert_eq!(outcomes[0].clone().unwrap_err(), Refusal::NoTask(id(9)));
+        assert_eq!(outcomes[1].as_ref().unwrap().status, Status::Cancelled);
+        assert!(matches!(outcomes[2], Ok(_) | Err(Refusal::Transition(_))));
+        assert_eq!(rows.kinds(), ["task_cancelled"]);
+    }
+
+    #[test]
+    fn a_report_of_a_lost_attempt_is_fenced_off() {
+        let mut rows = Rows::new();
+        rows.register(100);
+        rows.create([NewTask { max_attempts: 2, ..new_task(1) }]);
+        rows.claim(100, 1);
+        let fence = rows.fence(1);
+        rows.change(1, Transition::Release { fence }).unwrap();
+        rows.claim(100, 1);
+        let refused = rows.change(1, Transition::Complete { fence, result: None }).unwrap_err();
+        assert!(matches!(refused, Refusal::Transition(TransitionError::Fenced { .. })), "{refused:?}");
+        assert_eq!(rows.status(1), Status::Running);
+    }
+
+    #[test]
+    fn a_repeated_report_changes_nothing() {
+        let mut rows = Rows::new();
+        rows.register(100);
+        rows.create([new_task(1)]);
+        rows.claim(100, 1);
+        let fence = rows.fence(1);
+        rows.change(1, Transition::Complete { fence, result: None }).unwrap();
+        rows.change(1, Transition::Complete { fence, result: None }).unwrap();
+        assert!(rows.events.is_empty());
+    }
+
+    #[test]
+    fn a_report_shows_that_the_worker_is_alive() {
+        let mut rows = Rows::new();
+        rows.register(100);
+        rows.create([new_task(1)]);
+        rows.claim(100, 1);
+        rows.passes(20);
+        let fence = rows.fence(1);
+        rows.change(1, Transition::Complete { fence, result: None }).unwrap();
+        assert_eq!(rows.workers[&id(100)].last_seen_at, rows.now);
+    }
+
+    #[test]
+    fn a_retry_needs_its_unique_key_to_be_free() {
+        let keyed = |number| NewTask { unique_key: Some("k".to_owned()), ..new_task(number) };
+        let mut rows = Rows::new();
+        rows.create([keyed(1)]);
+        rows.change(1, CANCEL).unwrap();
+        rows.create([keyed(2)]);
+        assert_eq!(rows.change(1, Transition::Retry).unwrap_err(), Refusal::KeyTaken);
+        rows.change(2, CANCEL).unwrap();
+        rows.change(1, Transition::Retry).unwrap();
+        assert_eq!(rows.status(1), Status::Pending);
+    }
+
+    #[test]
+    fn a_child_that_runs_again_reopens_the_parents_above_it() {
+        let mut rows = Rows::new();
+        rows.create([parent(1)]);
+        rows.create([NewTask { close_when_done: true, ..below(2, 1) }]);
+        rows.create([below(3, 2)]);
+        rows.change(3, CANCEL).unwrap();
+        rows.settle();
+        assert!(rows.status(1).is_finished() && rows.status(2).is_finished());
+        rows.change(3, Transition::Reopen).unwrap();
+        assert_eq!([1, 2, 3].map(|number| rows.status(number).is_finished()), [false; 3]);
+    }
+
+    #[test]
+    fn a_parent_without_failed_children_has_nothing_to_run_again() {
+        let mut rows = Rows::new();
+        rows.register(100);
+        rows.create([parent(1)]);
+        rows.create([below(2, 1)]);
+        rows.claim(100, 1);
+        let fence = rows.fence(2);
+        rows.change(2, Transition::Complete { fence, result: None }).unwrap();
+        rows.settle();
+        assert_eq!(rows.status(1), Status::Completed);
+        let refused = rows.change(1, Transition::Reopen).unwrap_err();
+        assert!(matches!(refused, Refusal::Transition(TransitionError::Illegal { .. })), "{refused:?}");
+    }
+
+    #[test]
+    fn the_family_is_created_only_if_something_was_changed() {
+        let mut rows = Rows::new();
+        rows.create([new_task(1)]);
+        let family = |now| {
+            let action = crate::model::bulk::BulkAction::Cancel { reason: None };
+            Some(Box::new(Bulk::of_family(id(50), &action, vec![id(1)], "ops".to_owned(), now)))
+        };
+        let change = |number, now| ChangeTasks {
+            changes: vec![(id(number), CANCEL)],
+            actor: Some("ops".to_owned()),
+            family: family(now),
+        };
+        rows.run(&change(9, rows.now)).unwrap();
+        assert!(rows.bulks.is_empty());
+        rows.run(&change(1, rows.now)).unwrap();
+        assert_eq!(rows.kinds(), ["task_cancelled", "operator_action"]);
+        assert!(rows.bulks.contains_key(&id(50)));
+    }
+}

@@ -207,3 +207,59 @@ const fn is_complete(counts: &Counts) -> bool {
 const fn standing(counts: &Counts) -> (bool, bool, bool) {
     (has_begun(counts), is_complete(counts), counts.finished() < counts.total())
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+
+    fn stored(pending: u64, completed: u64) -> StoredPhase {
+        StoredPhase {
+            parent_task_id: Uuid::from_u128(1),
+            name: Name::literal("load"),
+            counts: Counts { pending, completed, ..Counts::default() },
+            started_at: None,
+            completed_at: None,
+        }
+    }
+
+    fn child(status: Status) -> Task {
+        let new = crate::model::NewTask {
+            parent_task_id: Some(Uuid::from_u128(1)),
+            phase: Some(Name::literal("load")),
+            ..crate::model::NewTask::plain(Uuid::from_u128(2), Name::literal("t"), Name::literal("q"))
+        };
+        Task { status, ..new.into_task(None, false, Time::UNIX_EPOCH) }
+    }
+
+    #[test]
+    fn a_phase_starts_and_completes_once() {
+        let mut children = ChildCounts::default();
+        children.record(Some(&child(Status::Pending)), Some(&child(Status::Completed)));
+        let first = children.phase_change(stored(1, 1)).unwrap();
+        assert!(first.starts && !first.completes && first.concerns_parent);
+        let last = children.phase_change(stored(0, 2)).unwrap();
+        assert!(last.starts && last.completes);
+        assert_eq!(last.events(Time::UNIX_EPOCH).count(), 2);
+        let marked =
+            StoredPhase { started_at: Some(Time::UNIX_EPOCH), completed_at: Some(Time::UNIX_EPOCH), ..stored(0, 2) };
+        let again = children.phase_change(marked).unwrap();
+        assert!(!again.starts && !again.completes && again.concerns_parent);
+    }
+
+    #[test]
+    fn nothing_follows_from_one_of_many() {
+        let mut children = ChildCounts::default();
+        children.record(Some(&child(Status::Pending)), Some(&child(Status::Completed)));
+        let started = StoredPhase { started_at: Some(Time::UNIX_EPOCH), ..stored(5, 6) };
+        assert!(children.phase_change(started).is_none());
+    }
+
+    #[test]
+    fn a_child_that_goes_and_comes_back_changes_no_count() {
+        let mut children = ChildCounts::default();
+        children.record(Some(&child(Status::Pending)), Some(&child(Status::Running)));
+        children.record(Some(&child(Status::Running)), Some(&child(Status::Pending)));
+        assert!(children.deltas().is_empty());
+    }
+}

@@ -133,3 +133,96 @@ impl Workspace {
         self.taken.insert(queues.to_vec(), ids.into());
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+    use crate::{
+        command::rows::{Rows, id, new_task},
+        model::{Priority, Status, queue::QueueChange, task::NewTask},
+    };
+
+    fn limit(rows: &mut Rows, change: &QueueChange) {
+        let now = rows.now;
+        rows.queues.get_mut("q").unwrap().change(change, now);
+    }
+
+    #[test]
+    fn the_highest_priority_comes_first_then_the_oldest() {
+        let mut rows = Rows::new();
+        rows.register(100);
+        rows.create([new_task(1)]);
+        rows.passes(1);
+        rows.create([NewTask { priority: Priority::new(9).unwrap(), ..new_task(2) }, new_task(3)]);
+        let ids: Vec<_> = rows.claim(100, 2).tasks.iter().map(|task| task.id).collect();
+        assert_eq!(ids, [id(2), id(1)]);
+        assert_eq!((rows.status(2), rows.status(3)), (Status::Running, Status::Pending));
+    }
+
+    #[test]
+    fn nobody_gets_a_task_twice() {
+        let mut rows = Rows::new();
+        rows.register(100);
+        rows.register(101);
+        rows.create([new_task(1)]);
+        assert_eq!(rows.claim(100, 5).tasks.len() + rows.claim(101, 5).tasks.len(), 1);
+    }
+
+    #[test]
+    fn a_worker_must_be_known_and_not_stopped() {
+        let request = |number| {
+            ClaimTasks(ClaimRequest {
+                worker_id: id(number),
+                connector_id: None,
+                queues: vec![Name::literal("q")],
+                limit: 1,
+            })
+        };
+        let mut rows = Rows::new();
+        rows.create([new_task(1)]);
+        assert_eq!(rows.run(&request(100)).unwrap_err(), Refusal::NoWorker(id(100)));
+        rows.register(100);
+        rows.run(&crate::command::deregister_worker::DeregisterWorker(id(100))).unwrap();
+        assert_eq!(rows.run(&request(100)).unwrap_err(), Refusal::WorkerStopped(id(100)));
+        assert_eq!(rows.status(1), Status::Pending);
+    }
+
+    #[test]
+    fn limits_hold_tasks_back_and_say_so() {
+        let mut rows = Rows::new();
+        rows.register(100);
+        rows.create((1..=5).map(new_task));
+        limit(&mut rows, &QueueChange::Limit { concurrency: None, rate: Some(Some((2, 10))) });
+        let claimed = rows.claim(100, 5);
+        assert_eq!(claimed.tasks.len(), 2);
+        let claimed = rows.claim(100, 5);
+        assert_eq!((claimed.tasks.len(), claimed.limited.len()), (0, 1));
+        assert!(claimed.again_after.is_some_and(|after| after <= Duration::from_secs(11)));
+        rows.passes(11);
+        assert_eq!(rows.claim(100, 5).tasks.len(), 2);
+    }
+
+    #[test]
+    fn a_paused_queue_gives_nothing() {
+        let mut rows = Rows::new();
+        rows.register(100);
+        rows.create([new_task(1)]);
+        limit(&mut rows, &QueueChange::Pause);
+        assert!(rows.claim(100, 5).tasks.is_empty());
+        limit(&mut rows, &QueueChange::Resume);
+        assert_eq!(rows.claim(100, 5).tasks.len(), 1);
+    }
+
+    #[test]
+    fn an_undelivered_claim_is_released() {
+        let mut rows = Rows::new();
+        rows.register(100);
+        rows.create([new_task(1)]);
+        let claimed = rows.claim(100, 1);
+        rows.run(&ClaimTasks::compensation(&claimed).unwrap()).unwrap();
+        assert_eq!(rows.status(1), Status::Pending);
+        let none = Claimed { tasks: Vec::new(), limited: Vec::new(), again_after: None };
+        assert!(ClaimTasks::compensation(&none).is_none());
+    }
+}

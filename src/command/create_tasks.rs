@@ -125,3 +125,73 @@ impl Workspace {
         self.check_new_cycles(new)
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+    use crate::command::rows::{Rows, id, new_task};
+
+    #[test]
+    fn a_plain_task_is_created_and_enqueued() {
+        let mut rows = Rows::new();
+        let created = rows.run(&CreateTasks(vec![new_task(1)])).unwrap();
+        assert!(created[0].is_new);
+        assert_eq!((rows.status(1), rows.kinds()), (Status::Pending, vec!["task_created", "task_enqueued"]));
+    }
+
+    #[test]
+    fn the_same_request_again_creates_nothing() {
+        let mut rows = Rows::new();
+        rows.create([new_task(1)]);
+        let again = rows.run(&CreateTasks(vec![new_task(1)])).unwrap();
+        assert!(!again[0].is_new && rows.events.is_empty());
+        let other = NewTask { task_type: Name::literal("other"), ..new_task(1) };
+        assert_eq!(rows.run(&CreateTasks(vec![other])).unwrap_err(), Refusal::IdTaken(id(1)));
+    }
+
+    #[test]
+    fn a_unique_key_belongs_to_one_unfinished_task_of_a_project() {
+        let keyed = |number, project: &'static str| NewTask {
+            unique_key: Some("k".to_owned()),
+            project_id: Some(Name::literal(project)),
+            ..new_task(number)
+        };
+        let mut rows = Rows::new();
+        let created = rows.run(&CreateTasks(vec![keyed(1, "a"), keyed(2, "a"), keyed(3, "b")])).unwrap();
+        assert_eq!(created.iter().map(|created| created.is_new).collect::<Vec<_>>(), [true, false, true]);
+        assert_eq!(created[1].task.id, id(1));
+        rows.change(1, crate::model::transition::Transition::Cancel { reason: None }).unwrap();
+        assert!(rows.run(&CreateTasks(vec![keyed(2, "a")])).unwrap()[0].is_new);
+    }
+
+    #[test]
+    fn all_or_none_are_created() {
+        let orphan = NewTask { parent_task_id: Some(id(9)), ..new_task(2) };
+        let mut rows = Rows::new();
+        assert_eq!(rows.run(&CreateTasks(vec![new_task(1), orphan])).unwrap_err(), Refusal::NoParent(id(9)));
+        let dangling = NewTask { depends_on: vec![id(9)], ..new_task(2) };
+        assert_eq!(rows.run(&CreateTasks(vec![new_task(1), dangling])).unwrap_err(), Refusal::NoDependency(id(9)));
+        assert!(rows.tasks.is_empty());
+    }
+
+    #[test]
+    fn a_child_takes_the_project_of_its_parent_and_makes_it_one() {
+        let parent = NewTask { project_id: Some(Name::literal("p")), ..new_task(1) };
+        let child = NewTask { parent_task_id: Some(id(1)), phase: Some(Name::literal("load")), ..new_task(2) };
+        let mut rows = Rows::new();
+        rows.create([parent]);
+        rows.create([child]);
+        assert_eq!(rows.tasks[&id(2)].project_id.as_str(), "p");
+        assert!(rows.tasks[&id(1)].is_parent);
+        assert_eq!(rows.kinds(), ["task_updated", "task_created", "task_enqueued"]);
+    }
+
+    #[test]
+    fn long_requests_weigh_more() {
+        assert_eq!(CreateTasks(vec![new_task(1), new_task(2)]).weight(), 2);
+        let text = format!("\"{}\"", "x".repeat(40_960));
+        let payload = Some(Json::new(serde_json::value::RawValue::from_string(text).unwrap()));
+        assert_eq!(CreateTasks(vec![NewTask { payload, ..new_task(1) }]).weight(), 11);
+    }
+}

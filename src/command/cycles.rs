@@ -116,3 +116,67 @@ impl Workspace {
         }
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+    use crate::{
+        command::{
+            create_tasks::CreateTasks,
+            rows::{Rows, id, new_task},
+        },
+        model::{edit::Edit, transition::Transition},
+    };
+
+    fn after(number: u128, depends_on: &[u128]) -> NewTask {
+        NewTask { depends_on: depends_on.iter().copied().map(id).collect(), ..new_task(number) }
+    }
+
+    fn depend(rows: &mut Rows, number: u128, depends_on: &[u128]) -> Result<crate::model::Task, Refusal> {
+        let depends_on = Some(depends_on.iter().copied().map(id).collect());
+        rows.change(number, Transition::Edit(Box::new(Edit { depends_on, ..Edit::default() })))
+    }
+
+    #[test]
+    fn new_tasks_may_not_depend_on_each_other() {
+        let mut rows = Rows::new();
+        let refused = rows.run(&CreateTasks(vec![after(1, &[2]), after(2, &[3]), after(3, &[1])])).unwrap_err();
+        let Refusal::Cycle(cycle) = refused else { panic!("{refused:?}") };
+        assert_eq!((cycle.first(), cycle.len()), (cycle.last(), 4));
+    }
+
+    #[test]
+    fn an_edit_may_not_close_a_cycle() {
+        let mut rows = Rows::new();
+        rows.create([new_task(1), new_task(2), after(3, &[2]), after(4, &[3])]);
+        depend(&mut rows, 3, &[2, 1]).unwrap();
+        rows.create([after(5, &[4])]);
+        let refused = depend(&mut rows, 3, &[5]).unwrap_err();
+        assert_eq!(refused, Refusal::Cycle(vec![id(3), id(5), id(4), id(3)]));
+        // Instead of what it waited for, it may wait for anything that does not wait for it.
+        depend(&mut rows, 3, &[1]).unwrap();
+    }
+
+    #[test]
+    fn a_parent_waits_for_its_children() {
+        let parent = NewTask { close_when_done: true, ..new_task(1) };
+        let child = NewTask { parent_task_id: Some(id(1)), depends_on: vec![id(1)], ..new_task(2) };
+        let mut rows = Rows::new();
+        let refused = rows.run(&CreateTasks(vec![parent.clone(), child.clone()])).unwrap_err();
+        assert!(matches!(refused, Refusal::Cycle(_)), "{refused:?}");
+        rows.create([parent]);
+        let refused = rows.run(&CreateTasks(vec![child])).unwrap_err();
+        assert!(matches!(refused, Refusal::Cycle(_)), "{refused:?}");
+    }
+
+    #[test]
+    fn too_many_waiters_are_refused_and_not_followed() {
+        let mut waiters = Waiters::default();
+        waiters.load_endless(&[id(1)]);
+        let mut workspace = Workspace::new(crate::command::rows::POLICY, Rows::new().now);
+        workspace.waiters = waiters;
+        assert_eq!(workspace.check_rewired(id(1), &[id(2)]).unwrap_err(), Refusal::TooDeep(id(1)));
+        workspace.check_rewired(id(3), &[id(2)]).unwrap();
+    }
+}

@@ -58,3 +58,84 @@ impl Workspace {
         Ok(sum)
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+    use crate::{
+        command::{
+            create_tasks::CreateTasks,
+            rows::{Rows, id, new_task},
+        },
+        model::{edit::Edit, task::NewTask},
+    };
+
+    fn after(number: u128, depends_on: &[u128]) -> NewTask {
+        NewTask { depends_on: depends_on.iter().copied().map(id).collect(), ..new_task(number) }
+    }
+
+    fn complete(rows: &mut Rows, number: u128) {
+        assert_eq!(rows.claim(100, 1).tasks[0].id, id(number));
+        let fence = rows.fence(number);
+        rows.change(number, Transition::Complete { fence, result: None }).unwrap();
+    }
+
+    #[test]
+    fn a_task_is_blocked_until_all_dependencies_completed() {
+        let mut rows = Rows::new();
+        rows.register(100);
+        rows.create([new_task(1), new_task(2), after(3, &[1, 2])]);
+        assert_eq!(rows.status(3), Status::Blocked);
+        assert!(rows.tasks[&id(1)].has_dependents);
+        complete(&mut rows, 1);
+        rows.settle();
+        assert_eq!(rows.status(3), Status::Blocked);
+        complete(&mut rows, 2);
+        rows.settle();
+        assert_eq!(rows.status(3), Status::Pending);
+    }
+
+    #[test]
+    fn what_becomes_of_it_when_a_dependency_does_not_complete() {
+        for (policy, status) in [
+            (DependencyPolicy::Cancel, Status::Cancelled),
+            (DependencyPolicy::Fail, Status::Failed),
+            (DependencyPolicy::Ignore, Status::Pending),
+        ] {
+            let mut rows = Rows::new();
+            rows.create([new_task(1), NewTask { on_dependency_failure: policy, ..after(2, &[1]) }]);
+            rows.change(1, Transition::Cancel { reason: None }).unwrap();
+            rows.settle();
+            assert_eq!(rows.status(2), status, "{policy:?}");
+        }
+    }
+
+    #[test]
+    fn a_retry_waits_for_its_dependencies_again() {
+        let mut rows = Rows::new();
+        rows.create([new_task(1), after(2, &[1])]);
+        for number in [2, 1] {
+            rows.change(number, Transition::Cancel { reason: None }).unwrap();
+        }
+        rows.change(1, Transition::Retry).unwrap();
+        rows.change(2, Transition::Retry).unwrap();
+        assert_eq!((rows.status(1), rows.status(2)), (Status::Pending, Status::Blocked));
+    }
+
+    #[test]
+    fn an_edit_that_depends_on_nothing_enqueues() {
+        let mut rows = Rows::new();
+        rows.create([new_task(1), after(2, &[1])]);
+        let edit = Edit { depends_on: Some(Vec::new()), ..Edit::default() };
+        rows.change(2, Transition::Edit(Box::new(edit))).unwrap();
+        assert_eq!(rows.status(2), Status::Pending);
+    }
+
+    #[test]
+    fn a_task_cannot_depend_on_itself() {
+        let mut rows = Rows::new();
+        let refused = rows.run(&CreateTasks(vec![after(1, &[1])])).unwrap_err();
+        assert!(matches!(refused, Refusal::Cycle(_)), "{refused:?}");
+    }
+}

@@ -43,3 +43,27 @@ impl Workspace {
         }
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+    use crate::{
+        command::rows::{Rows, id, new_task},
+        model::{Status, worker::WorkerStatus},
+    };
+
+    #[test]
+    fn its_tasks_are_released_without_counting_the_attempt() {
+        let mut rows = Rows::new();
+        rows.register(100);
+        rows.create([new_task(1)]);
+        rows.claim(100, 1);
+        rows.run(&DeregisterWorker(id(100))).unwrap();
+        assert_eq!((rows.status(1), rows.tasks[&id(1)].retry_count), (Status::Pending, 0));
+        assert_eq!(rows.workers[&id(100)].status, WorkerStatus::Stopped);
+        assert_eq!(rows.kinds(), ["worker_stopped", "task_enqueued"]);
+        rows.run(&DeregisterWorker(id(100))).unwrap();
+        assert!(rows.events.is_empty());
+    }
+}

@@ -25,3 +25,37 @@ impl Command for ExpireConnectors {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+    use crate::{
+        command::{
+            heartbeat::Heartbeat,
+            rows::{Rows, id},
+        },
+        model::{
+            Name,
+            worker::{ConnectorReport, ConnectorStatus},
+        },
+    };
+
+    #[test]
+    fn an_unreported_connector_is_unknown() {
+        let mut rows = Rows::new();
+        rows.register(100);
+        let connector_id = Name::literal("c");
+        let report =
+            ConnectorReport { connector_id: connector_id.clone(), status: ConnectorStatus::Active, error: None };
+        let connectors = Some(vec![report]);
+        rows.run(&Heartbeat { worker_id: id(100), status: None, connectors, tasks: Vec::new() }).unwrap();
+        rows.passes(60);
+        rows.run(&ExpireConnectors(id(100))).unwrap();
+        assert!(rows.events.is_empty());
+        rows.passes(61);
+        rows.run(&ExpireConnectors(id(100))).unwrap();
+        assert_eq!(rows.workers[&id(100)].connectors[&connector_id].status, ConnectorStatus::Unknown);
+        assert_eq!(rows.kinds(), ["connector_status_changed"]);
+    }
+}

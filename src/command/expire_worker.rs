@@ -45,3 +45,30 @@ impl Workspace {
         self.held.get(&worker_id).is_some_and(|held| held.iter().any(holds))
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+    use crate::{
+        command::rows::{Rows, id, new_task},
+        model::{Status, worker::WorkerStatus},
+    };
+
+    #[test]
+    fn a_silent_worker_is_lost_once_no_lease_of_it_holds() {
+        let mut rows = Rows::new();
+        rows.register(100);
+        rows.create([new_task(1)]);
+        rows.passes(30);
+        rows.claim(100, 1);
+        rows.passes(59);
+        rows.run(&ExpireWorker(id(100))).unwrap();
+        assert_eq!(rows.workers[&id(100)].status, WorkerStatus::Idle);
+        rows.passes(1);
+        rows.run(&ExpireWorker(id(100))).unwrap();
+        assert_eq!(rows.workers[&id(100)].status, WorkerStatus::Lost);
+        assert_eq!(rows.status(1), Status::Failed, "it had one attempt");
+        assert_eq!(rows.kinds(), ["worker_stopped", "task_stalled", "task_failed"]);
+    }
+}

@@ -70,3 +70,58 @@ impl Command for Heartbeat {
         Ok(lost.map(|task| task.id).collect())
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+    use crate::command::rows::{Rows, id, new_task};
+
+    fn heartbeat(held: &[(u128, u32)]) -> Heartbeat {
+        let held = held.iter().map(|(number, attempt)| HeldTask { id: id(*number), attempt: *attempt, progress: None });
+        Heartbeat { worker_id: id(100), status: None, connectors: None, tasks: held.collect() }
+    }
+
+    #[test]
+    fn what_it_lists_is_extended_and_nothing_else() {
+        let mut rows = Rows::new();
+        rows.register(100);
+        rows.create([new_task(1), new_task(2)]);
+        rows.claim(100, 2);
+        let expiry = |rows: &Rows, number| rows.tasks[&id(number)].lease.as_ref().unwrap().expires_at.unwrap();
+        let before = expiry(&rows, 2);
+        rows.passes(30);
+        assert!(rows.run(&heartbeat(&[(1, 1)])).unwrap().is_empty());
+        assert_eq!(expiry(&rows, 1), rows.now + crate::command::rows::POLICY.lease);
+        assert_eq!(expiry(&rows, 2), before);
+        assert_eq!(rows.workers[&id(100)].last_seen_at, rows.now);
+    }
+
+    #[test]
+    fn lost_tasks_are_named() {
+        let mut rows = Rows::new();
+        rows.register(100);
+        rows.create([new_task(1), new_task(2)]);
+        rows.claim(100, 2);
+        rows.change(1, Transition::Cancel { reason: None }).unwrap();
+        assert_eq!(rows.run(&heartbeat(&[(1, 1), (2, 1), (3, 1)])).unwrap(), [id(1), id(3)]);
+        assert_eq!(rows.run(&heartbeat(&[(2, 2)])).unwrap(), [id(2)], "another attempt is not its own");
+    }
+
+    #[test]
+    fn progress_comes_with_it() {
+        let mut rows = Rows::new();
+        rows.register(100);
+        rows.create([new_task(1)]);
+        rows.claim(100, 1);
+        let progress = Some(Progress { percent: Some(40.0), ..Progress::default() });
+        let tasks = vec![HeldTask { id: id(1), attempt: 1, progress }];
+        rows.run(&Heartbeat { tasks, ..heartbeat(&[]) }).unwrap();
+        assert!(rows.kinds().contains(&"task_progress"));
+    }
+
+    #[test]
+    fn an_unknown_worker_is_refused() {
+        assert_eq!(Rows::new().run(&heartbeat(&[])).unwrap_err(), Refusal::NoWorker(id(100)));
+    }
+}

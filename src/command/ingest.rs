@@ -218,3 +218,108 @@ impl Workspace {
         Ok(self.drafts.len() > recorded)
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+    use crate::{
+        command::rows::{Rows, id},
+        model::{
+            Status,
+            observe::{Facts, Happened},
+        },
+    };
+
+    fn observation(rows: &Rows, happened: Happened, attempt: u32) -> Observation {
+        Observation {
+            happened,
+            at: rows.now,
+            attempt: Some(attempt),
+            external_id: None,
+            facts: Facts::default(),
+            worker: None,
+            connector_id: None,
+            progress: None,
+            result: None,
+            error: None,
+            duration_ms: None,
+        }
+    }
+
+    fn report(rows: &mut Rows, happened: Happened, attempt: u32) -> bool {
+        let report = observation(rows, happened, attempt);
+        rows.run(&Ingest(vec![IngestedReport::Task(id(1), Box::new(report), None)])).unwrap().remove(0).unwrap()
+    }
+
+    fn worker(rows: &Rows, number: u128, stops: bool) -> IngestedReport {
+        IngestedReport::Worker(Box::new(WorkerReport {
+            id: id(number),
+            name: Name::literal("w"),
+            machine_id: None,
+            at: rows.now,
+            stops,
+            status: None,
+            connectors: Vec::new(),
+            queues: None,
+            version: None,
+        }))
+    }
+
+    #[test]
+    fn unknown_tasks_are_created_by_reports_and_repeated_reports_change_nothing() {
+        let mut rows = Rows::new();
+        assert!(report(&mut rows, Happened::Started, 1));
+        assert_eq!(rows.status(1), Status::Running);
+        assert!(!report(&mut rows, Happened::Started, 1));
+        assert!(report(&mut rows, Happened::Completed, 1));
+        assert_eq!(rows.status(1), Status::Completed);
+        assert!(!report(&mut rows, Happened::Started, 1), "late");
+    }
+
+    #[test]
+    fn a_task_that_taskwatch_dispatches_cannot_be_reported() {
+        let mut rows = Rows::new();
+        rows.create([crate::command::rows::new_task(1)]);
+        let told = observation(&rows, Happened::Completed, 1);
+        let outcome = rows.run(&Ingest(vec![IngestedReport::Task(id(1), Box::new(told), None)])).unwrap().remove(0);
+        assert!(matches!(outcome, Err(Refusal::Transition(_))), "{outcome:?}");
+        assert_eq!(rows.status(1), Status::Pending);
+    }
+
+    #[test]
+    fn a_registered_worker_cannot_be_reported() {
+        let mut rows = Rows::new();
+        rows.register(100);
+        let outcomes = rows.run(&Ingest(vec![worker(&rows, 100, true), worker(&rows, 101, false)])).unwrap();
+        assert_eq!(outcomes, [Err(Refusal::WorkerManaged(id(100))), Ok(true)]);
+        assert!(rows.workers[&id(101)].observed);
+        assert_eq!(rows.workers[&id(100)].status, WorkerStatus::Idle);
+    }
+
+    #[test]
+    fn reports_from_before_its_stop_do_not_revive_a_worker() {
+        let mut rows = Rows::new();
+        rows.run(&Ingest(vec![worker(&rows, 101, false)])).unwrap();
+        let early = worker(&rows, 101, false);
+        rows.passes(10);
+        rows.run(&Ingest(vec![worker(&rows, 101, true)])).unwrap();
+        assert_eq!(rows.workers[&id(101)].status, WorkerStatus::Stopped);
+        assert_eq!(rows.run(&Ingest(vec![early])).unwrap(), [Ok(false)]);
+        rows.passes(10);
+        assert_eq!(rows.run(&Ingest(vec![worker(&rows, 101, false)])).unwrap(), [Ok(true)]);
+    }
+
+    #[test]
+    fn a_task_cannot_be_its_own_ancestor() {
+        let mut rows = Rows::new();
+        let below = |rows: &Rows, number: u128, parent: u128| {
+            let facts = Facts { parent_task_id: Some(id(parent)), ..Facts::default() };
+            let report = Observation { facts, ..observation(rows, Happened::Created, 1) };
+            IngestedReport::Task(id(number), Box::new(report), None)
+        };
+        let reports = vec![below(&rows, 2, 1), below(&rows, 1, 2)];
+        let outcomes = rows.run(&Ingest(reports)).unwrap();
+        assert_eq!(outcomes, [Ok(true), Err(Refusal::OwnAncestor(id(1)))]);
+    }
+}

@@ -18,6 +18,9 @@ pub mod deregister_worker;
 pub mod expire_connectors;
 pub mod expire_worker;
 pub mod heartbeat;
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod histories;
 pub mod ingest;
 pub mod lock_set;
 pub mod nesting;
@@ -25,6 +28,9 @@ pub mod policy;
 pub mod reevaluate;
 pub mod refusal;
 pub mod register_worker;
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod rows;
 pub mod run_bulk_step;
 pub mod run_schedule;
 pub mod workspace;

@@ -106,3 +106,38 @@ impl Workspace {
         }
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+    use crate::command::{
+        create_tasks::CreateTasks,
+        rows::{Rows, id, new_task},
+    };
+
+    fn below(number: u128, parent: u128) -> NewTask {
+        NewTask { parent_task_id: Some(id(parent)), ..new_task(number) }
+    }
+
+    #[test]
+    fn parents_and_children_have_a_bound() {
+        let mut rows = Rows::new();
+        rows.create([new_task(1)]);
+        rows.create((2..=32).map(|number| below(number, number - 1)));
+        let refused = rows.run(&CreateTasks(vec![below(33, 32)])).unwrap_err();
+        assert_eq!(refused, Refusal::TooNested(id(32)));
+    }
+
+    #[test]
+    fn a_parent_has_a_bound_of_phases_and_the_rest_counts_without_one() {
+        let phase =
+            |number: u128| NewTask { phase: Some(Name::new(&format!("phase-{number}")).unwrap()), ..below(number, 1) };
+        let mut rows = Rows::new();
+        rows.create([new_task(1)]);
+        rows.create((2..=201).map(phase));
+        rows.create([phase(300)]);
+        assert_eq!(rows.tasks[&id(201)].phase.as_ref().unwrap().as_str(), "phase-201");
+        assert_eq!(rows.tasks[&id(300)].phase, None);
+    }
+}

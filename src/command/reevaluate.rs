@@ -56,3 +56,38 @@ impl Workspace {
         sum
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+    use crate::{
+        command::rows::{Rows, id, new_task},
+        model::{Status, task::NewTask},
+    };
+
+    #[test]
+    fn a_parent_follows_its_children() {
+        let mut rows = Rows::new();
+        rows.register(100);
+        rows.create([NewTask { close_when_done: true, ..new_task(1) }]);
+        let child = |number| NewTask { parent_task_id: Some(id(1)), ..new_task(number) };
+        rows.create([child(2), child(3)]);
+        rows.settle();
+        assert_eq!(rows.status(1), Status::Blocked, "no child has started");
+        for (number, expected) in [(2, Status::Running), (3, Status::Completed)] {
+            rows.claim(100, 1);
+            let fence = rows.fence(number);
+            rows.change(number, Transition::Complete { fence, result: None }).unwrap();
+            rows.settle();
+            assert_eq!(rows.status(1), expected);
+        }
+    }
+
+    #[test]
+    fn a_task_that_is_gone_is_no_matter() {
+        let mut rows = Rows::new();
+        rows.run(&Reevaluate(vec![(1, id(1))])).unwrap();
+        assert!(rows.events.is_empty());
+    }
+}

@@ -74,3 +74,71 @@ impl Workspace {
         self.change(id, bulk.action.transition(), Some(&bulk.actor)).is_ok()
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+    use crate::{
+        command::{
+            cancel_bulk::CancelBulk,
+            create_bulk::CreateBulk,
+            rows::{Rows, id, new_task},
+        },
+        model::{Status, task_query::TaskQuery},
+    };
+
+    fn begin(rows: &mut Rows, statuses: Vec<Status>) -> Bulk {
+        let query = TaskQuery { statuses, ..TaskQuery::default() };
+        let action = BulkAction::Cancel { reason: None };
+        let bulk = Bulk::new(id(50), action, query, "ops".to_owned(), rows.now);
+        let bulk = Bulk { pace_per_second: Some(2), ..bulk };
+        rows.run(&CreateBulk(Box::new(bulk.clone()))).unwrap();
+        bulk
+    }
+
+    fn step(bulk: &Bulk, numbers: &[u128], is_last: bool, rows: &Rows) -> RunBulkStep {
+        let to = (!is_last).then_some((rows.now, id(1)));
+        let ids = numbers.iter().copied().map(id).collect();
+        RunBulkStep(BulkStep { id: bulk.id, from: bulk.before, ids, retries: false, family: None, to })
+    }
+
+    #[test]
+    fn a_step_is_done_once_and_keeps_the_pace() {
+        let mut rows = Rows::new();
+        rows.create([new_task(1), new_task(2), new_task(3)]);
+        let bulk = begin(&mut rows, Vec::new());
+        let first = step(&bulk, &[3, 2], false, &rows);
+        rows.run(&first).unwrap();
+        rows.run(&first).unwrap();
+        assert!(rows.events.is_empty(), "another server was faster");
+        let stored = rows.bulks[&bulk.id].clone();
+        assert_eq!((stored.succeeded, stored.next_at), (2, rows.now + TimeDelta::seconds(1)));
+        rows.run(&step(&stored, &[1], true, &rows)).unwrap();
+        let ended = &rows.bulks[&bulk.id];
+        assert_eq!((ended.state, ended.succeeded, ended.finished_at), (BulkState::Done, 3, Some(rows.now)));
+        assert_eq!(rows.events.last().unwrap().data.succeeded, Some(3));
+    }
+
+    #[test]
+    fn what_changed_since_it_was_found_counts_as_failed() {
+        let mut rows = Rows::new();
+        rows.create([new_task(1)]);
+        let bulk = begin(&mut rows, vec![Status::Failed]);
+        rows.run(&step(&bulk, &[1, 9], true, &rows)).unwrap();
+        assert_eq!((rows.bulks[&bulk.id].failed, rows.status(1)), (2, Status::Pending));
+    }
+
+    #[test]
+    fn a_cancelled_action_does_no_more() {
+        let mut rows = Rows::new();
+        rows.create([new_task(1)]);
+        let bulk = begin(&mut rows, Vec::new());
+        let cancel = CancelBulk { id: bulk.id, actor: "ops".to_owned() };
+        assert_eq!(rows.run(&cancel).unwrap().state, BulkState::Cancelled);
+        rows.run(&step(&bulk, &[1], true, &rows)).unwrap();
+        assert_eq!(rows.status(1), Status::Pending);
+        let unknown = CancelBulk { id: id(51), actor: "ops".to_owned() };
+        assert_eq!(rows.run(&unknown).unwrap_err(), Refusal::NoBulk(id(51)));
+    }
+}

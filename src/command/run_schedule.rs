@@ -56,3 +56,71 @@ impl Command for RunSchedule {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+    use crate::{
+        command::{
+            change_schedule::tests::{change, schedule},
+            rows::{Rows, id},
+        },
+        model::schedule::ScheduleChange,
+    };
+
+    fn run(rows: &mut Rows, at: Time, number: u128) {
+        let name = Name::literal("s");
+        rows.run(&RunSchedule { name, at, task_id: id(number), parent_task_id: None, unique_key: None }).unwrap();
+    }
+
+    fn put(rows: &mut Rows) -> Time {
+        let hourly = schedule(rows, "0 * * * *");
+        change(rows, ScheduleChange::Put(Box::new(hourly))).unwrap().unwrap().next_run_at.unwrap()
+    }
+
+    #[test]
+    fn a_run_creates_one_task_however_often_it_is_asked_for() {
+        let mut rows = Rows::new();
+        let at = put(&mut rows);
+        rows.now = at;
+        run(&mut rows, at, 1);
+        assert_eq!(rows.events[0].data.schedule.as_deref(), Some("s"));
+        run(&mut rows, at, 2);
+        assert_eq!(rows.tasks.len(), 1);
+        assert_eq!(rows.schedules["s"].last_task_id, Some(id(1)));
+    }
+
+    #[test]
+    fn missed_runs_are_made_up_once() {
+        let mut rows = Rows::new();
+        let at = put(&mut rows);
+        rows.passes(10 * 3_600);
+        run(&mut rows, at, 1);
+        assert!(rows.schedules["s"].next_run_at.is_some_and(|next| next > rows.now));
+    }
+
+    #[test]
+    fn it_does_not_run_early_or_while_paused() {
+        let mut rows = Rows::new();
+        let at = put(&mut rows);
+        run(&mut rows, at, 1);
+        change(&mut rows, ScheduleChange::Pause).unwrap();
+        rows.now = at;
+        run(&mut rows, at, 1);
+        assert!(rows.tasks.is_empty());
+    }
+
+    #[test]
+    fn a_task_that_cannot_be_created_is_said_and_the_schedule_continues() {
+        let mut rows = Rows::new();
+        let mut orphan = schedule(&rows, "0 * * * *");
+        orphan.task.parent_task_id = Some(id(9));
+        let put = change(&mut rows, ScheduleChange::Put(Box::new(orphan))).unwrap().unwrap();
+        let at = put.next_run_at.unwrap();
+        rows.now = at;
+        run(&mut rows, at, 1);
+        assert_eq!(rows.events[0].data.action.as_deref(), Some("schedule_failed"));
+        assert!(rows.schedules["s"].next_run_at > Some(at));
+    }
+}
