@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::Clock,
+    command::WriterPolicy,
     config::Settings,
     demo,
     feed::{
@@ -28,13 +29,14 @@ use crate::{
     },
     http::{
         self,
-        api::{document::Documents, snapshot::Snapshots},
+        api::snapshot::Snapshots,
+        documents::Documents,
         limits::Limits,
         site::{self, Site},
     },
     metrics::{Metrics, Tallies},
-    page::Fragments,
-    store::{Store, Writer, log, search::Horizon, witness::Witness, writer::MAX_BATCH},
+    page::{Fragments, LivePages},
+    store::{EventLog, Store, Writer, search::Horizon, witness::Witness, writer::MAX_BATCH},
     upkeep::{Lane, NEVER, StuckTold, Upkeep},
 };
 
@@ -110,8 +112,8 @@ impl App {
         if let Some(witness) = &witness {
             witness.compare(&store).await.context("cannot read the event log")?;
         }
-        let head = log::ends(store.pool()).await?.head;
-        log::ensure_partitions(store.pool(), head).await.context("cannot make room in the event log")?;
+        let event_log = EventLog::new(store.clone());
+        event_log.ensure_partitions().await.context("cannot make room in the event log")?;
         let (committed_sender, committed) = mpsc::channel(COMMITTED);
         let (ephemeral_sender, ephemeral) = mpsc::channel(EPHEMERAL);
         let waiters = Waiters::default();
@@ -131,16 +133,18 @@ impl App {
         };
         let (tailer, board, subscriptions) = Tailer::start(parts).await.context("cannot read the event log")?;
         let saved = feed::read(&board).id();
-        let (writer, writer_loop) =
-            Writer::new(store.clone(), clock.clone(), settings.writer_policy(), max_batch, committed_sender);
+        let policy = writer_policy(&settings);
+        let (writer, writer_loop) = Writer::new(store.clone(), clock.clone(), policy, max_batch, committed_sender);
         let stopping = CancellationToken::new();
+        let fragments = Fragments::default();
         let upkeep = Upkeep {
             store: store.clone(),
+            event_log: event_log.clone(),
             writer: writer.clone(),
             clock: clock.clone(),
             board: board.clone(),
-            worker_ttl: settings.writer_policy().worker_ttl,
-            connector_stale: settings.writer_policy().connector_stale,
+            worker_ttl: policy.worker_ttl,
+            connector_stale: policy.connector_stale,
             stalled_policy: settings.stalled_policy,
             retain_tasks: TimeDelta::days(settings.retain_tasks_days.into()),
             retain_events: TimeDelta::days(settings.retain_events_days.into()),
@@ -173,7 +177,9 @@ impl App {
             waiters,
             clock,
             snapshots: Snapshots::default(),
-            fragments: Fragments::default(),
+            event_log,
+            live_pages: LivePages::new(fragments.clone()),
+            fragments,
             documents: Documents::default(),
             metrics: Metrics::new(callbacks, tallies, checkpointed_at),
             stopping: stopping.clone(),
@@ -298,5 +304,16 @@ fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> anyhow::Error {
             anyhow::anyhow!("no permission to listen on {address}; choose a port above 1023 with --listen")
         }
         _ => anyhow::anyhow!("cannot listen on {address}: {error}; choose another address with --listen"),
+    }
+}
+
+/// The settings that the writer's decisions depend on.
+fn writer_policy(settings: &Settings) -> WriterPolicy {
+    WriterPolicy {
+        lease: settings.lease(),
+        worker_ttl: TimeDelta::seconds(settings.worker_ttl_seconds.into()),
+        connector_stale: TimeDelta::seconds(settings.connector_stale_seconds.into()),
+        stalled_policy: settings.stalled_policy,
+        max_event_bytes: settings.max_event_bytes as usize,
     }
 }

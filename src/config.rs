@@ -8,7 +8,7 @@ use std::{
 use chrono::TimeDelta;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
-use crate::{command::WriterPolicy, model::lease::StalledPolicy, page::BasePath};
+use crate::{base_path::BasePath, model::lease::StalledPolicy};
 
 /// Watches work being done: tasks in Postgres, every change on an ordered event stream, pages that go live.
 #[derive(Debug, Parser)]
@@ -276,16 +276,10 @@ pub struct TailSettings {
 }
 
 impl Settings {
-    /// The settings that the writer's decisions depend on.
+    /// Length of a lease.
     #[must_use]
-    pub fn writer_policy(&self) -> WriterPolicy {
-        WriterPolicy {
-            lease: TimeDelta::seconds(self.lease_seconds.into()),
-            worker_ttl: TimeDelta::seconds(self.worker_ttl_seconds.into()),
-            connector_stale: TimeDelta::seconds(self.connector_stale_seconds.into()),
-            stalled_policy: self.stalled_policy,
-            max_event_bytes: self.max_event_bytes as usize,
-        }
+    pub fn lease(&self) -> TimeDelta {
+        TimeDelta::seconds(self.lease_seconds.into())
     }
 
     /// A worker that is silent for so long is worth a word: two heartbeats and a half.

@@ -42,11 +42,13 @@
 //! | a setting | its field in [`config::Settings`] |
 
 pub mod app;
+pub mod base_path;
 pub mod board;
 pub mod clock;
 pub mod command;
 pub mod config;
 pub mod demo;
+pub mod embedded;
 pub mod event;
 pub mod feed;
 pub mod http;

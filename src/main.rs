@@ -7,15 +7,16 @@ use clap::Parser;
 use sqlx::postgres::PgConnectOptions;
 use taskwatch::{
     app::{App, Options},
+    base_path::BasePath,
     clock::Clock,
     config::{Cli, Command, DatabaseSettings, DemoSettings, OpenapiSettings, ServerSettings, Settings, TailSettings},
     demo::Demo,
-    http, page, probe,
+    embedded::{Embedded, Interrupted},
+    http, probe,
     store::{
         Store,
-        embedded::{Embedded, Interrupted},
         failure::{Unusable, sentence},
-        identity, verify,
+        verify,
         witness::Witness,
     },
     tail, telemetry,
@@ -82,7 +83,7 @@ fn bad_settings(error: anyhow::Error) -> anyhow::Error {
 
 fn describe(settings: &OpenapiSettings) -> anyhow::Result<u8> {
     let version = settings.version.parse().map_err(BadSettings)?;
-    print(&format!("{:#}", http::api::document(&page::BasePath::default(), version)))?;
+    print(&format!("{:#}", http::api::document(&BasePath::default(), version)))?;
     Ok(STOPPED)
 }
 
@@ -286,7 +287,7 @@ fn check(settings: &DatabaseSettings) -> anyhow::Result<u8> {
 }
 
 fn new_epoch(settings: &DatabaseSettings) -> anyhow::Result<u8> {
-    let (old, new) = with_store(settings, async |store| Ok(identity::renew_by_hand(store).await?))?;
+    let (old, new) = with_store(settings, async |store| Ok(store.renew_epoch().await?))?;
     print(&format!("the event log has epoch {new} now, before it was {old}; readers start anew"))?;
     Ok(STOPPED)
 }

@@ -20,7 +20,7 @@ use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 use taskwatch::{
     app::{App, Options},
     config::Settings,
-    store::embedded::Embedded,
+    embedded::Embedded,
 };
 use tokio::{net::TcpStream, runtime::Runtime};
 use tokio_util::sync::CancellationToken;

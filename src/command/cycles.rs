@@ -8,17 +8,6 @@ use uuid::Uuid;
 use super::{Refusal, Workspace};
 use crate::model::{Status, dependency, task::NewTask};
 
-/// Which tasks wait for which, as far as the batch may close a cycle.
-#[derive(Debug, Default)]
-pub struct Waiters {
-    /// Task to those that wait for it.
-    stored: HashMap<Uuid, Vec<Uuid>>,
-    /// Tasks with too many waiters to be followed.
-    endless: HashSet<Uuid>,
-    /// Tasks that began to wait within the batch.
-    fresh: HashMap<Uuid, Vec<Uuid>>,
-}
-
 /// Edges that a command is about to add, and the task whose dependencies they replace.
 #[derive(Default)]
 struct Added<'a> {
@@ -26,18 +15,6 @@ struct Added<'a> {
     parents: HashMap<Uuid, &'a NewTask>,
     groups: HashSet<Uuid>,
     instead_of: Option<Uuid>,
-}
-
-impl Waiters {
-    /// Takes in what waits for what, as it is stored: task to those that wait for it.
-    pub fn load(&mut self, stored: HashMap<Uuid, Vec<Uuid>>) {
-        self.stored.extend(stored);
-    }
-
-    /// Takes in tasks with too many waiters to be followed.
-    pub fn load_endless(&mut self, roots: &[Uuid]) {
-        self.endless.extend(roots);
-    }
 }
 
 impl Workspace {
@@ -172,7 +149,7 @@ mod tests {
 
     #[test]
     fn too_many_waiters_are_refused_and_not_followed() {
-        let mut waiters = Waiters::default();
+        let mut waiters = crate::command::relations::Waiters::default();
         waiters.load_endless(&[id(1)]);
         let mut workspace = Workspace::new(crate::command::rows::POLICY, Rows::new().now);
         workspace.waiters = waiters;

@@ -9,7 +9,7 @@ use crate::{
     clock::Time,
     model::{
         Name, Task,
-        observe::Observation,
+        observation::Observation,
         report::Json,
         transition::Transition,
         worker::{ConnectorReport, StopReason, Worker, WorkerEvent, WorkerStatus},
@@ -227,11 +227,11 @@ mod tests {
         command::rows::{Rows, id},
         model::{
             Status,
-            observe::{Facts, Happened},
+            observation::{Facts, ObservedKind},
         },
     };
 
-    fn observation(rows: &Rows, happened: Happened, attempt: u32) -> Observation {
+    fn observation(rows: &Rows, happened: ObservedKind, attempt: u32) -> Observation {
         Observation {
             happened,
             at: rows.now,
@@ -247,7 +247,7 @@ mod tests {
         }
     }
 
-    fn report(rows: &mut Rows, happened: Happened, attempt: u32) -> bool {
+    fn report(rows: &mut Rows, happened: ObservedKind, attempt: u32) -> bool {
         let report = observation(rows, happened, attempt);
         rows.run(&Ingest(vec![IngestedReport::Task(id(1), Box::new(report), None)])).unwrap().remove(0).unwrap()
     }
@@ -269,19 +269,19 @@ mod tests {
     #[test]
     fn unknown_tasks_are_created_by_reports_and_repeated_reports_change_nothing() {
         let mut rows = Rows::new();
-        assert!(report(&mut rows, Happened::Started, 1));
+        assert!(report(&mut rows, ObservedKind::Started, 1));
         assert_eq!(rows.status(1), Status::Running);
-        assert!(!report(&mut rows, Happened::Started, 1));
-        assert!(report(&mut rows, Happened::Completed, 1));
+        assert!(!report(&mut rows, ObservedKind::Started, 1));
+        assert!(report(&mut rows, ObservedKind::Completed, 1));
         assert_eq!(rows.status(1), Status::Completed);
-        assert!(!report(&mut rows, Happened::Started, 1), "late");
+        assert!(!report(&mut rows, ObservedKind::Started, 1), "late");
     }
 
     #[test]
     fn a_task_that_taskwatch_dispatches_cannot_be_reported() {
         let mut rows = Rows::new();
         rows.create([crate::command::rows::new_task(1)]);
-        let told = observation(&rows, Happened::Completed, 1);
+        let told = observation(&rows, ObservedKind::Completed, 1);
         let outcome = rows.run(&Ingest(vec![IngestedReport::Task(id(1), Box::new(told), None)])).unwrap().remove(0);
         assert!(matches!(outcome, Err(Refusal::Transition(_))), "{outcome:?}");
         assert_eq!(rows.status(1), Status::Pending);
@@ -315,7 +315,7 @@ mod tests {
         let mut rows = Rows::new();
         let below = |rows: &Rows, number: u128, parent: u128| {
             let facts = Facts { parent_task_id: Some(id(parent)), ..Facts::default() };
-            let report = Observation { facts, ..observation(rows, Happened::Created, 1) };
+            let report = Observation { facts, ..observation(rows, ObservedKind::Created, 1) };
             IngestedReport::Task(id(number), Box::new(report), None)
         };
         let reports = vec![below(&rows, 2, 1), below(&rows, 1, 2)];

@@ -12,7 +12,7 @@ pub mod claim_tasks;
 mod connectors;
 pub mod create_bulk;
 pub mod create_tasks;
-pub mod cycles;
+mod cycles;
 mod dependencies;
 pub mod deregister_worker;
 pub mod expire_connectors;
@@ -28,6 +28,7 @@ pub mod policy;
 pub mod reevaluate;
 pub mod refusal;
 pub mod register_worker;
+pub mod relations;
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
 mod rows;

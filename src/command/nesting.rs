@@ -10,27 +10,6 @@ use crate::model::{Name, Task, task::NewTask};
 /// Most levels of parents and children.
 pub const MAX_LEVELS: i32 = 32;
 
-/// What lies above and below the tasks of a batch.
-#[derive(Debug, Default)]
-pub struct Nesting {
-    /// Task to its parent, of tasks that are not loaded.
-    parents: HashMap<Uuid, Uuid>,
-    /// Levels of tasks from one down, itself counted, of reported tasks that may get another parent.
-    levels_below: HashMap<Uuid, i32>,
-}
-
-impl Nesting {
-    /// Takes in the parents of tasks that are not loaded: task to its parent.
-    pub fn load_parents(&mut self, parents: HashMap<Uuid, Uuid>) {
-        self.parents = parents;
-    }
-
-    /// Takes in how many levels lie below tasks, themselves counted.
-    pub fn load_levels_below(&mut self, levels: HashMap<Uuid, i32>) {
-        self.levels_below = levels;
-    }
-}
-
 impl Workspace {
     fn parent_of(&self, id: Uuid) -> Option<Uuid> {
         match self.tasks.get(&id) {

@@ -4,7 +4,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
 use uuid::Uuid;
 
-use super::{Refusal, WriterPolicy, children::ChildCounts, cycles::Waiters, nesting::Nesting};
+use super::{
+    Refusal, WriterPolicy,
+    children::ChildCounts,
+    relations::{Nesting, Waiters},
+};
 use crate::{
     clock::Time,
     event::{Draft, Event, Kind, draft},

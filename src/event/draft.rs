@@ -63,8 +63,8 @@ pub fn task_event(step: &Step, actor: Option<&str>, now: Time) -> Event {
     event.status = Some(task.status);
     event.labels = (!task.labels.is_empty()).then(|| task.labels.clone());
     event.actor = actor.map(str::to_owned);
-    event.data.fingerprint.clone_from(&step.likeness.is);
-    event.data.old_fingerprint.clone_from(&step.likeness.was);
+    event.data.fingerprint.clone_from(&step.fingerprints.current);
+    event.data.old_fingerprint.clone_from(&step.fingerprints.previous);
     let title = || task.title.clone();
     let phases = || (!task.phases.is_empty()).then(|| task.phases.clone());
     match &step.event {
@@ -116,11 +116,11 @@ pub fn task_event(step: &Step, actor: Option<&str>, now: Time) -> Event {
             event.data.children = (!children.is_empty()).then(|| children.clone());
         }
         TaskEvent::Edited { changes, .. } => {
-            event.error = task.error.clone().filter(|_| step.likeness.was.is_some());
+            event.error = task.error.clone().filter(|_| step.fingerprints.previous.is_some());
             event.data.title = title();
             event.data.changes = Some(changes.clone());
         }
-        TaskEvent::Turned { reason } => event.data.reason = Some((*reason).to_owned()),
+        TaskEvent::StatusChanged { reason } => event.data.reason = Some((*reason).to_owned()),
     }
     if task.observed.is_some() {
         event.data.reported_at = match &step.event {
@@ -185,7 +185,7 @@ const fn task_kind(event: &TaskEvent) -> Kind {
         TaskEvent::Stalled(_) => Kind::TaskStalled,
         TaskEvent::Cancelled { .. } => Kind::TaskCancelled,
         TaskEvent::Deleted => Kind::TaskDeleted,
-        TaskEvent::BecameParent { .. } | TaskEvent::Turned { .. } => Kind::TaskUpdated,
+        TaskEvent::BecameParent { .. } | TaskEvent::StatusChanged { .. } => Kind::TaskUpdated,
         TaskEvent::Edited { kind, .. } => match kind {
             EditKind::Facts => Kind::TaskUpdated,
             EditKind::Priority => Kind::TaskPriorityChanged,

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{
     Kind,
-    schema::{Field, FieldType},
+    field::{Field, FieldType, described},
 };
 use crate::{
     clock::Time,
@@ -173,6 +173,12 @@ fn micros<S: Serializer>(ts: &Time, serializer: S) -> Result<S::Ok, S::Error> {
 #[must_use]
 pub fn rfc3339(ts: Time) -> String {
     ts.to_rfc3339_opts(chrono::SecondsFormat::Micros, true)
+}
+
+impl FieldType for Stats {
+    fn schema() -> serde_json::Value {
+        described::<Self>()
+    }
 }
 
 /// Figures of the overview, in `stats_snapshot`.

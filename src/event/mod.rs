@@ -2,6 +2,7 @@
 
 pub mod draft;
 pub mod envelope;
+mod field;
 pub mod filter;
 pub mod frame;
 pub mod kind;

@@ -17,7 +17,7 @@ use super::{Published, hub::Hub, pack::Packed};
 use crate::{
     clock::Time,
     event::{Filter, envelope::Epoch, frame::Form},
-    store::Store,
+    store::EventLog,
 };
 
 /// A chunk is closed when it is this large, bytes: what a slow reader keeps alive, and what one write takes.
@@ -249,7 +249,7 @@ impl Class {
     ///
     /// # Errors
     /// When the log has to be read and does not answer.
-    pub(super) async fn page(&self, hub: &Hub, store: &Store, cursor: i64) -> sqlx::Result<Arc<Chunk>> {
+    pub(super) async fn page(&self, hub: &Hub, log: &EventLog, cursor: i64) -> sqlx::Result<Arc<Chunk>> {
         let mut pages = self.pages.lock().await;
         if let Some(page) = pages.iter().find(|page| page.after <= cursor && cursor < page.to) {
             return Ok(page.clone());
@@ -257,9 +257,9 @@ impl Class {
         let after = (cursor / PAGE * PAGE).max(hub.oldest() - 1);
         // Not beyond what the class has examined: what comes then is in its chunks.
         let end = (cursor / PAGE * PAGE).saturating_add(PAGE).min(self.tail().max(cursor));
-        let mut events = hub.read_after(store, self.epoch, after).await?;
+        let mut events = hub.read_after(log, self.epoch, after).await?;
         if events.last().and_then(|last| last.id).is_none_or(|last| last.position <= cursor) {
-            events = hub.read_after(store, self.epoch, cursor).await?;
+            events = hub.read_after(log, self.epoch, cursor).await?;
         }
         let positions = |published: &&Published| published.id.map_or(0, |id| id.position);
         let begin = events.first().as_ref().map_or(cursor, positions) - 1;

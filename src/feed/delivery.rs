@@ -26,7 +26,7 @@ use super::{
 use crate::{
     clock::Time,
     event::{EventId, Filter, envelope::Epoch, frame::Form},
-    store::Store,
+    store::EventLog,
 };
 
 /// Pause between two wakes per reader: a wake and a write take 5 to 8 µs, so readers take half of a core at most.
@@ -53,7 +53,7 @@ pub struct Deliveries(Arc<Parts>);
 #[derive(Debug)]
 struct Parts {
     hub: Arc<Hub>,
-    store: Store,
+    log: EventLog,
     classes: Mutex<HashMap<Key, Kept>>,
     draining: AtomicBool,
 }
@@ -138,8 +138,8 @@ pub enum Gone {
 }
 
 impl Deliveries {
-    pub(super) fn new(hub: Arc<Hub>, store: Store) -> Self {
-        Self(Arc::new(Parts { hub, store, classes: Mutex::default(), draining: AtomicBool::new(false) }))
+    pub(super) fn new(hub: Arc<Hub>, log: EventLog) -> Self {
+        Self(Arc::new(Parts { hub, log, classes: Mutex::default(), draining: AtomicBool::new(false) }))
     }
 
     /// Delivers from behind an event, through a filter, in a form; compressed as a part of a gzip body when asked to. When
@@ -396,7 +396,7 @@ impl Delivery {
                 if class.epoch != parts.hub.epoch() {
                     return None;
                 }
-                match class.page(&parts.hub, &parts.store, cursor).await {
+                match class.page(&parts.hub, &parts.log, cursor).await {
                     Ok(page) => return Some(page),
                     Err(error) => {
                         tracing::warn!(%error, "a stream cannot read the log; it tries again");

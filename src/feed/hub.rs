@@ -14,7 +14,7 @@ use tokio::sync::{broadcast, watch};
 use super::Published;
 use crate::{
     event::{EventId, envelope::Epoch},
-    store::{Store, log},
+    store::{EventLog, event_log::PAGE},
 };
 
 /// Frames handed out from the ring at once.
@@ -200,14 +200,14 @@ impl Hub {
     /// When the log has to be read and does not answer, or is another one by now.
     pub(super) async fn read_after(
         &self,
-        store: &Store,
+        log: &EventLog,
         epoch: Epoch,
         position: i64,
     ) -> sqlx::Result<Arc<[Published]>> {
         if let Some(frames) = self.after(epoch, position) {
             return Ok(frames.into());
         }
-        let number = position / log::PAGE;
+        let number = position / PAGE;
         let mut pages = self.pages.lock().await;
         let reaches = |page: &Page| {
             page.epoch == epoch
@@ -222,7 +222,7 @@ impl Hub {
             return Ok(events);
         }
         // Bounded, because everyone who is behind waits for it.
-        let read = log::page(store.pool(), epoch, number * log::PAGE);
+        let read = log.page(epoch, number * PAGE);
         let rows = tokio::time::timeout(READ, read).await.map_err(|_| sqlx::Error::PoolTimedOut)??;
         if self.epoch() != epoch {
             return Err(sqlx::Error::Protocol("the event log has changed".to_owned()));

@@ -13,7 +13,7 @@ use crate::{
     board::{self, Board},
     clock::Time,
     event::envelope::Epoch,
-    store::{Store, checkpoints, log},
+    store::{EventLog, Store, checkpoints},
 };
 
 /// Boards kept.
@@ -48,6 +48,7 @@ pub enum PastError {
 #[derive(Debug, Clone)]
 pub struct Past {
     store: Store,
+    log: EventLog,
     /// The last used is the last. One at a time folds: two cores carry no more beside the present.
     boards: Arc<Mutex<Kept>>,
 }
@@ -63,7 +64,7 @@ impl Past {
     /// Nothing is read yet.
     #[must_use]
     pub fn new(store: Store) -> Self {
-        Self { store, boards: Arc::default() }
+        Self { log: EventLog::new(store.clone()), store, boards: Arc::default() }
     }
 
     /// The moment of a position; nothing when the log does not hold it.
@@ -71,7 +72,7 @@ impl Past {
     /// # Errors
     /// When the database does not answer.
     pub async fn at_position(&self, position: i64) -> sqlx::Result<Option<Moment>> {
-        let recorded = log::at(self.store.pool(), self.store.epoch(), position).await?;
+        let recorded = self.log.at(self.store.epoch(), position).await?;
         Ok(recorded.map(|recorded| Moment { position, time: recorded.event.ts }))
     }
 
@@ -80,7 +81,7 @@ impl Past {
     /// # Errors
     /// When the database does not answer.
     pub async fn at_time(&self, time: Time) -> sqlx::Result<Moment> {
-        Ok(Moment { position: log::position_before(self.store.pool(), time, true).await?, time })
+        Ok(Moment { position: self.log.position_before(time, true).await?, time })
     }
 
     /// The board as it was after a position.
@@ -101,7 +102,7 @@ impl Past {
         if let Some(checkpoint) = checkpoint.filter(|checkpoint| checkpoint.position > board.position) {
             board = serde_json::from_str(&checkpoint.body).map_err(|error| sqlx::Error::Decode(error.into()))?;
         }
-        let oldest = log::ends(self.store.pool()).await?.oldest;
+        let oldest = self.log.ends().await?.oldest;
         if board.position + 1 < oldest {
             let first = checkpoints::oldest_since(self.store.pool(), board::VERSION, oldest - 1).await?;
             return Err(PastError::TooOld(first.map_or(oldest, |checkpoint| checkpoint.position)));
@@ -123,7 +124,7 @@ impl Past {
 
     async fn fold(&self, board: &mut Board, epoch: Epoch, position: i64) -> Result<(), PastError> {
         while board.position < position {
-            let page = log::page(self.store.pool(), epoch, board.position).await?;
+            let page = self.log.page(epoch, board.position).await?;
             let before = board.position;
             for recorded in page.iter().take_while(|recorded| recorded.id.position <= position) {
                 board.apply(&recorded.event).map_err(|error| PastError::TooOld(error.got))?;

@@ -11,21 +11,21 @@ use super::{
 };
 use crate::{
     event::{Event, EventId, Filter, envelope::Epoch},
-    store::Store,
+    store::EventLog,
 };
 
 /// Opens subscriptions. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Subscriptions {
     hub: Arc<Hub>,
-    store: Store,
+    log: EventLog,
 }
 
 /// One reader's place in the feed.
 #[derive(Debug)]
 pub struct Subscription {
     hub: Arc<Hub>,
-    store: Store,
+    log: EventLog,
     epoch: Epoch,
     publications: watch::Receiver<u64>,
     ephemeral: broadcast::Receiver<Batch>,
@@ -45,8 +45,8 @@ pub struct Next {
 }
 
 impl Subscriptions {
-    pub(super) const fn new(hub: Arc<Hub>, store: Store) -> Self {
-        Self { hub, store }
+    pub(super) const fn new(hub: Arc<Hub>, log: EventLog) -> Self {
+        Self { hub, log }
     }
 
     /// The newest position published in this process.
@@ -93,7 +93,7 @@ impl Subscriptions {
     /// Opens deliveries of bytes.
     #[must_use]
     pub fn deliveries(&self) -> Deliveries {
-        Deliveries::new(self.hub.clone(), self.store.clone())
+        Deliveries::new(self.hub.clone(), self.log.clone())
     }
 
     /// Follows from behind a position, through a filter.
@@ -102,7 +102,7 @@ impl Subscriptions {
         self.hub.reader_came();
         Subscription {
             hub: self.hub.clone(),
-            store: self.store.clone(),
+            log: self.log.clone(),
             epoch: self.hub.epoch(),
             publications: self.hub.publications(),
             ephemeral: self.hub.ephemeral(),
@@ -143,7 +143,7 @@ impl Subscription {
                 return Ok(Next { events: Vec::new(), reset: true, position: end.position });
             }
             if self.cursor < self.hub.head() {
-                let events = self.hub.read_after(&self.store, self.epoch, self.cursor).await?;
+                let events = self.hub.read_after(&self.log, self.epoch, self.cursor).await?;
                 if let Some(next) = self.take(&events) {
                     return Ok(next);
                 }

@@ -21,9 +21,9 @@ use crate::{
     clock::Time,
     event::{Event, Kind, envelope::Epoch, frame::Frame},
     store::{
-        Store,
-        log::{self, Reader, Recorded},
-        rebuild::{self, RebuildError},
+        EventLog, Store,
+        event_log::{LogReader, Recorded, gap},
+        rebuild::{self, RebuildError, Rebuilt},
     },
 };
 
@@ -53,7 +53,8 @@ impl From<Recorded> for Published {
 #[derive(Debug)]
 pub struct Tailer {
     store: Store,
-    reader: Reader,
+    log: EventLog,
+    reader: LogReader,
     board: SharedBoard,
     hub: Arc<Hub>,
     callbacks: Callbacks,
@@ -114,10 +115,11 @@ impl Tailer {
         let Parts { store, ring_bytes, callbacks, wakes, committed, ephemeral } = parts;
         let hub = Arc::new(Hub::new(store.epoch(), 0, 1, ring_bytes));
         let board = SharedBoard::default();
-        let subscriptions = Subscriptions::new(hub.clone(), store.clone());
-        let reader = Reader::new(store.clone());
+        let log = EventLog::new(store.clone());
+        let subscriptions = Subscriptions::new(hub.clone(), log.clone());
+        let reader = log.reader();
         let tailer =
-            Self { store, reader, board: board.clone(), hub, callbacks, committed, ephemeral, wakes, failures: 0 };
+            Self { store, log, reader, board: board.clone(), hub, callbacks, committed, ephemeral, wakes, failures: 0 };
         let mut conn = tailer.store.connect().await?;
         tailer.load(&mut conn, tailer.store.epoch()).await?;
         Ok((tailer, board, subscriptions))
@@ -125,11 +127,8 @@ impl Tailer {
 
     /// Makes the board and the ring what the log says now. Whoever follows another epoch has to begin anew.
     async fn load(&self, conn: &mut PgConnection, epoch: Epoch) -> Result<(), RebuildError> {
-        let made = rebuild::board(conn, epoch).await?;
-        let oldest = log::ends(&mut *conn).await?.oldest;
-        let (head, before) = (made.position, (made.position - log::PAGE).max(oldest - 1));
-        let mut newest = log::page(&mut *conn, epoch, before).await?;
-        newest.retain(|recorded| recorded.id.position <= head);
+        let Rebuilt { board: made, newest, oldest } = rebuild::rebuild(conn, epoch).await?;
+        let head = made.position;
         let first = newest.first().map_or(head, |recorded| recorded.id.position - 1);
         let last = newest.last().map(|recorded| (head, Bytes::from(recorded.json.clone())));
         // Both under the board's lock: who takes a snapshot continues it in the same epoch.
@@ -227,7 +226,7 @@ impl Tailer {
     }
 
     async fn try_reload(&mut self, anyway: bool) -> anyhow::Result<Option<Epoch>> {
-        self.reader = Reader::new(self.store.clone());
+        self.reader = self.log.reader();
         let mut conn = self.store.connect_unchecked().await?;
         let identity = self.store.identity().clone();
         let epoch = match identity.settle(&mut conn).await {
@@ -235,7 +234,7 @@ impl Tailer {
             // A restore may have brought the schema of an older version.
             Err(error) if is_missing(&error) => {
                 conn = self.store.connect_unchecked().await?;
-                anyhow::ensure!(log::exists(&mut conn).await?, error);
+                anyhow::ensure!(Store::has_log(&mut conn).await?, error);
                 self.store.migrate(&mut conn).await?;
                 identity.settle(&mut conn).await?
             }
@@ -314,7 +313,7 @@ impl Tailer {
             if page.is_empty() {
                 // Positions are dense: what is not there below the end of the log is lost, and readers must not wait for it.
                 match to.filter(|to| *to > end.position) {
-                    Some(to) if end.position + 1 >= self.hub.oldest() => page = log::gap(end.epoch, end.position, to),
+                    Some(to) if end.position + 1 >= self.hub.oldest() => page = gap(end.epoch, end.position, to),
                     Some(_) | None => {
                         self.hub.checked();
                         return Ok(());

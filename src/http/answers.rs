@@ -19,6 +19,7 @@ use hyper::body::{Body as _, Frame, SizeHint};
 
 use super::{
     activity::Activity,
+    assets::SharedBytes,
     bodies::Share,
     budget::{Budget, Part},
     caller,
@@ -29,10 +30,6 @@ use crate::feed::ledger::Peer;
 
 /// Smaller ones are not counted; connections are.
 const SMALL: usize = 16 * 1024;
-
-/// Marks an answer whose bytes are shared.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct SharedBytes;
 
 /// What requests and their answers may hold.
 #[derive(Debug)]

@@ -12,7 +12,11 @@ use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
 use rust_embed::RustEmbed;
 
-use super::{answers::SharedBytes, problem::Problem};
+use super::problem::Problem;
+
+/// Marks an answer whose bytes are shared.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SharedBytes;
 
 #[derive(RustEmbed)]
 #[folder = "static"]

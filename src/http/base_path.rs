@@ -10,7 +10,7 @@ use axum::{
 };
 use tower::ServiceExt;
 
-use crate::page::BasePath;
+use crate::base_path::BasePath;
 
 /// The site, also below its base path, and with a slash at the end of any address.
 pub(super) fn below(base: BasePath, site: Router) -> Router {

@@ -24,8 +24,8 @@ use super::{
     activity::{Activity, Alarm, Glance, Progress, Signal, Watched},
     health::Probe,
     limits::Limits,
-    outgoing::Outgoing,
     socket::{First, Socket},
+    stream::Outgoing,
 };
 use crate::feed::ledger::Peer;
 

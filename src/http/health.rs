@@ -12,14 +12,14 @@ use serde::Serialize;
 
 use super::{door::secure, hosts::Hosts, problem::Problem, site::Site};
 use crate::{
+    base_path::BasePath,
     board::{Board, queues::Queue, verdict},
     clock::Time,
     config::Settings,
     feed,
     metrics::{LogFigures, MAX_LABELS, OTHER, QueueFigures, Sources, TextFormat},
     model::{Status, worker::WorkerStatus},
-    page::BasePath,
-    store::log,
+    store::event_log,
 };
 
 /// Where one asks whether the process lives.
@@ -92,7 +92,7 @@ pub(super) async fn readyz(State(site): State<Site>) -> Result<Out<Health>, Prob
     if let Some(changed) = site.store.identity().suspected() {
         return not_now("log_changed", format!("the event log is being read anew: {changed}"));
     }
-    let ends = tokio::time::timeout(PATIENCE, log::ends(site.store.pool())).await;
+    let ends = tokio::time::timeout(PATIENCE, site.event_log.ends()).await;
     let ends = match ends {
         Ok(ends) => ends?,
         Err(_) => return not_now("database_unavailable", "the event log did not answer in time".to_owned()),
@@ -113,7 +113,7 @@ pub(super) async fn readyz(State(site): State<Site>) -> Result<Out<Health>, Prob
 
 /// Metrics, in the text format that the scraper prefers.
 pub(super) async fn metrics(State(site): State<Site>, headers: HeaderMap) -> impl IntoResponse {
-    let ends = tokio::time::timeout(SCRAPE, log::ends(site.store.pool())).await;
+    let ends = tokio::time::timeout(SCRAPE, site.event_log.ends()).await;
     let head = ends.ok().and_then(Result::ok).map(|ends| ends.head);
     let accept: Vec<_> = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
     let format = TextFormat::accepted(&accept.join(","));
@@ -136,7 +136,7 @@ pub(super) async fn metrics(State(site): State<Site>, headers: HeaderMap) -> imp
             oldest: site.subscriptions.oldest(),
             age: site.subscriptions.age(),
             changes: site.store.identity().changes(),
-            unreadable: log::unreadable(),
+            unreadable: event_log::unreadable(),
             clock_offset: site.store.clock().database_offset_seconds(),
         },
         ledger: &site.ledger,

@@ -74,7 +74,7 @@ pub(super) async fn live(
         let detail = "too many streams are open; the page polls meanwhile";
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, full.as_str(), detail)
     })?;
-    let fragments = site.fragments.follow(&site.view(), page, &params).await?;
+    let fragments = site.live_pages.follow(&site.view(), page, &params).await?;
     let mut beats = tokio::time::interval(HEARTBEAT);
     beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let viewer = Viewer { site, fragments, gzip, begun: false, beats, ended: false, place };

@@ -11,6 +11,7 @@ pub mod caller;
 pub mod codes;
 mod conditions;
 mod connection;
+pub mod documents;
 mod door;
 mod each;
 mod forms;
@@ -20,7 +21,6 @@ pub mod input;
 pub mod limits;
 pub mod live;
 mod origin;
-mod outgoing;
 pub mod pages;
 mod places;
 pub mod problem;
@@ -75,7 +75,7 @@ pub fn router(site: Site) -> Router {
     // the same was compressed once.
     let compressed = DefaultPredicate::new().and(NotForContentType::const_new("application/x-ndjson")).and(
         |_: StatusCode, _: Version, _: &HeaderMap, extensions: &Extensions| {
-            extensions.get::<answers::SharedBytes>().is_none()
+            extensions.get::<assets::SharedBytes>().is_none()
         },
     );
     let router = router.layer(CompressionLayer::new().compress_when(compressed)).with_state(site);

@@ -289,6 +289,7 @@ impl Site {
     pub(super) fn view(&self) -> page::View {
         page::View {
             store: self.store.clone(),
+            event_log: self.event_log.clone(),
             board: self.board.clone(),
             past: self.past.clone(),
             horizon: self.horizon.clone(),

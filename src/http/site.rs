@@ -4,18 +4,15 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    api::{document::Documents, snapshot::Snapshots},
-    limits::Limits,
-};
+use super::{api::snapshot::Snapshots, documents::Documents, limits::Limits};
 use crate::{
     clock::Clock,
     config::Settings,
     event::EventId,
     feed::{self, Deliveries, SharedBoard, Subscriptions, ledger::Ledger, past::Past, waiters::Waiters},
     metrics::Metrics,
-    page::Fragments,
-    store::{Store, Writer, search::Horizon},
+    page::{Fragments, LivePages},
+    store::{EventLog, Store, Writer, search::Horizon},
 };
 
 /// Shared by all requests. Cheap to clone.
@@ -33,6 +30,8 @@ pub struct Parts {
     pub url: String,
     /// To read.
     pub store: Store,
+    /// To read events.
+    pub event_log: EventLog,
     /// To change.
     pub writer: Writer,
     /// The board.
@@ -51,6 +50,8 @@ pub struct Parts {
     pub snapshots: Snapshots,
     /// Rendered pages.
     pub fragments: Fragments,
+    /// Pages that are followed live.
+    pub live_pages: LivePages,
     /// The API documents.
     pub documents: Documents,
     /// Figures about the program itself.

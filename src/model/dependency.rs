@@ -5,12 +5,7 @@ use std::collections::HashSet;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{
-    Status, Task,
-    step::{Decision, TaskEvent},
-    transition::TransitionError,
-};
-use crate::clock::Time;
+use super::Status;
 
 /// What becomes of a blocked task when one of its dependencies fails, is cancelled or deleted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -77,70 +72,7 @@ impl Dependencies {
     }
 }
 
-impl Task {
-    /// A blocked task learns where its dependencies stand.
-    pub(super) fn depend(&self, dependencies: Dependencies, now: Time) -> Decision {
-        if self.status != Status::Blocked || self.close_when_done {
-            return Ok(self.unchanged());
-        }
-        match dependencies {
-            Dependencies::Open => Ok(self.unchanged()),
-            Dependencies::Done if self.run_at.is_some_and(|run_at| run_at > now) => {
-                Ok(self.step(TaskEvent::Turned { reason: "unblocked" }, |task| task.status = Status::Scheduled))
-            }
-            Dependencies::Done => {
-                Ok(self.step(TaskEvent::Enqueued { reason: Some("unblocked") }, |task| task.enqueue(now)))
-            }
-            Dependencies::Broken(id, how) if self.on_dependency_failure == DependencyPolicy::Cancel => {
-                let reason = Some(format!("task {id}, on which it depends, {how}"));
-                Ok(self.step(TaskEvent::Cancelled { reason }, |task| {
-                    task.status = Status::Cancelled;
-                    task.finished_at = Some(now);
-                }))
-            }
-            Dependencies::Broken(id, how) => {
-                let error = format!("task {id}, on which it depends, {how}");
-                Ok(self.step(TaskEvent::Failed { duration_ms: 0, error: error.clone() }, |task| {
-                    task.status = Status::Failed;
-                    task.finished_at = Some(now);
-                    task.error = Some(error);
-                }))
-            }
-        }
-    }
-}
-
-impl Task {
-    /// Someone wants a finished task to run again. One that `waits` for others is blocked first, as a new one is.
-    pub(super) fn retry(&self, waits: bool, now: Time) -> Decision {
-        if !self.status.is_finished() {
-            return Err(TransitionError::Illegal { status: self.status, wanted: "retried" });
-        }
-        self.is_ours("retried")?;
-        if self.close_when_done {
-            return Err(TransitionError::Group { wanted: "retried" });
-        }
-        let afresh = |task: &mut Self| {
-            task.retry_count = 0;
-            task.run_at = None;
-            task.finished_at = None;
-            task.result = None;
-            task.error = None;
-        };
-        if waits {
-            return Ok(self.step(TaskEvent::Turned { reason: "retried" }, |task| {
-                afresh(task);
-                task.status = Status::Blocked;
-            }));
-        }
-        Ok(self.step(TaskEvent::Enqueued { reason: Some("retried") }, |task| {
-            afresh(task);
-            task.enqueue(now);
-        }))
-    }
-}
-
-/// Finds a ring that leads through one of `starts`: the ids along it, the first again at the end. `next` tells where
+/// Finds a cycle through one of `starts`: the ids along it, the first again at the end. `next` says where
 /// the edges of a task lead; each is followed once, whatever the number of starts.
 pub fn cycle(starts: &[Uuid], next: impl Fn(Uuid) -> Vec<Uuid>) -> Option<Vec<Uuid>> {
     let wanted: HashSet<_> = starts.iter().copied().collect();

@@ -1,6 +1,6 @@
 //! Which failures are alike: the kind of work and the error without what differs from one failure to the next.
 
-use super::{Name, Status, Task, step::TaskEvent};
+use super::Name;
 
 /// So much of the line counts, characters.
 const LONGEST: usize = 160;
@@ -77,39 +77,6 @@ pub fn fingerprint(task_type: &Name, error: Option<&str>) -> Name {
     let pattern = pattern(error.unwrap_or_default());
     let hash = hash(task_type.as_str().bytes().chain([0]).chain(pattern.bytes()));
     Name::new(&format!("{hash:016x}")).expect("hex digits are a name")
-}
-
-/// The failures that an event tells of.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Likeness {
-    /// What the failure is like: of a task or an attempt that fails, or of a task that is a failed one no more.
-    pub is: Option<Name>,
-    /// What it was like before, when a failed task is told of anew with another failure.
-    pub was: Option<Name>,
-}
-
-impl Task {
-    /// Of a failed task: what its failure is like.
-    #[must_use]
-    pub fn fingerprint(&self) -> Option<Name> {
-        (self.status == Status::Failed).then(|| fingerprint(&self.task_type, self.error.as_deref()))
-    }
-
-    /// What an event that makes `after` of this task tells of failures.
-    pub(super) fn likeness(&self, after: &Self, event: &TaskEvent) -> Likeness {
-        let (before, now) = (self.fingerprint(), after.fingerprint());
-        match event {
-            TaskEvent::Retried { .. } => {
-                let is = Some(fingerprint(&after.task_type, after.error.as_deref()));
-                Likeness { was: before.filter(|before| is.as_ref() != Some(before)), is }
-            }
-            TaskEvent::Deleted => Likeness { is: before, was: None },
-            _ if now.is_none() => Likeness { is: before, was: None },
-            TaskEvent::Failed { .. } => Likeness { was: before.filter(|before| now.as_ref() != Some(before)), is: now },
-            _ if before.is_some() && before != now => Likeness { is: now, was: before },
-            _ => Likeness::default(),
-        }
-    }
 }
 
 #[cfg(test)]

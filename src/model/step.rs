@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use super::{
     Name, Status, Task,
     edit::{Changes, EditKind},
-    fingerprint::Likeness,
     lease::StallReason,
     phase::Counts,
     report::{Json, Progress},
@@ -75,7 +74,7 @@ pub enum TaskEvent {
         changes: Changes,
     },
     /// It waits for something else than before.
-    Turned {
+    StatusChanged {
         /// Why.
         reason: &'static str,
     },
@@ -89,9 +88,18 @@ pub struct Step {
     /// The task after.
     pub after: Task,
     /// The failures it is like.
-    pub likeness: Likeness,
+    pub fingerprints: FingerprintChange,
     /// What happened.
     pub event: TaskEvent,
+}
+
+/// The error group of a failure that an event is about.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FingerprintChange {
+    /// Fingerprint of a failed task or attempt, or of a task that was failed and is no more.
+    pub current: Option<Name>,
+    /// Fingerprint before, when another failure of a failed task was reported.
+    pub previous: Option<Name>,
 }
 
 /// What became of a task: the steps in order; none when there was nothing to change.
@@ -101,7 +109,8 @@ pub type Decision = Result<(Task, Vec<Step>), TransitionError>;
 #[must_use]
 pub fn create(task: &Task) -> Vec<Step> {
     let status = task.status;
-    let step = |old_status, event| Step { old_status, after: task.clone(), likeness: Likeness::default(), event };
+    let step =
+        |old_status, event| Step { old_status, after: task.clone(), fingerprints: FingerprintChange::default(), event };
     let mut steps = vec![step(None, TaskEvent::Created)];
     if status == Status::Pending {
         steps.push(step(Some(status), TaskEvent::Enqueued { reason: None }));

@@ -9,7 +9,7 @@ use super::{
     Name, Priority, Status,
     dependency::DependencyPolicy,
     lease::{Backoff, Lease},
-    observe::Observed,
+    observation::Observed,
     report::Json,
 };
 use crate::clock::Time;

@@ -7,7 +7,7 @@ use super::{
     dependency::Dependencies,
     edit::Edit,
     lease::{Claimant, StallReason, StalledPolicy},
-    observe::Observation,
+    observation::Observation,
     phase::Counts,
     report::{Fence, Json, Progress},
 };

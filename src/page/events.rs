@@ -9,7 +9,6 @@ use crate::{
     board::recent,
     event::{Event, filter},
     feed,
-    store::log,
 };
 
 /// Events of the past looked at for those that pass a filter.
@@ -36,8 +35,8 @@ pub(super) async fn render(view: &View, params: &Params) -> Result<Content, Page
         // Through a filter the board's newest may be too few; memory holds more, and the log all.
         None => view.subscriptions.newest(recent::EVENTS, passes),
         Some(moment) => {
-            let (pool, epoch) = (view.store.pool(), view.subscriptions.epoch());
-            log::newest_until(pool, epoch, moment.position, (recent::EVENTS, LOOK), passes).await?
+            let epoch = view.subscriptions.epoch();
+            view.event_log.newest_until(epoch, moment.position, (recent::EVENTS, LOOK), passes).await?
         }
     };
     let filtered = params.without(&["at", "play"]).len();

@@ -12,12 +12,7 @@ use askama::Template;
 use bytes::Bytes;
 use chrono::TimeDelta;
 
-use super::{
-    Page, PageError, Params, Reach, View,
-    carry::carry,
-    format,
-    live::{self, Shows, Viewer},
-};
+use super::{Page, PageError, Params, Reach, View, carry::carry, format};
 use crate::{clock::Time, event::envelope::rfc3339, feed, store::writing::Failing};
 
 /// Pages say that reports are refused once that has lasted for so long.
@@ -52,11 +47,10 @@ pub enum Freshness {
 pub(super) type Key = (&'static str, String);
 type Slot = Arc<tokio::sync::Mutex<Option<(Instant, Fragment)>>>;
 
-/// All fragments, and the renderers of live pages. Cheap to clone.
+/// All fragments. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Fragments {
     slots: Arc<Mutex<Slots>>,
-    pub(super) shows: Shows,
 }
 
 /// What is kept, by page and query.
@@ -196,14 +190,6 @@ impl Fragments {
         *slot = Some((begun, fragment.clone()));
         self.slots().weigh(&key, &shared, fragment.html.len());
         Ok(fragment)
-    }
-
-    /// Follows a page.
-    ///
-    /// # Errors
-    /// When the page cannot be shown.
-    pub async fn follow(&self, view: &View, page: &'static Page, params: &Params) -> Result<Viewer, PageError> {
-        live::follow(self, view, page, params).await
     }
 
     fn slots(&self) -> MutexGuard<'_, Slots> {

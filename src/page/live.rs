@@ -11,11 +11,12 @@ use bytes::Bytes;
 use tokio::{sync::broadcast, time::Instant};
 
 use super::{
-    BasePath, Page, PageError, Params, View,
+    Page, PageError, Params, View,
     fragments::{Fragments, Freshness, Key},
     regions,
 };
 use crate::{
+    base_path::BasePath,
     event::{Filter, frame},
     feed::pack::Packed,
 };
@@ -27,21 +28,16 @@ const KEEP: usize = 64;
 /// The region that tells a page where its next poll goes. It changes with everything and is not sent alone.
 const REFRESH: &str = "refresh";
 
-/// How often a live page may change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pace {
-    /// It is rendered at most this often.
-    pub page: Duration,
-    /// One region of it is sent at most this often; the first change after quiet goes out at once.
-    pub region: Duration,
+/// The pages that are followed, each with one renderer for all its viewers. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct LivePages {
+    fragments: Fragments,
+    followed: Arc<Mutex<HashMap<Key, Arc<LivePage>>>>,
 }
 
-/// The pages that are followed.
-pub(super) type Shows = Arc<Mutex<HashMap<Key, Arc<Show>>>>;
-
-/// What all viewers of one page have.
+/// What all viewers of one page share.
 #[derive(Debug)]
-pub(super) struct Show {
+struct LivePage {
     state: Arc<Mutex<State>>,
     updates: broadcast::Sender<Update>,
 }
@@ -124,7 +120,7 @@ fn read(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Show {
+impl LivePage {
     fn viewer(&self) -> Viewer {
         Viewer { updates: self.updates.subscribe(), state: self.state.clone(), has: None }
     }
@@ -140,43 +136,49 @@ impl Show {
     }
 }
 
-/// Begins to follow a page. All its viewers share one renderer, which ends with the last of them.
-///
-/// # Errors
-/// When the page cannot be shown.
-pub(super) async fn follow(
-    fragments: &Fragments,
-    view: &View,
-    page: &'static Page,
-    params: &Params,
-) -> Result<Viewer, PageError> {
-    let key = super::fragments::key(page, params);
-    // Rendered before the lock is taken: a slow page must not keep other pages waiting.
-    let first = fragments.get(view, page, params, Freshness::Within(page.pace.region)).await?;
-    let mut shows = fragments.shows.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(show) = shows.get(&key) {
-        return Ok(show.viewer());
+impl LivePages {
+    /// Live pages made of these fragments.
+    #[must_use]
+    pub fn new(fragments: Fragments) -> Self {
+        Self { fragments, followed: Arc::default() }
     }
-    let html = std::str::from_utf8(&first.html).unwrap_or_default().into();
-    let (position, base) = (first.position, view.base.clone());
-    let state = Arc::new(Mutex::new(State { sequence: 0, html, position, base, whole: None, failing_since: None }));
-    let show = Arc::new(Show { state, updates: broadcast::Sender::new(KEEP) });
-    let viewer = show.viewer();
-    shows.insert(key.clone(), show.clone());
-    drop(shows);
-    let (fragments, view, params) = (fragments.clone(), view.clone(), params.clone());
-    let renderer = Renderer { fragments, view, page, params, key, show, sent: HashMap::new() };
-    tokio::spawn(renderer.run());
-    Ok(viewer)
+
+    fn followed(&self) -> MutexGuard<'_, HashMap<Key, Arc<LivePage>>> {
+        self.followed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins to follow a page. All its viewers share one renderer, which ends with the last of them.
+    ///
+    /// # Errors
+    /// When the page cannot be shown.
+    pub async fn follow(&self, view: &View, page: &'static Page, params: &Params) -> Result<Viewer, PageError> {
+        let key = super::fragments::key(page, params);
+        // Rendered before the lock is taken: a slow page must not keep other pages waiting.
+        let first = self.fragments.get(view, page, params, Freshness::Within(page.pace.region)).await?;
+        let mut followed = self.followed();
+        if let Some(live) = followed.get(&key) {
+            return Ok(live.viewer());
+        }
+        let html = std::str::from_utf8(&first.html).unwrap_or_default().into();
+        let (position, base) = (first.position, view.base.clone());
+        let state = Arc::new(Mutex::new(State { sequence: 0, html, position, base, whole: None, failing_since: None }));
+        let live = Arc::new(LivePage { state, updates: broadcast::Sender::new(KEEP) });
+        let viewer = live.viewer();
+        followed.insert(key.clone(), live.clone());
+        drop(followed);
+        let (pages, view, params) = (self.clone(), view.clone(), params.clone());
+        tokio::spawn(Renderer { pages, view, page, params, key, live, sent: HashMap::new() }.run());
+        Ok(viewer)
+    }
 }
 
 struct Renderer {
-    fragments: Fragments,
+    pages: LivePages,
     view: View,
     page: &'static Page,
     params: Params,
     key: Key,
-    show: Arc<Show>,
+    live: Arc<LivePage>,
     /// When each region was sent last.
     sent: HashMap<String, Instant>,
 }
@@ -200,12 +202,12 @@ impl Renderer {
             if !concerned {
                 continue;
             }
-            let rendered = self.fragments.get(&self.view, self.page, &self.params, Freshness::Now).await;
+            let rendered = self.pages.fragments.get(&self.view, self.page, &self.params, Freshness::Now).await;
             let now = Instant::now();
             look_again = now + LOOK_AGAIN;
             match rendered {
                 Ok(fragment) => {
-                    read(&self.show.state).failing_since = None;
+                    read(&self.live.state).failing_since = None;
                     let html = std::str::from_utf8(&fragment.html).unwrap_or_default();
                     if let Some(due) = self.send(html, fragment.position, now) {
                         look_again = look_again.min(due);
@@ -213,7 +215,7 @@ impl Renderer {
                 }
                 Err(PageError::NotFound(_)) => return,
                 Err(error) => {
-                    read(&self.show.state).failing_since.get_or_insert(now);
+                    read(&self.live.state).failing_since.get_or_insert(now);
                     tracing::warn!(page = self.page.name, %error, "a live page could not be rendered; it is tried again");
                 }
             }
@@ -224,17 +226,17 @@ impl Renderer {
 
     /// Nobody looks any more. Decided while nobody can join.
     fn is_over(&self) -> bool {
-        let mut shows = self.fragments.shows.lock().unwrap_or_else(PoisonError::into_inner);
-        let over = self.show.updates.receiver_count() == 0;
+        let mut followed = self.pages.followed();
+        let over = self.live.updates.receiver_count() == 0;
         if over {
-            shows.remove(&self.key);
+            followed.remove(&self.key);
         }
         over
     }
 
     /// Sends what changed and may be sent; tells when more of it may.
     fn send(&mut self, html: &str, position: i64, now: Instant) -> Option<Instant> {
-        let shown = read(&self.show.state).html.clone();
+        let shown = read(&self.live.state).html.clone();
         let pace = self.page.pace.region;
         let mut due = None;
         let mut patches = regions::diff(&shown, html, REFRESH);
@@ -251,11 +253,11 @@ impl Renderer {
         self.sent.retain(|_, sent| *sent + pace > now);
         self.sent.extend(patches.iter().map(|patch| (patch.id.to_owned(), now)));
         if patches.iter().any(regions::Patch::is_whole) {
-            self.show.send(html.to_owned(), whole(&self.view.base, html), position);
+            self.live.send(html.to_owned(), whole(&self.view.base, html), position);
             return None;
         }
         let message: String = patches.iter().map(regions::Patch::partials).collect();
-        self.show.send(regions::apply(&shown, &patches), frame::html(&self.view.base.lead(&message)), position);
+        self.live.send(regions::apply(&shown, &patches), frame::html(&self.view.base.lead(&message)), position);
         due
     }
 }
@@ -263,9 +265,9 @@ impl Renderer {
 impl Drop for Renderer {
     /// However it ends, its viewers learn that it has.
     fn drop(&mut self) {
-        let mut shows = self.fragments.shows.lock().unwrap_or_else(PoisonError::into_inner);
-        if shows.get(&self.key).is_some_and(|show| Arc::ptr_eq(show, &self.show)) {
-            shows.remove(&self.key);
+        let mut followed = self.pages.followed();
+        if followed.get(&self.key).is_some_and(|live| Arc::ptr_eq(live, &self.live)) {
+            followed.remove(&self.key);
         }
     }
 }

@@ -3,7 +3,6 @@
 //! To add a page: its file here, its template of the same name, its row in [`PAGES`].
 
 mod analytics;
-mod base_path;
 mod bulk;
 mod carry;
 pub mod chart;
@@ -16,10 +15,11 @@ mod overview;
 mod parent;
 mod queues;
 pub mod regions;
+mod registry;
+mod row;
 mod schedules;
 pub mod shell;
 mod streams;
-mod table;
 mod task;
 mod tasks;
 mod trial;
@@ -32,12 +32,13 @@ use std::{sync::Arc, time::Duration};
 use askama::Template;
 use uuid::Uuid;
 
-pub use base_path::BasePath;
 pub use fragments::{Fragment, Fragments, Freshness};
-pub use live::{Pace, Viewer};
-pub use table::{Check, Filters, LIST, PAGES, Page, Reach};
+pub use live::{LivePages, Viewer};
+pub use registry::PAGES;
+pub use row::{Check, Filters, LIST, Pace, Page, Reach};
 
 use crate::{
+    base_path::BasePath,
     clock::{Clock, Time},
     event::Filter,
     feed::{
@@ -46,7 +47,7 @@ use crate::{
         past::{Moment, Past, PastError},
     },
     model::task_query::TaskQuery,
-    store::{Store, search::Horizon, writing::Writing},
+    store::{EventLog, Store, search::Horizon, writing::Writing},
 };
 
 /// What pages are rendered from. Cheap to clone.
@@ -54,6 +55,8 @@ use crate::{
 pub struct View {
     /// The tables.
     pub store: Store,
+    /// The event log.
+    pub event_log: EventLog,
     /// The board; that of the past when [`Params::at`] says so.
     pub board: SharedBoard,
     /// Boards of the past.

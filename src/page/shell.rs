@@ -4,7 +4,7 @@ use std::{fmt::Write as _, sync::OnceLock};
 
 use askama::Template;
 
-use super::{Fragment, PAGES, Page, PageError, Params, format, table::Filters};
+use super::{Fragment, PAGES, Page, PageError, Params, format, row::Filters};
 use crate::{clock::Time, model::fingerprint::hash};
 
 /// Seconds between polls to choose from; 0 is never.
@@ -206,7 +206,7 @@ fn copies(page: &Page, params: &Params, wish: &Wish) -> Vec<Copy> {
         Filters::Tasks | Filters::Events => params.without(&["at", "play"]),
     };
     let listed = params.filter.pairs().to_vec();
-    let (api, stream) = page.programs();
+    let (api, stream) = (page.api, page.stream);
     let shown = if wish.live { with(&params.pairs, "live", "1") } else { params.pairs.clone() };
     let mut copies = vec![Copy {
         name: "Link to this page",

@@ -12,7 +12,7 @@ use crate::{
     event::{Event, Kind},
     feed,
     model::{Name, Status, Task, phase::Counts},
-    store::{families, log, search},
+    store::{families, search},
 };
 
 /// Events shown.
@@ -64,7 +64,7 @@ pub(super) async fn render(view: &View, params: &Params) -> Result<Content, Page
         let unborn = || PageError::NotFound("This task did not exist yet at that time.".to_owned());
         task = as_of(view, vec![task], moment).await?.pop().ok_or_else(unborn)?;
     }
-    let events: Vec<_> = log::of_task(pool, view.subscriptions.epoch(), id, (until, EVENTS)).await?;
+    let events: Vec<_> = view.event_log.of_task(view.subscriptions.epoch(), id, until, EVENTS).await?;
     let events: Vec<_> = events.into_iter().map(|recorded| recorded.event).collect();
     let name = format::clip(task.title.as_deref().unwrap_or(task.task_type.as_str()), 80);
     let wanted: Vec<_> =

@@ -8,7 +8,7 @@ use crate::{
     event::{Event, filter},
     feed::past::Moment,
     model::{Status, Task, task_query::TaskQuery},
-    store::{log, search},
+    store::search,
 };
 
 /// Tasks of the past looked at for one page; their states then are not indexed.
@@ -118,7 +118,7 @@ async fn past(
 pub(super) async fn as_of(view: &View, tasks: Vec<Task>, moment: Moment) -> Result<Vec<Task>, PageError> {
     let ids: Vec<_> = tasks.iter().map(|task| task.id).collect();
     let epoch = view.subscriptions.epoch();
-    let last = log::last_of_each(view.store.pool(), epoch, &ids, moment.position).await?;
+    let last = view.event_log.last_of_each(epoch, &ids, moment.position).await?;
     let last: std::collections::HashMap<_, _> =
         last.into_iter().filter_map(|recorded| Some((recorded.event.task_id?, recorded.event))).collect();
     Ok(tasks.into_iter().filter_map(|task| Some(then(task.clone(), last.get(&task.id)?))).collect())

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use askama::Template;
 use chrono::TimeDelta;
 
-use super::{Content, PageError, Params, View, format, overview, table::Check};
+use super::{Content, PageError, Params, View, format, overview, row::Check};
 use crate::{
     board::{
         Board,

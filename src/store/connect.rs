@@ -17,10 +17,11 @@ use sqlx::{
 use super::{
     address,
     failure::Unusable,
-    identity::Identity,
+    identity::{self, Identity},
     log,
     pools::{Pools, Turn},
     schema,
+    timeout::with_timeout,
 };
 use crate::{clock::Clock, event::envelope::Epoch, model::task_query::TaskQuery};
 
@@ -98,6 +99,21 @@ impl Store {
         Self { pools: self.pools.for_requests(), ..self.clone() }
     }
 
+    /// Gives the log a new epoch because somebody asks for it, as after a folder was copied or restored by hand: the old
+    /// epoch and the new one. Servers that run find it within a second.
+    ///
+    /// # Errors
+    /// Any error of the database.
+    pub async fn renew_epoch(&self) -> sqlx::Result<(Epoch, Epoch)> {
+        let mut conn = self.connect().await?;
+        let mut tx = conn.begin().await?;
+        log::lock(&mut tx, 0).await?;
+        let old = log::epoch(&mut *tx).await?;
+        let new = identity::renew(&mut tx).await?;
+        tx.commit().await?;
+        Ok((old, new))
+    }
+
     /// A turn at reading a list. Nothing else waits for searches, and each rests before another has its turn, so that
     /// searches one after the other leave the database most of its time.
     ///
@@ -155,6 +171,14 @@ impl Store {
         connect(&self.options).await
     }
 
+    /// There is a log, whatever the version of its schema.
+    ///
+    /// # Errors
+    /// Any error of the database.
+    pub async fn has_log(conn: &mut PgConnection) -> sqlx::Result<bool> {
+        log::exists(conn).await
+    }
+
     /// Brings a schema up to date that a restore has put there.
     ///
     /// # Errors
@@ -177,7 +201,7 @@ fn chosen(options: PgConnectOptions) -> PgConnectOptions {
 
 /// Connects within a bound, and sets the search path, whatever the role, the database or a pooler set.
 async fn connect(options: &PgConnectOptions) -> sqlx::Result<PgConnection> {
-    limited(CONNECT, async {
+    with_timeout(CONNECT, async {
         let mut conn = PgConnection::connect_with(options).await?;
         sqlx::raw_sql("SET search_path TO taskwatch").execute(&mut conn).await?;
         Ok(conn)
@@ -226,10 +250,4 @@ async fn schema_is_first(conn: &mut PgConnection) -> anyhow::Result<()> {
             "the search path is '{other}' though 'taskwatch' was set; connect to PostgreSQL itself, without the pooler"
         ),
     }
-}
-
-/// Bounds what the other end may never answer. The connection is dropped then.
-pub(super) async fn limited<T>(limit: Duration, work: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
-    let late = |_| sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, "the database does not answer"));
-    tokio::time::timeout(limit, work).await.map_err(late)?
 }

@@ -262,7 +262,7 @@ impl Identity {
 }
 
 /// Gives the log a new epoch. The transaction must hold the log's lock.
-async fn renew(conn: &mut PgConnection) -> sqlx::Result<Epoch> {
+pub(super) async fn renew(conn: &mut PgConnection) -> sqlx::Result<Epoch> {
     let epoch = Epoch(fastrand::u32(..));
     sqlx::query!("UPDATE taskwatch.log SET epoch = $1", epoch.to_string()).execute(&mut *conn).await?;
     // A checkpoint ahead of the log is of events that are lost.
@@ -273,21 +273,6 @@ async fn renew(conn: &mut PgConnection) -> sqlx::Result<Epoch> {
     .execute(conn)
     .await?;
     Ok(epoch)
-}
-
-/// Gives the log a new epoch because somebody asks for it, as after a folder was copied or restored by hand: the old epoch
-/// and the new one. Servers that run find it within a second.
-///
-/// # Errors
-/// When the database does not answer.
-pub async fn renew_by_hand(store: &super::Store) -> sqlx::Result<(Epoch, Epoch)> {
-    let mut conn = store.connect().await?;
-    let mut tx = conn.begin().await?;
-    log::lock(&mut tx, 0).await?;
-    let old = log::epoch(&mut *tx).await?;
-    let new = renew(&mut tx).await?;
-    tx.commit().await?;
-    Ok((old, new))
 }
 
 #[cfg(test)]

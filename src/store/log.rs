@@ -1,23 +1,15 @@
-//! The event log: its epoch, appending to it, reading it forward.
+//! Statements of the event log: its epoch, its ends, appending to it, reading it.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use sqlx::{Connection, PgConnection, PgExecutor, PgPool};
 use uuid::Uuid;
 
-pub use super::recorded::{Recorded, gap, unreadable};
-use super::recorded::{missing, recorded};
-use super::{Store, connect::limited};
+use super::recorded::{PAGE, Recorded, missing, recorded};
 use crate::{
     clock::Time,
-    event::{Draft, Event, EventId, envelope::Epoch},
+    event::{Draft, EventId, envelope::Epoch},
 };
-
-/// Most events in one read. Positions are dense, so the bound on the position is a bound on the rows.
-pub const PAGE: i64 = 1_000;
-
-/// Longest time of one read.
-const READ: Duration = Duration::from_secs(10);
 
 /// The two ends of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +56,7 @@ pub(super) async fn ensure_epoch(conn: &mut PgConnection) -> sqlx::Result<()> {
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn epoch(db: impl PgExecutor<'_>) -> sqlx::Result<Epoch> {
+pub(super) async fn epoch(db: impl PgExecutor<'_>) -> sqlx::Result<Epoch> {
     let text = sqlx::query_scalar!("SELECT epoch FROM taskwatch.log").fetch_one(db).await?;
     text.parse().map_err(|e| sqlx::Error::Decode(Box::new(e)))
 }
@@ -73,7 +65,7 @@ pub async fn epoch(db: impl PgExecutor<'_>) -> sqlx::Result<Epoch> {
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn exists(db: impl PgExecutor<'_>) -> sqlx::Result<bool> {
+pub(super) async fn exists(db: impl PgExecutor<'_>) -> sqlx::Result<bool> {
     let found = sqlx::query_scalar!(
         r#"SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_trigger t WHERE t.tgname = 'enqueue_at_commit'
                AND t.tgrelid = to_regclass('taskwatch.enqueued')) AS "found!""#
@@ -85,7 +77,7 @@ pub async fn exists(db: impl PgExecutor<'_>) -> sqlx::Result<bool> {
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn ends(db: impl PgExecutor<'_>) -> sqlx::Result<Ends> {
+pub(super) async fn ends(db: impl PgExecutor<'_>) -> sqlx::Result<Ends> {
     sqlx::query_as!(
         Ends,
         r#"SELECT oldest, coalesce((SELECT position FROM taskwatch.events ORDER BY position DESC LIMIT 1), oldest - 1) AS "head!"
@@ -100,7 +92,7 @@ pub async fn ends(db: impl PgExecutor<'_>) -> sqlx::Result<Ends> {
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn position_before(pool: &PgPool, time: Time, inclusive: bool) -> sqlx::Result<i64> {
+pub(super) async fn position_before(pool: &PgPool, time: Time, inclusive: bool) -> sqlx::Result<i64> {
     let ends = ends(pool).await?;
     let (mut low, mut high) = (ends.oldest - 1, ends.head);
     while low < high {
@@ -123,7 +115,7 @@ pub async fn position_before(pool: &PgPool, time: Time, inclusive: bool) -> sqlx
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn page(db: impl PgExecutor<'_>, epoch: Epoch, after: i64) -> sqlx::Result<Vec<Recorded>> {
+pub(super) async fn page(db: impl PgExecutor<'_>, epoch: Epoch, after: i64) -> sqlx::Result<Vec<Recorded>> {
     let rows = sqlx::query!(
         r#"SELECT e.position, e.body, l.oldest FROM taskwatch.events e CROSS JOIN taskwatch.log l
            WHERE e.position > $1 AND e.position <= $2 ORDER BY e.position"#,
@@ -143,65 +135,11 @@ pub async fn page(db: impl PgExecutor<'_>, epoch: Epoch, after: i64) -> sqlx::Re
     Ok(page)
 }
 
-/// Reads the log forward over a connection of its own: the one of who reads all the time. Every read is bounded, so that
-/// a connection whose other end is gone is left behind.
-#[derive(Debug)]
-pub struct Reader {
-    store: Store,
-    conn: Option<PgConnection>,
-}
-
-impl Reader {
-    /// A reader that connects when it is first used.
-    #[must_use]
-    pub const fn new(store: Store) -> Self {
-        Self { store, conn: None }
-    }
-
-    /// As [`page`].
-    ///
-    /// # Errors
-    /// When the database does not answer in time, or its log is not the known one; the next call connects anew.
-    pub async fn page(&mut self, epoch: Epoch, after: i64) -> sqlx::Result<Vec<Recorded>> {
-        let (conn, read) = limited(READ, async {
-            let mut conn = self.connection().await?;
-            let read = page(&mut conn, epoch, after).await?;
-            Ok((conn, read))
-        })
-        .await?;
-        self.conn = Some(conn);
-        Ok(read)
-    }
-
-    /// Makes sure that the log is the known one, and takes over the database's time; the end of the log.
-    ///
-    /// # Errors
-    /// As [`Self::page`].
-    pub async fn check(&mut self) -> sqlx::Result<i64> {
-        let (conn, head) = limited(READ, async {
-            let mut conn = self.connection().await?;
-            self.store.identity().check(&mut conn, self.store.clock()).await?;
-            let head = ends(&mut conn).await?.head;
-            Ok((conn, head))
-        })
-        .await?;
-        self.conn = Some(conn);
-        Ok(head)
-    }
-
-    async fn connection(&mut self) -> sqlx::Result<PgConnection> {
-        match self.conn.take() {
-            Some(conn) => Ok(conn),
-            None => self.store.connect().await,
-        }
-    }
-}
-
 /// The newest events of one task up to a position, oldest first.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn of_task(
+pub(super) async fn of_task(
     pool: &PgPool,
     epoch: Epoch,
     task_id: Uuid,
@@ -223,7 +161,7 @@ pub async fn of_task(
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn last_of_each(pool: &PgPool, epoch: Epoch, ids: &[Uuid], until: i64) -> sqlx::Result<Vec<Recorded>> {
+pub(super) async fn last_of_each(pool: &PgPool, epoch: Epoch, ids: &[Uuid], until: i64) -> sqlx::Result<Vec<Recorded>> {
     let rows = sqlx::query!(
         r#"SELECT e.position AS "position!", e.body AS "body!" FROM unnest($1::uuid[]) AS wanted (id)
            CROSS JOIN LATERAL (SELECT position, body FROM taskwatch.events
@@ -236,32 +174,11 @@ pub async fn last_of_each(pool: &PgPool, epoch: Epoch, ids: &[Uuid], until: i64)
     Ok(rows.into_iter().map(|row| recorded(epoch, row.position, row.body)).collect())
 }
 
-/// Events up to a position that pass a test, newest first: `want` of them, of the last `look` at the most.
-///
-/// # Errors
-/// When the database does not answer.
-pub async fn newest_until(
-    pool: &PgPool,
-    epoch: Epoch,
-    until: i64,
-    (want, look): (usize, i64),
-    test: impl Fn(&Event) -> bool,
-) -> sqlx::Result<Vec<Arc<Event>>> {
-    let (mut found, mut below) = (Vec::new(), until);
-    while found.len() < want && below > 0 && below > until - look {
-        let page = self::page(pool, epoch, (below - PAGE).max(0)).await?;
-        let passed = page.into_iter().rev().filter(|recorded| recorded.id.position <= below);
-        found.extend(passed.map(|recorded| recorded.event).filter(|event| test(event)).take(want - found.len()));
-        below -= PAGE;
-    }
-    Ok(found)
-}
-
 /// One event; `None` when the log does not hold it.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn at(pool: &PgPool, epoch: Epoch, position: i64) -> sqlx::Result<Option<Recorded>> {
+pub(super) async fn at(pool: &PgPool, epoch: Epoch, position: i64) -> sqlx::Result<Option<Recorded>> {
     let body = sqlx::query_scalar!("SELECT body FROM taskwatch.events WHERE position = $1", position)
         .fetch_optional(pool)
         .await?;
@@ -345,6 +262,6 @@ pub(super) async fn settled(conn: &mut PgConnection, xid: &str, first: &Recorded
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn ensure_partitions(pool: &PgPool, head: i64) -> sqlx::Result<i32> {
+pub(super) async fn ensure_partitions(pool: &PgPool, head: i64) -> sqlx::Result<i32> {
     sqlx::query_scalar!(r#"SELECT taskwatch.ensure_partitions($1) AS "made!""#, head).fetch_one(pool).await
 }

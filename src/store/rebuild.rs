@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::{
     checkpoints::{self, Checkpoint},
     children, log,
+    recorded::{PAGE, Recorded, gap},
     tasks::{name, priority, status, unsigned},
     workers,
 };
@@ -38,11 +39,30 @@ pub enum RebuildError {
     Encoding(#[from] serde_json::Error),
 }
 
-/// The board at the end of the log, and the end itself.
+/// What a server starts with.
+#[derive(Debug)]
+pub struct Rebuilt {
+    /// The board at the end of the log.
+    pub board: Board,
+    /// The newest events up to there, oldest first.
+    pub newest: Vec<Recorded>,
+    /// Oldest position kept.
+    pub oldest: i64,
+}
+
+/// Makes the board at the end of the log, and reads the newest events.
 ///
 /// # Errors
-/// When the database does not answer.
-pub async fn board(conn: &mut PgConnection, epoch: Epoch) -> Result<Board, RebuildError> {
+/// Any error of the database; [`RebuildError`] when the board cannot be made from what is there.
+pub async fn rebuild(conn: &mut PgConnection, epoch: Epoch) -> Result<Rebuilt, RebuildError> {
+    let board = board(conn, epoch).await?;
+    let oldest = log::ends(&mut *conn).await?.oldest;
+    let mut newest = log::page(&mut *conn, epoch, (board.position - PAGE).max(oldest - 1)).await?;
+    newest.retain(|recorded| recorded.id.position <= board.position);
+    Ok(Rebuilt { board, newest, oldest })
+}
+
+async fn board(conn: &mut PgConnection, epoch: Epoch) -> Result<Board, RebuildError> {
     let ends = log::ends(&mut *conn).await?;
     let mut board = checkpoint(conn, ends.head).await?.unwrap_or_default();
     if board.position + 1 < ends.oldest {
@@ -70,7 +90,7 @@ pub async fn board(conn: &mut PgConnection, epoch: Epoch) -> Result<Board, Rebui
 async fn fold_page(conn: &mut PgConnection, board: &mut Board, to: i64) -> sqlx::Result<()> {
     let mut page = log::page(&mut *conn, board.epoch, board.position).await?;
     if page.is_empty() {
-        page = log::gap(board.epoch, board.position, to);
+        page = gap(board.epoch, board.position, to);
     }
     for recorded in page.iter().take_while(|recorded| recorded.id.position <= to) {
         fold(board, &recorded.event).map_err(|error| sqlx::Error::Protocol(error.to_string()))?;
@@ -141,7 +161,7 @@ async fn net_pending(conn: &mut PgConnection, epoch: Epoch, mut after: i64, to: 
                 net += i64::from(to == Some(Status::Pending)) - i64::from(from == Some(Status::Pending));
             }
         }
-        after += log::PAGE;
+        after += PAGE;
     }
     Ok(net)
 }

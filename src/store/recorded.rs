@@ -7,11 +7,13 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use super::log::PAGE;
 use crate::{
     clock::Time,
     event::{Event, EventId, Kind, envelope::Epoch, truncate, upcast},
 };
+
+/// Most events in one read. Positions are dense, so the bound on the position is a bound on the rows.
+pub const PAGE: i64 = 1_000;
 
 /// An event at its place, with the bytes that are stored and sent.
 #[derive(Debug, Clone)]

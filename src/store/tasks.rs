@@ -16,7 +16,7 @@ use crate::{
         Name, Priority, Status, Task,
         dependency::DependencyPolicy,
         lease::{Backoff, Lease},
-        observe::Observed,
+        observation::Observed,
         report::{Json, Progress},
         status::UnknownStatus,
         task::Outcome,

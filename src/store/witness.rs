@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Store, identity, log};
+use super::{Store, log};
 use crate::event::EventId;
 
 /// The note's file, in the data folder.
@@ -47,7 +47,7 @@ impl Witness {
         if head >= noted.position {
             return Ok(());
         }
-        let (old, new) = identity::renew_by_hand(store).await?;
+        let (old, new) = store.renew_epoch().await?;
         store.identity().accept(new, None);
         tracing::error!(
             %old, %new, noted = noted.position, head,

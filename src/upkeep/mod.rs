@@ -37,7 +37,7 @@ use crate::{
         transition::Transition,
     },
     store::{
-        Store, WriteError, Writer, bulk, checkpoints, families, log, retention, schedules, search, sweep, waits,
+        EventLog, Store, WriteError, Writer, bulk, checkpoints, families, retention, schedules, search, sweep, waits,
         witness::Witness,
     },
 };
@@ -49,6 +49,8 @@ pub use waiting::StuckTold;
 pub struct Upkeep {
     /// To read.
     pub store: Store,
+    /// To read the ends of the log.
+    pub event_log: EventLog,
     /// To ask for changes.
     pub writer: Writer,
     /// The time.
@@ -406,9 +408,8 @@ impl Upkeep {
         if let Some(witness) = &self.witness {
             witness.note(self.subscriptions.end())?;
         }
-        let ends = log::ends(self.store.pool()).await?;
-        self.subscriptions.set_oldest(ends.oldest);
-        let made = log::ensure_partitions(self.store.pool(), ends.head).await?;
+        self.subscriptions.set_oldest(self.event_log.ends().await?.oldest);
+        let made = self.event_log.ensure_partitions().await?;
         if made > 0 {
             tracing::info!(made, "made room in the event log");
         }

@@ -8,10 +8,7 @@ use std::{
 
 use rustix::process::Signal;
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
-use taskwatch::{
-    clock::Clock,
-    store::{Store, embedded::Embedded},
-};
+use taskwatch::{clock::Clock, embedded::Embedded, store::Store};
 
 use crate::harness::{
     cluster::{self, execute, number, texts},

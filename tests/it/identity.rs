@@ -245,7 +245,7 @@ async fn a_new_epoch_by_hand_reaches_servers_that_run() {
     quiet.until("hello").await;
     let old = epoch(&app.database).await;
     let store = taskwatch::store::Store::open(app.database.clone(), Default::default()).await.unwrap();
-    let (was, new) = taskwatch::store::identity::renew_by_hand(&store).await.unwrap();
+    let (was, new) = store.renew_epoch().await.unwrap();
     assert_eq!(was.to_string(), old);
     is_told_and_has_what_the_table_has(&mut reader, &app.database, &old).await;
     let reset = quiet.until("reset").await.pop().unwrap();
@@ -283,7 +283,7 @@ async fn a_long_poll_and_a_range_are_told_of_another_epoch() {
     let old = epoch(&app.database).await;
     let strict = app.events("?after=earliest&on_gap=error").await;
     let store = taskwatch::store::Store::open(app.database.clone(), Default::default()).await.unwrap();
-    taskwatch::store::identity::renew_by_hand(&store).await.unwrap();
+    store.renew_epoch().await.unwrap();
     eventually("the new epoch is known", || async {
         let answer = app.get(&format!("/events?poll=1&after={old}-{head}")).await.expect(200);
         answer["reason"] == "epoch"

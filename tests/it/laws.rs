@@ -1,7 +1,7 @@
 //! The laws of the architecture, one test each.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
@@ -76,41 +76,164 @@ fn reaches(text: &str) -> Vec<String> {
 
 #[test]
 fn folders_reach_only_what_lies_before_them() {
-    let free = ["clock", "config", "telemetry"];
     let allowed: BTreeMap<&str, &[&str]> = BTreeMap::from([
-        ("model", &["clock"][..]),
+        ("clock", &[][..]),
+        ("base_path", &[]),
+        ("telemetry", &[]),
+        ("model", &["clock"]),
+        ("config", &["base_path", "model"]),
         ("event", &["clock", "model"]),
         ("command", &["clock", "model", "event"]),
         ("board", &["clock", "model", "event"]),
         ("store", &["clock", "model", "event", "command", "board"]),
+        ("embedded", &[]),
         ("feed", &["clock", "model", "event", "board", "store"]),
-        ("page", &["clock", "model", "event", "board", "store", "feed"]),
+        ("page", &["base_path", "clock", "model", "event", "board", "store", "feed"]),
         ("upkeep", &["clock", "model", "event", "command", "board", "store", "feed"]),
         ("metrics", &["model", "event", "board", "store", "feed"]),
-        ("http", &["clock", "config", "metrics", "model", "event", "command", "board", "store", "feed", "page"]),
+        (
+            "http",
+            &["base_path", "clock", "config", "metrics", "model", "event", "command", "board", "store", "feed", "page"],
+        ),
         ("demo", &["config"]),
         ("tail", &["config", "event"]),
         ("probe", &["config"]),
     ]);
     let mut looked_at = 0;
     for (path, text) in sources() {
-        let folder = path.split('/').next().unwrap();
-        let Some(allowed) = allowed.get(folder) else {
-            assert!(
-                path.ends_with(".rs")
-                    && !path.contains('/')
-                    && (free.contains(&path.trim_end_matches(".rs"))
-                        || ["app.rs", "lib.rs", "main.rs"].contains(&folder)),
-                "{path} has no place in the map of folders"
-            );
+        // The composition root and the program know everything.
+        if ["app.rs", "lib.rs", "main.rs"].contains(&path.as_str()) {
             continue;
-        };
+        }
+        let folder = path.split('/').next().unwrap().trim_end_matches(".rs");
+        let allowed = allowed.get(folder).unwrap_or_else(|| panic!("{path} has no place in the map of folders"));
         for reached in reaches(&text) {
             assert!(reached == folder || allowed.contains(&reached.as_str()), "{path} reaches {reached}");
             looked_at += 1;
         }
     }
     assert!(looked_at > 100, "the test must see the arrows it checks, saw {looked_at}");
+}
+
+/// The paths of a use tree: `a::{b, c::d}` stands for `a::b` and `a::c::d`.
+fn paths(tree: &str) -> Vec<String> {
+    let tree = tree.trim();
+    let Some((before, group)) = tree.split_once('{') else {
+        return vec![tree.split(" as ").next().unwrap().trim().to_owned()];
+    };
+    let group = group.rsplit_once('}').map_or(group, |(inside, _)| inside);
+    let (mut depth, mut part, mut found) = (0, String::new(), Vec::new());
+    for c in group.chars().chain([',']) {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                let part = std::mem::take(&mut part);
+                if !part.trim().is_empty() {
+                    found.extend(paths(&part).into_iter().map(|rest| format!("{}{rest}", before.trim())));
+                }
+                continue;
+            }
+            _ => {}
+        }
+        part.push(c);
+    }
+    found
+}
+
+/// The modules of the crate by their paths, as in `store/writer`, and the module that each name of a `pub use` is from.
+struct Modules {
+    texts: BTreeMap<String, String>,
+    exported: BTreeMap<(String, String), String>,
+}
+
+impl Modules {
+    fn read() -> Self {
+        let module = |path: &str| path.trim_end_matches(".rs").trim_end_matches("/mod").to_owned();
+        let code_of = |text: &str| code(text).collect::<Vec<_>>().join("\n");
+        let texts = sources().into_iter().map(|(path, text)| (module(&path), code_of(&text)));
+        let mut modules = Self { texts: texts.collect(), exported: BTreeMap::new() };
+        let mut exported = BTreeMap::new();
+        for (module, text) in &modules.texts {
+            for tree in text.split("pub use ").skip(1).filter_map(|rest| rest.split(';').next()) {
+                for path in paths(tree) {
+                    if let Some(target) = modules.target(module, &path) {
+                        exported.insert((module.clone(), path.rsplit("::").next().unwrap().to_owned()), target);
+                    }
+                }
+            }
+        }
+        modules.exported = exported;
+        modules
+    }
+
+    /// The module that a path leads to, seen from another.
+    fn target(&self, from: &str, path: &str) -> Option<String> {
+        let mut at: Vec<_> = from.split('/').map(str::to_owned).collect();
+        let mut parts = path.split("::").peekable();
+        match parts.peek().copied() {
+            Some("crate") => {
+                at.clear();
+                parts.next();
+            }
+            Some("self") => drop(parts.next()),
+            Some("super") => {
+                while parts.next_if_eq(&"super").is_some() {
+                    at.pop();
+                }
+            }
+            // A child of the module.
+            _ => {}
+        }
+        for part in parts {
+            if let Some(target) = self.exported.get(&(at.join("/"), part.to_owned())) {
+                return Some(target.clone());
+            }
+            at.push(part.to_owned());
+            if !self.texts.contains_key(&at.join("/")) {
+                at.pop();
+                break;
+            }
+        }
+        let target = at.join("/");
+        (target != from && self.texts.contains_key(&target)).then_some(target)
+    }
+
+    /// The modules that a module uses; not those above and below it, with which it is one.
+    fn uses(&self, module: &str) -> BTreeSet<String> {
+        let text = &self.texts[module];
+        let mut found: Vec<String> =
+            text.split("use ").skip(1).filter_map(|rest| rest.split(';').next()).flat_map(paths).collect();
+        for start in ["crate::", "super::"] {
+            for (index, _) in text.match_indices(start) {
+                let is_path = |c: &char| c.is_alphanumeric() || *c == '_' || *c == ':';
+                found.push(text[index..].chars().take_while(is_path).collect());
+            }
+        }
+        let targets = found.iter().filter_map(|path| self.target(module, path));
+        let is_kin =
+            |other: &String| other.starts_with(&format!("{module}/")) || module.starts_with(&format!("{other}/"));
+        targets.filter(|target| !is_kin(target)).collect()
+    }
+}
+
+#[test]
+fn no_files_use_each_other_in_a_circle() {
+    let modules = Modules::read();
+    let uses: BTreeMap<_, _> = modules.texts.keys().map(|module| (module.clone(), modules.uses(module))).collect();
+    assert!(uses.values().map(BTreeSet::len).sum::<usize>() > 500, "the test must see what files use");
+    // Modules that use nothing that is left, or that nothing uses that is left, are taken away until there are none.
+    let mut left = uses;
+    loop {
+        let used: BTreeSet<_> = left.values().flatten().cloned().collect();
+        let free = left.iter().find(|(module, uses)| uses.is_empty() || !used.contains(*module));
+        let Some(free) = free.map(|(module, _)| module.clone()) else { break };
+        left.remove(&free);
+        for uses in left.values_mut() {
+            uses.remove(&free);
+        }
+    }
+    assert!(left.is_empty(), "these files use each other in a circle: {left:#?}");
 }
 
 #[test]

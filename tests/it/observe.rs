@@ -8,7 +8,7 @@ use taskwatch::{
     clock::Time,
     model::{
         Name, Priority, Task,
-        observe::{Facts, Happened, Observation},
+        observation::{Facts, Observation, ObservedKind},
         report::Progress,
         transition::Transition,
     },
@@ -254,14 +254,14 @@ async fn a_reported_worker_that_falls_silent_is_lost_and_its_tasks_are_only_told
 
 fn observation() -> impl Strategy<Value = Observation> {
     let happened = prop::sample::select(vec![
-        Happened::Created,
-        Happened::Enqueued,
-        Happened::Started,
-        Happened::Progressed,
-        Happened::Retried,
-        Happened::Cancelled,
-        Happened::Failed,
-        Happened::Completed,
+        ObservedKind::Created,
+        ObservedKind::Enqueued,
+        ObservedKind::Started,
+        ObservedKind::Progressed,
+        ObservedKind::Retried,
+        ObservedKind::Cancelled,
+        ObservedKind::Failed,
+        ObservedKind::Completed,
     ]);
     let facts = (prop::option::of(0..3_u8), prop::option::of(0..3_u8), prop::option::of(0..10_i64), any::<bool>());
     (happened, 0..12_i64, prop::option::of(1..4_u32), facts, prop::option::of(0..100_u8), 0..3_u8).prop_map(

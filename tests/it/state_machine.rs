@@ -9,7 +9,7 @@ use taskwatch::{
         dependency::Dependencies,
         edit::Edit,
         lease::{Claimant, StallReason, StalledPolicy},
-        observe::{Facts, Happened, Observation},
+        observation::{Facts, Observation, ObservedKind},
         report::{Fence, Progress},
         step::TaskEvent,
         task::NewTask,
@@ -68,7 +68,7 @@ fn order() -> [Status; 8] {
 
 fn observed(at: Time) -> Observation {
     Observation {
-        happened: Happened::Completed,
+        happened: ObservedKind::Completed,
         at,
         attempt: None,
         external_id: None,

@@ -11,7 +11,7 @@ use crate::{
     http::input::{Free, Mended, Text},
     model::{
         Name, NewName, Priority, Timestamp,
-        observe::{Facts, Happened, Observation},
+        observation::{Facts, Observation, ObservedKind},
         report::{Progress, WorkCounts},
         whole,
         worker::{ConnectorReport, ConnectorStatus, WorkerStatus},
@@ -199,14 +199,14 @@ impl NativeReport {
             return Err(("data.percent", "must be a number from 0 to 100".to_owned()));
         }
         let happened = match self.event_type.parse::<Kind>() {
-            Ok(Kind::TaskCreated) => Happened::Created,
-            Ok(Kind::TaskEnqueued) => Happened::Enqueued,
-            Ok(Kind::TaskStarted) => Happened::Started,
-            Ok(Kind::TaskProgress) => Happened::Progressed,
-            Ok(Kind::TaskRetry) => Happened::Retried,
-            Ok(Kind::TaskCancelled) => Happened::Cancelled,
-            Ok(Kind::TaskFailed) => Happened::Failed,
-            Ok(Kind::TaskCompleted) => Happened::Completed,
+            Ok(Kind::TaskCreated) => ObservedKind::Created,
+            Ok(Kind::TaskEnqueued) => ObservedKind::Enqueued,
+            Ok(Kind::TaskStarted) => ObservedKind::Started,
+            Ok(Kind::TaskProgress) => ObservedKind::Progressed,
+            Ok(Kind::TaskRetry) => ObservedKind::Retried,
+            Ok(Kind::TaskCancelled) => ObservedKind::Cancelled,
+            Ok(Kind::TaskFailed) => ObservedKind::Failed,
+            Ok(Kind::TaskCompleted) => ObservedKind::Completed,
             Ok(
                 kind @ (Kind::WorkerStarted
                 | Kind::WorkerHeartbeat
@@ -222,7 +222,7 @@ impl NativeReport {
         self.task(happened, at)
     }
 
-    fn task(self, happened: Happened, at: Time) -> Result<(Option<Uuid>, IngestedReport), Wrong> {
+    fn task(self, happened: ObservedKind, at: Time) -> Result<(Option<Uuid>, IngestedReport), Wrong> {
         let Some(task_id) = &self.task_id else {
             return Err(("task_id", "is needed in a report of a task".to_owned()));
         };
@@ -256,7 +256,7 @@ impl NativeReport {
             external_id: (!task_id.is_uuid()).then(|| task_id.0.to_string()),
             worker: note.as_ref().map(|note| (note.id, machine)),
             connector_id: self.connector_id.map(Name::from),
-            progress: (happened == Happened::Progressed).then_some(progress),
+            progress: (happened == ObservedKind::Progressed).then_some(progress),
             result: self.data.result.map(|json| json.0),
             error: self.error.map(|text| text.0),
             duration_ms: self.duration_ms,

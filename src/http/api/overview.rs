@@ -22,7 +22,6 @@ use crate::{
     feed,
     http::{input::Named, problem::Problem, site::Site},
     model::{Name, Status, priority::Band},
-    store::log,
 };
 
 /// One queue.
@@ -224,7 +223,7 @@ pub(super) async fn event(State(site): State<Site>, Path(text): Path<String>) ->
         Problem::field(StatusCode::BAD_REQUEST, "invalid_id", "event_id", e.to_string())
     })?;
     let epoch = site.subscriptions.epoch();
-    let found = if id.epoch == epoch { log::at(site.store.pool(), epoch, id.position).await? } else { None };
+    let found = if id.epoch == epoch { site.event_log.at(epoch, id.position).await? } else { None };
     let recorded = found.ok_or_else(|| Problem::not_found(format!("there is no event {id} in the log")))?;
     Ok(([(header::CONTENT_TYPE, "application/json")], Body::from(recorded.json)).into_response())
 }

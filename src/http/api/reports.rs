@@ -215,7 +215,7 @@ async fn write(site: &Site, changes: Vec<(Uuid, Transition)>) -> Result<Vec<Resu
 
 impl Site {
     fn lease_until(&self) -> crate::clock::Time {
-        self.clock.now() + self.settings.writer_policy().lease
+        self.clock.now() + self.settings.lease()
     }
 }
 

@@ -28,7 +28,7 @@ use crate::{
         site::Site,
     },
     model::{Status, Task, bulk::BulkAction, transition::Transition},
-    store::{WriteError, log, search},
+    store::{WriteError, search},
 };
 
 /// Events of one task shown at once.
@@ -209,7 +209,7 @@ pub(in crate::http) async fn retry(
 #[utoipa::path(get, path = "/api/v1/tasks/{id}/events", operation_id = "listTaskEvents", tag = "tasks", params(("id" = Uuid, Path)),
     responses((status = 200, description = "As asked", body = Vec<Object>), (status = 404, description = "Not found", body = Problem)))]
 pub(in crate::http) async fn events(State(site): State<Site>, Id(id): Id) -> Result<Response, Problem> {
-    let events = log::of_task(site.store.pool(), site.subscriptions.epoch(), id, (i64::MAX, MAX_EVENTS)).await?;
+    let events = site.event_log.of_task(site.subscriptions.epoch(), id, i64::MAX, MAX_EVENTS).await?;
     // A deleted task has events still.
     if events.is_empty() && search::task(site.store.pool(), id).await?.is_none() {
         return Err(Refusal::NoTask(id).into());

@@ -28,7 +28,6 @@ use crate::{
     event::{Filter, filter},
     model::bulk::BulkAction,
     page::shell::{Help, Preferences, Settings},
-    store::log,
 };
 
 mod many;
@@ -108,7 +107,7 @@ async fn then<T>(site: &Site, headers: &HeaderMap, done: Result<T, Problem>, nex
 
 /// The next page, once the board knows what was just done.
 async fn goes_on(site: &Site, next: &str) -> Response {
-    if let Ok(ends) = log::ends(site.store.pool()).await {
+    if let Ok(ends) = site.event_log.ends().await {
         let mut feed = site.subscriptions.follow(site.subscriptions.head(), Filter::default());
         let known = async { while site.subscriptions.head() < ends.head && feed.next().await.is_ok() {} };
         let _ = tokio::time::timeout(CATCH_UP, known).await;

@@ -1,5 +1,6 @@
 //! `GET /events`: the log as Server-Sent Events, as lines of JSON, or in answers of a long poll.
 
+mod body;
 mod pace;
 mod poll;
 mod reader;
@@ -15,10 +16,10 @@ use axum::{
 pub use wish::PARAMETERS;
 pub(super) use wish::takes_gzip;
 
-pub(super) use reader::Reader;
+pub(super) use body::Outgoing;
 
-use self::{start::Start, wish::Wish};
-use super::{caller, outgoing::with_stream, problem::Problem, query, site::Site};
+use self::{body::with_stream, reader::Reader, start::Start, wish::Wish};
+use super::{caller, problem::Problem, query, site::Site};
 use crate::{
     event::{EventId, frame::Wire},
     feed::ledger::{Ending, Opening, Peer, Purpose},

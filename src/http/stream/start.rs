@@ -9,7 +9,6 @@ use super::wish::{Cursor, Moment, Snapshot, Wish};
 use crate::{
     event::{EventId, envelope::Epoch},
     http::{problem::Problem, site::Site},
-    store::log,
 };
 
 /// A cursor ahead of this server may come from one that is ahead of it for a moment.
@@ -97,7 +96,7 @@ async fn position(site: &Site, moment: Moment, field: &'static str) -> Result<i6
             let detail = "is an event id of another log; the log was restored since";
             Err(Problem::field(StatusCode::BAD_REQUEST, "invalid_parameter", field, detail))
         }
-        Moment::Time(time) => Ok(log::position_before(site.store.pool(), time, field == "until").await?),
+        Moment::Time(time) => Ok(site.event_log.position_before(time, field == "until").await?),
     }
 }
 

@@ -8,7 +8,10 @@ use std::{collections::HashMap, fmt};
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
-use super::{Store, checkpoints, log};
+use super::{
+    Store, checkpoints, log,
+    recorded::{Recorded, gap},
+};
 use crate::{
     board::{self, Board, moved},
     event::{Event, Kind},
@@ -86,7 +89,7 @@ pub async fn verify(store: &Store) -> anyhow::Result<Report> {
     while position < ends.head {
         let mut page = log::page(&mut *tx, epoch, position).await?;
         if page.is_empty() {
-            page = log::gap(epoch, position, ends.head);
+            page = gap(epoch, position, ends.head);
         }
         for recorded in page {
             position = recorded.id.position;
@@ -129,7 +132,7 @@ async fn base(tx: &mut PgConnection, ends: log::Ends, report: &mut Report) -> an
     Ok(read.unwrap_or_default())
 }
 
-fn check_body(recorded: &log::Recorded, report: &mut Report) {
+fn check_body(recorded: &Recorded, report: &mut Report) {
     let id = recorded.id.to_string();
     // An epoch may have changed since; the position may not.
     let same = recorded.event.position == Some(recorded.id.position)

@@ -6,9 +6,10 @@ use sqlx::{Connection, PgConnection};
 
 use super::{ANSWER_TIMEOUT, MAX_PAUSE, PROBE_INTERVAL, TRANSACTION_TIMEOUT, WriterLoop};
 use crate::store::{
-    connect::limited,
-    log::{self, Recorded},
+    log,
     ready::ScanStart,
+    recorded::Recorded,
+    timeout::with_timeout,
     write_failure::{in_words, is_read_only, read_only_error},
 };
 
@@ -25,7 +26,7 @@ impl WriterLoop {
     /// refused.
     pub(super) async fn probe(&mut self) {
         self.writing.begins();
-        let asked = limited(TRANSACTION_TIMEOUT, self.ask()).await;
+        let asked = with_timeout(TRANSACTION_TIMEOUT, self.ask()).await;
         self.writing.ends();
         match asked {
             Ok(()) => self.writing.succeeds(),
@@ -67,7 +68,7 @@ impl WriterLoop {
             }
             match connected {
                 Ok(mut conn) => {
-                    if let Ok(Some(settled)) = limited(ANSWER_TIMEOUT, log::settled(&mut conn, xid, first)).await {
+                    if let Ok(Some(settled)) = with_timeout(ANSWER_TIMEOUT, log::settled(&mut conn, xid, first)).await {
                         self.conn = Some(conn);
                         return settled;
                     }
@@ -81,7 +82,7 @@ impl WriterLoop {
 
     /// A connection of the writer's own. A failure here is not the fault of a batch.
     pub(super) async fn connect(&mut self) -> sqlx::Result<PgConnection> {
-        let connected = limited(ANSWER_TIMEOUT, self.prepared_connection()).await;
+        let connected = with_timeout(ANSWER_TIMEOUT, self.prepared_connection()).await;
         let conn = connected.map_err(|error| match error {
             // Kept, so that people read what it is.
             error if is_read_only(&error) => error,

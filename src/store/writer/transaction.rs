@@ -13,12 +13,12 @@ use super::{ANSWER_TIMEOUT, DIAGNOSE_AFTER, MAX_PAUSE, Pending, TRANSACTION_TIME
 use crate::{
     model::Name,
     store::{
-        connect::limited,
         identity::Changed,
         load::load,
         log,
         recorded::Recorded,
         save::{Saved, save},
+        timeout::with_timeout,
         write_failure::{Panicked, in_words, is_fault_of_batch},
     },
 };
@@ -77,7 +77,7 @@ impl WriterLoop {
                 // What the database refused costs its own answer, not the connection with all its statements.
                 if error.as_database_error().is_some()
                     && is_fault_of_batch(&error)
-                    && limited(ANSWER_TIMEOUT, async { sqlx::query!("ROLLBACK").execute(&mut conn).await })
+                    && with_timeout(ANSWER_TIMEOUT, async { sqlx::query!("ROLLBACK").execute(&mut conn).await })
                         .await
                         .is_ok()
                 {
@@ -87,7 +87,7 @@ impl WriterLoop {
             }
         };
         let began = Instant::now();
-        let committed = limited(ANSWER_TIMEOUT, async { sqlx::query!("COMMIT").execute(&mut conn).await }).await;
+        let committed = with_timeout(ANSWER_TIMEOUT, async { sqlx::query!("COMMIT").execute(&mut conn).await }).await;
         self.counters.commits.add(began.elapsed());
         let Some(xid) = xid else {
             committed?;
@@ -119,7 +119,7 @@ impl WriterLoop {
     ) -> sqlx::Result<Prepared> {
         let (writing, store) = (self.writing.clone(), self.store.clone());
         let prepare = AssertUnwindSafe(self.prepare(conn, batch)).catch_unwind();
-        let mut prepare = std::pin::pin!(limited(TRANSACTION_TIMEOUT, async {
+        let mut prepare = std::pin::pin!(with_timeout(TRANSACTION_TIMEOUT, async {
             prepare.await.unwrap_or_else(|_| Err(sqlx::Error::Configuration(Box::new(Panicked))))
         }));
         match tokio::time::timeout(DIAGNOSE_AFTER, &mut prepare).await {

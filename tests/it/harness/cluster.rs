@@ -9,10 +9,7 @@ use std::{
 };
 
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
-use taskwatch::{
-    clock::Clock,
-    store::{Store, embedded::Embedded},
-};
+use taskwatch::{clock::Clock, embedded::Embedded, store::Store};
 
 static CLUSTER: OnceLock<PgConnectOptions> = OnceLock::new();
 static TEMPLATE: tokio::sync::OnceCell<()> = tokio::sync::OnceCell::const_new();

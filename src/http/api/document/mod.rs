@@ -8,11 +8,7 @@ mod older;
 mod parameters;
 mod types;
 
-use std::{
-    str::FromStr,
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::str::FromStr;
 
 use axum::{
     extract::{Query, State},
@@ -20,12 +16,11 @@ use axum::{
     response::Response,
 };
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
 
 use super::{router, schemas};
 use crate::{
+    base_path::BasePath,
     http::{assets, problem::Problem, site::Site},
-    page::BasePath,
 };
 
 /// What holds for all calls.
@@ -82,35 +77,6 @@ pub fn document(base: &BasePath, version: Version) -> Value {
     }
 }
 
-/// Time between two answers with a document: each is 200 kB, and whoever asks for them all the time must not keep a core
-/// busy with it.
-const PACE: Duration = Duration::from_millis(5);
-
-/// The documents of a site as bytes, each made when it is asked for first.
-#[derive(Debug)]
-pub struct Documents {
-    made: [OnceLock<assets::Document>; 2],
-    turns: Arc<Semaphore>,
-}
-
-impl Default for Documents {
-    fn default() -> Self {
-        Self { made: Default::default(), turns: Arc::new(Semaphore::new(1)) }
-    }
-}
-
-impl Documents {
-    /// Waits for its turn.
-    async fn turn(&self) {
-        // It is never closed.
-        let Ok(turn) = self.turns.clone().acquire_owned().await else { return };
-        tokio::spawn(async move {
-            tokio::time::sleep(PACE).await;
-            drop(turn);
-        });
-    }
-}
-
 /// `GET /openapi.json`.
 pub(in crate::http) async fn serve(
     State(site): State<Site>,
@@ -126,8 +92,7 @@ pub(in crate::http) async fn serve(
         version = value.parse().map_err(|detail| bad("version", detail))?;
     }
     let made = || assets::Document::json(&document(&site.settings.base_path, version));
-    site.documents.turn().await;
-    Ok(site.documents.made[version as usize].get_or_init(made).answer(&headers))
+    Ok(site.documents.get(version as usize, made).await.answer(&headers))
 }
 
 #[cfg(test)]

@@ -1,8 +1,17 @@
 //! The task state machine. Every change of a task's state is decided here and nowhere else.
 
+mod children;
+mod dependencies;
+mod edits;
+mod fingerprints;
+mod merge;
+mod observations;
+mod silence;
+
 use chrono::TimeDelta;
 
-use super::{
+use crate::clock::Time;
+use crate::model::{
     Status, Task,
     lease::{Claimant, Lease, StallReason, StalledPolicy},
     report::{Fence, Json, Progress},
@@ -10,7 +19,6 @@ use super::{
     task::Outcome,
     transition::{Transition, TransitionError},
 };
-use crate::clock::Time;
 
 impl Task {
     /// Decides a command: the task afterwards and what happened, or why not. Changes nothing by itself.
@@ -268,8 +276,8 @@ impl Task {
     pub(super) fn step(&self, event: TaskEvent, change: impl FnOnce(&mut Self)) -> (Self, Vec<Step>) {
         let mut after = self.clone();
         change(&mut after);
-        let likeness = self.likeness(&after, &event);
-        let step = Step { old_status: Some(self.status), after: after.clone(), likeness, event };
+        let fingerprints = self.fingerprint_change(&after, &event);
+        let step = Step { old_status: Some(self.status), after: after.clone(), fingerprints, event };
         (after, vec![step])
     }
 

@@ -1,68 +1,13 @@
 //! The pages: ONE table.
 
-use std::{
-    future::{Future, ready},
-    pin::Pin,
-    time::Duration,
-};
+use std::{future::ready, time::Duration};
 
 use super::{
-    Content, Pace, PageError, Params, REGION, View, analytics, bulk, events, failures, overview, parent, queues,
+    PageError, REGION, analytics, bulk, events, failures, overview, parent, queues,
+    row::{Filters, Pace, Page, Reach},
     schedules, streams, task, tasks, trial, wall, workers,
 };
-use crate::event::{Event, Kind, filter, kind::Topic};
-
-/// Parameters of a list of tasks that are no filters.
-pub const LIST: [&str; 3] = ["q", "limit", "cursor"];
-
-type Rendering<'a> = Pin<Box<dyn Future<Output = Result<Content, PageError>> + Send + 'a>>;
-
-/// Which filters a page takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Filters {
-    /// None.
-    None,
-    /// Those of a list of tasks.
-    Tasks,
-    /// Those of the event stream.
-    Events,
-}
-
-/// How far back a page can look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reach {
-    /// As far as the log.
-    Log,
-    /// It knows the present only.
-    Present,
-}
-
-/// One row of the table.
-#[derive(Debug)]
-pub struct Page {
-    /// Its name in `/live?page=`.
-    pub name: &'static str,
-    /// Its address.
-    pub path: &'static str,
-    /// Its word in the navigation; empty when it is not there.
-    pub nav: &'static str,
-    /// It reads the tables; the others only the board.
-    pub from_tables: bool,
-    /// Which filters it takes.
-    pub filters: Filters,
-    /// Parameters beside the filters.
-    pub own: &'static [(&'static str, Check)],
-    /// How far back it can look.
-    pub reach: Reach,
-    /// How often it changes.
-    pub pace: Pace,
-    /// Whether an event can change it.
-    pub concerned: fn(&Params, &Event) -> bool,
-    pub(super) render: for<'a> fn(&'a View, &'a Params) -> Rendering<'a>,
-}
-
-/// Says what is wrong with the value of a parameter.
-pub type Check = fn(&str) -> Result<(), String>;
+use crate::event::{Kind, kind::Topic};
 
 /// Cheap to render: a change is there at once.
 const QUICK: Pace = Pace { page: Duration::from_millis(25), region: REGION };
@@ -83,6 +28,8 @@ const BOARD: Page = Page {
     own: &[],
     reach: Reach::Log,
     pace: QUICK,
+    api: None,
+    stream: "/events",
     concerned: |_, _| true,
     render: |_, _| Box::pin(ready(Err(PageError::NotFound(String::new())))),
 };
@@ -93,6 +40,7 @@ pub static PAGES: [Page; 14] = [
         name: "overview",
         path: "/",
         nav: "Overview",
+        api: Some("/api/v1/stats"),
         render: |view, params| Box::pin(ready(overview::render(view, params))),
         ..BOARD
     },
@@ -104,6 +52,8 @@ pub static PAGES: [Page; 14] = [
         filters: Filters::Tasks,
         pace: SLOW,
         concerned: |_, event| event.task_id.is_some() && event.event_type != Kind::TaskProgress,
+        api: Some("/api/v1/tasks"),
+        stream: "/events?topics=tasks",
         render: |view, params| Box::pin(tasks::render(view, params)),
         ..BOARD
     },
@@ -113,6 +63,8 @@ pub static PAGES: [Page; 14] = [
         from_tables: true,
         pace: MODERATE,
         concerned: |params, event| event.task_id == params.id,
+        api: Some("/api/v1/tasks/{id}"),
+        stream: "/events?task_id={id}",
         render: |view, params| Box::pin(task::render(view, params)),
         ..BOARD
     },
@@ -123,6 +75,8 @@ pub static PAGES: [Page; 14] = [
         own: &[("phase", parent::check_phase)],
         pace: MODERATE,
         concerned: |params, event| event.task_id == params.id || event.parent_task_id == params.id,
+        api: Some("/api/v1/tasks?parent_task_id={id}"),
+        stream: "/events?parent_task_id={id}",
         render: |view, params| Box::pin(parent::render(view, params)),
         ..BOARD
     },
@@ -131,6 +85,8 @@ pub static PAGES: [Page; 14] = [
         path: "/queues",
         nav: "Queues",
         concerned: |_, event| event.queue.is_some() || event.worker_id.is_some(),
+        api: Some("/api/v1/queues"),
+        stream: "/events?topics=queues",
         render: |view, params| Box::pin(ready(queues::render(view, params))),
         ..BOARD
     },
@@ -139,6 +95,8 @@ pub static PAGES: [Page; 14] = [
         path: "/workers",
         nav: "Workers",
         concerned: |_, event| event.worker_id.is_some(),
+        api: Some("/api/v1/workers"),
+        stream: "/events?topics=workers,connectors",
         render: |view, params| Box::pin(ready(workers::render(view, params))),
         ..BOARD
     },
@@ -148,6 +106,8 @@ pub static PAGES: [Page; 14] = [
         nav: "Failures",
         own: &[("show", failures::check_show)],
         concerned: |_, event| event.data.fingerprint.is_some(),
+        api: Some("/api/v1/failures"),
+        stream: "/events?types=task_failed,task_retry",
         render: |view, params| Box::pin(ready(failures::render(view, params))),
         ..BOARD
     },
@@ -167,6 +127,8 @@ pub static PAGES: [Page; 14] = [
         own: &[("range", analytics::check_range)],
         pace: CALM,
         concerned: |_, event| event.event_type.row().topic == Topic::TasksStatus,
+        api: Some("/api/v1/history"),
+        stream: "/events?topics=stats",
         render: |view, params| Box::pin(ready(analytics::render(view, params))),
         ..BOARD
     },
@@ -179,6 +141,8 @@ pub static PAGES: [Page; 14] = [
         reach: Reach::Present,
         pace: SLOW,
         concerned: |_, event| event.data.schedule.is_some(),
+        api: Some("/api/v1/schedules"),
+        stream: "/events?types=operator_action",
         render: |view, params| Box::pin(schedules::render(view, params)),
         ..BOARD
     },
@@ -188,6 +152,7 @@ pub static PAGES: [Page; 14] = [
         nav: "Streams",
         reach: Reach::Present,
         pace: CALM,
+        api: Some("/api/v1/streams"),
         render: |view, params| Box::pin(ready(streams::render(view, params))),
         ..BOARD
     },
@@ -198,6 +163,8 @@ pub static PAGES: [Page; 14] = [
         reach: Reach::Present,
         pace: CALM,
         concerned: |_, event| event.task_id.is_some() || event.event_type == Kind::OperatorAction,
+        api: Some("/api/v1/bulk/{id}"),
+        stream: "/events?topics=tasks",
         render: |view, params| Box::pin(bulk::render(view, params)),
         ..BOARD
     },
@@ -215,58 +182,21 @@ pub static PAGES: [Page; 14] = [
         path: "/wall",
         own: &wall::OWN,
         pace: CALM,
+        api: Some("/api/v1/stats"),
         render: |view, params| Box::pin(ready(wall::render(view, params))),
         ..BOARD
     },
 ];
 
-impl Page {
-    /// The page has a filter or a parameter of that name.
-    #[must_use]
-    pub fn takes(&self, name: &str) -> bool {
-        let is_filter = match self.filters {
-            Filters::None => false,
-            Filters::Tasks => LIST.contains(&name) || filter::is_known(name),
-            Filters::Events => filter::is_known(name),
-        };
-        is_filter || self.own.iter().any(|(own, _)| *own == name)
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    /// Its address with an id filled in.
-    #[must_use]
-    pub fn address(&self, params: &Params) -> String {
-        match params.id {
-            Some(id) => self.path.replace("{id}", &id.to_string()),
-            None => self.path.to_owned(),
-        }
-    }
-
-    /// Renders it, as of the time asked for.
-    pub(super) async fn content(&self, view: &View, params: &Params) -> Result<Content, PageError> {
-        match params.at.filter(|_| self.reach == Reach::Log) {
-            Some(moment) => (self.render)(&view.at(moment).await?, params).await,
-            None => (self.render)(view, params).await,
-        }
-    }
-}
-
-impl Page {
-    /// Where programs get the same: the API, if it has that, and the stream.
-    #[must_use]
-    pub fn programs(&self) -> (Option<&'static str>, &'static str) {
-        match self.name {
-            "overview" | "wall" => (Some("/api/v1/stats"), "/events"),
-            "tasks" => (Some("/api/v1/tasks"), "/events?topics=tasks"),
-            "task" => (Some("/api/v1/tasks/{id}"), "/events?task_id={id}"),
-            "parent" => (Some("/api/v1/tasks?parent_task_id={id}"), "/events?parent_task_id={id}"),
-            "queues" => (Some("/api/v1/queues"), "/events?topics=queues"),
-            "workers" => (Some("/api/v1/workers"), "/events?topics=workers,connectors"),
-            "failures" => (Some("/api/v1/failures"), "/events?types=task_failed,task_retry"),
-            "analytics" => (Some("/api/v1/history"), "/events?topics=stats"),
-            "schedules" => (Some("/api/v1/schedules"), "/events?types=operator_action"),
-            "streams" => (Some("/api/v1/streams"), "/events"),
-            "bulk" => (Some("/api/v1/bulk/{id}"), "/events?topics=tasks"),
-            _ => (None, "/events"),
+    #[test]
+    fn no_base_path_begins_like_a_page() {
+        for page in &PAGES {
+            let first = page.path.split('/').nth(1).unwrap_or_default();
+            assert!(first.is_empty() || crate::base_path::TAKEN.contains(&first), "{}", page.path);
         }
     }
 }

@@ -1,33 +1,17 @@
-//! Reported tasks of which nothing is heard any more. They are given up after a while; a report that is newer than all
-//! before brings them back, one that came before changes nothing.
+//! Observed tasks without further reports. They end as stalled after a while; a report that is newer than all before
+//! brings them back, an older one changes nothing.
 
-use super::Observed;
+use super::millis;
 use crate::{
     clock::Time,
     model::{
         Status, Task,
         lease::StallReason,
-        state_machine::millis,
         step::{Decision, TaskEvent},
         task::Outcome,
         transition::TransitionError,
     },
 };
-
-impl Observed {
-    /// When it was last heard of, by the reporter's clock.
-    fn last_sign(&self) -> Option<Time> {
-        let ended = self.ended.map(|(at, _)| at);
-        let told = [self.first, self.enqueued, self.cancelled, self.started, self.progressed, ended];
-        self.said.values().copied().chain(told.into_iter().flatten()).max()
-    }
-
-    /// When it was given up, as long as nothing newer was reported.
-    pub(super) fn given_up(&self) -> Option<Time> {
-        let (sign, at) = self.given_up?;
-        (self.last_sign() <= Some(sign)).then_some(at)
-    }
-}
 
 impl Task {
     /// It ended because nothing more was reported.
@@ -40,7 +24,7 @@ impl Task {
     }
 
     /// Gives up a reported task that has not finished and of which nothing was reported since `before`.
-    pub(in crate::model) fn give_up(&self, before: Time, now: Time) -> Decision {
+    pub(super) fn give_up(&self, before: Time, now: Time) -> Decision {
         let Some(seen) = &self.observed else { return Err(TransitionError::Managed) };
         let Some(sign) = seen.last_sign().filter(|sign| *sign < before && !self.status.is_finished()) else {
             return Ok(self.unchanged());
@@ -64,13 +48,13 @@ impl Task {
 mod tests {
     use super::*;
     use crate::model::{
-        observe::{Facts, Happened, Observation},
+        observation::{Facts, Observation, ObservedKind},
         transition::Transition,
     };
     use chrono::TimeDelta;
     use uuid::Uuid;
 
-    fn told(happened: Happened, at: Time) -> Observation {
+    fn told(happened: ObservedKind, at: Time) -> Observation {
         Observation {
             happened,
             at,
@@ -93,7 +77,7 @@ mod tests {
         let hear =
             |task: &Task, happened, at| task.decide(Transition::Observe(Box::new(told(happened, at))), later).unwrap();
         let (task, _) =
-            Task::placeholder(Uuid::nil(), None, start).first_observed(&told(Happened::Started, start), start);
+            Task::placeholder(Uuid::nil(), None, start).first_observed(&told(ObservedKind::Started, start), start);
         let (same, steps) = task.decide(Transition::GiveUp(start), later).unwrap();
         assert_eq!((same.status, steps.len()), (Status::Running, 0));
         let (given_up, steps) = task.decide(Transition::GiveUp(later), later).unwrap();
@@ -103,11 +87,11 @@ mod tests {
         );
         assert_eq!(steps.len(), 2);
         // The same report again changes nothing; once more given up neither.
-        let (same, steps) = hear(&given_up, Happened::Started, start);
+        let (same, steps) = hear(&given_up, ObservedKind::Started, start);
         assert_eq!((same.status, same.finished_at, steps.len()), (Status::Failed, Some(later), 0));
         assert_eq!(given_up.decide(Transition::GiveUp(later), later).unwrap().1.len(), 0);
         // News do, and so does an end, however old.
-        assert_eq!(hear(&given_up, Happened::Progressed, later).0.status, Status::Running);
-        assert_eq!(hear(&given_up, Happened::Completed, start).0.status, Status::Completed);
+        assert_eq!(hear(&given_up, ObservedKind::Progressed, later).0.status, Status::Running);
+        assert_eq!(hear(&given_up, ObservedKind::Completed, start).0.status, Status::Completed);
     }
 }

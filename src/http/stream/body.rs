@@ -14,17 +14,15 @@ use axum::{body::Body, response::Response};
 use bytes::Bytes;
 use hyper::body::{Body as _, Frame, SizeHint};
 
-use super::{
-    activity::{InFlight, Progress},
-    stream::Reader,
-};
+use super::{Cut, reader::Reader};
+use crate::http::activity::{InFlight, Progress};
 
 /// Largest piece handed to an HTTP/2 stream. It buffers a piece whole, however little of it the client will take.
 const PIECE: usize = 16 * 1024;
 
 /// A body on its way to a connection.
 #[derive(Debug)]
-pub(super) struct Outgoing {
+pub(in crate::http) struct Outgoing {
     body: Kind,
     /// Of an HTTP/2 stream.
     pieces: Option<Box<Pieces>>,
@@ -66,7 +64,7 @@ struct Deferred {
 
 impl hyper::body::Body for Deferred {
     type Data = Bytes;
-    type Error = super::stream::Cut;
+    type Error = Cut;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let this = self.get_mut();
@@ -90,7 +88,7 @@ pub(super) fn with_stream(reader: Reader) -> Response {
 
 impl Outgoing {
     /// The answer as the connection sends it; without a body to a `HEAD` request.
-    pub(super) fn of(
+    pub(in crate::http) fn of(
         mut response: Response,
         head: bool,
         answered: InFlight,

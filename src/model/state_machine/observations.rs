@@ -2,13 +2,13 @@
 
 use serde_json::{Value, json};
 
-use super::Observation;
+use super::millis;
 use crate::{
     clock::Time,
     model::{
         Name, Status, Task,
         edit::{Changes, EditKind},
-        state_machine::millis,
+        observation::Observation,
         step::{Decision, Step, TaskEvent, create},
         transition::TransitionError,
     },
@@ -19,7 +19,7 @@ impl Task {
     #[must_use]
     pub fn first_observed(self, observation: &Observation, now: Time) -> (Self, Vec<Step>) {
         let mut after = self;
-        after.hear(observation);
+        after.merge(observation);
         let settled = after.clone();
         // It begins as every task does, and then goes on.
         let waits = if settled.status == Status::Scheduled { Status::Scheduled } else { Status::Pending };
@@ -48,18 +48,18 @@ impl Task {
     }
 
     /// A further report.
-    pub(in crate::model) fn observe(&self, observation: &Observation, now: Time) -> Decision {
+    pub(super) fn observe(&self, observation: &Observation, now: Time) -> Decision {
         if self.observed.is_none() {
             return Err(TransitionError::Managed);
         }
         let mut after = self.clone();
-        after.hear(observation);
+        after.merge(observation);
         let steps = self.steps_to(&after, now);
         Ok((after, steps))
     }
 
     /// The parent's project, for a task that has none of its own.
-    pub(in crate::model) fn inherit(&self, project: &Name) -> Decision {
+    pub(super) fn inherit(&self, project: &Name) -> Decision {
         let own = self.observed.as_ref().is_none_or(|observed| observed.own_project);
         if own || self.project_id == *project {
             return Ok(self.unchanged());

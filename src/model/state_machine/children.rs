@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{
+use crate::clock::Time;
+use crate::model::{
     Name, Status, Task,
     edit::EditKind,
     lease::Lease,
@@ -12,7 +13,6 @@ use super::{
     step::{Decision, Step, TaskEvent},
     task::Outcome,
 };
-use crate::clock::Time;
 
 /// Most bytes that the children of a new parent take in one event; the rest goes into further ones.
 const MAX_CHILDREN_BYTES: usize = 4_096;
@@ -33,7 +33,7 @@ impl Task {
         let disagrees = (self.status == Status::Failed) != (children.failed > 0);
         let (mut task, mut steps) = self.unchanged();
         if task.status.is_finished() && (!done || disagrees) {
-            let (after, then) = task.step(TaskEvent::Turned { reason: "reopened" }, |task| {
+            let (after, then) = task.step(TaskEvent::StatusChanged { reason: "reopened" }, |task| {
                 task.status = Status::Blocked;
                 task.finished_at = None;
                 task.error = None;
@@ -75,7 +75,7 @@ impl Task {
         if !self.close_when_done || !self.status.is_finished() {
             return self.retry(false, now);
         }
-        Ok(self.step(TaskEvent::Turned { reason: "retried" }, |task| {
+        Ok(self.step(TaskEvent::StatusChanged { reason: "retried" }, |task| {
             task.status = Status::Blocked;
             task.finished_at = None;
             task.error = None;

@@ -1,0 +1,72 @@
+//! Blocked tasks follow their dependencies; finished tasks run again.
+
+use crate::{
+    clock::Time,
+    model::{
+        Status, Task,
+        dependency::{Dependencies, DependencyPolicy},
+        step::{Decision, TaskEvent},
+        transition::TransitionError,
+    },
+};
+
+impl Task {
+    /// A blocked task learns where its dependencies stand.
+    pub(super) fn depend(&self, dependencies: Dependencies, now: Time) -> Decision {
+        if self.status != Status::Blocked || self.close_when_done {
+            return Ok(self.unchanged());
+        }
+        match dependencies {
+            Dependencies::Open => Ok(self.unchanged()),
+            Dependencies::Done if self.run_at.is_some_and(|run_at| run_at > now) => {
+                Ok(self.step(TaskEvent::StatusChanged { reason: "unblocked" }, |task| task.status = Status::Scheduled))
+            }
+            Dependencies::Done => {
+                Ok(self.step(TaskEvent::Enqueued { reason: Some("unblocked") }, |task| task.enqueue(now)))
+            }
+            Dependencies::Broken(id, how) if self.on_dependency_failure == DependencyPolicy::Cancel => {
+                let reason = Some(format!("task {id}, on which it depends, {how}"));
+                Ok(self.step(TaskEvent::Cancelled { reason }, |task| {
+                    task.status = Status::Cancelled;
+                    task.finished_at = Some(now);
+                }))
+            }
+            Dependencies::Broken(id, how) => {
+                let error = format!("task {id}, on which it depends, {how}");
+                Ok(self.step(TaskEvent::Failed { duration_ms: 0, error: error.clone() }, |task| {
+                    task.status = Status::Failed;
+                    task.finished_at = Some(now);
+                    task.error = Some(error);
+                }))
+            }
+        }
+    }
+
+    /// Someone retries a finished task. One that `waits` for others is blocked first, as a new one is.
+    pub(super) fn retry(&self, waits: bool, now: Time) -> Decision {
+        if !self.status.is_finished() {
+            return Err(TransitionError::Illegal { status: self.status, wanted: "retried" });
+        }
+        self.is_ours("retried")?;
+        if self.close_when_done {
+            return Err(TransitionError::Group { wanted: "retried" });
+        }
+        let afresh = |task: &mut Self| {
+            task.retry_count = 0;
+            task.run_at = None;
+            task.finished_at = None;
+            task.result = None;
+            task.error = None;
+        };
+        if waits {
+            return Ok(self.step(TaskEvent::StatusChanged { reason: "retried" }, |task| {
+                afresh(task);
+                task.status = Status::Blocked;
+            }));
+        }
+        Ok(self.step(TaskEvent::Enqueued { reason: Some("retried") }, |task| {
+            afresh(task);
+            task.enqueue(now);
+        }))
+    }
+}

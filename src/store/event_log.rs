@@ -1,0 +1,165 @@
+//! The event log as everything outside this folder reads it: by position, by task, by time, and forward.
+
+use std::{sync::Arc, time::Duration};
+
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::{Store, log, timeout::with_timeout};
+use crate::{
+    clock::Time,
+    event::{Event, envelope::Epoch},
+};
+
+pub use super::{
+    log::Ends,
+    recorded::{PAGE, Recorded, gap, unreadable},
+};
+
+/// Longest time of one read forward.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The event log. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct EventLog(Store);
+
+impl EventLog {
+    /// The log of a store.
+    #[must_use]
+    pub const fn new(store: Store) -> Self {
+        Self(store)
+    }
+
+    /// Where the log begins and ends.
+    ///
+    /// # Errors
+    /// Any error of the database.
+    pub async fn ends(&self) -> sqlx::Result<Ends> {
+        log::ends(self.0.pool()).await
+    }
+
+    /// Up to [`PAGE`] events after a position, in order. An event that cannot be read, or is missing between two others,
+    /// is stood in for by one of an unknown kind: one bad row must not stop all readers.
+    ///
+    /// # Errors
+    /// Any error of the database.
+    pub async fn page(&self, epoch: Epoch, after: i64) -> sqlx::Result<Vec<Recorded>> {
+        log::page(self.0.pool(), epoch, after).await
+    }
+
+    /// One event; `None` when the log does not hold it.
+    ///
+    /// # Errors
+    /// Any error of the database.
+    pub async fn at(&self, epoch: Epoch, position: i64) -> sqlx::Result<Option<Recorded>> {
+        log::at(self.0.pool(), epoch, position).await
+    }
+
+    /// The newest events of one task up to a position, oldest first, at most `limit`.
+    ///
+    /// # Errors
+    /// Any error of the database.
+    pub async fn of_task(&self, epoch: Epoch, task_id: Uuid, until: i64, limit: i64) -> sqlx::Result<Vec<Recorded>> {
+        log::of_task(self.0.pool(), epoch, task_id, (until, limit)).await
+    }
+
+    /// The last event of each of some tasks up to a position, in no order; nothing of those that had none.
+    ///
+    /// # Errors
+    /// Any error of the database.
+    pub async fn last_of_each(&self, epoch: Epoch, ids: &[Uuid], until: i64) -> sqlx::Result<Vec<Recorded>> {
+        log::last_of_each(self.0.pool(), epoch, ids, until).await
+    }
+
+    /// Events up to a position that pass a test, newest first: `want` of them, of the last `look` at the most.
+    ///
+    /// # Errors
+    /// Any error of the database.
+    pub async fn newest_until(
+        &self,
+        epoch: Epoch,
+        until: i64,
+        (want, look): (usize, i64),
+        test: impl Fn(&Event) -> bool,
+    ) -> sqlx::Result<Vec<Arc<Event>>> {
+        let (mut found, mut below) = (Vec::new(), until);
+        while found.len() < want && below > 0 && below > until - look {
+            let page = self.page(epoch, (below - PAGE).max(0)).await?;
+            let passed = page.into_iter().rev().filter(|recorded| recorded.id.position <= below);
+            found.extend(passed.map(|recorded| recorded.event).filter(|event| test(event)).take(want - found.len()));
+            below -= PAGE;
+        }
+        Ok(found)
+    }
+
+    /// The position of the last event before a time, or at it when `inclusive`.
+    ///
+    /// # Errors
+    /// Any error of the database.
+    pub async fn position_before(&self, time: Time, inclusive: bool) -> sqlx::Result<i64> {
+        log::position_before(self.0.pool(), time, inclusive).await
+    }
+
+    /// Makes the partitions that the log needs next; how many were made.
+    ///
+    /// # Errors
+    /// Any error of the database.
+    pub async fn ensure_partitions(&self) -> sqlx::Result<i32> {
+        let head = self.ends().await?.head;
+        log::ensure_partitions(self.0.pool(), head).await
+    }
+
+    /// A reader that reads forward all the time, over a connection of its own.
+    #[must_use]
+    pub fn reader(&self) -> LogReader {
+        LogReader { store: self.0.clone(), conn: None }
+    }
+}
+
+/// Reads the log forward over a connection of its own. Every read is bounded, so that a connection whose other end is
+/// gone is left behind.
+#[derive(Debug)]
+pub struct LogReader {
+    store: Store,
+    conn: Option<PgConnection>,
+}
+
+impl LogReader {
+    /// As [`EventLog::page`].
+    ///
+    /// # Errors
+    /// When the database does not answer in time, or its log is not the known one; the next call connects anew.
+    pub async fn page(&mut self, epoch: Epoch, after: i64) -> sqlx::Result<Vec<Recorded>> {
+        let (conn, read) = with_timeout(READ_TIMEOUT, async {
+            let mut conn = self.connection().await?;
+            let read = log::page(&mut conn, epoch, after).await?;
+            Ok((conn, read))
+        })
+        .await?;
+        self.conn = Some(conn);
+        Ok(read)
+    }
+
+    /// Makes sure that the log is the known one, and takes over the database's time; the end of the log.
+    ///
+    /// # Errors
+    /// As [`Self::page`].
+    pub async fn check(&mut self) -> sqlx::Result<i64> {
+        let (conn, head) = with_timeout(READ_TIMEOUT, async {
+            let mut conn = self.connection().await?;
+            self.store.identity().check(&mut conn, self.store.clock()).await?;
+            let head = log::ends(&mut conn).await?.head;
+            Ok((conn, head))
+        })
+        .await?;
+        self.conn = Some(conn);
+        Ok(head)
+    }
+
+    async fn connection(&mut self) -> sqlx::Result<PgConnection> {
+        match self.conn.take() {
+            Some(conn) => Ok(conn),
+            None => self.store.connect().await,
+        }
+    }
+}
