@@ -21,7 +21,7 @@ use crate::{
     config::Settings,
     demo,
     feed::{
-        self, Callbacks, Tailer,
+        Callbacks, Tailer,
         ledger::Ledger,
         past::Past,
         tailer::{self, Wake},
@@ -34,10 +34,10 @@ use crate::{
         limits::Limits,
         site::{self, Site},
     },
+    maintenance::{self, Checkpoints, Lane, Reachable},
     metrics::{Metrics, Tallies},
     page::{Fragments, LivePages},
     store::{EventLog, Store, Writer, search::Horizon, witness::Witness, writer::MAX_BATCH},
-    upkeep::{Lane, NEVER, StuckTold, Upkeep},
 };
 
 /// Batches that may wait for the tailer; more are read from the log.
@@ -132,33 +132,30 @@ impl App {
             ephemeral,
         };
         let (tailer, board, subscriptions) = Tailer::start(parts).await.context("cannot read the event log")?;
-        let saved = feed::read(&board).id();
         let policy = writer_policy(&settings);
         let (writer, writer_loop) = Writer::new(store.clone(), clock.clone(), policy, max_batch, committed_sender);
         let stopping = CancellationToken::new();
         let fragments = Fragments::default();
-        let upkeep = Upkeep {
+        let env = maintenance::Env {
             store: store.clone(),
             event_log: event_log.clone(),
             writer: writer.clone(),
             clock: clock.clone(),
+            subscriptions: subscriptions.clone(),
             board: board.clone(),
-            worker_ttl: policy.worker_ttl,
-            connector_stale: policy.connector_stale,
-            stalled_policy: settings.stalled_policy,
+            policy,
             retain_tasks: TimeDelta::days(settings.retain_tasks_days.into()),
             retain_events: TimeDelta::days(settings.retain_events_days.into()),
             observed_stale: TimeDelta::days(settings.observed_stale_days.into()),
-            depths_told: std::collections::HashMap::new(),
-            stuck_told: StuckTold::default(),
             ephemeral: ephemeral_sender,
-            subscriptions: subscriptions.clone(),
-            reachable_since: clock.now(),
-            swept_at: std::time::SystemTime::now(),
-            pulses_until: NEVER,
-            saved,
-            witness,
-            checkpointed_at: checkpointed_at.clone(),
+            reachable: Reachable::since(clock.now()),
+            checkpoints: Arc::new(Checkpoints::new(
+                store.clone(),
+                board.clone(),
+                clock.clone(),
+                checkpointed_at.clone(),
+            )),
+            witness: witness.map(Arc::new),
         };
         let deliveries = subscriptions.deliveries();
         let (most, most_each) = (settings.stream_max_clients as usize, settings.stream_max_per_address as usize);
@@ -196,8 +193,8 @@ impl App {
             tailer.run().await;
             ("tailer", Ok(()))
         });
-        tasks.spawn(until(stopping.clone(), "upkeep", upkeep.clone().run(Lane::Prompt)));
-        tasks.spawn(until(stopping.clone(), "housekeeping", upkeep.run(Lane::Slow)));
+        tasks.spawn(until(stopping.clone(), "maintenance", maintenance::run(env.clone(), Lane::Prompt)));
+        tasks.spawn(until(stopping.clone(), "slow maintenance", maintenance::run(env, Lane::Slow)));
         let demo = demo.map(|demo| {
             let over = CancellationToken::new();
             let stop = over.clone();

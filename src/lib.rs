@@ -27,7 +27,7 @@
 //!
 //! # Folders
 //!
-//! [`model`] → [`event`] → [`command`], [`board`] → [`store`] → [`feed`] → [`page`], [`upkeep`] → [`http`]; a folder reaches only what
+//! [`model`] → [`event`] → [`command`], [`board`] → [`store`] → [`feed`] → [`page`], [`maintenance`] → [`http`]; a folder reaches only what
 //! lies before it. [`app`] sees all. Handlers cannot reach the hub. [`demo`], [`tail`] and [`probe`] know
 //! the public API only.
 //!
@@ -37,7 +37,7 @@
 //! | a filter | its row in [`event::filter`] |
 //! | a command with its API call | `src/command/x.rs`, its handler and route in `src/http/api` |
 //! | a page | `src/page/x.rs`, `templates/x.html`, its row in [`page::PAGES`] |
-//! | a periodic job | its row in [`upkeep::JOBS`] |
+//! | a periodic job | its file in `src/maintenance`, its row in [`maintenance::JOBS`] |
 //! | a metric | its row in [`metrics`] |
 //! | a setting | its field in [`config::Settings`] |
 
@@ -52,6 +52,7 @@ pub mod embedded;
 pub mod event;
 pub mod feed;
 pub mod http;
+pub mod maintenance;
 pub mod metrics;
 pub mod model;
 pub mod page;
@@ -59,4 +60,3 @@ pub mod probe;
 pub mod store;
 pub mod tail;
 pub mod telemetry;
-pub mod upkeep;

@@ -215,7 +215,7 @@ async fn random_bytes_into_every_door() {
     let mut random = fastrand::Rng::with_seed(18);
     let mut stream = app.events("?after=now&snapshot=never&types=task_created&task_type=last").await;
     let mut conn = PgConnection::connect_with(&app.database).await.unwrap();
-    // What upkeep may do by itself meanwhile is left out.
+    // What maintenance may do by itself meanwhile is left out.
     let count = "SELECT count(*) FROM taskwatch.events
         WHERE event_type IN ('task_created', 'task_started', 'task_progress', 'task_completed', 'task_failed')";
     let mut before = 0;

@@ -89,7 +89,7 @@ fn folders_reach_only_what_lies_before_them() {
         ("embedded", &[]),
         ("feed", &["clock", "model", "event", "board", "store"]),
         ("page", &["base_path", "clock", "model", "event", "board", "store", "feed"]),
-        ("upkeep", &["clock", "model", "event", "command", "board", "store", "feed"]),
+        ("maintenance", &["clock", "model", "event", "command", "board", "store", "feed"]),
         ("metrics", &["model", "event", "board", "store", "feed"]),
         (
             "http",

@@ -241,7 +241,7 @@ async fn a_thousand_tasks_by_http_and_by_sql_are_the_same() {
         }
         transaction.commit().await.unwrap();
     }
-    eventually("upkeep has seen to all", || async {
+    eventually("maintenance has evaluated all", || async {
         cluster::number(&by_sql.database, "SELECT count(*) FROM taskwatch.rechecks").await == 0
     })
     .await;

@@ -1,4 +1,4 @@
-//! What upkeep looks for: due tasks, stalled tasks, silent workers, gauges. Reads only; the writer decides.
+//! What maintenance looks for: due and stalled tasks, silent workers, backlogs. Reads only; the writer decides.
 
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -12,7 +12,7 @@ const LIMIT: i64 = 500;
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn due(pool: &PgPool, now: Time) -> sqlx::Result<Vec<Uuid>> {
+pub async fn tasks(pool: &PgPool, now: Time) -> sqlx::Result<Vec<Uuid>> {
     sqlx::query_scalar!(
         "SELECT id FROM taskwatch.tasks WHERE status IN ('scheduled', 'retrying') AND run_at <= $1 ORDER BY run_at LIMIT $2",
         now,
@@ -90,22 +90,22 @@ pub async fn unreported_connectors(pool: &PgPool, since: Time) -> sqlx::Result<V
     .await
 }
 
-/// A worker's last sign of life.
+/// A worker's last heartbeat.
 #[derive(Debug, Clone, Copy)]
-pub struct Pulse {
-    /// Which worker.
+pub struct LastSeen {
+    /// The worker.
     pub worker_id: Uuid,
     /// When.
     pub last_seen_at: Time,
 }
 
-/// Workers that gave a sign of life after a moment.
+/// Workers with a heartbeat after a time.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn pulses(pool: &PgPool, since: Time) -> sqlx::Result<Vec<Pulse>> {
+pub async fn heartbeats(pool: &PgPool, since: Time) -> sqlx::Result<Vec<LastSeen>> {
     sqlx::query_as!(
-        Pulse,
+        LastSeen,
         "SELECT id AS worker_id, last_seen_at FROM taskwatch.workers
          WHERE status NOT IN ('stopped', 'lost') AND last_seen_at > $1",
         since
@@ -114,22 +114,22 @@ pub async fn pulses(pool: &PgPool, since: Time) -> sqlx::Result<Vec<Pulse>> {
     .await
 }
 
-/// Since when the oldest claimable task of a queue waits.
+/// Since when the oldest pending task of a queue is pending.
 #[derive(Debug, Clone)]
-pub struct Oldest {
+pub struct OldestPending {
     /// The queue.
     pub queue: String,
     /// Since when.
     pub enqueued_at: Time,
 }
 
-/// The oldest claimable task of each queue that has one; one index lookup per queue and priority.
+/// The oldest pending task of each queue that has one; one index lookup per queue and priority.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn oldest(pool: &PgPool) -> sqlx::Result<Vec<Oldest>> {
+pub async fn oldest_pending(pool: &PgPool) -> sqlx::Result<Vec<OldestPending>> {
     sqlx::query_as!(
-        Oldest,
+        OldestPending,
         r#"
         -- The first of each line (queue and priority), jumping from line to line along the index.
         WITH RECURSIVE line AS (

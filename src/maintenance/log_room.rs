@@ -1,0 +1,22 @@
+//! Room for the log to grow, and how far it has grown.
+
+use super::{Env, Job, Run};
+
+#[derive(Default)]
+pub(super) struct LogRoom;
+
+impl Job for LogRoom {
+    fn run<'a>(&'a mut self, env: &'a Env) -> Run<'a> {
+        Box::pin(async {
+            if let Some(witness) = &env.witness {
+                witness.note(env.subscriptions.end())?;
+            }
+            env.subscriptions.set_oldest(env.event_log.ends().await?.oldest);
+            let made = env.event_log.ensure_partitions().await?;
+            if made > 0 {
+                tracing::info!(made, "partitions of the event log were made");
+            }
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,19 @@
+//! Tasks whose dependencies, children or parent changed.
+
+use super::{Env, Job, Run};
+use crate::{command::reevaluate::Reevaluate, store::waits};
+
+#[derive(Default)]
+pub(super) struct Reevaluation;
+
+impl Job for Reevaluation {
+    fn run<'a>(&'a mut self, env: &'a Env) -> Run<'a> {
+        Box::pin(async {
+            let rows = waits::rechecks(env.store.pool()).await?;
+            if !rows.is_empty() {
+                env.writer.run(Reevaluate(rows)).await?;
+            }
+            Ok(())
+        })
+    }
+}
