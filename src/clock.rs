@@ -1,17 +1,25 @@
 //! The one place that reads the time. Everything else is handed a time.
 
+#![expect(clippy::disallowed_methods, reason = "this is the place")]
+
 use std::{
     sync::{
         Arc,
         atomic::{AtomicI64, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use chrono::{DateTime, DurationRound, TimeDelta, Utc};
 
 /// A moment, UTC, whole microseconds (what Postgres stores).
 pub type Time = DateTime<Utc>;
+
+/// The machine's own time: for what the operating system says of processes, and for gaps that a sleep leaves.
+#[must_use]
+pub fn machine_time() -> SystemTime {
+    SystemTime::now()
+}
 
 /// The clock of one server: the database's time, which all servers on it share, as far as it was measured. Clones share
 /// the offsets.

@@ -3,6 +3,7 @@
 //! `cargo bench` runs all; `cargo bench -- throughput`, `-- latency`, `-- history`, `-- pages`, `-- fanout`, `-- slow`,
 //! `-- storm`, `-- attack` or `-- against` one of them.
 
+#![expect(clippy::disallowed_methods, reason = "a load run looks at the machine's own clock")]
 #![expect(clippy::print_stdout, reason = "figures are what a benchmark is for")]
 #![expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a percentile's index")]
 

@@ -4,6 +4,7 @@
 
 pub mod durations;
 pub mod failures;
+pub mod health;
 pub mod history;
 pub mod parents;
 pub mod queues;
@@ -11,7 +12,7 @@ pub mod rates;
 pub mod recent;
 pub mod running;
 pub mod tables;
-pub mod verdict;
+
 pub mod workers;
 
 use std::{collections::BTreeMap, sync::Arc};

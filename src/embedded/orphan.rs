@@ -7,7 +7,7 @@ use std::{
     fs,
     os::{fd::OwnedFd, unix::fs::MetadataExt},
     path::Path,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, UNIX_EPOCH},
 };
 
 use anyhow::{Context, bail};
@@ -18,6 +18,7 @@ use rustix::{
 use tokio_util::sync::CancellationToken;
 
 use super::{Interrupted, PATIENCE};
+use crate::clock::machine_time;
 
 /// How long the kernel's own "parent died" signal may take to end it.
 const GRACE: Duration = Duration::from_secs(2);
@@ -219,7 +220,7 @@ fn uid(status: &str) -> Option<u32> {
 fn boot() -> Option<u64> {
     let uptime = fs::read_to_string("/proc/uptime").ok()?;
     let seconds: f64 = uptime.split_whitespace().next()?.parse().ok()?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+    let now = machine_time().duration_since(UNIX_EPOCH).ok()?;
     now.checked_sub(Duration::try_from_secs_f64(seconds).ok()?).map(|boot| boot.as_secs())
 }
 

@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::{door::secure, hosts::Hosts, problem::Problem, site::Site};
 use crate::{
     base_path::BasePath,
-    board::{Board, queues::Queue, verdict},
+    board::{Board, health, queues::Queue},
     clock::Time,
     config::Settings,
     feed,
@@ -37,7 +37,7 @@ const SCRAPE: Duration = Duration::from_millis(500);
 
 /// How the server is.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(super) struct Health {
+pub(super) struct Alive {
     status: &'static str,
 }
 
@@ -59,7 +59,7 @@ impl Probe {
         let asks = path == HEALTHZ || self.base.strip(path) == Some(HEALTHZ);
         let reads = matches!(*request.method(), Method::GET | Method::HEAD);
         let mut response = if asks && reads && self.hosts.check(request, true).is_ok() {
-            Out(Health { status: "ok" }).into_response()
+            Out(Alive { status: "ok" }).into_response()
         } else if refuses {
             let detail = "too many connections are open, in all or of your address; close some, or come back later";
             let mut response =
@@ -77,14 +77,14 @@ impl Probe {
 }
 
 /// The process is alive.
-#[utoipa::path(get, path = "/healthz", operation_id = "getHealth", tag = "watching", responses((status = 200, description = "As asked", body = Health)))]
-pub(super) async fn healthz() -> Out<Health> {
-    Out(Health { status: "ok" })
+#[utoipa::path(get, path = "/healthz", operation_id = "getLiveness", tag = "watching", responses((status = 200, description = "As asked", body = Alive)))]
+pub(super) async fn healthz() -> Out<Alive> {
+    Out(Alive { status: "ok" })
 }
 
 /// The log can be read and written, and the board is up to date with it.
-#[utoipa::path(get, path = "/readyz", operation_id = "getReadiness", tag = "watching", responses((status = 200, description = "As asked", body = Health), (status = 503, description = "Not now", body = Problem)))]
-pub(super) async fn readyz(State(site): State<Site>) -> Result<Out<Health>, Problem> {
+#[utoipa::path(get, path = "/readyz", operation_id = "getReadiness", tag = "watching", responses((status = 200, description = "As asked", body = Alive), (status = 503, description = "Not now", body = Problem)))]
+pub(super) async fn readyz(State(site): State<Site>) -> Result<Out<Alive>, Problem> {
     let not_now = |code, detail: String| Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, detail));
     if site.stopping.is_cancelled() {
         return not_now("stopping", "the server is stopping".to_owned());
@@ -108,7 +108,7 @@ pub(super) async fn readyz(State(site): State<Site>) -> Result<Out<Health>, Prob
         let detail = format!("nothing can be stored for {} s: {}", failing.elapsed.as_secs(), failing.reason);
         return not_now("not_writing", detail);
     }
-    Ok(Out(Health { status: "ok" }))
+    Ok(Out(Alive { status: "ok" }))
 }
 
 /// Metrics, in the text format that the scraper prefers.
@@ -125,8 +125,9 @@ pub(super) async fn metrics(State(site): State<Site>, headers: HeaderMap) -> imp
     let stats = board.stats(now);
     let lost = board.workers.0.values().filter(|worker| worker.status == WorkerStatus::Lost).count() as u64;
     let sources = Sources {
+        now,
         stats: &stats,
-        health: verdict::overall(&board, site.settings.quiet(), now).verdict,
+        health: health::overall(&board, site.settings.quiet(), now).status,
         workers_lost: lost,
         queues: largest(&board, now),
         queues_paused: board.queues.0.values().filter(|queue| queue.paused_at.is_some()).count(),

@@ -6,7 +6,7 @@ use chrono::DateTime;
 
 use super::{Env, Job, Run};
 use crate::{
-    clock::Time,
+    clock::{Time, machine_time},
     command::expire_worker::ExpireWorker,
     model::{lease::StallReason, transition::Transition},
     store::due,
@@ -22,7 +22,7 @@ pub(super) struct Liveness(SystemTime);
 
 impl Default for Liveness {
     fn default() -> Self {
-        Self(SystemTime::now())
+        Self(machine_time())
     }
 }
 
@@ -31,7 +31,7 @@ impl Liveness {
     fn is_grace(&mut self, env: &Env) -> bool {
         if self.0.elapsed().is_ok_and(|elapsed| elapsed > MAX_GAP) {
             env.reachable.set(env.clock.now());
-            self.0 = SystemTime::now();
+            self.0 = machine_time();
         }
         env.clock.now() < env.reachable.get() + env.policy.worker_ttl
     }
@@ -44,7 +44,7 @@ impl Liveness {
         let since = if grace { NEVER } else { now - env.policy.worker_ttl };
         // The database must answer for the time to count.
         let silent = due::silent_workers(env.store.pool(), since, now).await?;
-        self.0 = SystemTime::now();
+        self.0 = machine_time();
         for id in silent {
             env.writer.run(ExpireWorker(id)).await?;
         }

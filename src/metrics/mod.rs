@@ -25,7 +25,8 @@ pub use tally::{MAX_LABELS, OTHER, Tallies};
 pub use text::TextFormat;
 
 use crate::{
-    board::verdict::Level,
+    board::health::Level,
+    clock::{Time, machine_time},
     event::envelope::Stats,
     feed::{
         Callbacks, Deliveries,
@@ -50,6 +51,8 @@ pub struct Metrics {
 /// Where metrics come from.
 #[derive(Debug)]
 pub struct Sources<'a> {
+    /// The time.
+    pub now: Time,
     /// The board's figures.
     pub stats: &'a Stats,
     /// Health of everything together.
@@ -138,7 +141,7 @@ impl Metrics {
     /// Metrics that include those of registered hooks.
     #[must_use]
     pub fn new(callbacks: Callbacks, tallies: Arc<Tallies>, checkpoint: Arc<AtomicI64>) -> Self {
-        Self { callbacks, tallies, requests: Requests::default(), checkpoint, started: SystemTime::now() }
+        Self { callbacks, tallies, requests: Requests::default(), checkpoint, started: machine_time() }
     }
 
     /// Everything in a text format.
@@ -205,8 +208,7 @@ impl Metrics {
         }
         let checkpoint = self.checkpoint.load(Ordering::Relaxed);
         if checkpoint > 0 {
-            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
-            let age = (now - checkpoint as f64).max(0.0);
+            let age = (sources.now.timestamp() - checkpoint).max(0) as f64;
             metrics.push(gauge("taskwatch_checkpoint_age_seconds", "Age of this server's last checkpoint", age));
         }
         metrics
@@ -238,7 +240,7 @@ fn tasks(sources: &Sources<'_>) -> Vec<Metric> {
     ];
     let by_status = by_status.map(|(status, count)| (vec![("status", status.to_owned())], Value::Gauge(count as f64)));
     vec![
-        gauge("taskwatch_health", "0 healthy, 1 degraded, 2 stalled; /api/v1/verdict names the reasons", health),
+        gauge("taskwatch_health", "0 healthy, 1 degraded, 2 stalled; /api/v1/health names the reasons", health),
         Metric { name: "taskwatch_tasks", help: "Tasks that exist, by status", series: by_status.into() },
         gauge("taskwatch_workers_online", "Workers that are online", stats.workers_online as f64),
         gauge("taskwatch_workers_lost", "Workers that were lost lately", sources.workers_lost as f64),

@@ -3,7 +3,7 @@
 use askama::filters::urlencode_strict;
 
 use crate::{
-    board::verdict::Level,
+    board::health::Level,
     clock::Time,
     event::{envelope::rfc3339, kind::Tone},
     model::{
@@ -226,7 +226,7 @@ pub fn clip(text: &str, limit: usize) -> String {
     }
 }
 
-/// How a verdict looks: class, sign, word.
+/// How a level of health looks: class, sign, word.
 #[must_use]
 pub const fn level(level: &Level) -> (&'static str, &'static str, &'static str) {
     match level {

@@ -6,8 +6,8 @@ use super::{Content, PageError, Params, View, chart::Sparkline, format};
 use crate::{
     board::{
         Board,
+        health::{self, Health},
         parents::Parent,
-        verdict::{self, Verdict},
     },
     clock::Time,
     event::envelope::Stats,
@@ -23,7 +23,7 @@ const SHOWN: usize = 8;
 struct Overview {
     url: String,
     is_empty: bool,
-    verdict: Verdict,
+    health: Health,
     stats: Stats,
     offline: usize,
     throughput: Sparkline,
@@ -53,7 +53,7 @@ struct QueueRow {
     running: u64,
     oldest: Option<Time>,
     paused: bool,
-    level: verdict::Level,
+    level: health::Level,
     limit: Option<String>,
 }
 
@@ -117,8 +117,8 @@ pub(super) fn render(view: &View, params: &Params) -> Result<Content, PageError>
     // In steps: it does not have to change with every event.
     let head = if params.at.is_some() { head } else { head - head % 1_000 + 1_000 };
     page.slider = (!page.is_empty).then(|| Slider { oldest, head, at: params.at.map_or(head, |at| at.position) });
-    let title = match (page.verdict.verdict, page.stats.failed) {
-        (verdict::Level::Stalled, _) => "(stalled) Overview".to_owned(),
+    let title = match (page.health.status, page.stats.failed) {
+        (health::Level::Stalled, _) => "(stalled) Overview".to_owned(),
         (_, 0) => "Overview".to_owned(),
         (_, failed) => format!("({failed} failed) Overview"),
     };
@@ -140,7 +140,7 @@ impl Overview {
         Self {
             url,
             is_empty: board.position == 0,
-            verdict: verdict::overall(board, quiet, now),
+            health: health::overall(board, quiet, now),
             stats: board.stats(now),
             offline: board.workers.0.len() - board.workers.online(),
             throughput: Sparkline::of_hour(board, now, "tasks completed", |tally| tally.completed),
@@ -162,9 +162,9 @@ impl Overview {
 
 /// Worst first.
 fn queues(board: &Board, now: Time) -> Vec<QueueRow> {
-    let serving = verdict::Serving::taking(board);
+    let serving = health::Serving::taking(board);
     let row = |(name, queue): (&Name, &crate::board::queues::Queue)| QueueRow {
-        level: verdict::of_queue(&serving, name, queue, now).verdict,
+        level: health::of_queue(&serving, name, queue, now).status,
         name: name.clone(),
         high: queue.depth_of(Band::High),
         normal: queue.depth_of(Band::Normal),

@@ -4,7 +4,7 @@ use askama::Template;
 
 use super::{Content, PageError, Params, View, format, overview::ParentCard, tasks::as_of};
 use crate::{
-    board::verdict::{self, Verdict},
+    board::health::{self, Health},
     clock::Time,
     feed,
     model::{Name, Status, Task, phase::Counts, task_query::TaskQuery},
@@ -32,7 +32,7 @@ struct ParentPage {
     chosen: Option<String>,
     children: Vec<Task>,
     failed: Vec<Task>,
-    verdict: Verdict,
+    health: Health,
     is_past: bool,
 }
 
@@ -92,7 +92,7 @@ pub(super) async fn render(view: &View, params: &Params) -> Result<Content, Page
             phases: parent.into_iter().flat_map(|parent| parent.phases.iter().map(phase)).take(PHASES).collect(),
             more_phases: parent.map_or(0, |parent| parent.phases.len().saturating_sub(PHASES)),
             rolled_up: board.parents.rolled_up(id),
-            verdict: verdict::of_task(&board, &task, &[], view.quiet, now),
+            health: health::of_task(&board, &task, &[], view.quiet, now),
             chosen: params.own("phase").map(str::to_owned),
             task,
             children,

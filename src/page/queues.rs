@@ -5,8 +5,8 @@ use askama::Template;
 use super::{Content, PageError, Params, View, overview::limit};
 use crate::{
     board::{
+        health::{self, Health, Level, Serving},
         queues::{Figures, Queue},
-        verdict::{self, Level, Serving, Verdict},
     },
     clock::Time,
     feed,
@@ -26,7 +26,7 @@ struct Queues {
 
 struct Row {
     name: Name,
-    verdict: Verdict,
+    health: Health,
     waiting: u64,
     bands: [(&'static str, u64); 3],
     running: u64,
@@ -51,7 +51,7 @@ impl Row {
         let running = queue.count(Status::Running);
         Self {
             name: name.clone(),
-            verdict: verdict::of_queue(taking, name, queue, now),
+            health: health::of_queue(taking, name, queue, now),
             waiting: queue.waiting(),
             bands: [Band::High, Band::Normal, Band::Low].map(|band| (band_words(band), queue.depth_of(band))),
             running,
@@ -88,10 +88,10 @@ pub(super) fn render(view: &View, params: &Params) -> Result<Content, PageError>
         board.queues.0.iter().map(|(name, queue)| Row::of(&serving, name, queue, now)).collect()
     };
     queues.sort_by(|a, b| {
-        let worse = |row: &Row| (std::cmp::Reverse(row.verdict.verdict), std::cmp::Reverse(row.waiting));
+        let worse = |row: &Row| (std::cmp::Reverse(row.health.status), std::cmp::Reverse(row.waiting));
         worse(a).cmp(&worse(b)).then_with(|| a.name.cmp(&b.name))
     });
-    let bad = queues.iter().filter(|row| row.verdict.verdict != Level::Ok).count();
+    let bad = queues.iter().filter(|row| row.health.status != Level::Ok).count();
     let more = queues.len().saturating_sub(SHOWN);
     queues.truncate(SHOWN);
     let title = if bad > 0 { format!("({bad} in trouble) Queues") } else { "Queues".to_owned() };

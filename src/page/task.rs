@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{Content, PageError, Params, View, format, tasks::as_of};
 use crate::{
-    board::verdict::{self, Verdict},
+    board::health::{self, Health},
     clock::Time,
     event::{Event, Kind},
     feed,
@@ -31,7 +31,7 @@ struct TaskPage {
     payload: Option<String>,
     result: Option<String>,
     facts: Vec<(&'static str, String)>,
-    verdict: Verdict,
+    health: Health,
     depends_on: Vec<Task>,
     gone: usize,
     dependents: Vec<Task>,
@@ -77,7 +77,7 @@ pub(super) async fn render(view: &View, params: &Params) -> Result<Content, Page
         None => search::open_dependencies(pool, id).await?,
         Some(_) => depends_on.iter().filter(|task| task.status != Status::Completed).map(|task| task.id).collect(),
     };
-    let verdict = verdict::of_task(&feed::read(&view.board), &task, &open, view.quiet, view.now());
+    let health = health::of_task(&feed::read(&view.board), &task, &open, view.quiet, view.now());
     let below = if task.is_parent {
         families::children(pool, &families::parents(pool, &[id]).await?).await?
     } else {
@@ -87,7 +87,7 @@ pub(super) async fn render(view: &View, params: &Params) -> Result<Content, Page
         below: below.total(),
         open_below: below.total() - below.finished(),
         again: below.failed + below.cancelled,
-        verdict,
+        health,
         payload: task.payload.as_ref().map(|json| format::clip(json.as_str(), LONGEST)),
         result: task.result.as_ref().map(|json| format::clip(json.as_str(), LONGEST)),
         facts: facts(&task),

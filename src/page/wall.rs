@@ -9,7 +9,7 @@ use super::{Content, PageError, Params, View, format, overview, row::Check};
 use crate::{
     board::{
         Board,
-        verdict::{self, Level, Serving, Verdict},
+        health::{self, Health, Level, Serving},
     },
     clock::Time,
     feed,
@@ -68,7 +68,7 @@ fn hour(text: &str) -> Result<(), String> {
 #[derive(Template)]
 #[template(path = "wall.html")]
 struct Wall {
-    verdict: Level,
+    status: Level,
     reason: Option<String>,
     boards: Vec<WallBoard>,
     /// How many boards there are to turn over.
@@ -122,7 +122,7 @@ pub(super) fn render(view: &View, params: &Params) -> Result<Content, PageError>
     let chosen = params.own("boards").and_then(|text| boards(text).ok());
     let chosen = chosen.unwrap_or_else(|| BOARDS.to_vec());
     let board = feed::read(&view.board);
-    let overall = verdict::overall(&board, view.quiet, now);
+    let overall = health::overall(&board, view.quiet, now);
     let alone = chosen.len() == 1 || params.own("rotate").is_some_and(|seconds| seconds != "0");
     let most = if alone { TILES } else { TILES_BESIDE };
     let made = chosen.into_iter().map(|(name, heading)| {
@@ -141,25 +141,25 @@ pub(super) fn render(view: &View, params: &Params) -> Result<Content, PageError>
     let boards: Vec<_> = made.collect();
     // Nobody waits for the template.
     drop(board);
-    let (verdict, reason) = worst(&overall, &boards);
-    let page = Wall { verdict, reason, count: boards.len(), boards };
-    Content::new(format!("({}) Wall", format::level(&verdict).2.to_lowercase()), &page)
+    let (status, reason) = worst(&overall, &boards);
+    let page = Wall { status, reason, count: boards.len(), boards };
+    Content::new(format!("({}) Wall", format::level(&status).2.to_lowercase()), &page)
 }
 
 /// The sentence over everything. It never says less than a tile below it.
-fn worst(overall: &Verdict, boards: &[WallBoard]) -> (Level, Option<String>) {
+fn worst(overall: &Health, boards: &[WallBoard]) -> (Level, Option<String>) {
     let tiles = boards.iter().flat_map(|board| board.tiles.iter().map(move |tile| (board, tile)));
-    let (mut level, mut reason) = (overall.verdict, None);
+    let (mut level, mut reason) = (overall.status, None);
     for (board, tile) in tiles {
         if tile.level > level {
             (level, reason) =
                 (tile.level, Some(format!("{}: {} {} {}", board.heading, tile.name, tile.big, tile.unit)));
         }
     }
-    let more = overall.reasons.iter().filter(|reason| reason.level == level).count().saturating_sub(1);
+    let more = overall.reasons.iter().filter(|reason| reason.severity == level).count().saturating_sub(1);
     let first = overall.reasons.first().filter(|_| reason.is_none()).map(|reason| match more {
-        0 => format::clip(&reason.sentence, 160),
-        _ => format!("{} · and {more} more", format::clip(&reason.sentence, 140)),
+        0 => format::clip(&reason.text, 160),
+        _ => format!("{} · and {more} more", format::clip(&reason.text, 140)),
     });
     (level, reason.map(|reason| reason.trim_end().to_owned()).or(first))
 }
@@ -201,12 +201,12 @@ fn queue_tiles(board: &Board, now: Time) -> Vec<Tile> {
     queues.sort_by_key(|(name, queue)| (std::cmp::Reverse(queue.waiting()), (*name).clone()));
     let serving = Serving::taking(board);
     let tile = |(name, queue): (&Name, &crate::board::queues::Queue)| {
-        let why = verdict::of_queue(&serving, name, queue, now);
+        let why = health::of_queue(&serving, name, queue, now);
         let running = queue.count(Status::Running);
         let below = if queue.paused_at.is_some() { "paused".to_owned() } else { format!("{running} running") };
         Tile {
             unit: "waiting",
-            level: why.verdict,
+            level: why.status,
             ..Tile::new(name.as_str(), &format::clip(name.as_str(), 24), format::count(&queue.waiting()), below)
         }
     };

@@ -14,9 +14,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How the work is, in a line, and whether it is as it should be.
 #[derive(Debug)]
 pub struct Status {
-    /// The verdict and its reasons.
+    /// Health and its reasons.
     pub line: String,
-    /// The verdict is `ok`.
+    /// Health is `ok`.
     pub ok: bool,
 }
 
@@ -35,20 +35,20 @@ pub async fn health(settings: &HealthSettings) -> anyhow::Result<()> {
     bail!("{path} answers {status}: {}", text.trim())
 }
 
-/// Asks for the verdict.
+/// Asks for health.
 ///
 /// # Errors
 /// When the server does not answer.
 pub async fn status(settings: &ServerSettings) -> anyhow::Result<Status> {
-    let path = "/api/v1/verdict";
+    let path = "/api/v1/health";
     let response = get(settings, path).await?;
     ensure!(response.status().is_success(), "{path} answers {}", response.status());
     let body: Value = response.json().await.map_err(reqwest::Error::without_url)?;
-    let verdict = body["verdict"].as_str().with_context(|| format!("{path} gives no verdict"))?;
+    let status = body["status"].as_str().with_context(|| format!("{path} gives no status"))?;
     let reasons = body["reasons"].as_array().into_iter().flatten();
-    let reasons: Vec<_> = reasons.filter_map(|reason| reason["sentence"].as_str()).collect();
-    let line = if reasons.is_empty() { verdict.to_owned() } else { format!("{verdict}: {}", reasons.join("; ")) };
-    Ok(Status { line, ok: verdict == "ok" })
+    let reasons: Vec<_> = reasons.filter_map(|reason| reason["text"].as_str()).collect();
+    let line = if reasons.is_empty() { status.to_owned() } else { format!("{status}: {}", reasons.join("; ")) };
+    Ok(Status { line, ok: status == "ok" })
 }
 
 async fn get(settings: &ServerSettings, path: &str) -> anyhow::Result<Response> {

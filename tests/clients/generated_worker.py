@@ -44,7 +44,7 @@ for task in claimed.tasks:
     assert isinstance(done, models.OneTask) and done.task.status is models.Status.COMPLETED, done
 
 read = get_task.sync(one.task.id, client=client)
-assert isinstance(read, models.TaskAndVerdict) and read.task.result == [1, "x"], read
+assert isinstance(read, models.TaskAndHealth) and read.task.result == [1, "x"], read
 listed = list_tasks.sync(client=client, queue="p", status="completed")
 assert isinstance(listed, models.ManyTasks) and len(listed.tasks) == 2 and listed.event_id, listed
 seen = get_worker.sync(worker.id, client=client)

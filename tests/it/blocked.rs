@@ -191,7 +191,7 @@ async fn what_is_blocked_for_ever_is_told_everywhere() {
     app.creates_as(waiting(&after, None, &[&empty])).await;
     let gate = app.creates_as(json!({ "task_type": "gate", "run_at": "2100-01-01T00:00:00Z" })).await;
     app.post("/api/v1/tasks", &json!([waiting(&a, None, &[&gate]), waiting(&b, None, &[&a])])).await.expect(201);
-    assert_eq!(app.verdict().await.0, "ok");
+    assert_eq!(app.health().await.0, "ok");
     // A group without children may get some; after a minute that is worth a word, and what waits for it as well.
     app.time_passes(61);
     app.is_judged("stalled", "group_without_children").await;
@@ -199,7 +199,7 @@ async fn what_is_blocked_for_ever_is_told_everywhere() {
     assert_eq!(app.reason_of(&empty).await["code"], "group_without_children");
     let reason = app.reason_of(&after).await;
     assert_eq!(reason["code"], "blocked_forever");
-    assert!(reason["sentence"].as_str().unwrap().contains(&empty), "{reason}");
+    assert!(reason["text"].as_str().unwrap().contains(&empty), "{reason}");
     assert_eq!(app.reason_of(&b).await["code"], "blocked_by");
     for page in ["/", "/wall", &format!("/tasks/{after}"), &format!("/parents/{empty}")] {
         let html = app.get(page).await.text;
@@ -207,7 +207,7 @@ async fn what_is_blocked_for_ever_is_told_everywhere() {
     }
     app.creates_as(json!({ "task_type": "c", "parent_task_id": empty })).await;
     crate::harness::eventually("nothing is stuck any more", || async {
-        let (_, codes) = app.verdict().await;
+        let (_, codes) = app.health().await;
         !codes.iter().any(|code| code == "blocked_forever" || code == "group_without_children")
     })
     .await;
@@ -219,7 +219,7 @@ async fn what_is_blocked_for_ever_is_told_everywhere() {
     .await;
     app.is_judged("stalled", "blocked_forever").await;
     let reason = app.reason_of(&a).await;
-    assert!(reason["sentence"].as_str().unwrap().contains("in a ring"), "{reason}");
+    assert!(reason["text"].as_str().unwrap().contains("in a ring"), "{reason}");
     // And it can be broken.
     app.patch(&format!("/api/v1/tasks/{a}"), &json!({ "depends_on": [gate] })).await.expect(200);
     crate::harness::eventually("the ring is gone", || async { app.reason_of(&a).await["code"] == "blocked_by" }).await;

@@ -12,22 +12,23 @@ use taskwatch::{
 
 use crate::harness::{TestApp, cluster};
 
-fn readme() -> String {
-    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap()
+/// A file of the repository.
+fn document(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// The rows of the README's table below a heading, as cells.
-fn table(heading: &str) -> Vec<Vec<String>> {
-    let readme = readme();
-    let below =
-        readme.split(&format!("\n## {heading}\n")).nth(1).unwrap_or_else(|| panic!("README has no '{heading}'"));
+/// The rows of a document's table below a heading, as cells.
+fn table(name: &str, heading: &str) -> Vec<Vec<String>> {
+    let text = document(name);
+    let below = text.split(&format!("\n## {heading}\n")).nth(1).unwrap_or_else(|| panic!("{name} has no '{heading}'"));
     let rows = below.lines().skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|')).skip(2);
     rows.map(|row| row.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect()).collect()
 }
 
 #[test]
-fn the_readme_lists_every_setting() {
-    let rows = table("Settings");
+fn every_setting_is_documented() {
+    let rows = table("docs/operations.md", "Configuration");
     let cli = Cli::command();
     let flags: Vec<_> = cli
         .get_arguments()
@@ -35,7 +36,8 @@ fn the_readme_lists_every_setting() {
         .collect();
     for flag in &flags {
         let long = format!("`--{}`", flag.get_long().unwrap());
-        let row = rows.iter().find(|row| row[0] == long).unwrap_or_else(|| panic!("README does not list {long}"));
+        let row =
+            rows.iter().find(|row| row[0] == long).unwrap_or_else(|| panic!("operations.md does not list {long}"));
         let default: Vec<_> = flag.get_default_values().iter().map(|value| value.to_str().unwrap()).collect();
         let default = if default.is_empty() || default == ["false"] || default == [""] {
             String::new()
@@ -48,12 +50,50 @@ fn the_readme_lists_every_setting() {
         let variable = flag.get_env().and_then(|env| env.to_str()).unwrap_or_else(|| panic!("{long} has no variable"));
         assert_eq!(variable, format!("TASKWATCH_{}", flag.get_long().unwrap().replace('-', "_").to_uppercase()));
     }
-    assert_eq!(rows.len(), flags.len(), "README lists settings that do not exist");
+    assert_eq!(rows.len(), flags.len(), "operations.md lists settings that do not exist");
 }
 
 #[test]
-fn the_readme_lists_every_event() {
-    let rows = table("Events");
+fn every_knob_of_the_tests_is_documented() {
+    let folders = ["tests/it", "benches/load"].map(|folder| Path::new(env!("CARGO_MANIFEST_DIR")).join(folder));
+    let files = folders.iter().flat_map(|folder| std::fs::read_dir(folder).unwrap().flatten());
+    let development = document("docs/development.md");
+    let settings: BTreeSet<_> =
+        Cli::command().get_arguments().filter_map(|flag| flag.get_env()?.to_str().map(str::to_owned)).collect();
+    let mut seen = 0;
+    for file in files.filter(|file| file.path().is_file()) {
+        let text = std::fs::read_to_string(file.path()).unwrap();
+        for call in ["env::var(\"", "number(\""] {
+            for rest in text.split(call).skip(1) {
+                let knob = rest.split('"').next().unwrap();
+                let is_knob =
+                    (knob.starts_with("TASKWATCH_") && !settings.contains(knob)) || knob.starts_with("BENCH_");
+                assert!(!is_knob || development.contains(&format!("`{knob}`")), "development.md does not list {knob}");
+                seen += usize::from(is_knob);
+            }
+        }
+    }
+    assert!(seen >= 12, "the test must see the knobs, saw {seen}");
+}
+
+#[test]
+fn links_of_documents_lead_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let docs = std::fs::read_dir(root.join("docs")).unwrap().flatten().map(|entry| entry.path());
+    let top = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"].map(|name| root.join(name));
+    for path in docs.chain(top) {
+        let text = std::fs::read_to_string(&path).unwrap();
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let file = target.split('#').next().unwrap();
+            let is_local = !file.is_empty() && !file.contains("://");
+            assert!(!is_local || path.parent().unwrap().join(file).exists(), "{} links to {target}", path.display());
+        }
+    }
+}
+
+#[test]
+fn every_event_is_documented() {
+    let rows = table("docs/stream.md", "Events");
     let names: Vec<_> = rows.iter().map(|row| row[0].trim_matches('`').to_owned()).collect();
     assert_eq!(names, Kind::ALL.iter().map(|kind| kind.name()).collect::<Vec<_>>());
     for (kind, row) in Kind::ALL.iter().zip(&rows) {
@@ -64,8 +104,8 @@ fn the_readme_lists_every_event() {
 }
 
 #[test]
-fn the_readme_lists_every_filter() {
-    let rows = table("Filters");
+fn every_filter_is_documented() {
+    let rows = table("docs/stream.md", "Filters");
     let names: Vec<_> = rows.iter().map(|row| row[0].trim_matches('`').to_owned()).collect();
     let expected: Vec<_> =
         filter::ROWS.iter().map(|row| row.name.to_owned()).chain(["label.<key>".to_owned()]).collect();
@@ -76,8 +116,8 @@ fn the_readme_lists_every_filter() {
 }
 
 #[test]
-fn the_readme_lists_every_error_code() {
-    let rows = table("Error codes");
+fn every_error_code_is_documented() {
+    let rows = table("docs/api.md", "Error codes");
     let codes: Vec<_> = rows.iter().map(|row| row[0].trim_matches('`').to_owned()).collect();
     assert_eq!(codes, codes::ROWS.iter().map(|row| row.code).collect::<Vec<_>>());
     for (row, cells) in codes::ROWS.iter().zip(&rows) {

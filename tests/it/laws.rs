@@ -86,11 +86,11 @@ fn folders_reach_only_what_lies_before_them() {
         ("command", &["clock", "model", "event"]),
         ("board", &["clock", "model", "event"]),
         ("store", &["clock", "model", "event", "command", "board"]),
-        ("embedded", &[]),
+        ("embedded", &["clock"]),
         ("feed", &["clock", "model", "event", "board", "store"]),
         ("page", &["base_path", "clock", "model", "event", "board", "store", "feed"]),
         ("maintenance", &["clock", "model", "event", "command", "board", "store", "feed"]),
-        ("metrics", &["model", "event", "board", "store", "feed"]),
+        ("metrics", &["clock", "model", "event", "board", "store", "feed"]),
         (
             "http",
             &["base_path", "clock", "config", "metrics", "model", "event", "command", "board", "store", "feed", "page"],

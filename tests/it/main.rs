@@ -2,6 +2,7 @@
 //! the real binary.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+#![expect(clippy::disallowed_methods, reason = "a test looks at the machine's own clock")]
 #![expect(clippy::print_stdout, reason = "some tests measure, and say what they saw")]
 
 mod accessible;
@@ -30,6 +31,7 @@ mod generated;
 mod groups;
 mod hands;
 mod harness;
+mod health;
 mod identity;
 mod json_text;
 mod laws;
@@ -59,7 +61,6 @@ mod stream;
 mod tail;
 mod times;
 mod unreadable;
-mod verdicts;
 mod viewers;
 mod visible_text;
 mod wall;

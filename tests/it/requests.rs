@@ -176,7 +176,7 @@ async fn lists_name_the_event_to_follow_from() {
         "/api/v1/bulk".to_owned(),
         "/api/v1/failures".to_owned(),
         "/api/v1/stats".to_owned(),
-        "/api/v1/verdict".to_owned(),
+        "/api/v1/health".to_owned(),
         "/api/v1/snapshot".to_owned(),
     ] {
         let event_id = app.get(&path).await.expect(200)["event_id"].clone();

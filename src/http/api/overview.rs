@@ -14,8 +14,8 @@ use serde::Serialize;
 use super::snapshot;
 use crate::{
     board::{
+        health::{self, Health},
         queues::{Figures, Queue},
-        verdict::{self, Verdict},
     },
     clock::Time,
     event::{EventId, envelope::Stats},
@@ -53,8 +53,7 @@ pub(super) struct QueueRecord {
     #[serde(flatten)]
     figures: Figures,
     /// Why its tasks wait, if something is wrong.
-    #[serde(flatten)]
-    verdict: Verdict,
+    health: Health,
 }
 
 /// Claimable tasks by band of priority.
@@ -109,7 +108,7 @@ pub(super) async fn queues(
     }
     let now = site.clock.now();
     let board = feed::read(&site.board);
-    let serving = verdict::Serving::taking(&board);
+    let serving = health::Serving::taking(&board);
     let begin = page.cursor.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
     let mut rest = board.queues.0.range::<str, _>((begin, Bound::Unbounded));
     let queues: Vec<_> = rest.by_ref().take(limit).map(|(name, queue)| record(&serving, name, queue, now)).collect();
@@ -117,7 +116,7 @@ pub(super) async fn queues(
     Ok(Out(ManyQueues { position: board.position, event_id: board.id().to_string(), queues, next_cursor }))
 }
 
-fn record(serving: &verdict::Serving<'_>, name: &Name, queue: &Queue, now: Time) -> QueueRecord {
+fn record(serving: &health::Serving<'_>, name: &Name, queue: &Queue, now: Time) -> QueueRecord {
     QueueRecord {
         name: name.clone(),
         tasks: queue.tasks.clone(),
@@ -132,7 +131,7 @@ fn record(serving: &verdict::Serving<'_>, name: &Name, queue: &Queue, now: Time)
         rate_limit: queue.rate_limit,
         rate_period_seconds: queue.rate_limit.map(|_| queue.rate_period_seconds.unwrap_or(1)),
         figures: queue.figures(now),
-        verdict: verdict::of_queue(serving, name, queue, now),
+        health: health::of_queue(serving, name, queue, now),
     }
 }
 
@@ -162,7 +161,7 @@ pub(super) async fn queue(State(site): State<Site>, Named(name): Named) -> Resul
     Ok(Out(QueueAndPosition {
         position: board.position,
         event_id: board.id().to_string(),
-        queue: record(&verdict::Serving::taking(&board), &name, found, now),
+        queue: record(&health::Serving::taking(&board), &name, found, now),
     }))
 }
 
@@ -193,18 +192,18 @@ pub(super) struct Overall {
     /// The event there: `/events?after=<event_id>` continues from here.
     event_id: String,
     #[serde(flatten)]
-    verdict: Verdict,
+    health: Health,
 }
 
-/// Does work go on? `ok`, `degraded` or `stalled`, with the reasons, worst first.
-#[utoipa::path(get, path = "/api/v1/verdict", operation_id = "getVerdict", tag = "watching", responses((status = 200, description = "As asked", body = Overall)))]
+/// Read health: `ok`, `degraded` or `stalled`, with the reasons, most severe first.
+#[utoipa::path(get, path = "/api/v1/health", operation_id = "getHealth", tag = "watching", responses((status = 200, description = "As asked", body = Overall)))]
 pub(super) async fn overall(State(site): State<Site>) -> Out<Overall> {
     let now = site.clock.now();
     let board = feed::read(&site.board);
     Out(Overall {
         position: board.position,
         event_id: site.event_id_at(board.position),
-        verdict: verdict::overall(&board, site.settings.quiet(), now),
+        health: health::overall(&board, site.settings.quiet(), now),
     })
 }
 

@@ -16,7 +16,7 @@ use super::{
     records::{ManyTasks, OneTask, TaskRecord},
 };
 use crate::{
-    board::verdict::{self, Verdict},
+    board::health::{self, Health},
     command::{Refusal, change_tasks::ChangeTasks, create_tasks::CreateTasks},
     feed,
     http::{
@@ -105,26 +105,25 @@ pub(in crate::http) async fn list(
 
 /// A task, and why it does not move.
 #[derive(Debug, serde::Serialize, utoipa::ToSchema)]
-pub(in crate::http) struct TaskAndVerdict {
+pub(in crate::http) struct TaskAndHealth {
     /// The last event before this was read: `/events?after=<event_id>` continues from here without a gap.
     event_id: String,
     task: TaskRecord,
     /// How it stands, and why.
-    #[serde(flatten)]
-    verdict: Verdict,
+    health: Health,
 }
 
 /// Read one task, with its payload and result, and why it does not move.
 #[utoipa::path(get, path = "/api/v1/tasks/{id}", operation_id = "getTask", tag = "tasks", params(("id" = Uuid, Path)),
-    responses((status = 200, description = "As asked", body = TaskAndVerdict), (status = 404, description = "Not found", body = Problem)))]
+    responses((status = 200, description = "As asked", body = TaskAndHealth), (status = 404, description = "Not found", body = Problem)))]
 pub(in crate::http) async fn read(State(site): State<Site>, Id(id): Id) -> Result<Response, Problem> {
     let event_id = site.event_id();
     let task = search::task(site.store.pool(), id).await?.ok_or(Refusal::NoTask(id))?;
     let waits = task.status == Status::Blocked && !task.depends_on.is_empty();
     let open = if waits { search::open_dependencies(site.store.pool(), id).await? } else { Vec::new() };
-    let verdict = verdict::of_task(&feed::read(&site.board), &task, &open, site.settings.quiet(), site.clock.now());
+    let health = health::of_task(&feed::read(&site.board), &task, &open, site.settings.quiet(), site.clock.now());
     let version = [etag(task.version())];
-    Ok((version, Out(TaskAndVerdict { event_id, task: task.into(), verdict })).into_response())
+    Ok((version, Out(TaskAndHealth { event_id, task: task.into(), health })).into_response())
 }
 
 /// A task, and what was done to the tasks below it.

@@ -5,45 +5,45 @@ use serde_json::{Value, json};
 use crate::harness::{TestApp, eventually};
 
 impl TestApp {
-    pub(crate) async fn verdict(&self) -> (String, Vec<String>) {
+    pub(crate) async fn health(&self) -> (String, Vec<String>) {
         self.settles().await;
-        let verdict = self.get("/api/v1/verdict").await.expect(200);
+        let health = self.get("/api/v1/health").await.expect(200);
         let codes =
-            verdict["reasons"].as_array().unwrap().iter().map(|reason| reason["code"].as_str().unwrap().to_owned());
-        (verdict["verdict"].as_str().unwrap().to_owned(), codes.collect())
+            health["reasons"].as_array().unwrap().iter().map(|reason| reason["code"].as_str().unwrap().to_owned());
+        (health["status"].as_str().unwrap().to_owned(), codes.collect())
     }
 
-    /// Waits until the verdict is this, for this reason before all.
+    /// Waits until health is this, for this reason before all.
     pub(crate) async fn is_judged(&self, level: &str, code: &str) {
         let is_so = || async {
-            let (verdict, codes) = self.verdict().await;
-            verdict == level && codes.iter().any(|told| told == code)
+            let (status, codes) = self.health().await;
+            status == level && codes.iter().any(|told| told == code)
         };
-        eventually(&format!("the verdict is {level} because of {code}"), is_so).await;
+        eventually(&format!("health is {level} because of {code}"), is_so).await;
     }
 
     pub(crate) async fn reason_of(&self, id: &str) -> Value {
         let read = self.get(&format!("/api/v1/tasks/{id}")).await.expect(200);
-        read["reasons"].as_array().unwrap().first().cloned().unwrap_or_default()
+        read["health"]["reasons"].as_array().unwrap().first().cloned().unwrap_or_default()
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_verdict_names_what_holds_work_up() {
+async fn health_names_what_holds_work_up() {
     let app = TestApp::start().await;
-    assert_eq!(app.verdict().await, ("ok".to_owned(), vec![]));
+    assert_eq!(app.health().await, ("ok".to_owned(), vec![]));
     let id = app.creates("lonely").await;
     app.time_passes(15);
     app.is_judged("stalled", "no_worker").await;
     assert_eq!(app.reason_of(&id).await["code"], "no_worker");
     let queues = app.get("/api/v1/queues").await.expect(200);
     assert_eq!(
-        (&queues["queues"][0]["verdict"], &queues["queues"][0]["reasons"][0]["code"]),
+        (&queues["queues"][0]["health"]["status"], &queues["queues"][0]["health"]["reasons"][0]["code"]),
         (&json!("stalled"), &json!("no_worker"))
     );
     let worker = app.worker("w1").await;
     app.settles().await;
-    assert_eq!(app.verdict().await.0, "ok");
+    assert_eq!(app.health().await.0, "ok");
     assert_eq!(app.reason_of(&id).await["code"], "waits_in_line");
     // A worker that is only known from elsewhere is none for this queue.
     let report = json!({ "event_type": "task_started", "task_id": "x", "queue": "far", "worker_id": "far" });
@@ -65,7 +65,7 @@ async fn the_verdict_names_what_holds_work_up() {
     running.completes().await;
     worker.claims("default").await.completes().await;
     app.settles().await;
-    assert_eq!(app.verdict().await, ("ok".to_owned(), vec![]));
+    assert_eq!(app.health().await, ("ok".to_owned(), vec![]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -82,7 +82,7 @@ async fn a_long_line_that_moves_is_no_standstill() {
     let then = app.settles().await;
     // All of these wait longer than a minute, and for a moment none runs.
     worker.claims("default").await.completes().await;
-    assert_eq!(app.verdict().await, ("ok".to_owned(), vec![]));
+    assert_eq!(app.health().await, ("ok".to_owned(), vec![]));
     assert_eq!(app.reason_of(&still).await["code"], "waits_in_line");
     let past = app.get(&format!("/?at={then}")).await.text;
     assert!(past.contains("workers of queue default take nothing, 4 tasks wait"), "the past knows what stood still");
@@ -104,7 +104,7 @@ async fn workers_connectors_and_slow_tasks_are_named() {
     app.is_judged("degraded", "task_slow").await;
     let codes = app.get(&format!("/api/v1/tasks/{}", slow.id)).await.expect(200);
     let codes: Vec<_> =
-        codes["reasons"].as_array().unwrap().iter().map(|reason| reason["code"].as_str().unwrap()).collect();
+        codes["health"]["reasons"].as_array().unwrap().iter().map(|reason| reason["code"].as_str().unwrap()).collect();
     assert!(codes.contains(&"task_slow") && codes.contains(&"worker_quiet"), "{codes:?}");
     app.time_passes(30);
     app.is_judged("stalled", "worker_lost").await;
@@ -117,7 +117,7 @@ async fn a_task_says_what_it_waits_for() {
     let blocked = app.creates_as(json!({ "task_type": "t", "depends_on": [first] })).await;
     let reason = app.reason_of(&blocked).await;
     assert_eq!(reason["code"], "blocked_by");
-    assert!(reason["sentence"].as_str().unwrap().contains(&first), "{reason}");
+    assert!(reason["text"].as_str().unwrap().contains(&first), "{reason}");
     let later = app.creates_as(json!({ "task_type": "t", "run_at": "2100-01-01T00:00:00Z" })).await;
     assert_eq!(app.reason_of(&later).await["code"], "waits_for_time");
     let group = app.creates_as(json!({ "task_type": "t", "close_when_done": true })).await;

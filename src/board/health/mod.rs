@@ -1,0 +1,249 @@
+//! Health: of a queue, of a task, and of everything together, with the reasons. One table of rules, [`rules::RULES`], says
+//! what is a reason.
+
+pub mod rules;
+mod serving;
+mod task;
+
+use std::cmp::Reverse;
+
+use chrono::TimeDelta;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{Board, queues::Queue};
+use crate::{clock::Time, model::Name};
+
+use rules::{QueueScope, RULES, Rule, TaskScope, Test, WorkerScope};
+pub use serving::Serving;
+pub use task::of_task;
+
+/// Reasons in one answer.
+const MAX_REASONS: usize = 50;
+
+/// How severe a reason is, and the status of what has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// Tasks are processed, or there are none.
+    Ok,
+    /// Tasks are processed, but not as they should be.
+    Degraded,
+    /// Tasks are pending and nothing is processed.
+    Stalled,
+}
+
+/// One reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct Reason {
+    /// For programs; does not change between versions.
+    pub code: &'static str,
+    /// How severe it is.
+    pub severity: Level,
+    /// For people.
+    pub text: String,
+    /// The queue it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue: Option<Name>,
+    /// The task it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub task_id: Option<Uuid>,
+    /// The worker it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worker_id: Option<Uuid>,
+}
+
+/// A status and its reasons.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct Health {
+    /// The most severe of the reasons.
+    pub status: Level,
+    /// Most severe first.
+    pub reasons: Vec<Reason>,
+}
+
+impl Reason {
+    /// A reason by its rule.
+    const fn of(rule: &Rule, text: String) -> Self {
+        Self::new(rule.code, rule.severity, text)
+    }
+
+    const fn new(code: &'static str, severity: Level, text: String) -> Self {
+        Self { code, severity, text, queue: None, task_id: None, worker_id: None }
+    }
+}
+
+impl Health {
+    fn of(mut reasons: Vec<Reason>) -> Self {
+        reasons.sort_by_key(|reason| Reverse(reason.severity));
+        reasons.truncate(MAX_REASONS);
+        Self { status: reasons.first().map_or(Level::Ok, |reason| reason.severity), reasons }
+    }
+}
+
+/// Everything together. A worker without a heartbeat for `quiet` is a reason before it is lost.
+#[must_use]
+pub fn overall(board: &Board, quiet: TimeDelta, now: Time) -> Health {
+    let serving = Serving::taking(board);
+    let mut reasons: Vec<_> =
+        board.queues.0.iter().filter_map(|(name, queue)| queue_reason(&serving, name, queue, now)).collect();
+    reasons.extend(stuck(board));
+    for id in board.workers.0.keys() {
+        reasons.extend(worker_reasons(board, *id, quiet, now));
+    }
+    for id in board.running.0.keys() {
+        reasons.extend(running_reasons(board, *id, now));
+    }
+    Health::of(reasons)
+}
+
+/// Of a queue.
+#[must_use]
+pub fn of_queue(serving: &Serving<'_>, name: &Name, queue: &Queue, now: Time) -> Health {
+    Health::of(queue_reason(serving, name, queue, now).into_iter().collect())
+}
+
+/// Why the tasks of a queue are pending: the first rule that holds.
+fn queue_reason(serving: &Serving<'_>, name: &Name, queue: &Queue, now: Time) -> Option<Reason> {
+    if queue.waiting() == 0 {
+        return None;
+    }
+    let scope = QueueScope { name, queue, workers: serving.at(name), now };
+    RULES.iter().find_map(|rule| match rule.test {
+        Test::Queue(test) => {
+            let text = test(&scope)?;
+            Some(Reason { queue: Some(name.clone()), ..Reason::of(rule, text) })
+        }
+        _ => None,
+    })
+}
+
+/// What is wrong with a worker and its connectors.
+fn worker_reasons(board: &Board, id: Uuid, quiet: TimeDelta, now: Time) -> Vec<Reason> {
+    let Some(worker) = board.workers.0.get(&id) else { return Vec::new() };
+    let scope = WorkerScope { worker, quiet, now };
+    let mut reasons = Vec::new();
+    for rule in RULES {
+        if let Test::Worker(test) = rule.test {
+            let found = test(&scope).into_iter();
+            reasons.extend(found.map(|text| Reason { worker_id: Some(id), ..Reason::of(rule, text) }));
+        }
+    }
+    reasons
+}
+
+/// What is wrong with a running task.
+fn running_reasons(board: &Board, id: Uuid, now: Time) -> Vec<Reason> {
+    let Some(task) = board.running.0.get(&id) else { return Vec::new() };
+    let scope = TaskScope { id, task, p95_ms: board.kinds.usual_ms(&task.task_type, now), now };
+    let tests = RULES.iter().filter_map(|rule| match rule.test {
+        Test::RunningTask(test) => Some((rule, test(&scope)?)),
+        _ => None,
+    });
+    tests.map(|(rule, text)| Reason { task_id: Some(id), ..Reason::of(rule, text) }).collect()
+}
+
+/// Tasks that wait for what can never come; the board names some of them.
+fn stuck(board: &Board) -> Vec<Reason> {
+    let mut reasons: Vec<_> = board.stuck.iter().filter_map(rules::stuck_reason).collect();
+    if let Some(more) = board.stuck_total.checked_sub(board.stuck.len() as u64).filter(|more| *more > 0) {
+        let text = format!("{more} more tasks wait for what can never complete");
+        reasons.push(Reason::new("blocked_forever", Level::Stalled, text));
+    }
+    reasons
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+    use crate::{
+        event::{Event, Kind, draft},
+        model::{NewTask, step},
+    };
+
+    const QUIET: TimeDelta = TimeDelta::seconds(25);
+
+    fn start() -> Time {
+        Time::from_timestamp(1_800_000_000, 0).unwrap()
+    }
+
+    /// A board after some events, each so many seconds after the start.
+    fn board(events: impl IntoIterator<Item = (i64, Event)>) -> Board {
+        let mut board = Board::default();
+        for (index, (seconds, mut event)) in events.into_iter().enumerate() {
+            event.position = Some(i64::try_from(index).unwrap() + 1);
+            event.ts = start() + TimeDelta::seconds(seconds);
+            board.apply(&std::sync::Arc::new(event)).unwrap();
+        }
+        board
+    }
+
+    /// The events of a new task in queue `mails`.
+    fn created(number: u128) -> Vec<(i64, Event)> {
+        let new = NewTask::plain(Uuid::from_u128(number), Name::literal("mail"), Name::literal("mails"));
+        let task = new.into_task(None, false, start());
+        step::create(&task).iter().map(|step| (0, draft::task_event(step, None, start()))).collect()
+    }
+
+    fn worker_event(kind: Kind, number: u128) -> Event {
+        let mut event = Event::new(kind, start());
+        event.worker_id = Some(Uuid::from_u128(number));
+        event.machine_id = Some(Name::literal("rack-7"));
+        event.data.name = Some(Name::literal("worker-10"));
+        event.data.status = Some(Name::literal("idle"));
+        event
+    }
+
+    fn codes(board: &Board, seconds: i64) -> (Level, Vec<&'static str>) {
+        let health = overall(board, QUIET, start() + TimeDelta::seconds(seconds));
+        (health.status, health.reasons.iter().map(|reason| reason.code).collect())
+    }
+
+    #[test]
+    fn an_empty_board_is_healthy() {
+        assert_eq!(codes(&Board::default(), 0), (Level::Ok, vec![]));
+    }
+
+    #[test]
+    fn a_missing_worker_is_a_reason_after_ten_seconds() {
+        let board = board(created(1));
+        assert_eq!(codes(&board, 9), (Level::Ok, vec![]));
+        assert_eq!(codes(&board, 10), (Level::Stalled, vec!["no_worker"]));
+    }
+
+    #[test]
+    fn a_paused_queue_is_that_and_nothing_else() {
+        let mut paused = Event::new(Kind::QueuePaused, start());
+        paused.queue = Some(Name::literal("mails"));
+        let changes = serde_json::json!({ "paused_at": [null, "2027-01-15T08:00:00Z"] });
+        paused.data.changes = Some(serde_json::from_value(changes).unwrap());
+        let board = board(created(1).into_iter().chain([(1, paused)]));
+        assert_eq!(codes(&board, 100), (Level::Degraded, vec!["queue_paused"]));
+    }
+
+    #[test]
+    fn workers_that_claim_nothing_are_at_a_standstill_after_a_minute() {
+        let board = board([(0, worker_event(Kind::WorkerStarted, 9))].into_iter().chain(created(1)));
+        assert_eq!(codes(&board, 24), (Level::Ok, vec![]));
+        assert_eq!(codes(&board, 60), (Level::Stalled, vec!["standstill"]));
+    }
+
+    #[test]
+    fn a_lost_worker_is_a_reason_for_five_minutes() {
+        let mut lost = worker_event(Kind::WorkerStopped, 9);
+        lost.data.status = Some(Name::literal("lost"));
+        let board = board([(0, worker_event(Kind::WorkerStarted, 9)), (10, lost)]);
+        assert_eq!(codes(&board, 309), (Level::Degraded, vec!["worker_lost"]));
+        assert_eq!(codes(&board, 311), (Level::Ok, vec![]));
+    }
+
+    #[test]
+    fn codes_are_unique_and_every_rule_says_what_it_means() {
+        let mut codes: Vec<_> = RULES.iter().map(|rule| rule.code).collect();
+        codes.sort_unstable();
+        codes.dedup();
+        assert_eq!(codes.len(), RULES.len());
+        assert!(RULES.iter().all(|rule| rule.about.ends_with('.') && rule.severity > Level::Ok));
+    }
+}
