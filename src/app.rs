@@ -1,4 +1,5 @@
-//! The composition root: the only file that knows all folders. It starts the named tasks; when one ends, all end.
+//! The composition root: the only file that uses all folders. It spawns the named tasks; when one ends, all are
+//! stopped.
 
 use std::{
     net::SocketAddr,
@@ -40,35 +41,35 @@ use crate::{
     store::{EventLog, Store, Writer, search::Horizon, witness::Witness, writer::MAX_BATCH},
 };
 
-/// Batches that may wait for the tailer; more are read from the log.
+/// Channel capacity to the tailer, batches; on overflow they are read from the log.
 const COMMITTED: usize = 64;
-/// Batches of ephemeral events that may wait.
+/// Channel capacity for ephemeral events, batches.
 const EPHEMERAL: usize = 16;
-/// How long requests and the writer may take to finish what they were given when the server stops. All in all it stops
-/// within 8 s: some supervisors kill after 10.
+/// How long requests and the writer may take to finish at shutdown. The whole shutdown takes at most 8 s: some
+/// supervisors kill after 10 s.
 const FINISH: Duration = Duration::from_millis(5_500);
-/// How long the connections for reading may take to close.
+/// How long the read connections may take to close.
 const CLOSE: Duration = Duration::from_millis(500);
 
-/// What a server is made of, beside its settings.
+/// Inputs of a server in addition to its settings.
 #[derive(Debug)]
 pub struct Options {
-    /// The database.
+    /// Connection options of the database.
     pub database: PgConnectOptions,
-    /// The time.
+    /// The clock.
     pub clock: Clock,
-    /// Code that sees each event.
+    /// Lifecycle hooks.
     pub callbacks: Callbacks,
-    /// What a client may cost.
+    /// Resource limits of clients.
     pub limits: Limits,
-    /// Commands in one transaction: [`MAX_BATCH`], but in the benchmark that compares.
+    /// Maximum number of commands per transaction: [`MAX_BATCH`], except in the comparison benchmark.
     pub max_batch: usize,
-    /// Where it is noted how far the log is, beside a private database.
+    /// File that records the head of the log, for a private database.
     pub witness: Option<Witness>,
 }
 
 impl Options {
-    /// A server on a database, as usual otherwise.
+    /// A server on a database, with defaults for the rest.
     #[must_use]
     pub fn new(database: PgConnectOptions) -> Self {
         Self {
@@ -82,7 +83,7 @@ impl Options {
     }
 }
 
-/// A server that is up: migrated, its board up to date, its socket open.
+/// A started server: schema migrated, board up to date, socket open.
 #[derive(Debug)]
 pub struct App {
     address: SocketAddr,
@@ -93,17 +94,17 @@ pub struct App {
     demo: Option<(CancellationToken, tokio::task::JoinHandle<()>)>,
 }
 
-/// How long the demo's workers may take to leave.
+/// How long the demo's workers may take to deregister.
 const DEMO: Duration = Duration::from_millis(1_500);
 
-/// How a named task ended.
+/// Name and result of a task that ended.
 type Ended = (&'static str, anyhow::Result<()>);
 
 impl App {
-    /// Starts everything.
+    /// Starts all tasks.
     ///
     /// # Errors
-    /// With one sentence that says what is wrong and what to do.
+    /// One sentence that says what is wrong and what to do.
     pub async fn start(settings: Settings, options: Options) -> anyhow::Result<Self> {
         let Options { database, clock, callbacks, limits, max_batch, witness } = options;
         let listener = http::server::listen(settings.listen).map_err(|error| cannot_listen(settings.listen, &error))?;
@@ -206,7 +207,7 @@ impl App {
             (stop, tokio::spawn(demo))
         });
         let (router, settings, over) = (http::router(site.clone()), site.settings.clone(), stopping.clone());
-        // Streams go on getting events while the server drains.
+        // Streams still receive events during shutdown.
         let delivering = deliveries.conduct(stopping.clone());
         tasks.spawn(async move {
             let serving = http::server::serve(listener, router, &settings, limits, over);
@@ -219,42 +220,44 @@ impl App {
         Ok(Self { address, stop: CancellationToken::new(), stopping, site, tasks, demo })
     }
 
-    /// Where it listens.
+    /// Listen address.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What its handlers work with.
+    /// Shared state of the handlers.
     #[must_use]
     pub const fn site(&self) -> &Site {
         &self.site
     }
 
-    /// Cancelled, it stops.
+    /// Token that stops the server when cancelled.
     #[must_use]
     pub fn stop(&self) -> CancellationToken {
         self.stop.clone()
     }
 
-    /// Runs until it is stopped or one of its tasks fails, then ends all in order: requests, writer, tailer, pool.
+    /// Runs until it is stopped or one of its tasks fails, then stops everything in order: requests, writer, tailer,
+    /// pool.
     ///
     /// # Errors
-    /// When a task ended by itself.
+    /// A task ended unexpectedly.
     pub async fn run(mut self) -> anyhow::Result<()> {
         let first = tokio::select! {
             ended = self.tasks.join_next() => ended,
             () = self.stop.cancelled() => None,
         };
         if let Some((over, demo)) = self.demo.take() {
-            // Its workers leave in order, over the API, so they go first.
+            // Its workers deregister over the API, so it is stopped first.
             over.cancel();
             let _ = tokio::time::timeout(DEMO, demo).await;
         }
         self.stopping.cancel();
         let mut failed = first.map_or(Ok(()), |ended| ended_by_itself(ended, "before it was told to"));
         let store = self.site.store.clone();
-        // The last way to the writer goes with the site and the requests; then the writer ends, and the tailer with it.
+        // Drops the last writer handles, of this state and of the requests; then the writer stops, and the tailer with
+        // it.
         drop(self.site);
         let rest = async {
             while let Some(ended) = self.tasks.join_next().await {
@@ -266,7 +269,7 @@ impl App {
         if tokio::time::timeout(FINISH, rest).await.is_err() {
             tracing::warn!("not everything ended in time");
         }
-        // Bounded, so that a stuck connection does not hold up the end.
+        // With a timeout, so that a stuck connection does not block shutdown.
         let _ = tokio::time::timeout(CLOSE, store.close()).await;
         failed
     }
@@ -304,7 +307,7 @@ fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> anyhow::Error {
     }
 }
 
-/// The settings that the writer's decisions depend on.
+/// The settings used by the writer's decisions.
 fn writer_policy(settings: &Settings) -> WriterPolicy {
     WriterPolicy {
         lease: settings.lease(),

@@ -1,4 +1,4 @@
-//! The one place that reads the time. Everything else is handed a time.
+//! The only place that reads the clock. Everything else receives the time as a parameter.
 
 #![expect(clippy::disallowed_methods, reason = "this is the place")]
 
@@ -12,17 +12,16 @@ use std::{
 
 use chrono::{DateTime, DurationRound, TimeDelta, Utc};
 
-/// A moment, UTC, whole microseconds (what Postgres stores).
+/// A point in time, UTC, in whole microseconds (what Postgres stores).
 pub type Time = DateTime<Utc>;
 
-/// The machine's own time: for what the operating system says of processes, and for gaps that a sleep leaves.
+/// The machine's own time: to compare with process times of the operating system, and to detect suspends.
 #[must_use]
 pub fn machine_time() -> SystemTime {
     SystemTime::now()
 }
 
-/// The clock of one server: the database's time, which all servers on it share, as far as it was measured. Clones share
-/// the offsets.
+/// The clock of a server, synchronised with the database's, which all servers share. Clones share the offsets.
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
     offsets: Arc<Offsets>,
@@ -32,27 +31,27 @@ pub struct Clock {
 /// Microseconds added to the machine's clock.
 #[derive(Debug, Default)]
 struct Offsets {
-    /// What the database's clock is ahead of the machine's.
+    /// Offset of the database's clock from the machine's.
     database: AtomicI64,
-    /// What a test has moved the clock by.
+    /// Offset set by tests.
     moved: AtomicI64,
 }
 
-/// Measurements that took longer say too little about the other clock.
+/// Measurements with a longer round trip are too inaccurate.
 const LONGEST_MEASUREMENT: Duration = Duration::from_millis(500);
-/// Offsets that differ by less are the same: the measurement is no better than this.
+/// Smaller changes of the offset are within the measurement error, microseconds.
 const TOLERANCE_MICROS: i64 = 5_000;
-/// An offset from which on the operator is warned.
+/// Offset above which a warning is logged, microseconds.
 const WARN_MICROS: i64 = 2_000_000;
 
 impl Clock {
-    /// A clock that stands still: for a look at the past.
+    /// A stopped clock, for the historical view.
     #[must_use]
     pub fn stopped(at: Time) -> Self {
         Self { stopped_at: Some(at), ..Self::default() }
     }
 
-    /// Now, cut to whole microseconds.
+    /// Current time, truncated to whole microseconds.
     #[must_use]
     pub fn now(&self) -> Time {
         if let Some(at) = self.stopped_at {
@@ -65,13 +64,13 @@ impl Clock {
         now.duration_trunc(TimeDelta::microseconds(1)).unwrap_or(now)
     }
 
-    /// Moves this clock forward (or back, with a negative delta) for everyone who shares it.
+    /// Moves this clock forward (or backward, with a negative delta) for everyone who shares it.
     pub fn advance(&self, by: TimeDelta) {
         let micros = by.num_microseconds().unwrap_or_default();
         self.offsets.moved.fetch_add(micros, Ordering::Relaxed);
     }
 
-    /// Takes over the database's time, which was asked for in a statement that took `round_trip`.
+    /// Synchronises with the database's time, read by a statement that took `round_trip`.
     pub fn follow(&self, database: Time, round_trip: Duration) {
         if round_trip > LONGEST_MEASUREMENT {
             return;
@@ -92,7 +91,7 @@ impl Clock {
         }
     }
 
-    /// What the database's clock is ahead of this machine's, in seconds; negative when it is behind.
+    /// Offset of the database's clock from this machine's, in seconds; negative if it is behind.
     #[must_use]
     pub fn database_offset_seconds(&self) -> f64 {
         self.offsets.database.load(Ordering::Relaxed) as f64 / 1e6

@@ -1,5 +1,5 @@
-//! taskwatch watches work being done: tasks in Postgres, every change an event in one ordered log, a stream and pages
-//! that show it.
+//! taskwatch is a task queue and monitor: tasks in Postgres, every change an event in one ordered log, and a stream and
+//! pages that show it.
 //!
 //! # One direction, one writer, one publisher
 //!
@@ -18,18 +18,18 @@
 //!
 //! 1. Only [`store::writer`] changes tasks or appends events, always both in one transaction.
 //! 2. Positions are dense, in commit order, never reused: the log's lock is taken last, and the head read after that.
-//! 3. Only [`feed::tailer`] reads the log forward and hands events on, once per process.
+//! 3. Only [`feed::tailer`] reads the log forward and publishes events, once per process.
 //! 4. An event never changes once it has a position: what is stored is what is sent, byte for byte.
-//! 5. Everything shown is a fold of the log: [`board::Board::apply`].
-//! 6. Viewers cost the database nothing: a fragment is rendered once and shared.
+//! 5. Everything shown is a projection of the log: [`board::Board::apply`].
+//! 6. Viewers add no database load: a fragment is rendered once and shared.
 //! 7. A slow or dead reader costs a cursor, never a queue.
 //! 8. [`model`], [`event`], [`command`] and [`board`] do no I/O, read no clock and draw no randomness.
 //!
 //! # Folders
 //!
-//! [`model`] → [`event`] → [`command`], [`board`] → [`store`] → [`feed`] → [`page`], [`maintenance`] → [`http`]; a folder reaches only what
-//! lies before it. [`app`] sees all. Handlers cannot reach the hub. [`demo`], [`tail`] and [`probe`] know
-//! the public API only.
+//! [`model`] → [`event`] → [`command`], [`board`] → [`store`] → [`feed`] → [`page`], [`maintenance`] → [`http`]; a
+//! folder uses only those before it. [`app`] uses all. Handlers cannot access the hub. [`demo`], [`tail`] and [`probe`]
+//! use the public API only.
 //!
 //! | to add | edit |
 //! | --- | --- |
@@ -57,6 +57,7 @@ pub mod metrics;
 pub mod model;
 pub mod page;
 pub mod probe;
+pub mod program;
 pub mod store;
 pub mod tail;
 pub mod telemetry;

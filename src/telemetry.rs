@@ -1,4 +1,4 @@
-//! Logs: text on a terminal, one JSON object per line elsewhere. ESC and other control bytes are escaped by the formatters.
+//! Logs: text on a terminal, one JSON object per line elsewhere. The formatters escape ESC and other control bytes.
 
 use std::{io::IsTerminal, panic::PanicHookInfo};
 
@@ -7,9 +7,9 @@ use tracing_subscriber::{Layer, filter::Targets, fmt, layer::SubscriberExt, util
 /// Starts logging to standard error.
 ///
 /// # Errors
-/// When the filter is not understood.
+/// The filter is invalid.
 pub fn start(filter: &str) -> anyhow::Result<()> {
-    // Levels of targets, no directives on spans: those would be looked up at each step of each request.
+    // Only levels per target; span directives would be evaluated at each step of each request.
     let levels: Targets = filter
         .parse()
         .map_err(|e| anyhow::anyhow!("--log {filter}: {e}; use a level such as info, or target=level pairs"))?;
@@ -25,7 +25,7 @@ pub fn start(filter: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A panic is one record of the log like any other, on one line; what panicked decides what becomes of it.
+/// Logs a panic like any other record, on one line; handling it is up to the task that panicked.
 fn panicked(panic: &PanicHookInfo<'_>) {
     let cause = panic.payload_as_str().unwrap_or("unknown");
     let location = panic.location().map(ToString::to_string).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! How long things take: counts in buckets that grow by a third, over two windows of time.
+//! Histograms of durations: exponential buckets with a growth factor of 1.3, over two time windows.
 
 use std::collections::BTreeMap;
 
@@ -10,16 +10,16 @@ use crate::{
     model::Name,
 };
 
-/// Each bucket is so much wider than the one before; a percentile is right to about this.
+/// Ratio of the widths of consecutive buckets, and thus the accuracy of a percentile.
 const GROWTH: f64 = 1.3;
-/// Kinds of work remembered.
+/// Maximum number of task types tracked.
 const KEEP_KINDS: usize = 200;
-/// Window of a kind's durations, seconds.
+/// Window of the durations of a task type, seconds.
 const KIND_WINDOW: i64 = 3_600;
-/// Fewer samples than this say nothing about what is usual.
+/// Minimum number of samples for a typical duration.
 const LEAST_SAMPLES: u64 = 20;
 
-/// How many durations were how long: bucket to count.
+/// Histogram of durations: bucket to count.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Histogram(BTreeMap<u8, u64>);
@@ -29,24 +29,24 @@ impl Histogram {
         *self.0.entry(bucket(ms)).or_default() += 1;
     }
 
-    /// Takes in all of another.
+    /// Adds all samples of another histogram.
     pub fn add_all(&mut self, other: &Self) {
         other.0.iter().for_each(|(bucket, count)| *self.0.entry(*bucket).or_default() += count);
     }
 
-    /// Nothing was measured.
+    /// Whether there are no samples.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// How many.
+    /// Number of samples.
     #[must_use]
     pub fn samples(&self) -> u64 {
         self.0.values().sum()
     }
 
-    /// The duration, in milliseconds, that so many percent stayed below; nothing without samples.
+    /// A percentile of the durations, milliseconds; `None` without samples.
     #[must_use]
     pub fn percentile(&self, percent: u64) -> Option<u64> {
         let mut wanted = (self.samples() * percent).div_ceil(100).max(1);
@@ -60,18 +60,18 @@ impl Histogram {
     }
 }
 
-/// Durations of the present window of time and the one before it.
+/// Durations of the current time window and the previous one.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Durations {
-    /// Number of the present window since 1970.
+    /// Number of the current window since 1970.
     window: i64,
     current: Histogram,
-    /// The window before.
+    /// The previous window.
     last: Histogram,
 }
 
 impl Durations {
-    /// Takes in one duration; `seconds` is the length of a window and always the same.
+    /// Records one duration; `seconds` is the length of the window and must never vary.
     pub(super) fn add(&mut self, ms: u64, ts: Time, seconds: i64) {
         let window = ts.timestamp().div_euclid(seconds);
         if window > self.window {
@@ -82,8 +82,7 @@ impl Durations {
         self.current.add(ms);
     }
 
-    /// The duration, in milliseconds, that so many percent of the last one to two windows stayed below; nothing without
-    /// samples.
+    /// A percentile of the durations of the last one to two windows, milliseconds; `None` without samples.
     #[must_use]
     pub fn percentile(&self, percent: u64, now: Time, seconds: i64) -> Option<u64> {
         let mut both = match now.timestamp().div_euclid(seconds) - self.window {
@@ -114,7 +113,7 @@ fn upper(bucket: u8) -> u64 {
     GROWTH.powi(i32::from(bucket) + 1) as u64
 }
 
-/// How long each kind of work usually takes.
+/// Typical durations of each task type.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Kinds(BTreeMap<Name, Durations>);
@@ -132,7 +131,7 @@ impl Kinds {
         self.0.entry(kind.clone()).or_default().add(ms, event.ts, KIND_WINDOW);
     }
 
-    /// What 95 of 100 tasks of a kind stay below, milliseconds; nothing while too few are known.
+    /// p95 of a task type, milliseconds; `None` with too few samples.
     #[must_use]
     pub fn usual_ms(&self, kind: &Name, now: Time) -> Option<u64> {
         let durations = self.0.get(kind).filter(|durations| durations.samples() >= LEAST_SAMPLES)?;

@@ -1,4 +1,4 @@
-//! Failures that are alike, in groups: how many, since when, where.
+//! Error groups: failures with the same fingerprint, how many, since when, where.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -15,51 +15,51 @@ use crate::{
     },
 };
 
-/// Groups kept; those without failed tasks leave first, then those not seen for longest.
+/// Maximum number of groups; groups without failed tasks are evicted first, then the least recently seen.
 const KEEP: usize = 200;
-/// Queues and workers named in a group.
+/// Maximum number of queues and of workers listed per group.
 const MOST_NAMED: usize = 8;
-/// Hours of a group's little chart.
+/// Hours of a group's sparkline.
 pub const HOURS: usize = 24;
-/// Longest example of an error, characters.
+/// Maximum length of an example error, characters.
 const LONGEST: usize = 1_000;
 
-/// Every group.
+/// All error groups.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Failures {
     /// By fingerprint.
     pub groups: BTreeMap<Name, Group>,
-    /// There were more kinds of failed tasks than are kept: a group that came back counts from then on.
+    /// More groups of failed tasks existed than are kept: the counts of a group that reappears start at that time.
     #[serde(default)]
     pub overflowed: bool,
 }
 
-/// Failures that are alike.
+/// Failures with the same fingerprint.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Group {
-    /// What kind of work it is.
+    /// Task type.
     pub task_type: Name,
-    /// What their errors have in common.
+    /// Common part of their errors.
     pub pattern: String,
     /// The latest error.
     pub error: String,
-    /// The task it is from.
+    /// The task of that error.
     pub task_id: Option<Uuid>,
-    /// Tasks that are failed ones now.
+    /// Currently failed tasks.
     pub open: u64,
-    /// How often a task was given up.
+    /// Tasks that failed.
     pub failed: u64,
-    /// How often an attempt failed and another followed.
+    /// Failed attempts that were retried.
     pub retried: u64,
-    /// The first of them.
+    /// Time of the first failure.
     pub first_seen_at: Time,
-    /// The last of them.
+    /// Time of the latest failure.
     pub last_seen_at: Time,
-    /// Queues of these tasks, a few.
+    /// Some queues of these tasks.
     pub queues: BTreeSet<Name>,
-    /// Workers they failed on, a few.
+    /// Some workers on which they failed.
     pub workers: BTreeSet<Uuid>,
-    /// Hour since 1970 to how many, oldest first.
+    /// Hour since 1970 and number of failures, oldest first.
     pub hours: VecDeque<(i64, u64)>,
 }
 
@@ -84,7 +84,7 @@ impl Failures {
         self.forget();
     }
 
-    /// So many tasks are failed ones of a kind now; `newest` stands in for what was not folded.
+    /// Sets the number of currently failed tasks of a group; `newest` replaces events that were not folded.
     pub(super) fn set_open(&mut self, fingerprint: Name, open: u64, newest: &Event) {
         let group = self.groups.entry(fingerprint).or_insert_with(|| {
             let mut group = Group::new(newest);
@@ -95,7 +95,7 @@ impl Failures {
         self.forget();
     }
 
-    /// Those with failed tasks, the latest first.
+    /// Groups with failed tasks, latest first.
     #[must_use]
     pub fn open(&self) -> Vec<(&Name, &Group)> {
         let mut open: Vec<_> = self.groups.iter().filter(|(_, group)| group.open > 0).collect();
@@ -151,7 +151,7 @@ impl Group {
         }
         let hour = event.ts.timestamp().div_euclid(3_600);
         match self.hours.back_mut() {
-            // Clocks of several servers may differ a little: what comes late counts for the newest hour.
+            // Clocks of several servers may differ slightly: a late event counts for the newest hour.
             Some((last, count)) if *last >= hour => *count += 1,
             _ => self.hours.push_back((hour, 1)),
         }
@@ -160,7 +160,7 @@ impl Group {
         }
     }
 
-    /// How many in each of the last hours, oldest first.
+    /// Number of failures in each of the last hours, oldest first.
     #[must_use]
     pub fn last_hours(&self, now: Time) -> [u64; HOURS] {
         let mut counts = [0; HOURS];

@@ -1,4 +1,4 @@
-//! What happened over the last hour, day and week: counts, waits, runs and depth in slots of time.
+//! History of the last hour, day and week: counts, wait times, run times and backlog in time buckets.
 
 use std::collections::VecDeque;
 
@@ -10,23 +10,23 @@ use crate::{
     event::{Event, Kind},
 };
 
-/// How far back, in which steps.
+/// A time range and its bucket size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Range {
-    /// One hour in minutes.
+    /// One hour, in buckets of a minute.
     #[default]
     Hour,
-    /// One day in quarters of an hour.
+    /// One day, in buckets of 15 minutes.
     Day,
-    /// One week in hours.
+    /// One week, in buckets of an hour.
     Week,
 }
 
 impl Range {
-    /// All.
+    /// All ranges.
     pub const ALL: [Self; 3] = [Self::Hour, Self::Day, Self::Week];
 
-    /// The word in URLs.
+    /// The value in URLs.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -36,7 +36,7 @@ impl Range {
         }
     }
 
-    /// In words.
+    /// Display text.
     #[must_use]
     pub const fn words(self) -> &'static str {
         match self {
@@ -46,7 +46,7 @@ impl Range {
         }
     }
 
-    /// Length of a slot, seconds.
+    /// Length of a bucket, seconds.
     #[must_use]
     pub const fn slot_seconds(self) -> i64 {
         match self {
@@ -56,7 +56,7 @@ impl Range {
         }
     }
 
-    /// Slots.
+    /// Number of buckets.
     #[must_use]
     pub const fn slots(self) -> usize {
         match self {
@@ -67,7 +67,7 @@ impl Range {
     }
 }
 
-/// The three series.
+/// One series per range.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct History {
     hour: VecDeque<Slot>,
@@ -75,31 +75,31 @@ pub struct History {
     week: VecDeque<Slot>,
 }
 
-/// What happened in one slot of time.
+/// One time bucket.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Slot {
-    /// Its number since 1970.
+    /// Bucket number since 1970.
     #[serde(rename = "n")]
     pub number: i64,
-    /// What happened how often.
+    /// Counts.
     #[serde(rename = "t")]
     pub tally: Tally,
-    /// How long tasks waited to be claimed.
+    /// Wait times: from pending to claimed.
     #[serde(rename = "w", default, skip_serializing_if = "Histogram::is_empty")]
     pub waits: Histogram,
-    /// How long attempts took.
+    /// Run times of attempts.
     #[serde(rename = "r", default, skip_serializing_if = "Histogram::is_empty")]
     pub runs: Histogram,
-    /// Most tasks that could be claimed at once.
+    /// Maximum number of pending tasks.
     #[serde(rename = "m")]
     pub most_waiting: u64,
-    /// How many could be claimed at the end.
+    /// Number of pending tasks at the end.
     #[serde(rename = "e")]
     pub waiting: u64,
 }
 
 impl Slot {
-    /// When it begins.
+    /// Start of the bucket.
     #[must_use]
     pub fn begins(&self, range: Range) -> Option<Time> {
         Time::from_timestamp(self.number * range.slot_seconds(), 0)
@@ -120,7 +120,7 @@ impl Slot {
 }
 
 impl History {
-    /// Takes in an event of a task, with how many tasks can be claimed after it.
+    /// Applies a task event; `waiting` is the number of pending tasks after it.
     pub(super) fn apply(&mut self, event: &Event, waiting: u64) {
         if event.position.is_none() || super::moved(event).is_none() {
             return;
@@ -128,7 +128,7 @@ impl History {
         for range in Range::ALL {
             let number = event.ts.timestamp().div_euclid(range.slot_seconds());
             let slots = self.slots_mut(range);
-            // Clocks of several servers may differ a little: what comes late counts for the newest slot.
+            // Clocks of several servers may differ slightly: a late event counts for the newest bucket.
             if slots.back().is_none_or(|slot| slot.number < number) {
                 let before = slots.back().map_or(0, |slot| slot.waiting);
                 slots.push_back(Slot { number, most_waiting: before, ..Slot::default() });
@@ -150,7 +150,7 @@ impl History {
         }
     }
 
-    /// Every slot of a range, oldest first, also those in which nothing happened. The last one is not over yet.
+    /// Every bucket of a range, oldest first, including empty ones. The last one is incomplete.
     #[must_use]
     pub fn over(&self, range: Range, now: Time) -> Vec<Slot> {
         let slots = match range {

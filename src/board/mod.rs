@@ -1,6 +1,6 @@
-//! The board: everything shown, folded from the log one event at a time (law 5). Pure.
+//! The board: everything that is shown, a projection of the event log, folded one event at a time (law 5). Pure.
 //!
-//! Its size depends on what is going on (workers, running tasks, open parents, queues), never on the backlog.
+//! Its size depends on current activity (workers, running tasks, open parents, queues), never on the backlog.
 
 pub mod durations;
 pub mod failures;
@@ -37,53 +37,53 @@ use recent::Recent;
 use running::Running;
 use workers::Workers;
 
-/// Version of the encoding; a checkpoint of another one is folded again from the log.
+/// Version of the encoding; checkpoints of another version are ignored and rebuilt from the log.
 pub const VERSION: i32 = 5;
 
-/// The state of everything at a position.
+/// The complete state at a position.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Board {
-    /// The epoch of the log that it was folded from.
+    /// Epoch of the log from which it was folded.
     #[serde(skip)]
     pub epoch: Epoch,
     /// The last event folded in; 0 before the first.
     pub position: i64,
-    /// When that event happened.
+    /// Timestamp of that event.
     pub ts: Option<Time>,
-    /// Tasks that exist, by state.
+    /// Existing tasks by status.
     pub tasks: BTreeMap<Status, u64>,
-    /// The same per queue, and what waits by priority.
+    /// Counts per queue, and the backlog by priority.
     pub queues: Queues,
-    /// Workers, machines, connectors.
+    /// Workers, machines and connectors.
     pub workers: Workers,
-    /// Tasks that workers have.
+    /// Running tasks.
     pub running: Running,
-    /// Parent tasks in progress and the last that ended.
+    /// Parent tasks in progress and the last finished ones.
     pub parents: Parents,
     /// The newest events, completions and failures.
     pub recent: Recent,
-    /// What happened per second over the last hour.
+    /// Counts per five seconds over the last hour.
     pub rates: Rates,
-    /// What happened over the last hour, day and week.
+    /// Time series of the last hour, day and week.
     pub history: History,
-    /// Failures that are alike.
+    /// Error groups.
     pub failures: Failures,
-    /// How long each kind of work usually takes.
+    /// Typical run times by task type.
     pub kinds: Kinds,
-    /// Tasks that cannot go on without help, some of them; measured, not folded.
+    /// Some of the tasks that cannot make progress without an operator; measured, not folded.
     #[serde(skip)]
     pub stuck: Vec<Stuck>,
-    /// How many these are in all.
+    /// Total number of such tasks.
     #[serde(skip)]
     pub stuck_total: u64,
 }
 
 impl Board {
-    /// Takes in the next event. Stored events must come in the order of their positions, each once; ephemeral ones
-    /// (without a position) only refresh what can be computed again.
+    /// Applies the next event. Stored events must arrive in order of position, each exactly once; ephemeral events
+    /// (without a position) only refresh values that can be recomputed.
     ///
     /// # Errors
-    /// [`OutOfOrder`] when a stored event is not the next one; the board is unchanged then.
+    /// [`OutOfOrder`] if a stored event is not the next one; the board is unchanged then.
     pub fn apply(&mut self, event: &Arc<Event>) -> Result<(), OutOfOrder> {
         if let Some(position) = event.position {
             if position != self.position + 1 {
@@ -121,19 +121,19 @@ impl Board {
         }
     }
 
-    /// The last event folded in.
+    /// ID of the last event folded in.
     #[must_use]
     pub const fn id(&self) -> EventId {
         EventId { epoch: self.epoch, position: self.position }
     }
 
-    /// How many tasks are in a state.
+    /// Number of tasks with a status.
     #[must_use]
     pub fn count(&self, status: Status) -> u64 {
         self.tasks.get(&status).copied().unwrap_or_default()
     }
 
-    /// The figures of the overview at a moment.
+    /// Statistics for the overview.
     #[must_use]
     pub fn stats(&self, now: Time) -> Stats {
         let minute = self.rates.over(now, 60);
@@ -152,18 +152,18 @@ impl Board {
     }
 }
 
-/// An event that is not the next one.
+/// The event is not the next one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("expected the event at position {expected}, got the one at {got}")]
 pub struct OutOfOrder {
-    /// The next position.
+    /// Expected position.
     pub expected: i64,
-    /// The position that came.
+    /// Actual position.
     pub got: i64,
 }
 
-/// From which state to which an event moves a task: `None` before it existed and after it was deleted. Nothing when
-/// the event moves no task.
+/// The status transition of an event: `None` before the task existed and after it was deleted. Returns `None` if the
+/// event changes no status.
 #[must_use]
 pub fn moved(event: &Event) -> Option<(Option<Status>, Option<Status>)> {
     event.task_id?;
@@ -175,13 +175,13 @@ pub fn moved(event: &Event) -> Option<(Option<Status>, Option<Status>)> {
     }
 }
 
-/// The value that an edit replaced; nothing when it left the field alone, `Some(None)` when it was empty before.
+/// The value that an edit replaced; `None` if it did not change the field, `Some(None)` if the field was empty before.
 fn edited<T: serde::de::DeserializeOwned>(event: &Event, field: &str) -> Option<Option<T>> {
     let [old, _] = event.data.changes.as_ref()?.get(field)?;
     serde_json::from_value(old.clone()).ok()
 }
 
-/// The name of the default queue, project and machine group when an event has none.
+/// The name, or "-" if the event has none.
 fn name_or_dash(name: Option<&Name>) -> Name {
     name.cloned().unwrap_or_else(|| Name::literal("-"))
 }

@@ -15,46 +15,46 @@ use crate::{
     },
 };
 
-/// Ended parents that are still shown.
+/// Number of finished parents kept.
 const KEEP_ENDED: usize = 20;
-/// Phases kept though they are empty: as many as a parent may have, and those it may declare.
+/// Maximum number of phases kept, including empty ones: as many as a parent may have, plus those it may declare.
 const KEEP_PHASES: usize = 232;
-/// Finish times kept for the rate and the estimate.
+/// Number of finish times kept for the rate and the ETA.
 const KEEP_FINISHES: usize = 32;
-/// Fewer finishes than this say nothing about the future.
+/// Minimum number of finish times for an ETA.
 const LEAST_FINISHES: usize = 5;
 
-/// Parents in progress, and the last that ended.
+/// Parents in progress, and the last finished ones.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Parents {
-    /// By task id.
+    /// In progress, by task ID.
     pub open: BTreeMap<Uuid, Parent>,
-    /// The last that ended, newest first.
+    /// The last finished ones, newest first.
     pub ended: VecDeque<(Uuid, Parent)>,
 }
 
 /// One parent task.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Parent {
-    /// The tenant.
+    /// Project.
     pub project_id: Name,
-    /// What kind of work it is.
+    /// Task type.
     pub task_type: Name,
     /// Its queue.
     pub queue: Name,
-    /// The task that groups it itself.
+    /// Its own parent task.
     pub parent_task_id: Option<Uuid>,
-    /// One line for people.
+    /// Title.
     pub title: Option<String>,
-    /// Its own state.
+    /// Its own status.
     pub status: Status,
-    /// When it became known.
+    /// Time of creation.
     pub created_at: Time,
-    /// When it ended.
+    /// Time of finishing.
     pub finished_at: Option<Time>,
-    /// Its phases in order: those declared first, others as they appear.
+    /// Its phases in order: declared ones first, others by first appearance.
     pub phases: Vec<Phase>,
-    /// When its last children finished, oldest first.
+    /// Finish times of its last children, oldest first.
     pub finishes: VecDeque<Time>,
 }
 
@@ -63,20 +63,20 @@ pub struct Parent {
 pub struct Phase {
     /// Its name.
     pub name: Name,
-    /// Its children by state.
+    /// Its children by status.
     pub counts: Counts,
-    /// When its first child began.
+    /// When its first child started.
     pub started_at: Option<Time>,
-    /// When all its children were finished for the first time.
+    /// When all its children had finished for the first time.
     pub completed_at: Option<Time>,
 }
 
-/// How long a parent still takes, if it goes on as lately.
+/// Estimated time left for a parent at the recent rate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Eta {
-    /// At least, seconds.
+    /// Lower bound, seconds.
     pub low_seconds: u64,
-    /// At most, seconds.
+    /// Upper bound, seconds.
     pub high_seconds: u64,
 }
 
@@ -113,7 +113,7 @@ impl Parents {
         }
     }
 
-    /// A report put a child under another parent or into another phase.
+    /// A report moved a child to another parent or phase.
     fn relocate(&mut self, event: &Event) {
         let (old_parent, old_phase) = (edited::<Uuid>(event, "parent_task_id"), edited::<Name>(event, "phase"));
         if old_parent.is_none() && old_phase.is_none() {
@@ -131,23 +131,23 @@ impl Parents {
         }
     }
 
-    /// All tasks below a parent, with those below its children that are parents themselves; the parents among them are
-    /// not counted. Nothing when it has no parents below it.
+    /// Counts of all descendants of a parent: children that are parents are replaced by their own children. `None` if
+    /// it has no parents below it.
     #[must_use]
     pub fn rolled_up(&self, id: Uuid) -> Option<Counts> {
         self.get(id)?;
         RollUp::of(self).sum(id)
     }
 
-    /// The same of every parent in progress that has parents below it, each counted once.
+    /// The same for every parent in progress that has parents below it, computed once per parent.
     #[must_use]
     pub fn all_rolled_up(&self) -> BTreeMap<Uuid, Counts> {
         let mut roll_up = RollUp::of(self);
         self.open.keys().filter_map(|id| Some((*id, roll_up.sum(*id)?))).collect()
     }
 
-    /// The event is about a task that is, or becomes, a parent itself: with its first child, or when it starts and has
-    /// declared phases. A parent that only waits is not held, so that a backlog of them costs nothing.
+    /// Applies an event of a task that is a parent or becomes one: with its first child, or when it starts and has
+    /// declared phases. A pending parent is not kept, so that a backlog of parents costs nothing.
     fn apply_own(&mut self, id: Uuid, event: &Event) {
         let starts = event.event_type == Kind::TaskStarted && event.data.phases.is_some();
         let becomes = event.data.changes.as_ref().is_some_and(|changes| changes.contains_key("is_parent"));
@@ -161,7 +161,7 @@ impl Parents {
             self.open.insert(id, Parent::new(event));
         }
         if let Some(parent) = self.open.get_mut(&id).filter(|_| becomes) {
-            // Children that were told of before their parent.
+            // Children reported before their parent.
             for (name, counts) in event.data.children.iter().flatten() {
                 parent.phase(name).counts = *counts;
             }
@@ -179,14 +179,14 @@ impl Parents {
         }
     }
 
-    /// A parent in progress, or one of the last that ended.
+    /// A parent in progress, or one of the last finished ones.
     #[must_use]
     pub fn get(&self, id: Uuid) -> Option<&Parent> {
         self.open.get(&id).or_else(|| self.ended.iter().find(|(ended, _)| *ended == id).map(|(_, parent)| parent))
     }
 }
 
-/// Parents by the parents above them, and what was summed up so far.
+/// Parents grouped by their own parent, and the sums computed so far.
 struct RollUp<'a> {
     parents: BTreeMap<Uuid, &'a Parent>,
     below: BTreeMap<Uuid, Vec<Uuid>>,
@@ -195,7 +195,7 @@ struct RollUp<'a> {
 
 impl<'a> RollUp<'a> {
     fn of(all: &'a Parents) -> Self {
-        // One that is in progress again stands only there.
+        // A parent in progress takes precedence over its finished entry.
         let ended = all.ended.iter().map(|(id, parent)| (*id, parent));
         let parents: BTreeMap<_, _> = ended.chain(all.open.iter().map(|(id, parent)| (*id, parent))).collect();
         let mut below: BTreeMap<Uuid, Vec<Uuid>> = BTreeMap::new();
@@ -207,7 +207,7 @@ impl<'a> RollUp<'a> {
         Self { parents, below, sums: BTreeMap::new() }
     }
 
-    /// From the lowest up, without recursion; what is met again on the way down, in a ring, counts once.
+    /// Post-order without recursion; a node visited again, in a cycle, counts once.
     fn sum(&mut self, id: Uuid) -> Option<Counts> {
         let nested = self.below.contains_key(&id);
         let mut path = vec![(id, false)];
@@ -278,7 +278,7 @@ impl Parent {
     pub(super) fn phase(&mut self, name: &Name) -> &mut Phase {
         let index = self.phases.iter().position(|phase| phase.name == *name).unwrap_or_else(|| {
             if self.phases.len() >= KEEP_PHASES {
-                // Children come and go; where none is left there is nothing to show.
+                // At the limit, an empty phase makes room.
                 let empty = self.phases.iter().rposition(|phase| phase.counts.total() == 0);
                 empty.map(|index| self.phases.remove(index));
             }
@@ -288,7 +288,7 @@ impl Parent {
         &mut self.phases[index]
     }
 
-    /// All children.
+    /// Counts of all children.
     #[must_use]
     pub fn total(&self) -> Counts {
         let mut total = Counts::default();
@@ -296,14 +296,14 @@ impl Parent {
         total
     }
 
-    /// The phase that is worked on: the first that began and has unfinished children, else the first with any.
+    /// The current phase: the first started one with unfinished children, else the first with unfinished children.
     #[must_use]
     pub fn current_phase(&self) -> Option<&Phase> {
         let open = || self.phases.iter().filter(|phase| phase.counts.finished() < phase.counts.total());
         open().find(|phase| phase.counts.running + phase.counts.finished() > 0).or_else(|| open().next())
     }
 
-    /// Children finished per second lately; nothing while there are too few finishes to tell.
+    /// Recent rate of finished children per second; `None` with too few samples.
     #[must_use]
     pub fn rate(&self, now: Time) -> Option<f64> {
         let first = self.finishes.front().filter(|_| self.finishes.len() >= LEAST_FINISHES)?;
@@ -311,14 +311,14 @@ impl Parent {
         Some((self.finishes.len() - 1) as f64 / seconds)
     }
 
-    /// How long the children known so far still take; nothing while that cannot be told.
+    /// Estimated time left for the known children; `None` with too few samples.
     #[must_use]
     pub fn eta(&self, now: Time) -> Option<Eta> {
         let total = self.total();
         let left = total.total() - total.finished();
         let rate = self.rate(now).filter(|rate| left > 0 && *rate > 0.0)?;
         let seconds = left as f64 / rate;
-        // The spread of a count of n finishes is about its square root.
+        // The standard deviation of a count of n is about its square root.
         let spread = 1.0 / (self.finishes.len() as f64).sqrt();
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive; saturates")]
         let whole = |seconds: f64| seconds.ceil() as u64;
@@ -342,7 +342,7 @@ mod tests {
 
     #[test]
     fn sums_go_up_once_however_deep_and_end_in_rings() {
-        // Each holds the next and one task beside it.
+        // Each level contains the next one and one task beside it.
         let depth = 3_000;
         let chain = (0..depth).map(|n| {
             let own = if n + 1 < depth { 2 } else { 1 };

@@ -1,4 +1,4 @@
-//! Queues: how many tasks stand where, and what waits by priority.
+//! Queues: tasks by status, and the backlog by priority.
 
 use std::collections::BTreeMap;
 
@@ -14,10 +14,10 @@ use crate::{
     },
 };
 
-/// Window of waits and runs, seconds: percentiles cover the last five to ten minutes.
+/// Window of wait and run times, seconds: percentiles cover the last five to ten minutes.
 pub const WINDOW: i64 = 300;
 
-/// Every queue that has tasks, or about which an operator decided something.
+/// Every queue with tasks or with operator settings.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Queues(pub BTreeMap<Name, Queue>);
@@ -25,61 +25,61 @@ pub struct Queues(pub BTreeMap<Name, Queue>);
 /// One queue.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Queue {
-    /// Its tasks by state.
+    /// Its tasks by status.
     pub tasks: BTreeMap<Status, u64>,
-    /// What may be claimed, by priority 0–9.
+    /// Pending tasks by priority 0–9.
     pub depth: [u64; 10],
-    /// Since when nothing is handed out.
+    /// When it was paused; `None` if it is active.
     pub paused_at: Option<Time>,
-    /// At most so many of its tasks run at once.
+    /// Concurrency limit: maximum number of running tasks.
     pub concurrency_limit: Option<u32>,
-    /// At most so many of its tasks start within the period.
+    /// Rate limit: maximum number of tasks started per period.
     pub rate_limit: Option<u32>,
-    /// That period, seconds, when it is not one.
+    /// Period of the rate limit, seconds; `None` means one second.
     pub rate_period_seconds: Option<u32>,
-    /// How long its tasks wait to be claimed.
+    /// Wait times: from pending to claimed.
     pub waits: Durations,
-    /// How long its attempts take.
+    /// Run times of attempts.
     pub runs: Durations,
-    /// Tasks completed and attempts failed, per window of 60 s: the present and the one before.
+    /// Completed tasks and failed attempts, per window of 60 s: the current one and the previous one.
     pub ended: Ended,
-    /// Since when there is always something to claim; nothing when there is none.
+    /// Since when the backlog has not been empty; `None` if it is empty.
     pub waiting_since: Option<Time>,
-    /// When a task was taken last.
+    /// When a task was last claimed.
     pub taken_at: Option<Time>,
-    /// Since when the oldest of these waits; measured, not folded.
+    /// When its oldest pending task was enqueued; measured, not folded.
     #[serde(skip)]
     pub oldest_enqueued_at: Option<Time>,
 }
 
-/// What half, 95 and 99 of 100 stay below, milliseconds.
+/// Percentiles of a duration, milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Percentiles {
-    /// Half.
+    /// Median.
     pub p50_ms: u64,
-    /// 95 of 100.
+    /// 95th percentile.
     pub p95_ms: u64,
-    /// 99 of 100.
+    /// 99th percentile.
     pub p99_ms: u64,
 }
 
-/// How fast a queue is lately.
+/// Recent throughput and latency of a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct Figures {
     /// Tasks completed per second, over one to two minutes.
     pub completed_per_second: f64,
     /// Attempts failed per second, over one to two minutes.
     pub failed_per_second: f64,
-    /// How long tasks wait to be claimed, over five to ten minutes.
+    /// Wait time until claimed, over the last five to ten minutes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wait: Option<Percentiles>,
-    /// How long attempts take, over five to ten minutes.
+    /// Run time of attempts, over the last five to ten minutes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run: Option<Percentiles>,
 }
 
 impl Queue {
-    /// How fast it is lately.
+    /// Recent throughput and latency.
     #[must_use]
     pub fn figures(&self, now: Time) -> Figures {
         let percentiles = |durations: &Durations| {
@@ -95,13 +95,13 @@ impl Queue {
         }
     }
 
-    /// How many tasks are in a state.
+    /// Number of tasks with a status.
     #[must_use]
     pub fn count(&self, status: Status) -> u64 {
         self.tasks.get(&status).copied().unwrap_or_default()
     }
 
-    /// What may be claimed, in a band of priorities.
+    /// Pending tasks in a priority band.
     #[must_use]
     pub fn depth_of(&self, band: Band) -> u64 {
         let of_band =
@@ -109,31 +109,31 @@ impl Queue {
         of_band.map(|priority| self.depth[usize::from(priority.get())]).sum()
     }
 
-    /// What may be claimed.
+    /// Number of pending tasks.
     #[must_use]
     pub fn waiting(&self) -> u64 {
         self.depth.iter().sum()
     }
 
-    /// Since when there is something to claim and nobody takes it.
+    /// Since when tasks are pending and none has been claimed.
     #[must_use]
     pub fn untaken_since(&self) -> Option<Time> {
         self.waiting_since.map(|since| self.taken_at.map_or(since, |taken| taken.max(since)))
     }
 
-    /// There is something to claim, or nothing any more.
+    /// Updates the start of the backlog.
     fn waits(&mut self, ts: Time) {
         self.waiting_since = if self.waiting() == 0 { None } else { self.waiting_since.or(Some(ts)) };
     }
 }
 
 impl Queue {
-    /// An operator decided about it.
+    /// Applies operator settings.
     fn decide(&mut self, event: &Event) {
         let new = |field: &str| Some(event.data.changes.as_ref()?.get(field)?[1].clone());
         if let Some(paused_at) = new("paused_at") {
             self.paused_at = serde_json::from_value(paused_at).unwrap_or_default();
-            // What nobody may take is not what nobody takes.
+            // Time spent paused does not count as time without a claim.
             self.waiting_since = self.waiting_since.map(|_| event.ts);
         }
         for (field, slot) in [
@@ -147,7 +147,7 @@ impl Queue {
         }
     }
 
-    /// It has no task, and nobody decided anything about it.
+    /// It has no tasks and no operator settings.
     fn is_gone(&self) -> bool {
         self.tasks.values().all(|count| *count == 0)
             && self.paused_at.is_none()
@@ -155,7 +155,7 @@ impl Queue {
             && self.rate_limit.is_none()
     }
 
-    /// A task came, went or changed its state.
+    /// Applies a status change of a task.
     fn take_in(&mut self, event: &Event) {
         self.time(event);
         let Some((from, to)) = moved(event) else { return };
@@ -178,7 +178,7 @@ impl Queue {
         }
     }
 
-    /// How long a task waited, or an attempt took.
+    /// Records a wait time or a run time.
     fn time(&mut self, event: &Event) {
         match event.event_type {
             Kind::TaskStarted => {
@@ -198,11 +198,11 @@ impl Queue {
     }
 }
 
-/// What ended in a queue: counts of the present minute and the one before.
+/// Throughput of a queue: counts of the current minute and the previous one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ended {
     minute: i64,
-    /// Completed and failed.
+    /// Completed tasks and failed attempts.
     current: (u64, u64),
     last: (u64, u64),
 }
@@ -218,7 +218,7 @@ impl Ended {
         *slot += 1;
     }
 
-    /// Completed and failed per second, over one to two minutes.
+    /// Completed tasks and failed attempts per second, over one to two minutes.
     #[must_use]
     pub fn per_second(&self, now: Time) -> (f64, f64) {
         let into = now.timestamp().rem_euclid(60);
@@ -232,7 +232,7 @@ impl Ended {
 }
 
 impl Queues {
-    /// An edit put a task into another queue or gave it another priority.
+    /// An edit moved a task to another queue or changed its priority.
     fn relocate(&mut self, name: &Name, event: &Event) {
         let (Some(status), Some(priority)) = (event.status, event.priority) else { return };
         let (old_queue, old_priority) = (edited(event, "queue").flatten(), edited(event, "priority").flatten());
@@ -272,7 +272,7 @@ impl Queues {
         }
     }
 
-    /// A queue without tasks about which nobody decided anything has gone.
+    /// Removes a queue without tasks and operator settings.
     fn forget_if_gone(&mut self, name: &Name) {
         if self.0.get(name).is_some_and(Queue::is_gone) {
             self.0.remove(name);

@@ -1,4 +1,4 @@
-//! What happened when: counts in slots of five seconds over the last hour.
+//! Counts of events in buckets of five seconds over the last hour.
 
 use std::collections::VecDeque;
 
@@ -10,12 +10,12 @@ use crate::{
     event::{Event, Kind},
 };
 
-/// Length of a slot, seconds.
+/// Length of a bucket, seconds.
 const SLOT_SECONDS: i64 = 5;
-/// Slots kept: one hour.
+/// Number of buckets: one hour.
 const SLOTS: usize = 720;
 
-/// Counts over time, oldest slot first.
+/// Counts over time, oldest bucket first.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Rates {
     slots: VecDeque<Slot>,
@@ -23,12 +23,12 @@ pub struct Rates {
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 struct Slot {
-    /// Number of the slot since 1970.
+    /// Bucket number since 1970.
     number: i64,
     tally: Tally,
 }
 
-/// How often what happened.
+/// Counts of events.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
     /// Tasks created.
@@ -37,14 +37,14 @@ pub struct Tally {
     pub started: u64,
     /// Tasks completed.
     pub completed: u64,
-    /// Tasks given up.
+    /// Tasks failed.
     pub failed: u64,
-    /// Attempts that failed and were followed by another.
+    /// Failed attempts that were retried.
     pub retried: u64,
 }
 
 impl Tally {
-    /// Attempts that failed of attempts that ended, 0–100.
+    /// Failed attempts as a percentage of all finished attempts, 0–100.
     #[must_use]
     pub fn error_percent(&self) -> f64 {
         let bad = self.failed + self.retried;
@@ -54,7 +54,7 @@ impl Tally {
         }
     }
 
-    /// Counts an event; tells whether there was something to count.
+    /// Counts an event; returns whether it is of a counted type.
     pub(super) const fn count(&mut self, event: &Event) -> bool {
         let counter = match event.event_type {
             Kind::TaskCreated => &mut self.created,
@@ -68,7 +68,7 @@ impl Tally {
         true
     }
 
-    /// Takes in all of another.
+    /// Adds all counts of another tally.
     pub const fn add(&mut self, other: &Self) {
         self.created += other.created;
         self.started += other.started;
@@ -85,7 +85,7 @@ impl Rates {
             return;
         }
         let number = slot_of(event.ts);
-        // Clocks of several servers may differ a little: what comes late counts for the newest slot.
+        // Clocks of several servers may differ slightly: a late event counts for the newest bucket.
         if self.slots.back().is_none_or(|slot| slot.number < number) {
             self.slots.push_back(Slot { number, tally: Tally::default() });
         }
@@ -98,7 +98,7 @@ impl Rates {
         }
     }
 
-    /// What happened in the last so many seconds.
+    /// Counts over the last given seconds.
     #[must_use]
     pub fn over(&self, now: Time, seconds: i64) -> Tally {
         let since = slot_of(now - TimeDelta::seconds(seconds));

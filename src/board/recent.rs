@@ -6,19 +6,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::{Event, Kind};
 
-/// Events kept.
+/// Number of events kept.
 pub const EVENTS: usize = 200;
-/// Completions and failures kept, of each.
+/// Number of completions and of failures kept.
 pub const ENDS: usize = 100;
 
-/// The newest, newest first.
+/// The newest events, newest first.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Recent {
-    /// Of all stored events.
+    /// All stored events.
     pub events: VecDeque<Arc<Event>>,
-    /// Of `task_completed`.
+    /// `task_completed` events.
     pub completed: VecDeque<Arc<Event>>,
-    /// Of `task_failed`.
+    /// `task_failed` events.
     pub failed: VecDeque<Arc<Event>>,
 }
 
@@ -37,7 +37,7 @@ impl Recent {
     }
 }
 
-/// Results can be large, and in these lists nobody looks at them.
+/// Results can be large, and these lists do not show them.
 fn without_result(event: &Arc<Event>) -> Arc<Event> {
     if event.data.result.is_none() {
         return event.clone();

@@ -1,4 +1,4 @@
-//! Tasks that workers have.
+//! Running tasks.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::{
     model::{Name, Status, report::WorkCounts},
 };
 
-/// Every running task.
+/// All running tasks.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Running(pub BTreeMap<Uuid, RunningTask>);
@@ -20,31 +20,31 @@ pub struct Running(pub BTreeMap<Uuid, RunningTask>);
 /// One running task.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunningTask {
-    /// The tenant.
+    /// Project.
     pub project_id: Name,
-    /// What kind of work it is.
+    /// Task type.
     pub task_type: Name,
     /// Its queue.
     pub queue: Name,
-    /// One line for people.
+    /// Title.
     pub title: Option<String>,
-    /// The task that groups it.
+    /// Parent task.
     pub parent_task_id: Option<Uuid>,
     /// Its phase.
     pub phase: Option<Name>,
-    /// Who has it.
+    /// Worker.
     pub worker_id: Option<Uuid>,
-    /// Which attempt.
+    /// Attempt number.
     pub attempt: u32,
-    /// Since when.
+    /// Start of the attempt.
     pub started_at: Time,
-    /// 0–100.
+    /// Progress in percent, 0–100.
     pub percent: Option<f64>,
-    /// What the worker says of it.
+    /// Progress message of the worker.
     pub message: Option<String>,
-    /// Work in units.
+    /// Progress in work units.
     pub counts: Option<WorkCounts>,
-    /// Why it is considered stalled, when that was only told.
+    /// Stall reason, if the policy is to report stalls only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stalled: Option<String>,
 }
@@ -76,7 +76,7 @@ impl Running {
         }
     }
 
-    /// The tasks that a worker has.
+    /// Running tasks of a worker.
     pub fn of_worker(&self, worker_id: Uuid) -> impl Iterator<Item = (&Uuid, &RunningTask)> {
         self.0.iter().filter(move |(_, task)| task.worker_id == Some(worker_id))
     }

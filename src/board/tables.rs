@@ -1,5 +1,6 @@
-//! A board made from the tables: for a log whose beginning is gone and that no checkpoint of this version covers. What
-//! counts and lists say comes from the tables; rates, history and what happened lately from the events that are kept.
+//! Builds a board from the tables: for a log whose beginning was removed by retention and that no checkpoint of this
+//! version covers. Counts and lists come from the tables; rates, history and recent events from the events that are
+//! kept.
 
 use std::collections::BTreeMap;
 
@@ -18,55 +19,55 @@ use crate::{
     model::{Name, Priority, Status, phase::Counts, worker::Worker},
 };
 
-/// What the tables say at one position of the log.
+/// Content of the tables at one position of the log.
 #[derive(Debug, Default)]
 pub struct Tables {
-    /// Tasks counted.
+    /// Counts of tasks.
     pub tasks: Vec<Counted>,
-    /// What operators decided about queues.
+    /// Operator settings of queues.
     pub queues: Vec<(Name, Decided)>,
     /// Every worker.
     pub workers: Vec<Worker>,
-    /// Tasks that workers have.
+    /// Running tasks.
     pub running: Vec<(Uuid, RunningTask)>,
     /// Parents in progress.
     pub parents: Vec<(Uuid, Parent)>,
-    /// Children of these, counted by phase.
+    /// Counts of their children by phase.
     pub phases: Vec<(Uuid, Phase)>,
-    /// Of each kind of failure: its fingerprint, how many tasks are failed, and the newest of them as an event.
+    /// Error groups: fingerprint, number of failed tasks, and the newest of them as an event.
     pub failures: Vec<(Name, u64, Event)>,
 }
 
-/// How many tasks of a queue have a state and a priority.
+/// Number of tasks of a queue with a status and a priority.
 #[derive(Debug, Clone)]
 pub struct Counted {
     /// The queue.
     pub queue: Name,
-    /// The state.
+    /// The status.
     pub status: Status,
     /// The priority.
     pub priority: Priority,
-    /// How many.
+    /// The count.
     pub count: u64,
-    /// Since when the oldest of them may be claimed.
+    /// When the oldest of them was enqueued.
     pub oldest_enqueued_at: Option<Time>,
 }
 
-/// What operators decided about a queue.
+/// Operator settings of a queue.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Decided {
-    /// Since when nothing is handed out.
+    /// When it was paused; `None` if it is active.
     pub paused_at: Option<Time>,
-    /// At most so many of its tasks run at once.
+    /// Concurrency limit: maximum number of running tasks.
     pub concurrency_limit: Option<u32>,
-    /// At most so many start within the period.
+    /// Rate limit: maximum number of tasks started per period.
     pub rate_limit: Option<u32>,
-    /// The period, seconds, when a rate is set.
+    /// Period of the rate limit, seconds, if one is set.
     pub rate_period_seconds: Option<u32>,
 }
 
 impl Board {
-    /// Takes over what the tables say, which must be of the position that the board stands at.
+    /// Replaces counts and lists by the content of the tables, which must be of the board's position.
     pub fn take_over(&mut self, tables: Tables) {
         self.count_tasks(&tables.tasks);
         for (name, decided) in tables.queues {
@@ -109,7 +110,7 @@ impl Board {
         }
     }
 
-    /// Parents in progress are those of the table; what was folded knows when their children finished.
+    /// Takes parents in progress from the table, and the finish times of their children from the folded board.
     fn take_parents(&mut self, parents: Vec<(Uuid, Parent)>, phases: Vec<(Uuid, Phase)>) {
         let mut folded = std::mem::take(&mut self.parents.open);
         let mut counted: BTreeMap<Uuid, Vec<Phase>> = BTreeMap::new();
@@ -130,7 +131,7 @@ impl Board {
 }
 
 impl Phase {
-    /// A phase as a row counts it.
+    /// A phase from the counts of a row.
     #[must_use]
     pub const fn counted(name: Name, counts: Counts, started_at: Option<Time>, completed_at: Option<Time>) -> Self {
         Self { name, counts, started_at, completed_at }

@@ -15,13 +15,13 @@ use crate::{
     },
 };
 
-/// Workers that have gone and are still shown.
+/// Number of stopped or lost workers kept.
 const KEEP_GONE: usize = 20;
 
-/// Queues remembered of a worker that does not name them.
+/// Maximum number of queues tracked for a worker that does not list its queues.
 const MOST_QUEUES: usize = 64;
 
-/// Every worker that is online, and the last that have gone.
+/// All online workers, and the last stopped or lost ones.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Workers(pub BTreeMap<Uuid, Seen>);
@@ -33,26 +33,26 @@ pub struct Seen {
     pub name: Name,
     /// Its machine.
     pub machine_id: Name,
-    /// Queues it says it serves.
+    /// Queues that it declared.
     pub queues: Vec<Name>,
-    /// Further queues that it took tasks from.
+    /// Further queues from which it claimed tasks.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub took_from: BTreeSet<Name>,
-    /// Version of its program.
+    /// Version of its software.
     pub version: Option<String>,
-    /// What it does.
+    /// Its status.
     pub status: WorkerStatus,
-    /// Since when.
+    /// Since when it has this status.
     pub since: Time,
     /// When it registered.
     pub started_at: Time,
-    /// Tasks it finished.
+    /// Tasks completed by it.
     pub completed: u64,
     /// Attempts that failed on it.
     pub failed: u64,
     /// Its connectors.
     pub connectors: BTreeMap<Name, Connector>,
-    /// Its last sign of life; measured, not folded.
+    /// Last heartbeat; measured, not folded.
     #[serde(skip)]
     pub last_seen_at: Option<Time>,
 }
@@ -109,7 +109,7 @@ impl Workers {
         }
     }
 
-    /// How many are expected to report.
+    /// Number of workers that are expected to send heartbeats.
     #[must_use]
     pub fn online(&self) -> usize {
         self.0.values().filter(|worker| worker.status.is_online()).count()
@@ -136,18 +136,18 @@ impl Seen {
         }
     }
 
-    /// It said nothing of queues and took nothing, so it may serve any.
+    /// It declared no queues and claimed nothing, so it may serve any queue.
     #[must_use]
     pub fn serves_any(&self) -> bool {
         self.queues.is_empty() && self.took_from.is_empty()
     }
 
-    /// The queues it takes tasks from: it says so, or was seen to; each once.
+    /// The queues it serves, declared or observed; without duplicates.
     pub fn serves(&self) -> impl Iterator<Item = &Name> {
         self.queues.iter().chain(&self.took_from).collect::<BTreeSet<_>>().into_iter()
     }
 
-    /// As the table has it; what only events tell comes from what was folded of them.
+    /// From its row; what only events contain comes from the folded board.
     pub(super) fn of(worker: Worker, folded: &BTreeMap<Uuid, Self>, ts: Time) -> Self {
         let known = folded.get(&worker.id);
         let since = worker.stopped_at.or_else(|| known.filter(|known| known.status == worker.status).map(|k| k.since));

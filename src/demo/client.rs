@@ -1,11 +1,11 @@
-//! The demo's HTTP client: JSON there and back.
+//! The demo's HTTP client for JSON.
 
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use serde_json::Value;
 
-/// Longer than the longest long poll.
+/// Request timeout; longer than the longest long poll.
 const PATIENCE: Duration = Duration::from_secs(45);
 
 #[derive(Debug, Clone)]
@@ -19,7 +19,7 @@ impl Client {
         Self { url, http: reqwest::Client::new() }
     }
 
-    /// The server's address as it may be shown.
+    /// The server's URL without secrets.
     pub(super) fn place(&self) -> String {
         crate::config::shown(&self.url)
     }
@@ -37,7 +37,7 @@ impl Client {
     }
 
     async fn send(&self, request: reqwest::RequestBuilder, path: &str) -> anyhow::Result<Value> {
-        // The error's own text names the whole address, with what may be secret in it.
+        // The error's own text contains the whole URL, which may include secrets.
         let sent = request.timeout(PATIENCE).send().await.map_err(reqwest::Error::without_url);
         let response = sent.with_context(|| format!("{path} cannot be reached"))?;
         let status = response.status();

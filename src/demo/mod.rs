@@ -1,5 +1,5 @@
-//! Fake work over the public API only: producers, workers on a few machines, parents with phases, failures of several
-//! kinds, a worker that dies now and then. With a high rate it is the load generator.
+//! Demo load over the public API only: producers, workers on a few machines, parents with phases, several types of
+//! failures, an occasional worker crash. At a high rate it is the load generator.
 
 mod client;
 mod pipeline;
@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{DemoSettings, shown};
 use client::Client;
 
-/// Kinds of work: type, queue, a title for people.
+/// Task types: type, queue and title.
 const KINDS: [(&str, &str, &str); 6] = [
     ("render-preview", "media", "Render preview"),
     ("transcode", "media", "Transcode clip"),
@@ -24,9 +24,9 @@ const KINDS: [(&str, &str, &str); 6] = [
     ("sync-inventory", "default", "Sync inventory"),
     ("score-lead", "default", "Score lead"),
 ];
-/// Projects that the tasks belong to.
+/// Projects of the tasks.
 const PROJECTS: [&str; 3] = ["atlas", "borealis", "cobalt"];
-/// Producers start at most this many requests a second, each with several tasks when the rate is higher.
+/// Maximum requests per second of the producers; at higher rates each request creates several tasks.
 const REQUESTS_PER_SECOND: f64 = 50.0;
 
 /// The demo.
@@ -38,16 +38,16 @@ pub struct Demo {
 }
 
 impl Demo {
-    /// Five tasks a second and twelve workers.
+    /// Five tasks per second and twelve workers.
     #[must_use]
     pub fn new(url: String) -> Self {
         Self { client: Client::new(url), rate: 5.0, workers: 12 }
     }
 
-    /// As the command line says.
+    /// From command line settings.
     ///
     /// # Errors
-    /// When the rate makes no sense.
+    /// The rate is invalid.
     pub fn of(settings: &DemoSettings) -> anyhow::Result<Self> {
         let sane = settings.rate.is_finite() && settings.rate > 0.0 && settings.rate <= 100_000.0;
         ensure!(sane, "--rate must be more than 0 and at most 100000 tasks per second");
@@ -57,10 +57,10 @@ impl Demo {
         Ok(Self { client: Client::new(url), rate: settings.rate, workers: settings.workers })
     }
 
-    /// Works until it is stopped; workers leave in order then.
+    /// Runs until stopped; workers then deregister.
     ///
     /// # Errors
-    /// When no server answered before that.
+    /// No server responded before that.
     pub async fn run(self, stopping: CancellationToken) -> anyhow::Result<()> {
         self.wait_for_server(&stopping).await?;
         let pace = work::Pace::new(self.rate, self.workers);
@@ -95,7 +95,7 @@ impl Demo {
     }
 }
 
-/// Creates tasks at a rate. What a slow server did not take in time is not made up for.
+/// Creates tasks at a rate. Tasks delayed by a slow server are not made up for.
 async fn produce(client: Client, rate: f64, stopping: CancellationToken) {
     let requests = rate.min(REQUESTS_PER_SECOND);
     let mut tick = tokio::time::interval(Duration::from_secs_f64(1.0 / requests));
@@ -123,7 +123,7 @@ async fn produce(client: Client, rate: f64, stopping: CancellationToken) {
 fn task() -> serde_json::Value {
     let (kind, queue, title) = KINDS[fastrand::usize(..KINDS.len())];
     let number = fastrand::u32(1_000..10_000);
-    // Most are normal, a few urgent or idle.
+    // Mostly normal, a few urgent or low.
     let priority = [5, 5, 5, 5, 4, 6, 8, 9, 2, 0][fastrand::usize(..10)];
     let tier = if fastrand::bool() { "gold" } else { "silver" };
     json!({

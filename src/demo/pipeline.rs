@@ -9,12 +9,12 @@ use super::{KINDS, PROJECTS, client::Client};
 
 /// Phases of each parent.
 const PHASES: [&str; 3] = ["fetch", "transform", "publish"];
-/// Parents in progress at once.
+/// Number of parents in progress.
 const PARENTS: usize = 3;
-/// How often it looks whether a phase is done.
+/// Interval of checking whether a phase is complete.
 const LOOK: Duration = Duration::from_millis(1_500);
 
-/// Keeps a few parents in progress, each by a worker of the queue `pipelines`.
+/// Keeps a few parents in progress, each driven by one worker of the queue `pipelines`.
 pub(super) async fn orchestrate(client: Client, rate: f64, stopping: CancellationToken) {
     let mut lines = tokio::task::JoinSet::new();
     for number in 0..PARENTS {
@@ -47,7 +47,7 @@ async fn keep_orchestrating(client: Client, number: usize, rate: f64, stopping: 
     }
 }
 
-/// One parent from its creation to its end.
+/// Runs one parent from creation to completion.
 async fn one(client: &Client, worker_id: &Value, rate: f64) -> anyhow::Result<()> {
     let project = PROJECTS[fastrand::usize(..PROJECTS.len())];
     let title = format!("Nightly import {}", fastrand::u32(100..1_000));

@@ -1,4 +1,4 @@
-//! Fake workers.
+//! Demo workers.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,11 +12,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::client::Client;
 
-/// Machines that workers are spread over.
+/// Machines of the workers.
 const MACHINES: [&str; 4] = ["rack-1", "rack-2", "rack-7", "edge-berlin"];
-/// Services that workers talk to.
+/// External services of the workers.
 const CONNECTORS: [&str; 3] = ["object-store", "comfyui", "smtp-relay"];
-/// What goes wrong: the message, and whether another attempt may help.
+/// Errors: message, and whether they are retryable.
 const ERRORS: [(&str, bool); 6] = [
     ("connection to object-store timed out after 5000 ms", true),
     ("HTTP 503 from smtp-relay: try again later", true),
@@ -25,26 +25,26 @@ const ERRORS: [(&str, bool); 6] = [
     ("ValueError: invalid literal for int() with base 10: '<script>alert(1)</script>'", false),
     ("checksum mismatch: expected 9f86d081, got 60303ae2", false),
 ];
-/// One attempt in so many fails.
+/// One attempt in this many fails.
 const FAILS_ONE_IN: u32 = 9;
-/// A worker dies about this often.
+/// Average interval between worker crashes.
 const DIES_EVERY: Duration = Duration::from_secs(600);
-/// How long until someone starts another one.
+/// Delay before a crashed worker is restarted.
 const RESTART_AFTER: Duration = Duration::from_secs(8);
 
-/// How fast one worker works.
+/// Speed of one worker.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pace {
-    /// Tasks at a time.
+    /// Concurrent tasks.
     slots: usize,
-    /// Average time of a task.
+    /// Average run time of a task, seconds.
     seconds: f64,
     /// Progress reports per task.
     reports: u32,
 }
 
 impl Pace {
-    /// So that all workers together keep up with the rate, with a quarter to spare.
+    /// Chosen so that all workers together keep up with the rate, with 25% headroom.
     pub(super) fn new(rate: f64, workers: u32) -> Self {
         let seconds = (f64::from(workers) * 2.0 / rate).clamp(0.2, 2.0);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most a hundred thousand")]
@@ -53,7 +53,7 @@ impl Pace {
     }
 }
 
-/// A worker that is started again when it dies.
+/// Runs a worker and restarts it when it crashes.
 pub(super) async fn keep_working(client: Client, number: u32, pace: Pace, stopping: CancellationToken) {
     while !stopping.is_cancelled() {
         let life = DIES_EVERY.mul_f64(0.2 + 1.6 * fastrand::f64());
@@ -75,7 +75,7 @@ struct Worker {
     held: Mutex<Vec<(String, u64)>>,
 }
 
-/// From registration to its end: in order when all stop, without a word when it dies.
+/// Runs a worker from registration to its end: deregisters on shutdown, does not when it crashes.
 async fn live(
     client: &Client,
     number: u32,
@@ -111,7 +111,7 @@ async fn live(
     let working = worker.clone().claim(queues, stopping.clone());
     tokio::select! {
         worked = working => worked?,
-        // Dropping the parts is its death: nobody reports any more.
+        // Dropping the futures simulates the crash: no more reports are sent.
         () = tokio::time::sleep_until(dies_at) => return Ok(()),
     }
     client.delete(&format!("/api/v1/workers/{}", worker.id)).await?;

@@ -1,4 +1,4 @@
-//! Which programs the private PostgreSQL is run with, and as whom.
+//! Locates the PostgreSQL binaries and the account to run them as.
 
 use std::{
     fs,
@@ -12,7 +12,7 @@ use rustix::process::geteuid;
 
 use super::OLDEST;
 
-/// The account that Postgres runs as, when we are root: Postgres refuses to be root itself.
+/// The account that Postgres runs as when we are root: Postgres refuses to run as root.
 #[derive(Debug)]
 pub(super) struct Account {
     pub(super) name: String,
@@ -20,14 +20,14 @@ pub(super) struct Account {
     pub(super) gid: u32,
 }
 
-/// Where the programs are, and their major version.
+/// Directory of the binaries, and their major version.
 pub(super) struct Binaries {
     pub(super) dir: PathBuf,
     pub(super) major: u32,
 }
 
-/// Whom Postgres runs as: us, or for root the owner of an existing cluster, else the user behind sudo, else `postgres`,
-/// else `nobody`.
+/// The account to run Postgres as: ours, or for root the owner of an existing cluster, else the user behind sudo, else
+/// `postgres`, else `nobody`.
 pub(super) fn account(cluster: &Path) -> anyhow::Result<Option<Account>> {
     let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
     let accounts: Vec<_> = passwd
@@ -61,7 +61,7 @@ pub(super) fn account(cluster: &Path) -> anyhow::Result<Option<Account>> {
     Ok(Some(Account { name: chosen.name.clone(), ..*chosen }))
 }
 
-/// The account must be able to walk down to the data folder.
+/// The account must have search permission on all directories down to the data directory.
 pub(super) fn reachable(data_dir: &Path, account: &Account) -> anyhow::Result<()> {
     for dir in data_dir.ancestors() {
         let meta = fs::metadata(dir)?;
@@ -84,7 +84,7 @@ pub(super) fn reachable(data_dir: &Path, account: &Account) -> anyhow::Result<()
     Ok(())
 }
 
-/// The major version of an existing cluster.
+/// Major version of an existing cluster.
 pub(super) fn existing_major(cluster: &Path) -> anyhow::Result<Option<u32>> {
     match fs::read_to_string(cluster.join("PG_VERSION")) {
         Ok(text) => {
@@ -95,7 +95,7 @@ pub(super) fn existing_major(cluster: &Path) -> anyhow::Result<Option<u32>> {
     }
 }
 
-/// The newest installation, or the one that fits an existing cluster.
+/// The newest installation, or the one that matches an existing cluster.
 pub(super) fn find_binaries(wanted: Option<u32>, cluster: &Path) -> anyhow::Result<Binaries> {
     let mut dirs: Vec<PathBuf> =
         std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The data folder: who may enter it, its lock, and where the socket lies.
+//! The data directory: permissions, lock, and the location of the socket.
 
 use std::{
     ffi::OsStr,
@@ -16,18 +16,18 @@ use rustix::{fs::OFlags, process::geteuid};
 
 use super::binaries::Account;
 
-/// Longest path of a unix socket, less the file's own name.
+/// Maximum length of a Unix socket path, minus the file name.
 const LONGEST_SOCKET_DIR: usize = 85;
-/// Longest folder for temporary files that still leaves room for a socket folder in it.
+/// Maximum length of a temporary directory that still leaves room for a socket directory in it.
 const LONGEST_TEMP_DIR: usize = 60;
-/// What taskwatch puts into the data folder, and what a fresh file system may hold.
+/// Files of taskwatch in the data directory, and those that a fresh file system may contain.
 const KNOWN: [&str; 10] =
     ["lock", "log.new", "log.position", "pg", "pg.new", "pg.log", "pg.log.1", "run", "socket", "lost+found"];
-/// The file that names a socket folder outside of the data folder.
+/// File with the path of a socket directory outside the data directory.
 const SOCKET_FILE: &str = "socket";
 
-/// Makes the data folder, or takes the one there is, and keeps other users out of it: 0700, or 0710 with the group of
-/// the account that PostgreSQL runs as.
+/// Creates the data directory or adopts an existing one, and denies access to other users: mode 0700, or 0710 with the
+/// group of the account that PostgreSQL runs as.
 pub(super) fn prepare(data_dir: &Path, account: Option<&Account>) -> anyhow::Result<()> {
     let cannot = || format!("cannot create the data folder {}; choose another with --data-dir", data_dir.display());
     if let Some(parent) = data_dir.parent() {
@@ -71,7 +71,8 @@ pub(super) fn prepare(data_dir: &Path, account: Option<&Account>) -> anyhow::Res
     Ok(())
 }
 
-/// Opens a file that only we may read, also when an older version left it readable to others. Never follows a link.
+/// Opens a file with owner-only permissions, even if an older version left it readable by others. Never follows a
+/// symlink.
 pub(super) fn private_file(path: &Path, options: &mut fs::OpenOptions) -> std::io::Result<File> {
     let file = options.create(true).mode(0o600).custom_flags(OFlags::NOFOLLOW.bits().cast_signed()).open(path)?;
     if file.metadata()?.mode() & 0o077 != 0 {
@@ -80,7 +81,7 @@ pub(super) fn private_file(path: &Path, options: &mut fs::OpenOptions) -> std::i
     Ok(file)
 }
 
-/// The lock that keeps a second taskwatch out.
+/// The lock against a second taskwatch.
 pub(super) fn lock(data_dir: &Path) -> anyhow::Result<File> {
     let path = data_dir.join("lock");
     let mut file = private_file(&path, File::options().read(true).write(true))
@@ -100,13 +101,13 @@ pub(super) fn lock(data_dir: &Path) -> anyhow::Result<File> {
     Ok(file)
 }
 
-/// Another process holds the lock.
+/// Whether another process holds the lock.
 pub(super) fn is_locked(data_dir: &Path) -> bool {
     File::open(data_dir.join("lock")).is_ok_and(|lock| lock.try_lock_shared().is_err())
 }
 
-/// Makes a folder for the account alone. One that is there already is taken only when it is a folder of the account;
-/// nothing that exists changes hands.
+/// Creates a private directory for the account. An existing one is accepted only if it is a directory owned by the
+/// account; ownership is never changed.
 pub(super) fn private_dir(dir: &Path, account: Option<&Account>) -> anyhow::Result<()> {
     let wanted = account.map_or_else(|| geteuid().as_raw(), |account| account.uid);
     let made = match DirBuilder::new().mode(0o700).create(dir) {
@@ -133,21 +134,21 @@ pub(super) fn private_dir(dir: &Path, account: Option<&Account>) -> anyhow::Resu
     Ok(())
 }
 
-/// The socket's folder of a server that runs in this data folder.
+/// The socket directory of a server that runs in this data directory.
 pub(super) fn socket_dir(data_dir: &Path) -> PathBuf {
     fs::read(data_dir.join(SOCKET_FILE))
         .map_or_else(|_| data_dir.join("run"), |name| PathBuf::from(OsStr::from_bytes(&name)))
 }
 
-/// An empty folder for the socket: in the data folder, or, when that path is too long or no UTF-8, a fresh one with a
-/// random name among the temporary files, which a file in the data folder names.
+/// An empty directory for the socket: in the data directory, or, if that path is too long or not UTF-8, a fresh one
+/// with a random name in the temporary directory, recorded in a file in the data directory.
 pub(super) fn make_socket_dir(data_dir: &Path, account: Option<&Account>) -> anyhow::Result<PathBuf> {
     remove_socket_dir(data_dir, account);
     let inside = data_dir.join("run");
     if inside.as_os_str().len() <= LONGEST_SOCKET_DIR && inside.to_str().is_some() {
         private_dir(&inside, account)?;
         for name in [".s.PGSQL.5432", ".s.PGSQL.5432.lock"] {
-            // We hold the lock of the data folder, so what a killed server left here belongs to no one.
+            // We hold the lock of the data directory, so leftovers of a killed server are unused.
             match fs::remove_file(inside.join(name)) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
                 _ => {}
@@ -189,7 +190,7 @@ pub(super) fn make_socket_dir(data_dir: &Path, account: Option<&Account>) -> any
     }
 }
 
-/// Removes a socket folder that lies outside of the data folder, if it is still the account's.
+/// Removes a socket directory outside the data directory, if the account still owns it.
 pub(super) fn remove_socket_dir(data_dir: &Path, account: Option<&Account>) {
     let dir = socket_dir(data_dir);
     if dir.starts_with(data_dir) {

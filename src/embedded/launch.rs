@@ -1,4 +1,4 @@
-//! Runs PostgreSQL's programs: `initdb` for a new cluster, then the server.
+//! Runs the PostgreSQL binaries: `initdb` for a new cluster, then the server.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -24,7 +24,7 @@ use super::{
     log::Log,
 };
 
-/// What every private server is started with. The log never holds statements or what they carry.
+/// Settings of every private server. Its log never contains statements or their parameters.
 const SETTINGS: [&str; 7] = [
     "listen_addresses=",
     "port=5432",
@@ -34,10 +34,10 @@ const SETTINGS: [&str; 7] = [
     "log_min_error_statement=panic",
     "log_error_verbosity=terse",
 ];
-/// Silence after which a start says what it waits for.
+/// Delay after which a start logs what it waits for.
 const QUIET: Duration = Duration::from_secs(3);
 
-/// All that a server needs.
+/// Inputs to start a server.
 pub(super) struct Server<'a> {
     pub(super) binaries: &'a Binaries,
     pub(super) cluster: &'a Path,
@@ -47,8 +47,8 @@ pub(super) struct Server<'a> {
     pub(super) settings: &'a [&'a str],
 }
 
-/// One of the programs, without our environment, as the account, in a process group for itself (Ctrl-C must reach us
-/// first, we stop it in order), and ended by the kernel when we are killed.
+/// A command for one of the binaries: with an empty environment, as the account, in its own process group (Ctrl-C must
+/// reach us first, so that we stop it gracefully), and killed by the kernel if we are killed.
 fn program(binaries: &Binaries, name: &str, account: Option<&Account>) -> Command {
     let mut command = Command::new(binaries.dir.join(name));
     command
@@ -64,11 +64,11 @@ fn program(binaries: &Binaries, name: &str, account: Option<&Account>) -> Comman
     }
     let parent = rustix::process::getpid();
     #[expect(unsafe_code, reason = "the only way to have the kernel stop the server when this process is killed")]
-    // SAFETY: between fork and exec only two system calls are made; nothing is allocated or locked.
+    // SAFETY: only two system calls are made between fork and exec; nothing is allocated or locked.
     unsafe {
         command.pre_exec(move || {
             set_parent_process_death_signal(Some(Signal::INT))?;
-            // Killed in the meantime: then the signal would never come.
+            // The parent was killed in the meantime: the signal would never arrive.
             if rustix::process::getppid() != Some(parent) {
                 return Err(std::io::ErrorKind::BrokenPipe.into());
             }
@@ -78,7 +78,8 @@ fn program(binaries: &Binaries, name: &str, account: Option<&Account>) -> Comman
     command
 }
 
-/// Makes the cluster beside its place and moves it there, so that an interrupted attempt leaves nothing half made.
+/// Creates the cluster in a temporary directory and renames it, so that an interrupted attempt leaves nothing half
+/// done.
 pub(super) fn init(
     binaries: &Binaries,
     data_dir: &Path,
@@ -141,7 +142,7 @@ pub(super) fn init(
     Ok(())
 }
 
-/// `-k` takes a list of folders: one name in quotes may hold commas and spaces, quotes are doubled.
+/// `-k` takes a list of directories: a quoted name may contain commas and spaces, quotes are doubled.
 fn quoted(dir: &Path) -> OsString {
     let mut bytes = vec![b'"'];
     for byte in dir.as_os_str().as_bytes() {
@@ -151,7 +152,7 @@ fn quoted(dir: &Path) -> OsString {
     OsString::from_vec(bytes)
 }
 
-/// Starts the server and waits until it is ready.
+/// Starts the server and waits until it accepts connections.
 pub(super) fn launch(server: &Server<'_>, stop: &CancellationToken) -> anyhow::Result<Child> {
     let started = Instant::now();
     let deadline = started + PATIENCE;
@@ -168,7 +169,7 @@ pub(super) fn launch(server: &Server<'_>, stop: &CancellationToken) -> anyhow::R
         if wait_ready(&mut child, server.cluster, deadline, stop)? {
             return Ok(child);
         }
-        // After a kill -9 its processes may hold the shared memory for a moment.
+        // After a kill -9 its processes may keep the shared memory for a moment.
         let lingers = server.log.last_lines().contains("shared memory block");
         if !lingers || Instant::now() > deadline {
             bail!("PostgreSQL did not start. Last log lines: {}", server.log.last_lines());
@@ -181,7 +182,7 @@ pub(super) fn launch(server: &Server<'_>, stop: &CancellationToken) -> anyhow::R
     }
 }
 
-/// Whether it became ready; `false` when it ended, or did not in time.
+/// Whether it became ready; `false` if it exited or timed out.
 fn wait_ready(child: &mut Child, cluster: &Path, deadline: Instant, stop: &CancellationToken) -> anyhow::Result<bool> {
     let pid = child.id().to_string();
     let started = Instant::now();

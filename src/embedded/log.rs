@@ -1,4 +1,4 @@
-//! The log of the private PostgreSQL: bounded, and closed to other users.
+//! The log of the private PostgreSQL: bounded in size, and not readable by other users.
 
 use std::{
     fs::{self, File},
@@ -10,14 +10,14 @@ use anyhow::Context;
 
 use super::folder::private_file;
 
-/// A log that is longer than this at a start becomes the older one, bytes.
+/// Size above which the log is rotated at start, bytes.
 const ROTATE_AT_START: u64 = 1024 * 1024;
-/// A log that grows beyond this while the server runs is moved on, bytes.
+/// Size above which the log is rotated while the server runs, bytes.
 const ROTATE_WHILE_RUNNING: u64 = 8 * 1024 * 1024;
-/// How much of the end is looked at for a message, bytes.
+/// How much of the end is read for error messages, bytes.
 const TAIL: u64 = 8 * 1024;
 
-/// `pg.log`, and `pg.log.1` with what was before.
+/// `pg.log`, and the previous log in `pg.log.1`.
 #[derive(Debug)]
 pub(super) struct Log(PathBuf);
 
@@ -30,7 +30,7 @@ impl Log {
         self.0.with_extension("log.1")
     }
 
-    /// Opens it for a server that starts; a long one becomes the older one first.
+    /// Opens the log for a starting server, rotating it first if it is large.
     pub(super) fn open(&self) -> anyhow::Result<File> {
         if fs::symlink_metadata(&self.0).is_ok_and(|meta| meta.len() > ROTATE_AT_START) {
             fs::rename(&self.0, self.older()).with_context(|| format!("cannot move {}", self.0.display()))?;
@@ -43,8 +43,8 @@ impl Log {
             .with_context(|| format!("cannot write {}", self.0.display()))
     }
 
-    /// Moves a log that grew too long on to the older one. The server keeps its descriptor and appends, so the file itself
-    /// is emptied; a line written in between may be lost.
+    /// Rotates a log that has grown too large. The server keeps its file descriptor and appends, so the file is copied
+    /// and truncated; a line written in between may be lost.
     pub(super) fn trim(&self) {
         if fs::symlink_metadata(&self.0).is_ok_and(|meta| meta.len() > ROTATE_WHILE_RUNNING) {
             let moved = || -> std::io::Result<()> {

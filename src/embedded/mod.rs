@@ -1,7 +1,7 @@
-//! A private Postgres: the system's own binaries, a cluster in the data folder, a unix socket and no port.
+//! A private PostgreSQL: the system's own binaries, a cluster in the data directory, a Unix socket and no port.
 //!
-//! Start it from the main thread: the kernel's "parent died" signal, which stops the cluster when this process is killed,
-//! belongs to the thread that spawned it.
+//! Must be started from the main thread: the kernel's parent-death signal, which stops the cluster when this process is
+//! killed, is bound to the thread that spawned it.
 
 mod binaries;
 mod folder;
@@ -23,12 +23,12 @@ use tokio_util::sync::CancellationToken;
 
 use binaries::{Account, account, existing_major, find_binaries, reachable};
 
-/// The oldest Postgres that has what we use.
+/// Oldest supported major version.
 const OLDEST: u32 = 14;
-/// How long a start or a stop may take (crash recovery included).
+/// Timeout of a start or a stop (including crash recovery).
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The start was asked to stop while it waited.
+/// The start was interrupted by a stop request.
 #[derive(Debug, thiserror::Error)]
 #[error("stopped while starting")]
 pub struct Interrupted;
@@ -46,18 +46,18 @@ pub struct Embedded {
 }
 
 impl Embedded {
-    /// Starts the cluster in `data_dir`, making it first if there is none. `settings` are passed on as `-c name=value`.
+    /// Starts the cluster in `data_dir`, creating it first if necessary. `settings` are passed on as `-c name=value`.
     ///
     /// # Errors
-    /// With one sentence that says what is wrong and what to do.
+    /// One sentence that says what is wrong and what to do.
     pub fn start(data_dir: &Path, settings: &[&str]) -> anyhow::Result<Self> {
         Self::start_unless(data_dir, settings, &CancellationToken::new())
     }
 
-    /// The same, but given up as soon as `stop` is cancelled.
+    /// The same, aborted as soon as `stop` is cancelled.
     ///
     /// # Errors
-    /// With one sentence that says what is wrong and what to do, or with [`Interrupted`].
+    /// One sentence that says what is wrong and what to do, or [`Interrupted`].
     pub fn start_unless(data_dir: &Path, settings: &[&str], stop: &CancellationToken) -> anyhow::Result<Self> {
         let data_dir = std::path::absolute(data_dir)?;
         let cluster = data_dir.join("pg");
@@ -66,7 +66,7 @@ impl Embedded {
         let lock = folder::lock(&data_dir)?;
         let binaries = find_binaries(existing_major(&cluster)?, &cluster)?;
         if let Some(account) = &account {
-            // The folder itself stays root's: what lies beside the cluster cannot be exchanged by its account.
+            // The directory itself stays owned by root: the account cannot replace anything beside the cluster.
             reachable(&data_dir, account)?;
         }
         if !cluster.join("PG_VERSION").exists() {
@@ -89,10 +89,10 @@ impl Embedded {
         Ok(Self { server, log, data_dir, socket_dir, account, major: binaries.major, _lock: lock })
     }
 
-    /// Ends with a sentence when `data_dir` holds no private database: for commands that must not make one.
+    /// Fails if `data_dir` contains no private database: for commands that must not create one.
     ///
     /// # Errors
-    /// When there is none, or it cannot be looked at.
+    /// There is none, or it cannot be read.
     pub fn must_exist(data_dir: &Path) -> anyhow::Result<()> {
         if existing_major(&std::path::absolute(data_dir)?.join("pg"))?.is_none() {
             bail!(
@@ -103,49 +103,49 @@ impl Embedded {
         Ok(())
     }
 
-    /// How to connect.
+    /// Connection options.
     #[must_use]
     pub fn options(&self) -> PgConnectOptions {
         options(&self.socket_dir)
     }
 
-    /// How to connect to the cluster that another taskwatch runs in `data_dir` at the moment; `None` when none does.
+    /// Connection options of the cluster that another taskwatch currently runs in `data_dir`; `None` if there is none.
     #[must_use]
     pub fn of_another(data_dir: &Path) -> Option<PgConnectOptions> {
         let data_dir = std::path::absolute(data_dir).ok()?;
         folder::is_locked(&data_dir).then(|| options(&folder::socket_dir(&data_dir)))
     }
 
-    /// Takes `PGOPTIONS` out of this process's environment, which would reach the private server with each connection.
-    /// Only before any other thread is started.
+    /// Removes `PGOPTIONS` from this process's environment, which would be sent to the private server with each
+    /// connection. Must be called before any other thread is started.
     pub fn forget_environment() {
         #[expect(unsafe_code, reason = "connection options cannot be made without what PGOPTIONS says")]
-        // SAFETY: called first thing in main, when no other thread can read the environment.
+        // SAFETY: called first in main, when no other thread can read the environment.
         unsafe {
             std::env::remove_var("PGOPTIONS");
         }
     }
 
-    /// The folder that everything of it is in.
+    /// The data directory.
     #[must_use]
     pub fn data_dir(&self) -> &Path {
         &self.data_dir
     }
 
-    /// Its major version.
+    /// Major version.
     #[must_use]
     pub const fn major(&self) -> u32 {
         self.major
     }
 
-    /// The server's process id.
+    /// Process ID of the server.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.server.id()
     }
 
-    /// A sentence with the last log lines when the server has ended by itself. To be asked now and then: it also keeps the
-    /// server's log bounded.
+    /// A sentence with the last log lines if the server has exited unexpectedly. Must be called periodically: it also
+    /// rotates the server's log.
     pub fn ended(&mut self) -> Option<String> {
         self.log.trim();
         let status = self.server.try_wait().ok().flatten()?;
@@ -155,14 +155,14 @@ impl Embedded {
         ))
     }
 
-    /// Stops the server ("fast": connections are cut, everything is written).
+    /// Stops the server ("fast" mode: connections are closed, all data is written).
     pub fn stop(mut self) {
         end(&mut self.server);
         folder::remove_socket_dir(&self.data_dir, self.account.as_ref());
     }
 }
 
-/// Stops our own child. Its id cannot be another process's: it is ours until it was waited for.
+/// Stops our own child. Its process ID cannot be reused until it has been waited for.
 fn end(server: &mut Child) {
     if !matches!(server.try_wait(), Ok(None)) {
         return;
@@ -176,7 +176,7 @@ fn end(server: &mut Child) {
     }
 }
 
-/// Every field is set, so that `PG…` variables of the environment have no say.
+/// Sets every field, so that `PG…` environment variables have no effect.
 fn options(socket_dir: &Path) -> PgConnectOptions {
     PgConnectOptions::new_without_pgpass()
         .socket(socket_dir)

@@ -1,7 +1,7 @@
-//! What a killed taskwatch left behind: its PostgreSQL, or only a file that names a process.
+//! Leftovers of a killed taskwatch: its PostgreSQL server, or only a stale PID file.
 //!
-//! A process id in a file is a hint, never a proof: after a restart of the machine, and soon in a container, the number
-//! belongs to something else. Only a process that is shown to be this cluster's server is signalled.
+//! A process ID in a file is a hint, never a proof: after a reboot, and soon in a container, it is reused by another
+//! process. Only a process that is verified to be this cluster's server is signalled.
 
 use std::{
     fs,
@@ -20,35 +20,35 @@ use tokio_util::sync::CancellationToken;
 use super::{Interrupted, PATIENCE};
 use crate::clock::machine_time;
 
-/// How long the kernel's own "parent died" signal may take to end it.
+/// How long the kernel's parent-death signal may take to stop it.
 const GRACE: Duration = Duration::from_secs(2);
-/// How far the start of a process may be from what its file says, seconds: both are rounded.
+/// Tolerance between the start time of a process and the one in its PID file, seconds: both are rounded.
 const SAME_START: u64 = 10;
-/// The line of `postmaster.pid` that names the shared memory.
+/// The line of `postmaster.pid` with the shared memory key.
 const SHARED_MEMORY_LINE: usize = 7;
-/// Ticks of `/proc/PID/stat`, a second.
+/// Clock ticks of `/proc/PID/stat` per second.
 const TICKS: u64 = 100;
 
-/// Whose process has the id that `postmaster.pid` names.
+/// The process that has the ID from `postmaster.pid`.
 #[derive(Debug)]
 enum Holder {
-    /// None lives under this id.
+    /// No such process.
     None,
-    /// Something that is not this cluster's server.
+    /// A process that is not this cluster's server.
     Other,
-    /// This cluster's server, and a handle that stays with exactly this process (`None` on kernels without it).
+    /// This cluster's server, and a pidfd for exactly this process (`None` on kernels without pidfd).
     Ours(Option<OwnedFd>),
-    /// No file names a server, but this process runs in the cluster's folder.
+    /// There is no PID file, but this process runs in the cluster's directory.
     Unnamed(i32),
-    /// It may be this cluster's server, but this says otherwise.
+    /// It may be this cluster's server, but there is contrary evidence.
     Doubtful(String),
 }
 
-/// Waits for a server that a killed taskwatch left, and stops it if it does not go. A file that names any other process
-/// is made harmless, without a signal. The caller holds the lock of the data folder.
+/// Waits for the server of a killed taskwatch to exit, and stops it if it does not. A PID file that names any other
+/// process is neutralised without sending a signal. The caller holds the lock of the data directory.
 ///
 /// # Errors
-/// When that server does not stop, or it cannot be shown whose it is.
+/// That server does not stop, or its identity cannot be verified.
 pub(super) fn settle(cluster: &Path, stop: &CancellationToken) -> anyhow::Result<()> {
     let path = cluster.join("postmaster.pid");
     let started = Instant::now();
@@ -76,7 +76,7 @@ pub(super) fn settle(cluster: &Path, stop: &CancellationToken) -> anyhow::Result
                         cluster.display()
                     );
                 };
-                // It may have ended in the meantime; then the next round sees that.
+                // It may have exited in the meantime; the next iteration notices.
                 let _ = pidfd_send_signal(handle, Signal::INT);
                 signalled = true;
             }
@@ -108,13 +108,13 @@ pub(super) fn settle(cluster: &Path, stop: &CancellationToken) -> anyhow::Result
     }
 }
 
-/// No server of this cluster lives under the id. PostgreSQL itself copes with an id that nothing has; one that something
-/// else has would keep it from starting. Naming ourselves, its parent, tells PostgreSQL that the file is left over, and it
-/// still looks for processes that hold the old shared memory.
+/// No server of this cluster has the process ID. PostgreSQL itself handles an unused ID, but one reused by another
+/// process would prevent it from starting. Writing our own ID, that of its parent, tells PostgreSQL that the file is
+/// stale, and it still checks for processes attached to the old shared memory.
 fn release(path: &Path, text: Option<&str>, file: Option<&Left>, holder: &Holder) -> anyhow::Result<()> {
     let done = match (text, file, holder) {
         (Some(_), None, _) => fs::remove_file(path),
-        // It does not name the old shared memory either.
+        // It does not contain the old shared memory key either.
         (Some(text), ..) if text.lines().count() < SHARED_MEMORY_LINE => fs::remove_file(path),
         (Some(text), Some(left), Holder::Other) => {
             tracing::info!(
@@ -130,16 +130,17 @@ fn release(path: &Path, text: Option<&str>, file: Option<&Left>, holder: &Holder
     done.with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// What the file says.
+/// Content of the PID file.
 #[derive(Debug, PartialEq, Eq)]
 struct Left {
     pid: Pid,
-    /// Unix time of the server's start, seconds.
+    /// Start time of the server as Unix time, seconds.
     started: Option<u64>,
 }
 
 impl Left {
-    /// The first line is the id, negative for a stand-alone backend; the third the time. `None` when it is damaged.
+    /// The first line is the process ID, negative for a stand-alone backend; the third is the start time. `None` if it
+    /// is damaged.
     fn read(text: &str) -> Option<Self> {
         let mut lines = text.lines();
         let id: i32 = lines.next()?.trim().parse().ok()?;
@@ -148,7 +149,7 @@ impl Left {
     }
 }
 
-/// Looks at the process. The handle is taken first, so that the process it belongs to is the one that was looked at.
+/// Inspects the process. The pidfd is opened first, so that it refers to the process that is inspected.
 fn holder(left: &Left, cluster: &Path) -> Holder {
     let handle = match pidfd_open(left.pid, PidfdFlags::empty()) {
         Ok(handle) => Some(handle),
@@ -160,7 +161,7 @@ fn holder(left: &Left, cluster: &Path) -> Holder {
     else {
         return if handle.is_none() { Holder::None } else { Holder::Doubtful("/proc does not show it".to_owned()) };
     };
-    // "pid (name) state ppid … start": the name may hold anything, so the fields are counted behind it.
+    // "pid (name) state ppid … start": the name may contain any character, so fields are counted after it.
     let fields: Vec<_> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     if matches!(fields.first(), Some(&"Z" | &"X")) {
         return Holder::Other;
@@ -181,7 +182,7 @@ fn holder(left: &Left, cluster: &Path) -> Holder {
     }
 }
 
-/// A server process of this cluster that no file names: what is left when someone removed or damaged the file.
+/// A server process of this cluster without a PID file, if someone removed or damaged the file.
 fn survivor(cluster: &Path) -> Holder {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     let mut numbered = processes.filter_map(|entry| Some((entry.path(), entry.file_name().to_str()?.parse().ok()?)));
@@ -189,8 +190,8 @@ fn survivor(cluster: &Path) -> Holder {
     found.map_or(Holder::None, |(_, pid)| Holder::Unnamed(pid))
 }
 
-/// The process is a `postgres` whose working folder is the cluster. Where the kernel shows neither (in containers without
-/// the right to trace), its name and its `-D` count.
+/// Whether the process is a `postgres` whose working directory is the cluster. If the kernel hides both (in containers
+/// without ptrace permission), its name and its `-D` argument decide.
 fn is_server(proc: &Path, cluster: &Path) -> Result<bool, String> {
     let program = match fs::read_link(proc.join("exe")) {
         Ok(path) => path.file_name().map(|name| name.to_string_lossy().trim_end_matches(" (deleted)").to_owned()),
@@ -211,12 +212,12 @@ fn is_server(proc: &Path, cluster: &Path) -> Result<bool, String> {
     Ok(arguments.windows(2).any(|pair| pair[0] == b"-D" && pair[1] == wanted))
 }
 
-/// The user that a process acts as, of `/proc/PID/status`.
+/// The effective user ID from `/proc/PID/status`.
 fn uid(status: &str) -> Option<u32> {
     status.lines().find_map(|line| line.strip_prefix("Uid:"))?.split_whitespace().nth(1)?.parse().ok()
 }
 
-/// Unix time at which the machine was started, seconds.
+/// Boot time as Unix time, seconds.
 fn boot() -> Option<u64> {
     let uptime = fs::read_to_string("/proc/uptime").ok()?;
     let seconds: f64 = uptime.split_whitespace().next()?.parse().ok()?;

@@ -1,4 +1,4 @@
-//! Events before they have a place in the log, made from what the model says happened.
+//! Events without a position yet, built from the steps of the model.
 
 use uuid::Uuid;
 
@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-/// An event without position, and its JSON so far. The place is put in front when the log gives one.
+/// An event without a position, and its partial JSON. Event ID and position are prepended once the log assigns them.
 #[derive(Debug, Clone)]
 pub struct Draft {
     /// The event.
@@ -24,14 +24,14 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// Encodes an event that fits `max_bytes`; a larger one loses its largest fields first.
+    /// Encodes an event within `max_bytes`; a larger one loses its largest fields first.
     #[must_use]
     pub fn new(event: Event, max_bytes: usize) -> Self {
         let (event, json) = super::truncate::fit(event, max_bytes);
         Self { event, json }
     }
 
-    /// The event and its JSON at a place in the log.
+    /// The event and its JSON at a position.
     #[must_use]
     pub fn at(self, id: super::EventId) -> (Event, String) {
         let mut event = self.event;
@@ -42,7 +42,7 @@ impl Draft {
     }
 }
 
-/// One step of a task.
+/// The event of one step of a task.
 #[must_use]
 pub fn task_event(step: &Step, actor: Option<&str>, now: Time) -> Event {
     let task = &step.after;
@@ -135,14 +135,14 @@ pub fn task_event(step: &Step, actor: Option<&str>, now: Time) -> Event {
     event
 }
 
-/// Dependencies named in an event; the task's own record has all.
+/// Maximum number of dependencies listed in an event; the task record has all.
 const MAX_DEPENDENCIES: usize = 32;
 
 fn bounded(ids: &[Uuid]) -> Vec<Uuid> {
     ids.iter().take(MAX_DEPENDENCIES).copied().collect()
 }
 
-/// A phase of a parent that began or ended.
+/// The event of a phase that started or completed.
 #[must_use]
 pub fn phase_event(
     kind: Kind,
@@ -162,7 +162,7 @@ pub fn phase_event(
     event
 }
 
-/// An operator's decision about a queue.
+/// The event of an operator's change to a queue.
 #[must_use]
 pub fn queue_event(queue: &Name, kind: Kind, changes: Changes, actor: &str, now: Time) -> Event {
     let mut event = Event::new(kind, now);
@@ -198,7 +198,7 @@ const fn task_kind(event: &TaskEvent) -> Kind {
     }
 }
 
-/// One thing that happened to a worker.
+/// The event of a worker.
 #[must_use]
 pub fn worker_event(worker: &Worker, what: &WorkerEvent, now: Time) -> Event {
     let kind = match what {

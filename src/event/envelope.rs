@@ -1,4 +1,4 @@
-//! The event as it is stored, sent and read back: one flat JSON object.
+//! The event as stored, sent and read back: one flat JSON object.
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
@@ -20,10 +20,10 @@ use crate::{
     },
 };
 
-/// The version of the envelope that this program writes.
+/// Version of the envelope written by this program.
 pub const SCHEMA_VERSION: u16 = 1;
 
-/// Eight hex digits that change when the log is created, restored or renumbered.
+/// Eight hex digits; changes when the log is created, restored or renumbered.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Epoch(pub u32);
 
@@ -47,13 +47,13 @@ impl FromStr for Epoch {
 /// `<epoch>-<position>`: the `id:` of a frame and `event_id` of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EventId {
-    /// Which log.
+    /// Epoch of the log.
     pub epoch: Epoch,
-    /// Where in it; 0 is before the first event.
+    /// Position in the log; 0 is before the first event.
     pub position: i64,
 }
 
-/// A text that is no event id.
+/// Not a valid event ID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("an event id is eight hex digits, a dash and a position, as in 5c1f09ae-184")]
 pub struct BadEventId;
@@ -78,33 +78,33 @@ impl FromStr for EventId {
 
 macro_rules! envelope {
     ($(#[doc = $doc:literal] $field:ident: $type:ty,)+) => {
-        /// One event. Absent fields are left out of the JSON. Without a position it is a draft or ephemeral.
+        /// One event. Absent fields are omitted from the JSON. Without a position it is a draft or ephemeral.
         #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
         pub struct Event {
             /// `<epoch>-<position>`.
             #[serde(default, skip_serializing_if = "Option::is_none")]
             pub event_id: Option<String>,
-            /// Place in the log, from 1.
+            /// Position in the log, from 1.
             #[serde(default, skip_serializing_if = "Option::is_none")]
             pub position: Option<i64>,
-            /// What happened.
+            /// Type of the event.
             pub event_type: Kind,
             /// [`SCHEMA_VERSION`] of the writer.
             pub schema_version: u16,
-            /// When it happened, UTC, microseconds.
+            /// Timestamp, UTC, microseconds.
             #[serde(serialize_with = "micros")]
             pub ts: Time,
             $(#[doc = $doc] #[serde(default, skip_serializing_if = "Option::is_none")] pub $field: Option<$type>,)+
-            /// What belongs to this kind only.
+            /// Fields specific to the event type.
             #[serde(default, skip_serializing_if = "Data::is_empty")]
             pub data: Data,
-            /// Fields left out because the event was too large.
+            /// Fields omitted because the event was too large.
             #[serde(default, skip_serializing_if = "Vec::is_empty")]
             pub truncated: Vec<String>,
         }
 
         impl Event {
-            /// An event of a kind at a time, with nothing else said yet.
+            /// An event of a type at a time, without any other field.
             #[must_use]
             pub fn new(event_type: Kind, ts: Time) -> Self {
                 Self {
@@ -114,7 +114,7 @@ macro_rules! envelope {
                 }
             }
 
-            /// Every field that an event may have beside those it always has.
+            /// All optional fields of an event.
             pub(super) fn fields() -> Vec<Field> {
                 vec![$((stringify!($field), $doc, <$type as FieldType>::schema())),+]
             }
@@ -123,19 +123,19 @@ macro_rules! envelope {
 }
 
 envelope! {
-    /// The tenant.
+    /// Project.
     project_id: Name,
-    /// The task that groups the task.
+    /// Parent task of the task.
     parent_task_id: Uuid,
     /// The task.
     task_id: Uuid,
-    /// What kind of work it is.
+    /// Task type.
     task_type: Name,
     /// Its phase within the parent.
     phase: Name,
     /// The queue.
     queue: Name,
-    /// 0–9.
+    /// Priority, 0–9.
     priority: Priority,
     /// The worker.
     worker_id: Uuid,
@@ -143,25 +143,25 @@ envelope! {
     machine_id: Name,
     /// The connector.
     connector_id: Name,
-    /// Number of the attempt, from 1.
+    /// Attempt number, from 1.
     attempt: u32,
-    /// Attempts that failed before.
+    /// Failed attempts before.
     retry_count: u32,
-    /// The task's state before.
+    /// Task status before.
     old_status: Status,
-    /// The task's state after.
+    /// Task status after.
     status: Status,
-    /// Time of the attempt, milliseconds.
+    /// Duration of the attempt, milliseconds.
     duration_ms: u64,
-    /// One line for people.
+    /// One-line message.
     message: String,
-    /// What went wrong.
+    /// Error message.
     error: String,
-    /// Work in units, as the worker counts it.
+    /// Work units counted by the worker.
     counts: WorkCounts,
     /// The task's labels.
     labels: BTreeMap<Name, String>,
-    /// Who asked for it.
+    /// Who requested it.
     actor: String,
 }
 
@@ -169,7 +169,7 @@ fn micros<S: Serializer>(ts: &Time, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&rfc3339(*ts))
 }
 
-/// UTC RFC 3339 with exactly six decimals, as in `2026-11-20T16:05:00.123456Z`.
+/// RFC 3339 in UTC with exactly six decimals, as in `2026-11-20T16:05:00.123456Z`.
 #[must_use]
 pub fn rfc3339(ts: Time) -> String {
     ts.to_rfc3339_opts(chrono::SecondsFormat::Micros, true)
@@ -181,53 +181,53 @@ impl FieldType for Stats {
     }
 }
 
-/// Figures of the overview, in `stats_snapshot`.
+/// Statistics of the overview, in `stats_snapshot`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Stats {
-    /// Workers that are expected to report.
+    /// Workers that are online.
     pub workers_online: u64,
-    /// Tasks that may be claimed.
+    /// Pending tasks.
     pub pending: u64,
-    /// Tasks that workers have.
+    /// Running tasks.
     pub running: u64,
-    /// Tasks that wait for another attempt.
+    /// Tasks waiting for their next attempt.
     pub retrying: u64,
-    /// Tasks done, of those not deleted.
+    /// Completed tasks, except deleted ones.
     pub completed: u64,
-    /// Tasks given up, of those not deleted.
+    /// Failed tasks, except deleted ones.
     pub failed: u64,
-    /// Tasks done per second, over the last minute.
+    /// Tasks completed per second, over the last minute.
     pub throughput_per_second: f64,
-    /// Attempts that failed of attempts that ended, 0–100, over the last minute.
+    /// Failed attempts as a percentage of all finished attempts, 0–100, over the last minute.
     pub error_rate_1m_percent: f64,
-    /// The same over five minutes.
+    /// Failed attempts as a percentage of all finished attempts, 0–100, over the last five minutes.
     pub error_rate_5m_percent: f64,
 }
 
 macro_rules! data {
     ($(#[doc = $doc:literal] $field:ident: $type:ty,)+) => {
-        /// What belongs to one kind only. Which kind carries which field stands in [`super::kind`].
+        /// Fields specific to an event type. [`super::kind`] defines which type has which fields.
         #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
         pub struct Data {
             $(#[doc = $doc] #[serde(default, skip_serializing_if = "Option::is_none")] pub $field: Option<$type>,)+
         }
 
         impl Data {
-            /// Every field's name.
+            /// Names of all fields.
             pub const FIELDS: &'static [&'static str] = &[$(stringify!($field)),+];
 
-            /// Every field, with what it says and its schema.
+            /// All fields, with description and schema.
             pub(super) fn fields() -> Vec<Field> {
                 vec![$((stringify!($field), $doc, <$type as FieldType>::schema())),+]
             }
 
-            /// True when no field is set.
+            /// Whether no field is set.
             #[must_use]
             pub const fn is_empty(&self) -> bool {
                 $(self.$field.is_none())&&+
             }
 
-            /// The names of the fields that are set.
+            /// Names of the fields that are set.
             #[must_use]
             pub fn set_fields(&self) -> Vec<&'static str> {
                 let mut set = Vec::new();
@@ -239,66 +239,66 @@ macro_rules! data {
 }
 
 data! {
-    /// The task's title.
+    /// Title of the task.
     title: String,
     /// Phases declared for its children.
     phases: Vec<Name>,
-    /// Attempts allowed.
+    /// Maximum number of attempts.
     max_attempts: u32,
-    /// Failures with the same one are alike: the kind of work and the error, but for numbers and names.
+    /// Error group: equal for failures of the same task type whose errors differ only in numbers and IDs.
     fingerprint: Name,
-    /// The one it had before, when a failed task is told of anew.
+    /// Previous error group, when another failure of a failed task was reported.
     old_fingerprint: Name,
-    /// Why.
+    /// Reason.
     reason: String,
-    /// 0–100.
+    /// Progress in percent, 0–100.
     percent: f64,
-    /// The worker's output.
+    /// Output of the worker.
     result: Json,
-    /// When the next attempt may start.
+    /// Earliest start of the next attempt.
     next_run_at: Time,
-    /// What was edited: field to `[old, new]`.
+    /// Edited fields: field name to `[old, new]`.
     changes: Changes,
     /// Tasks that must complete first.
     depends_on: Vec<Uuid>,
-    /// Not to start before.
+    /// Earliest start.
     run_at: Time,
-    /// The id in the system that reports the task.
+    /// ID of the task in the reporting system.
     external_id: String,
-    /// When it happened, by the clock of the system that reported it.
+    /// Timestamp by the clock of the reporting system.
     reported_at: Time,
-    /// How long the task could have been claimed before, milliseconds.
+    /// How long the task was pending, milliseconds.
     wait_ms: u64,
-    /// Children by phase and state.
+    /// Children by phase and status.
     children: BTreeMap<Name, Counts>,
-    /// Since when a connector has not been reported.
+    /// When the connector was last reported.
     unreported_since: Time,
-    /// What an operator did.
+    /// Action of the operator.
     action: String,
-    /// Tasks it was to be done to.
+    /// Tasks matched by the action.
     matched: u64,
-    /// Tasks it was done to.
+    /// Tasks processed successfully.
     succeeded: u64,
-    /// Tasks it could not be done to.
+    /// Tasks that could not be processed.
     failed: u64,
-    /// The recurring task that is the reason.
+    /// Schedule that caused the event.
     schedule: String,
-    /// The worker's name.
+    /// Name of the worker.
     name: Name,
-    /// Queues the worker serves.
+    /// Queues that the worker serves.
     queues: Vec<Name>,
-    /// Version of the worker's program.
+    /// Version of the worker's software.
     version: String,
-    /// The worker's or connector's state before.
+    /// Status of the worker or connector before.
     old_status: Name,
-    /// The worker's or connector's state after.
+    /// Status of the worker or connector after.
     status: Name,
-    /// Tasks that may be claimed.
+    /// Number of pending tasks.
     depth: u64,
-    /// Since when the oldest of them waits.
+    /// When the oldest pending task was enqueued.
     oldest_enqueued_at: Time,
-    /// The figures.
+    /// The statistics.
     stats: Stats,
-    /// Tasks that cannot go on without help, the causes first, at most 50 of those `matched`.
+    /// Tasks that cannot make progress without an operator, root causes first, at most 50 of `matched`.
     stuck: Vec<Stuck>,
 }

@@ -1,4 +1,4 @@
-//! The types that fields of events have, and what they look like in JSON Schema.
+//! Types of event fields and their JSON Schema.
 
 use std::collections::BTreeMap;
 
@@ -16,12 +16,12 @@ use crate::{
     },
 };
 
-/// A field: its name, what it says, and its schema.
+/// A field: name, description and schema.
 pub(super) type Field = (&'static str, &'static str, Value);
 
-/// What a type of a field looks like in JSON.
+/// JSON representation of a field type.
 pub(super) trait FieldType {
-    /// Its schema.
+    /// JSON Schema of the type.
     fn schema() -> Value;
 }
 
@@ -66,7 +66,7 @@ impl<T: FieldType> FieldType for BTreeMap<Name, T> {
     }
 }
 
-/// The schema of a type that the API describes as well.
+/// The schema of a type that is also part of the OpenAPI document.
 pub(super) fn described<T: utoipa::PartialSchema>() -> Value {
     serde_json::to_value(T::schema()).expect("a schema is JSON")
 }

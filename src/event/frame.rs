@@ -1,8 +1,8 @@
-//! The bytes of the stream: Server-Sent Events or lines of JSON, native or as CloudEvents. Built here alone, so that no
-//! text can ever break a frame.
+//! Encoding of the stream: Server-Sent Events or lines of JSON, native or as CloudEvents. All frames are built here, so
+//! that no text can break a frame.
 //!
-//! An SSE frame is `event:`, one `data:` line, and `id:` last: some clients adopt an id as soon as they read its line,
-//! so an id must not come before the data it stands for. LF only. Never a comment, never a frame without data.
+//! An SSE frame is `event:`, one `data:` line, then `id:`: some clients adopt an ID as soon as they read its line, so
+//! the ID must not precede its data. LF only. Never a comment, never a frame without data.
 
 use std::ops::Range;
 
@@ -17,50 +17,50 @@ use super::{
 };
 use crate::model::fingerprint;
 
-/// How events travel.
+/// Transport encoding of events.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Wire {
     /// Server-Sent Events with `event:` lines.
     #[default]
     Named,
-    /// Server-Sent Events without them, for clients that hear unnamed messages only.
+    /// Server-Sent Events without them, for clients that only handle unnamed messages.
     Unnamed,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Lines,
 }
 
-/// How an event is written.
+/// Format of an event.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
-    /// As it is stored.
+    /// As stored.
     #[default]
     Native,
-    /// Within a CloudEvents 1.0 envelope.
+    /// In a CloudEvents 1.0 envelope.
     CloudEvents,
 }
 
-/// What a reader gets: the two together.
+/// Transport encoding and format requested by a reader.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Form {
-    /// How events travel.
+    /// Transport encoding.
     pub wire: Wire,
-    /// How an event is written.
+    /// Format of an event.
     pub format: Format,
 }
 
-/// A frame of the usual form, and where in it the JSON stands; other forms are made from it.
+/// A frame in the default form, and the range of its JSON; other forms are derived from it.
 #[derive(Debug, Clone)]
 pub struct Frame {
-    /// `event:`, `data:`, `id:`.
+    /// `event:`, `data:` and `id:` lines.
     pub bytes: Bytes,
     data: Range<usize>,
     name_end: usize,
 }
 
 impl Frame {
-    /// The frame of an event and its JSON; what in it could end a line is escaped. Without an id when it is ephemeral.
+    /// The frame of an event from its JSON; line breaks are escaped. Without an ID if it is ephemeral.
     #[must_use]
     pub fn event(name: &str, json: &str, id: Option<EventId>) -> Self {
         let json = &in_one_line(json);
@@ -84,7 +84,7 @@ impl Frame {
 }
 
 impl Form {
-    /// Adds an event to what will be sent.
+    /// Appends an event to the output buffer.
     pub fn put(self, out: &mut BytesMut, frame: &Frame, event: &Event) {
         match (self.wire, self.format) {
             (Wire::Named, Format::Native) => out.put_slice(&frame.bytes),
@@ -106,8 +106,8 @@ impl Form {
         }
     }
 
-    /// A frame of the stream itself (`hello`, `heartbeat` …), which is no event of the log. Where frames have no name,
-    /// the JSON says which it is: `{"event_type": "hello", "event_id": …, "retry_ms": …, "data": {…}}`.
+    /// A control frame (`hello`, `heartbeat` …), which is not an event of the log. In unnamed forms the JSON contains
+    /// its name: `{"event_type": "hello", "event_id": …, "retry_ms": …, "data": {…}}`.
     #[must_use]
     pub fn control(self, name: &str, data: &serde_json::Value, id: Option<EventId>, retry_ms: Option<u32>) -> Bytes {
         if self.wire == Wire::Named {
@@ -121,7 +121,7 @@ impl Form {
             whole["retry_ms"] = retry_ms.into();
         }
         if self.format == Format::CloudEvents {
-            // Nothing else has this id: it names the moment of this stream, not an event of the log.
+            // Must be unique: it identifies a frame of this stream, not an event of the log.
             let id = format!("{name}-{:032x}", hash(&whole));
             whole = json!({ "specversion": "1.0", "id": id, "source": SOURCE, "type": format!("taskwatch.stream.{name}"),
                 "datacontenttype": "application/json", "data": whole });
@@ -134,17 +134,17 @@ impl Form {
     }
 }
 
-/// `source` of CloudEvents. Together with the id, which begins with the log's epoch, it names one event of all.
+/// `source` of CloudEvents. Globally unique together with the ID, which starts with the log's epoch.
 const SOURCE: &str = "/taskwatch";
 
 fn hash(value: &serde_json::Value) -> u128 {
-    // FNV-1a: unlikely to meet another, and the same text gives the same id.
+    // FNV-1a: collisions are unlikely, and the same text always gives the same ID.
     value.to_string().bytes().fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d, |hash, byte| {
         (hash ^ u128::from(byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b)
     })
 }
 
-/// CloudEvents 1.0, structured, with the native event as its data.
+/// CloudEvents 1.0, structured mode, with the native event as its data.
 fn put_cloud_event(out: &mut BytesMut, event: &Event, json: &[u8]) {
     let name = event.event_type.name();
     let ts = rfc3339(event.ts);
@@ -197,7 +197,7 @@ fn put_rest(frame: &mut BytesMut, json: &str, id: Option<EventId>, retry_ms: Opt
     frame.put_u8(b'\n');
 }
 
-/// An unnamed frame of HTML: each line its own `data:` line.
+/// An unnamed frame of HTML: each line becomes a `data:` line.
 #[must_use]
 pub fn html(fragment: &str) -> Bytes {
     let mut frame = BytesMut::with_capacity(fragment.len() + fragment.len() / 16 + 16);
@@ -209,7 +209,7 @@ pub fn html(fragment: &str) -> Bytes {
     frame.freeze()
 }
 
-/// One line: CR, LF and NUL cannot be in it, whatever was handed in.
+/// One line: CR, LF and NUL are removed, whatever the input.
 fn put_line(frame: &mut BytesMut, text: &str) {
     if text.bytes().any(|b| matches!(b, b'\r' | b'\n' | 0)) {
         frame.extend(text.bytes().map(|b| if matches!(b, b'\r' | b'\n' | 0) { b' ' } else { b }));

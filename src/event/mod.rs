@@ -1,4 +1,4 @@
-//! Events: the envelope, the kinds, the filters, and the bytes of a frame. Pure.
+//! Events: envelope, types, filters, and the bytes of a frame. Pure.
 
 pub mod draft;
 pub mod envelope;

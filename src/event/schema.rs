@@ -1,4 +1,4 @@
-//! JSON Schemas (draft 2020-12) of events and of the stream's own frames, from the tables.
+//! JSON Schemas (draft 2020-12) of events and control frames, from the tables.
 
 use serde_json::{Map, Value, json};
 
@@ -8,7 +8,7 @@ use super::{
     field::Field,
 };
 
-/// The schema of a kind of event.
+/// The schema of an event type.
 #[must_use]
 pub fn of_kind(kind: Kind) -> Value {
     let row = kind.row();
@@ -56,7 +56,7 @@ fn described_fields(fields: Vec<Field>, wanted: impl Fn(&str) -> bool) -> Map<St
         .collect()
 }
 
-/// The stream's own frames: what each is called, what it says, and the fields of its data.
+/// Control frames: name, description, and the fields of the data.
 pub const CONTROLS: [(&str, &str, &[&str]); 8] = [
     (
         "hello",
@@ -76,7 +76,7 @@ pub const CONTROLS: [(&str, &str, &[&str]); 8] = [
     ("close", "The stream is over for good.", &["reason"]),
 ];
 
-/// The schema of one of the stream's own frames.
+/// The schema of a control frame.
 #[must_use]
 pub fn of_control((name, says, fields): (&str, &str, &[&str])) -> Value {
     let id = || json!({ "type": "string", "pattern": "^[0-9a-f]{8}-[0-9]+$" });
@@ -106,14 +106,14 @@ pub fn of_control((name, says, fields): (&str, &str, &[&str])) -> Value {
     })
 }
 
-/// The schema with a name; `None` when there is none.
+/// The schema with a name; `None` if it does not exist.
 #[must_use]
 pub fn named(name: &str) -> Option<Value> {
     let control = CONTROLS.into_iter().find(|(control, _, _)| *control == name).map(of_control);
     control.or_else(|| Kind::ALL.iter().copied().find(|kind| kind.name() == name).map(of_kind))
 }
 
-/// The name of every schema.
+/// Names of all schemas.
 pub fn names() -> impl Iterator<Item = &'static str> {
     Kind::ALL.iter().map(|kind| kind.name()).chain(CONTROLS.into_iter().map(|(name, _, _)| name))
 }

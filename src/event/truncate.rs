@@ -1,13 +1,13 @@
-//! Events that are too large lose their largest fields, and say which.
+//! Truncation of events that are too large: the largest fields are removed and listed in `truncated`.
 
 use std::borrow::Cow;
 
 use super::Event;
 use crate::model::Name;
 
-/// Encodes an event in at most `max_bytes`. The fields that go first are those that people or workers fill. Lists of names
-/// and labels go only when nothing else is left: they are bounded where they come in, and filters and the board need them.
-/// Single names, ids and times always stay; all together they are far below the smallest limit there is.
+/// Encodes an event in at most `max_bytes`. Fields with free text from people or workers are removed first. Lists of
+/// names and labels are removed last: their size is limited on input, and filters and the board need them. Single
+/// names, IDs and timestamps are always kept; together they are far below the smallest configurable limit.
 #[must_use]
 pub fn fit(mut event: Event, max_bytes: usize) -> (Event, String) {
     loop {
@@ -23,10 +23,10 @@ pub fn fit(mut event: Event, max_bytes: usize) -> (Event, String) {
     }
 }
 
-/// Fields of an edit that others count by; these edits are small.
+/// Fields of an edit that are needed for counting; these edits are small.
 const PLACES: [&str; 7] = ["is_parent", "parent_task_id", "phase", "priority", "project_id", "queue", "task_type"];
 
-/// Fields that may go, with their sizes.
+/// Removable fields, with their sizes.
 fn candidates(event: &Event) -> Vec<(usize, String)> {
     let texts = [
         (event.data.result.as_ref().map(|v| v.as_str().len()), "data.result"),
@@ -43,7 +43,7 @@ fn candidates(event: &Event) -> Vec<(usize, String)> {
     texts.chain(changes).collect()
 }
 
-/// Fields that go when nothing else is left, with their sizes.
+/// Fields removed as a last resort, with their sizes.
 fn lists(event: &Event) -> Vec<(usize, String)> {
     let size = |names: &[Name]| names.iter().map(|name| name.as_str().len() + 3).sum();
     let data = &event.data;
@@ -81,15 +81,15 @@ fn clear(event: &mut Event, field: &str) {
     }
 }
 
-/// The JSON of an event: one line for every reader.
+/// The JSON of an event: a single line for every reader.
 #[must_use]
 pub fn encode(event: &Event) -> String {
     one_line(serde_json::to_string(event).expect("an event has string keys only and no failing serializer"))
 }
 
-/// JSON without characters that some readers take for the end of a line. serde_json escapes CR, LF and the like; these
-/// three it leaves, and Python's `splitlines`, for one, splits at them (seen with sseclient 0.0.27). In JSON they stand
-/// within strings only, so they can be escaped wherever they are.
+/// Escapes characters that some readers treat as line breaks. serde_json escapes CR, LF and the like, but not these
+/// three, and Python's `splitlines`, for one, splits at them (seen with sseclient 0.0.27). In JSON they occur only
+/// within strings, so they can be escaped everywhere.
 #[must_use]
 pub fn one_line(json: String) -> String {
     match in_one_line(&json) {
@@ -98,10 +98,10 @@ pub fn one_line(json: String) -> String {
     }
 }
 
-/// The same for JSON that others wrote.
+/// The same for JSON from other sources.
 #[must_use]
 pub fn in_one_line(json: &str) -> Cow<'_, str> {
-    // The first bytes of all three in UTF-8; a piece at a time, which the compiler turns into wide instructions.
+    // The first UTF-8 bytes of all three; in chunks, which the compiler vectorises.
     let begins = |found, byte: &u8| found | matches!(byte, 0xc2 | 0xe2);
     let maybe = json.as_bytes().chunks(64).any(|piece| piece.iter().fold(false, begins));
     if !maybe || !json.contains(['\u{85}', '\u{2028}', '\u{2029}']) {
@@ -122,10 +122,10 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::value::RawValue;
 
-    /// The smallest limit that can be set.
+    /// The smallest configurable limit.
     const LIMIT: usize = 8_192;
 
-    /// A name of up to 128 bytes, with characters that take more room in JSON.
+    /// A name of up to 128 bytes, with characters that are longer in JSON.
     fn name() -> impl Strategy<Value = Name> {
         prop_oneof!["[a-z\"\\\\]{1,128}", "\u{2028}{1,42}", "[\u{e9}\u{1f600}]{1,32}"]
             .prop_map(|text| Name::new(&text).unwrap())
@@ -183,7 +183,7 @@ mod tests {
             let splits = json.contains(['\u{85}', '\u{2028}', '\u{2029}']);
             prop_assert!(!splits);
             prop_assert!(encode(&all).len() <= LIMIT || !cut.truncated.is_empty());
-            // What filters find single events by stays.
+            // Fields that filters use to find an event are kept.
             prop_assert_eq!((cut.queue, cut.task_id, cut.status), (all.queue, all.task_id, all.status));
         }
     }

@@ -1,9 +1,9 @@
-//! Old and new versions of events. What is stored never changes; whoever reads an event of an older version gets it in
-//! the present one, whoever reads one of a newer version (of a server that was upgraded first) gets it as it is.
+//! Event versions. Stored events never change: an event of an older version is upgraded on read, one of a newer version
+//! (from a server that was upgraded first) is passed on unchanged.
 //!
-//! To change the envelope in a way that old readers of it would misunderstand: raise
-//! [`SCHEMA_VERSION`](super::envelope::SCHEMA_VERSION) and add the step from the version before. A new optional field or
-//! a new kind needs neither.
+//! To change the envelope in a way that old readers would misinterpret, increment
+//! [`SCHEMA_VERSION`](super::envelope::SCHEMA_VERSION) and add the step from the previous version. A new optional field
+//! or a new event type needs neither.
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -11,13 +11,13 @@ use serde_json::{Map, Value};
 use super::{Event, Kind, envelope::SCHEMA_VERSION};
 use crate::clock::Time;
 
-/// Takes an event from the version of its place to the next.
+/// Upgrades an event from the version of its index to the next.
 type Step = fn(&mut Map<String, Value>);
 
-/// One for each version that is no more written.
+/// One step for each version that is no longer written.
 const STEPS: [Step; SCHEMA_VERSION as usize] = [from_0];
 
-/// Version 0, of builds before the first: no `schema_version`, the time as `at`, the kind as `kind`.
+/// Version 0, used by pre-release builds: no `schema_version`, the timestamp as `at`, the type as `kind`.
 fn from_0(event: &mut Map<String, Value>) {
     for (old, new) in [("kind", "event_type"), ("at", "ts")] {
         if let Some(value) = event.remove(old) {
@@ -26,23 +26,23 @@ fn from_0(event: &mut Map<String, Value>) {
     }
 }
 
-/// What a stored event says.
+/// A stored event, decoded.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Read {
-    /// The event; of an unknown kind when this program does not understand it.
+    /// The event; of an unknown type if this version does not understand it.
     pub event: Event,
-    /// Its JSON in the present version; empty when what is stored is no JSON object.
+    /// Its JSON in the current version; empty if the stored text is not a JSON object.
     pub json: String,
-    /// The name of its kind, which may be newer than this program.
+    /// The name of its type, which may be unknown to this version.
     pub name: String,
-    /// False when it is no event of any version.
+    /// False if it is not an event of any version.
     pub intact: bool,
 }
 
-/// Reads what is stored. Never fails: the log cannot be edited, so what cannot be understood has to be survived.
+/// Decodes a stored event. Never fails: the log is immutable, so invalid events have to be tolerated.
 #[must_use]
 pub fn read(json: String) -> Read {
-    // Nearly every event is of this version and needs no detour.
+    // Fast path: nearly all events have the current version.
     match serde_json::from_str::<Event>(&json) {
         Ok(event) if event.schema_version >= SCHEMA_VERSION => {
             let name = event.event_type.name().to_owned();
@@ -56,7 +56,7 @@ pub fn read(json: String) -> Read {
     detour(json, fields)
 }
 
-/// An event of another version, or one that cannot be understood: handed on as it is, and no part of what is shown.
+/// An event of another version, or one that cannot be decoded: passed on unchanged and not applied to the board.
 fn detour(json: String, mut fields: Map<String, Value>) -> Read {
     let version = fields.get("schema_version").and_then(Value::as_u64).unwrap_or_default();
     let written = usize::try_from(version).unwrap_or(usize::MAX);
@@ -75,7 +75,7 @@ fn detour(json: String, mut fields: Map<String, Value>) -> Read {
     if known && let Ok(event) = Event::deserialize(&fields) {
         return Read { event, json, name, intact: true };
     }
-    // A newer server may write other kinds, and known kinds with other fields.
+    // A newer server may write unknown types, and known types with other fields.
     fields.retain(|field, _| ["event_id", "position", "schema_version", "ts", "task_id"].contains(&field.as_str()));
     fields.insert("event_type".to_owned(), Kind::Unknown.name().into());
     let event = Event::deserialize(&fields);
@@ -83,7 +83,7 @@ fn detour(json: String, mut fields: Map<String, Value>) -> Read {
     Read { event: event.unwrap_or_else(|_| unknown()), json, name, intact }
 }
 
-/// Of what cannot be read.
+/// Placeholder for an unreadable event.
 fn unknown() -> Event {
     Event::new(Kind::Unknown, Time::UNIX_EPOCH)
 }

@@ -1,9 +1,9 @@
-//! Characters that people cannot see, or that change how others are shown.
+//! Characters that are invisible, or that change how others are displayed.
 
 use std::borrow::Cow;
 
-/// Controls, characters that turn the direction of writing, and those without a width (the default-ignorable code points
-/// of Unicode: joiners, marks, fillers, tags, variation selectors).
+/// Control characters, characters that change the writing direction, and zero-width ones (Unicode's default-ignorable
+/// code points: joiners, marks, fillers, tags, variation selectors).
 #[must_use]
 pub const fn is_hidden(c: char) -> bool {
     matches!(
@@ -30,14 +30,14 @@ pub const fn is_hidden(c: char) -> bool {
     )
 }
 
-/// Text whose hidden characters are shown as code points, as in `\u{202e}`. Line feeds and tabs stay, and so do the parts
-/// of one emoji.
+/// Text with hidden characters shown as code points, as in `\u{202e}`. Line feeds, tabs and the components of an emoji
+/// are kept.
 #[must_use]
 pub fn visible(text: &str) -> Cow<'_, str> {
     shown(text, |c| matches!(c, '\n' | '\t'))
 }
 
-/// The same for one line of a terminal or a table: line feeds and tabs are shown too.
+/// The same for one line of a terminal or a table: line feeds and tabs are shown as well.
 #[must_use]
 pub fn visible_line(text: &str) -> Cow<'_, str> {
     shown(text, |_| false)
@@ -61,7 +61,7 @@ fn shown(text: &str, stays: impl Fn(char) -> bool) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// The selector that makes a sign an emoji, and the joiner between two emojis.
+/// The emoji variation selector, and the joiner between two emoji.
 fn is_part_of_emoji(before: Option<char>, c: char, after: Option<char>) -> bool {
     let emoji = |c: Option<char>| c.is_some_and(|c| matches!(c, '\u{2190}'..='\u{2bff}' | '\u{1f000}'..='\u{1faff}'));
     match c {
@@ -71,7 +71,7 @@ fn is_part_of_emoji(before: Option<char>, c: char, after: Option<char>) -> bool 
     }
 }
 
-/// JSON without hidden characters: they are escaped within its strings, where alone they can be. It means the same.
+/// JSON with hidden characters escaped; they can only occur within strings, so the meaning is unchanged.
 #[must_use]
 pub fn visible_json(json: &str) -> Cow<'_, str> {
     if !json.chars().any(is_hidden) {

@@ -1,5 +1,5 @@
-//! Lifecycle callbacks: code that wants to see each event. Each hook has a queue and a task of its own, so an error, a
-//! panic or a hang is counted and logged, and delays nothing.
+//! Lifecycle callbacks: hooks that see every event. Each hook has its own queue and tokio task, so an error, a panic or
+//! a hang is counted and logged, and blocks neither the tailer nor other hooks.
 
 use std::{
     future::Future,
@@ -15,38 +15,38 @@ use tokio::sync::mpsc;
 
 use crate::event::Event;
 
-/// Events that may wait for one hook; more are counted as skipped.
+/// Queue capacity of one hook, events; overflow is counted as skipped.
 const QUEUE: usize = 16_384;
 
-/// What a hook gives back.
+/// Return type of a hook.
 pub type HookResult<'a> = Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send + 'a>>;
 
 /// Code called with each event, in order.
 pub trait Hook: Send + Sync + 'static {
-    /// Its name in logs and metrics.
+    /// Name in logs and metrics.
     fn name(&self) -> &'static str;
 
-    /// Takes one event. It must not block its thread; it may take up to [`Hook::time_limit`].
+    /// Handles one event. It must not block its thread; it times out after [`Hook::time_limit`].
     fn on_event(&self, event: Arc<Event>) -> HookResult<'_>;
 
-    /// The longest that one event may take.
+    /// Timeout for one event.
     fn time_limit(&self) -> Duration {
         Duration::from_secs(5)
     }
 }
 
-/// How a hook fares.
+/// Counters of one hook.
 #[derive(Debug, Default)]
 pub struct HookCounters {
-    /// Events taken.
+    /// Events handled successfully.
     pub done: AtomicU64,
     /// Events on which it returned an error.
     pub errors: AtomicU64,
     /// Events on which it panicked.
     pub panics: AtomicU64,
-    /// Events on which it took too long.
+    /// Events on which it timed out.
     pub timeouts: AtomicU64,
-    /// Events it never saw because too many waited.
+    /// Events skipped because the queue was full.
     pub skipped: AtomicU64,
 }
 
@@ -64,7 +64,7 @@ struct Registered {
 }
 
 impl Callbacks {
-    /// Registers a hook and starts its task.
+    /// Registers a hook and spawns its task.
     pub fn register(&mut self, hook: impl Hook) {
         let (queue, events) = mpsc::channel(QUEUE);
         let counters = Arc::new(HookCounters::default());
@@ -73,7 +73,7 @@ impl Callbacks {
         tokio::spawn(serve(hook, events, counters));
     }
 
-    /// Hands an event to every hook without waiting.
+    /// Enqueues an event for every hook without blocking.
     pub fn fire(&self, event: &Arc<Event>) {
         for hook in &self.hooks {
             if hook.queue.try_send(event.clone()).is_err() {
@@ -82,7 +82,7 @@ impl Callbacks {
         }
     }
 
-    /// Names and counters, for metrics.
+    /// Names and counters of all hooks, for metrics.
     pub fn counters(&self) -> impl Iterator<Item = (&'static str, &HookCounters)> {
         self.hooks.iter().map(|hook| (hook.name, &*hook.counters))
     }
@@ -93,7 +93,7 @@ async fn serve<H: Hook>(hook: Arc<H>, mut events: mpsc::Receiver<Arc<Event>>, co
         let kind = event.event_type;
         let call = {
             let hook = hook.clone();
-            // A task of its own, so that a panic ends there.
+            // A separate tokio task, so that a panic is contained.
             tokio::spawn(async move { hook.on_event(event).await })
         };
         let abort = call.abort_handle();

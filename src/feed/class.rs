@@ -1,8 +1,9 @@
-//! A class: all readers with the same filter and form. The filter is evaluated, the bytes are put together and (when
-//! asked for) compressed once for all of them; each reader costs a wake and a write.
+//! A class is shared by all readers with the same filter and format. The filter is evaluated, the bytes are encoded and
+//! (on demand) compressed once per class; each reader costs one wake-up and one write.
 //!
-//! A class keeps its newest chunks. A reader in step takes the next chunk; one that fell behind them, or joins with an
-//! older cursor, reads pages, which are cut at fixed positions, so that readers at the same place share these too.
+//! A class caches its newest chunks. A reader that keeps up takes the next chunk. One that lags behind the cache, or
+//! joins with an older cursor, reads pages; pages are cut at fixed positions, so that readers at the same position
+//! share them too.
 
 use std::{
     collections::VecDeque,
@@ -20,17 +21,17 @@ use crate::{
     store::EventLog,
 };
 
-/// A chunk is closed when it is this large, bytes: what a slow reader keeps alive, and what one write takes.
+/// A chunk is closed at this size, bytes: it bounds what a slow reader keeps in memory and the size of one write.
 const CHUNK: usize = 64 * 1024;
-/// Positions of a page. Small, so that a page is about a chunk; a divisor of the log's own page.
+/// Positions per page. Small, so that a page is about one chunk; must divide the page size of the log.
 const PAGE: i64 = 125;
-/// Pages kept by a class.
+/// Pages cached per class.
 const PAGES: usize = 16;
 
-/// What all readers of a class have in common.
+/// State shared by all readers of a class.
 #[derive(Debug)]
 pub(super) struct Class {
-    /// The log's epoch; a class ends with it.
+    /// The log's epoch; the class is dropped when it changes.
     pub(super) epoch: Epoch,
     pub(super) filter: Filter,
     pub(super) form: Form,
@@ -42,79 +43,79 @@ pub(super) struct Class {
 struct State {
     chunks: VecDeque<Arc<Chunk>>,
     bytes: usize,
-    /// Number of the first chunk in `chunks`; chunks are numbered as long as the class lives.
+    /// Number of the first chunk in `chunks`; chunks are numbered consecutively over the lifetime of the class.
     first: u64,
     /// The last position examined.
     tail: i64,
     readers: Readers,
 }
 
-/// Places where readers leave how to wake them.
+/// Waker slots, one per reader.
 #[derive(Debug, Default)]
 struct Readers {
     wakers: Vec<Option<Waker>>,
     free: Vec<usize>,
 }
 
-/// Frames in one piece.
+/// A run of encoded frames.
 #[derive(Debug)]
 pub(super) struct Chunk {
-    /// Positions after this one …
+    /// Covers the positions after this one (exclusive) …
     pub(super) after: i64,
-    /// … up to this one were examined.
+    /// … up to this one (inclusive).
     pub(super) to: i64,
     body: Packed,
     marks: Vec<Mark>,
-    /// When its oldest event was handed in; of a page: when it was read.
+    /// When its oldest event was published in this process; for a page: when it was read.
     pub(super) since: Instant,
 }
 
-/// The end of a frame within a chunk.
+/// End of one frame within a chunk.
 #[derive(Debug, Clone, Copy)]
 struct Mark {
-    /// Its position; that of the last event before it when it has none.
+    /// Position of the event; for an ephemeral event, that of the preceding stored event.
     position: i64,
-    /// It has none of its own: it counts as after its position.
+    /// Ephemeral: the event has no position; it sorts after `position`.
     ephemeral: bool,
     end: usize,
-    /// The event's own time.
+    /// Timestamp of the event.
     ts: Time,
 }
 
-/// How much a reader still wants.
+/// What a reader still accepts.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Limit {
-    /// So many events.
+    /// Maximum number of events.
     pub events: Option<u64>,
-    /// Up to this position.
+    /// Last position (inclusive).
     pub until: Option<i64>,
 }
 
-/// A part of a chunk.
+/// Part of a chunk.
 #[derive(Debug, Clone)]
 pub(super) struct Slice {
     pub(super) bytes: Bytes,
     pub(super) events: usize,
-    /// The whole chunk: its compressed form can be shared.
+    /// The slice is the whole chunk, so its compressed form can be shared.
     whole: bool,
     /// Position of the last frame in it.
     pub(super) last: i64,
-    /// The first event's own time.
+    /// Timestamp of the first event.
     pub(super) ts: Time,
 }
 
-/// What a reader finds when it looks for its next chunk.
+/// Result of looking up the next chunk.
 pub(super) enum Found {
-    /// This, with its number.
+    /// The chunk and its number.
     Chunk(Arc<Chunk>, u64),
-    /// Nothing new behind this position: it is in step, and the next chunk will have this number.
+    /// The reader is up to date at this position; the next chunk will have this number.
     Nothing(i64, u64),
-    /// It is behind what the class keeps.
+    /// The reader lags behind the cached chunks.
     Behind,
 }
 
 impl Chunk {
-    /// What comes after a position, within a limit; `None` when that is nothing.
+    /// The frames after a position, within a limit; `None` if there are none.
     pub(super) fn after(&self, position: i64, limit: Limit) -> Option<Slice> {
         let seen = |mark: &Mark| mark.position < position || (mark.position == position && !mark.ephemeral);
         let skip = if position <= self.after { 0 } else { self.marks.partition_point(seen) };
@@ -153,7 +154,8 @@ impl Class {
         self.state().tail
     }
 
-    /// Takes in what the hub has up to `head`, and `ephemeral` events; keeps at most `max_bytes`. Who has to be woken.
+    /// Appends the hub's events up to `head` and the `ephemeral` ones; evicts chunks beyond `max_bytes`. Collects the
+    /// wakers of the readers to wake.
     pub(super) fn extend(
         &self,
         hub: &Hub,
@@ -166,7 +168,7 @@ impl Class {
             let tail = self.tail();
             let events = if tail < head { hub.after(self.epoch, tail) } else { Some(Vec::new()) };
             let Some(events) = events else {
-                // The ring has moved on: readers read pages up to there.
+                // The ring no longer has them: readers read pages up to that position.
                 let mut state = self.state();
                 state.first += state.chunks.len() as u64 + 1;
                 state.chunks.clear();
@@ -202,7 +204,7 @@ impl Class {
         }
     }
 
-    /// Chunks of the events that pass the filter. Nothing when none does.
+    /// Chunks of the events that match the filter; empty if none match.
     fn chunks<'a>(&self, after: i64, events: impl Iterator<Item = &'a Published>) -> Vec<Chunk> {
         let mut chunks = Vec::new();
         let mut open = Open::new(after);
@@ -221,7 +223,7 @@ impl Class {
         chunks
     }
 
-    /// The next chunk for a reader: by the number of the chunk it wants, or by its position when it has none yet.
+    /// The next chunk for a reader: by chunk number, or by its position if it has no number yet.
     pub(super) fn next(&self, cursor: i64, number: Option<u64>, waker: &Waker, place: usize) -> Found {
         let mut state = self.state();
         let number = match number {
@@ -245,17 +247,17 @@ impl Class {
         }
     }
 
-    /// A page that reaches beyond a position, as far as the class has examined events.
+    /// The page that contains the next position, up to the last position the class has examined.
     ///
     /// # Errors
-    /// When the log has to be read and does not answer.
+    /// The log has to be read and the database fails.
     pub(super) async fn page(&self, hub: &Hub, log: &EventLog, cursor: i64) -> sqlx::Result<Arc<Chunk>> {
         let mut pages = self.pages.lock().await;
         if let Some(page) = pages.iter().find(|page| page.after <= cursor && cursor < page.to) {
             return Ok(page.clone());
         }
         let after = (cursor / PAGE * PAGE).max(hub.oldest() - 1);
-        // Not beyond what the class has examined: what comes then is in its chunks.
+        // Not beyond what the class has examined: later events are in its chunks.
         let end = (cursor / PAGE * PAGE).saturating_add(PAGE).min(self.tail().max(cursor));
         let mut events = hub.read_after(log, self.epoch, after).await?;
         if events.last().and_then(|last| last.id).is_none_or(|last| last.position <= cursor) {
@@ -282,18 +284,18 @@ impl Class {
         Ok(page)
     }
 
-    /// The last position examined, if the chunk with this number is still to come.
+    /// The last position examined, if the chunk with this number does not exist yet.
     pub(super) fn in_step(&self, number: u64) -> Option<i64> {
         let state = self.state();
         (number >= state.first + state.chunks.len() as u64).then_some(state.tail)
     }
 
-    /// A place for a reader.
+    /// Allocates a waker slot for a reader.
     pub(super) fn enter(&self) -> usize {
         self.state().readers.enter()
     }
 
-    /// The reader is gone.
+    /// Frees the slot of a reader.
     pub(super) fn leave(&self, place: usize) {
         self.state().readers.forget(place);
     }
@@ -304,7 +306,7 @@ impl Class {
     }
 }
 
-/// A chunk in the making.
+/// A chunk under construction.
 struct Open {
     after: i64,
     to: i64,

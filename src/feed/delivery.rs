@@ -1,8 +1,8 @@
-//! Delivery of the feed to streams: bytes ready to be written, shared by all readers of a [`Class`].
+//! Delivery of the feed to streams: bytes ready to write, shared by all readers of a [`Class`].
 //!
-//! After quiet an event goes out at once; under load readers are woken at most every few milliseconds, the longer the
-//! more there are, so that the cost of waking stays below the cost of what it brings. The writer, the tailer and the
-//! ring know nothing of it.
+//! An idle feed delivers an event immediately. Under load wake-ups are coalesced to one every few milliseconds, with an
+//! interval that grows with the number of readers, which bounds the share of CPU spent on waking. The writer, the
+//! tailer and the ring do not depend on it.
 
 use std::{
     collections::HashMap,
@@ -29,24 +29,24 @@ use crate::{
     store::EventLog,
 };
 
-/// Pause between two wakes per reader: a wake and a write take 5 to 8 µs, so readers take half of a core at most.
+/// Pause between two wake-ups, per reader: a wake-up and a write take 5 to 8 µs, so readers use at most half a core.
 const PAUSE_EACH: Duration = Duration::from_micros(20);
-/// Longest such pause.
+/// Upper bound of that pause.
 const PAUSE: Duration = Duration::from_millis(50);
-/// Memory for the chunks of all classes; each has at least [`LEAST`].
+/// Memory for the cached chunks of all classes, bytes; each class gets at least [`LEAST`].
 const CHUNKS: usize = 64 * 1024 * 1024;
 const LEAST: usize = 128 * 1024;
 const MOST: usize = 2 * 1024 * 1024;
-/// A class without readers is kept as long as clients may take to come back.
+/// A class without readers is kept for as long as clients may take to reconnect.
 const LINGER: Duration = Duration::from_secs(20);
-/// Classes without readers that are kept at most.
+/// Maximum number of classes kept without readers.
 const IDLE: usize = 64;
-/// Classes that are served before others get their turn.
+/// Classes served before the task yields.
 const TURN: usize = 64;
-/// Pause before the log is read again after it did not answer.
+/// Delay before a failed read of the log is retried.
 const READ_AGAIN: Duration = Duration::from_secs(1);
 
-/// Opens deliveries. Cheap to clone.
+/// Opens [`Delivery`] readers. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Deliveries(Arc<Parts>);
 
@@ -58,7 +58,7 @@ struct Parts {
     draining: AtomicBool,
 }
 
-/// Which class: the log's epoch, the filter in one spelling, and the form.
+/// Key of a class: the log's epoch, the filter in canonical form, and the format.
 type Key = (u32, String, Form);
 
 #[derive(Debug)]
@@ -67,31 +67,31 @@ struct Kept {
     used: Instant,
 }
 
-/// One reader's place in the feed.
+/// One reader of the feed.
 pub struct Delivery {
     parts: Arc<Parts>,
     class: Arc<Class>,
-    /// Its place among the readers of its class.
+    /// Its waker slot in the class.
     place: usize,
     progress: Arc<Progress>,
     gzip: bool,
     reading: Option<Reading>,
 }
 
-/// How far a reader is. It alone moves; everyone may look.
+/// Position of a reader. Only the reader advances it; anyone may read it.
 #[derive(Debug)]
 pub struct Progress {
     class: Weak<Class>,
-    /// The last position that it has taken or skipped.
+    /// Last position delivered or filtered out.
     cursor: AtomicI64,
-    /// The chunk it takes next; [`NO_NUMBER`] while it reads pages.
+    /// Number of the next chunk; [`NO_NUMBER`] while the reader reads pages.
     number: AtomicU64,
 }
 
 const NO_NUMBER: u64 = u64::MAX;
 
 impl Progress {
-    /// The last position examined: of a reader in step, that of its whole class.
+    /// The last position examined: for a reader that is up to date, that of its class.
     #[must_use]
     pub fn position(&self) -> i64 {
         let cursor = self.cursor.load(Ordering::Relaxed);
@@ -110,29 +110,29 @@ impl Progress {
     }
 }
 
-/// `None` when the epoch is over, or reading panicked.
+/// Resolves to `None` if the epoch has ended or the read panicked.
 type Reading = Pin<Box<dyn Future<Output = Option<Arc<Chunk>>> + Send>>;
 
-/// What came next.
+/// The next bytes for a reader.
 #[derive(Debug, Clone)]
 pub struct Piece {
-    /// To be written as it is.
+    /// Bytes to write unchanged.
     pub bytes: Bytes,
-    /// Events in it.
+    /// Number of events in them.
     pub events: u64,
-    /// When its oldest event was handed in here; `None` when it was caught up from older ones.
+    /// When its oldest event was published in this process; `None` while the reader catches up from older events.
     pub since: Option<Instant>,
-    /// Its first event's own time.
+    /// Timestamp of its first event.
     pub ts: Time,
 }
 
-/// The log does not have what comes next.
+/// Why the next event cannot be delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Gone {
-    /// Retention removed it.
+    /// It was removed by retention.
     #[error("retention has removed what comes next")]
     Pruned,
-    /// The log was replaced or lost its newest events: its epoch is over.
+    /// The log was replaced or lost its newest events: the epoch has ended.
     #[error("the log has another epoch")]
     Changed,
 }
@@ -142,8 +142,8 @@ impl Deliveries {
         Self(Arc::new(Parts { hub, log, classes: Mutex::default(), draining: AtomicBool::new(false) }))
     }
 
-    /// Delivers from behind an event, through a filter, in a form; compressed as a part of a gzip body when asked to. When
-    /// the event's epoch is over, the delivery says so at once.
+    /// Opens a reader after an event, with a filter and a format, optionally compressed as part of a gzip body. If the
+    /// event's epoch has ended, the first poll returns [`Gone::Changed`].
     #[must_use]
     pub fn open(&self, after: EventId, filter: &Filter, form: Form, gzip: bool) -> Delivery {
         let EventId { epoch, position: after } = after;
@@ -162,26 +162,26 @@ impl Deliveries {
         Delivery { parts: self.0.clone(), class, place, progress, gzip, reading: None }
     }
 
-    /// Delivers what a delivery delivers, from behind an event of another epoch.
+    /// Opens a reader with the settings of another one, after an event of another epoch.
     #[must_use]
     pub fn reopen(&self, delivery: &Delivery, after: EventId) -> Delivery {
         self.open(after, &delivery.class.filter, delivery.class.form, delivery.gzip)
     }
 
-    /// Classes that are kept.
+    /// Number of cached classes.
     #[must_use]
     pub fn classes(&self) -> usize {
         self.0.classes.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    /// Rows of the log that were read for readers behind the ring.
+    /// Rows of the log read for readers that lag behind the ring.
     #[must_use]
     pub fn rows_read(&self) -> u64 {
         self.0.hub.rows_read()
     }
 
-    /// How far a reader at a position is behind: events, and for how many milliseconds the oldest of them has been
-    /// here, unless that is longer than memory reaches.
+    /// Lag of a position: events, and the age in milliseconds of the oldest of them, `None` if that event is no longer
+    /// in memory.
     #[must_use]
     pub fn lag(&self, position: i64) -> (i64, Option<u64>) {
         let behind = (self.0.hub.head() - position).max(0);
@@ -192,13 +192,13 @@ impl Deliveries {
         (behind, since.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)))
     }
 
-    /// The server stops: streams are to end.
+    /// The server is shutting down: streams must end.
     #[must_use]
     pub fn draining(&self) -> bool {
         self.0.draining.load(Ordering::SeqCst)
     }
 
-    /// Tells all readers that the server stops.
+    /// Notifies all readers that the server is shutting down.
     fn drain(&self) {
         self.0.draining.store(true, Ordering::SeqCst);
         let mut wake = Vec::new();
@@ -208,7 +208,7 @@ impl Deliveries {
         wake.into_iter().for_each(Waker::wake);
     }
 
-    /// Drops the classes of epochs that are over; their readers have to be woken.
+    /// Drops the classes of ended epochs and collects the wakers of their readers.
     fn retire(&self, wake: &mut Vec<Waker>) {
         let epoch = self.0.hub.epoch();
         let mut classes = self.0.classes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -243,7 +243,7 @@ impl Deliveries {
         classes.values().map(|kept| kept.class.clone()).collect()
     }
 
-    /// Hands what is published to the classes and wakes their readers, also while the server stops. Ends never.
+    /// Passes published events to the classes and wakes their readers, also during shutdown. Never returns.
     pub(crate) async fn conduct(self, stopping: CancellationToken) {
         let hub = self.0.hub.clone();
         let (mut publications, mut ephemeral) = (hub.publications(), hub.ephemeral());
@@ -251,7 +251,7 @@ impl Deliveries {
         loop {
             let mut batch = Vec::new();
             tokio::select! {
-                // The sender lives in the hub.
+                // Cannot fail: the hub owns the sender.
                 _ = publications.changed() => {}
                 first = ephemeral.recv() => batch.extend(first),
                 () = stopping.cancelled(), if !self.draining() => {
@@ -279,7 +279,7 @@ impl Deliveries {
             let readers = u32::try_from(hub.readers()).unwrap_or(u32::MAX);
             let pause = PAUSE_EACH.saturating_mul(readers).min(PAUSE);
             let rest = pause.saturating_sub(begun.elapsed());
-            // Shorter ones are not worth a timer.
+            // Shorter pauses are not worth a timer.
             if rest >= Duration::from_micros(500) {
                 tokio::time::sleep(rest).await;
             }
@@ -294,13 +294,13 @@ impl Delivery {
         self.progress.position()
     }
 
-    /// The epoch of what it delivers.
+    /// The epoch it delivers.
     #[must_use]
     pub fn epoch(&self) -> Epoch {
         self.class.epoch
     }
 
-    /// The same for others to look at.
+    /// Shared handle to its progress.
     #[must_use]
     pub fn progress(&self) -> Arc<Progress> {
         self.progress.clone()
@@ -310,16 +310,16 @@ impl Delivery {
         self.progress.cursor.load(Ordering::Relaxed)
     }
 
-    /// How many published events it is behind.
+    /// Lag in published events.
     #[must_use]
     pub fn behind(&self) -> i64 {
         (self.parts.hub.head() - self.position()).max(0)
     }
 
-    /// The next bytes within a limit; `None` when its `until` is reached.
+    /// Polls for the next bytes within a limit; `None` once `until` is reached.
     ///
     /// # Errors
-    /// [`Gone`] when retention overtook the reader, or the log changed.
+    /// [`Gone`] if retention overtook the reader, or the log changed.
     pub fn poll_next(&mut self, cx: &mut Context<'_>, limit: Limit) -> Poll<Result<Option<Piece>, Gone>> {
         loop {
             if self.class.epoch != self.parts.hub.epoch() {
@@ -332,7 +332,7 @@ impl Delivery {
                 let page = ready!(reading.as_mut().poll(cx));
                 self.reading = None;
                 let Some(page) = page else { return Poll::Ready(Err(Gone::Changed)) };
-                // Nothing there, or retention took the beginning while the page was read.
+                // The page is empty, or retention removed its beginning during the read.
                 if page.to <= self.cursor() || page.after > self.cursor() {
                     return Poll::Ready(Err(Gone::Pruned));
                 }
@@ -350,7 +350,7 @@ impl Delivery {
                 Found::Nothing(tail, upcoming) => {
                     self.progress.moves(tail, Some(upcoming));
                     if limit.until.is_none_or(|until| self.cursor() < until) {
-                        // The epoch may have ended before the reader left its waker.
+                        // The epoch may have ended before the reader registered its waker.
                         if self.class.epoch != self.parts.hub.epoch() {
                             continue;
                         }
@@ -368,17 +368,17 @@ impl Delivery {
         }
     }
 
-    /// What a chunk (with its number) or a page has for the reader.
+    /// Extracts what the reader needs from a chunk (with its number) or from a page, and advances its progress.
     fn take(&mut self, chunk: &Chunk, limit: Limit, number: Option<u64>) -> Option<Piece> {
         let (live, next) = (number.is_some(), number.map(|number| number + 1));
-        // A chunk of ephemeral events alone ends where it begins.
+        // A chunk of only ephemeral events is empty in positions: `after` equals `to`.
         let from = if live && chunk.after >= self.cursor() { i64::MIN } else { self.cursor() };
         let Some(slice) = chunk.after(from, limit) else {
             self.progress.moves(chunk.to, next);
             return None;
         };
         if limit.events.is_some_and(|most| slice.events as u64 == most) {
-            // More of this chunk may follow.
+            // The chunk may contain more.
             self.progress.moves(slice.last, None);
         } else {
             self.progress.moves(chunk.to, next);
@@ -387,10 +387,10 @@ impl Delivery {
         Some(Piece { bytes, events: slice.events as u64, since: live.then_some(chunk.since), ts: slice.ts })
     }
 
-    /// Reads the page behind the cursor, as long as it takes.
+    /// Reads the page after the cursor; retries until it succeeds.
     fn read(&self) -> Reading {
         let (parts, class, cursor) = (self.parts.clone(), self.class.clone(), self.cursor());
-        // A task of its own: what it locks must not depend on whether this reader's connection is polled.
+        // A separate tokio task: the locks it takes must not depend on whether this reader's connection is polled.
         let reading = AbortOnDropHandle::new(tokio::spawn(async move {
             loop {
                 if class.epoch != parts.hub.epoch() {

@@ -1,4 +1,4 @@
-//! The hub: a ring of encoded frames bounded by bytes, and the pages of the log that readers far behind share.
+//! The hub: a ring buffer of encoded frames bounded by bytes, and cached pages of the log shared by lagging readers.
 
 use std::{
     collections::VecDeque,
@@ -17,29 +17,30 @@ use crate::{
     store::{EventLog, event_log::PAGE},
 };
 
-/// Frames handed out from the ring at once.
+/// Maximum number of frames returned from the ring at once.
 const CHUNK: usize = 1_000;
-/// Pages of the log kept for readers that are behind the ring.
+/// Pages of the log cached for readers that lag behind the ring.
 const PAGES: usize = 4;
-/// Longest time of one read of the log.
+/// Timeout of one read of the log.
 const READ: Duration = Duration::from_secs(10);
-/// Batches of ephemeral events that may wait for who follows; they can be computed again.
+/// Batches of ephemeral events buffered per subscriber; a lost batch does no harm, since it can be recomputed.
 const EPHEMERAL: usize = 16;
 
-/// Ephemeral events.
+/// A batch of ephemeral events.
 pub(super) type Batch = Arc<[Published]>;
 
 #[derive(Debug)]
 pub(super) struct Hub {
     ring: RwLock<Ring>,
     oldest: AtomicI64,
-    /// The ring's epoch, to be looked at without its lock.
+    /// The ring's epoch, readable without its lock.
     epoch: AtomicU32,
     checked: Mutex<Instant>,
     /// Counts publications.
     published: watch::Sender<u64>,
     ephemeral: broadcast::Sender<Batch>,
-    /// Pages of the log, newest use last. The lock is held while one is read, so that many who are behind read it once.
+    /// Cached pages of the log, most recently used last. The lock is held during a read, so that concurrent lagging
+    /// readers share one read.
     pages: tokio::sync::Mutex<VecDeque<Page>>,
     readers: AtomicUsize,
     rows_read: AtomicU64,
@@ -52,13 +53,13 @@ struct Ring {
     max_bytes: usize,
     /// The epoch of all frames.
     epoch: Epoch,
-    /// Position of the newest event handed in.
+    /// Position of the newest published event.
     head: i64,
     /// Position of the oldest frame in the ring; `head + 1` when it is empty.
     first: i64,
 }
 
-/// Positions `number × PAGE + 1` and on, as far as they were there when it was read.
+/// Positions from `number × PAGE + 1`, as far as they existed when the page was read.
 #[derive(Debug)]
 struct Page {
     epoch: Epoch,
@@ -82,7 +83,7 @@ impl Hub {
         }
     }
 
-    /// Begins again with another log: whatever was kept is dropped, and every reader finds that its epoch is over.
+    /// Resets to another log: the ring is emptied, and every reader sees that its epoch has ended.
     pub(super) fn reset(&self, epoch: Epoch, head: i64, oldest: i64) {
         {
             let mut ring = self.ring.write().unwrap_or_else(PoisonError::into_inner);
@@ -96,7 +97,7 @@ impl Hub {
         self.published.send_modify(|count| *count += 1);
     }
 
-    /// The epoch of what is handed out.
+    /// The current epoch.
     pub(super) fn epoch(&self) -> Epoch {
         Epoch(self.epoch.load(Ordering::SeqCst))
     }
@@ -107,7 +108,7 @@ impl Hub {
         EventId { epoch: ring.epoch, position: ring.head }
     }
 
-    /// Hands in the next stored events. Never waits for a reader.
+    /// Publishes the next stored events. Never blocks on a reader.
     pub(super) fn publish(&self, batch: Vec<Published>) {
         {
             let mut ring = self.ring.write().unwrap_or_else(PoisonError::into_inner);
@@ -120,18 +121,18 @@ impl Hub {
         self.published.send_modify(|count| *count += 1);
     }
 
-    /// Hands in events without a position, which the ring does not keep.
+    /// Publishes events without a position, which are not kept in the ring.
     pub(super) fn publish_ephemeral(&self, batch: Vec<Published>) {
-        // An error means that nobody listens.
+        // An error means that there is no receiver.
         let _ = self.ephemeral.send(batch.into());
     }
 
-    /// Tells when something was published since it was last looked at.
+    /// Notifies of publications since the last look.
     pub(super) fn publications(&self) -> watch::Receiver<u64> {
         self.published.subscribe()
     }
 
-    /// Ephemeral events from now on.
+    /// Subscribes to ephemeral events.
     pub(super) fn ephemeral(&self) -> broadcast::Receiver<Batch> {
         self.ephemeral.subscribe()
     }
@@ -145,12 +146,12 @@ impl Hub {
         self.oldest.store(position, Ordering::Relaxed);
     }
 
-    /// The log was read just now: the hub has everything that is in it.
+    /// Records that the log has just been read: the hub is up to date.
     pub(super) fn checked(&self) {
         *self.checked.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
-    /// How long ago that was.
+    /// Time since then.
     pub(super) fn age(&self) -> Duration {
         self.checked.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
     }
@@ -159,7 +160,7 @@ impl Hub {
         self.ring.read().unwrap_or_else(PoisonError::into_inner).head
     }
 
-    /// How many follow.
+    /// Number of live readers.
     pub(super) fn readers(&self) -> usize {
         self.readers.load(Ordering::Relaxed)
     }
@@ -172,13 +173,13 @@ impl Hub {
         self.readers.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Rows of the log read for readers behind the ring.
+    /// Rows of the log read for readers that lag behind the ring.
     pub(super) fn rows_read(&self) -> u64 {
         self.rows_read.load(Ordering::Relaxed)
     }
 
-    /// The frames after a position, as far as one chunk reaches; `None` when the ring no longer has the next one. Nothing
-    /// of another epoch.
+    /// The frames after a position, at most one chunk; `None` if the ring no longer has the next one. Empty for another
+    /// epoch.
     pub(super) fn after(&self, epoch: Epoch, position: i64) -> Option<Vec<Published>> {
         let ring = self.ring.read().unwrap_or_else(PoisonError::into_inner);
         if position >= ring.head || ring.epoch != epoch {
@@ -188,16 +189,17 @@ impl Hub {
         Some(ring.frames.range(skip..(skip + CHUNK).min(ring.frames.len())).cloned().collect())
     }
 
-    /// The frame at a position, when the ring has it.
+    /// The frame at a position, if it is in the ring.
     pub(super) fn at(&self, position: i64) -> Option<Published> {
         let ring = self.ring.read().unwrap_or_else(PoisonError::into_inner);
         ring.frames.get(usize::try_from(position - ring.first).ok()?).cloned()
     }
 
-    /// The same from the ring or, behind it, from the log, up to the end of the log's page.
+    /// The frames after a position from the ring or, if they are no longer there, from the log, up to the end of the
+    /// log's page.
     ///
     /// # Errors
-    /// When the log has to be read and does not answer, or is another one by now.
+    /// The log has to be read and the database fails, or its epoch has changed.
     pub(super) async fn read_after(
         &self,
         log: &EventLog,
@@ -221,7 +223,7 @@ impl Hub {
             pages.push_back(page);
             return Ok(events);
         }
-        // Bounded, because everyone who is behind waits for it.
+        // With a timeout, because every lagging reader waits for this lock.
         let read = log.page(epoch, number * PAGE);
         let rows = tokio::time::timeout(READ, read).await.map_err(|_| sqlx::Error::PoolTimedOut)??;
         if self.epoch() != epoch {
@@ -237,7 +239,7 @@ impl Hub {
         Ok(events)
     }
 
-    /// The newest frames that pass a test, newest first.
+    /// The newest frames that satisfy a predicate, newest first.
     pub(super) fn newest(&self, limit: usize, test: impl Fn(&Published) -> bool) -> Vec<Published> {
         let ring = self.ring.read().unwrap_or_else(PoisonError::into_inner);
         ring.frames.iter().rev().filter(|published| test(published)).take(limit).cloned().collect()
@@ -257,7 +259,7 @@ impl Ring {
     }
 }
 
-/// What a frame takes in memory: its bytes, the parsed event beside it, and the bookkeeping.
+/// Memory of a frame, bytes: the encoded frame, the parsed event, and overhead.
 fn cost(published: &Published) -> usize {
     2 * published.frame.bytes.len() + 512
 }

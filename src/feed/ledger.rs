@@ -1,4 +1,4 @@
-//! The ledger of streams: who is connected, how far each is, and how the last ones ended.
+//! The stream registry: who is connected, the lag of each stream, and how the last streams closed.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -18,10 +18,10 @@ use crate::{
     event::frame::{Form, Format, Wire},
 };
 
-/// Ended streams that are remembered.
+/// Number of closed streams that are remembered.
 const ENDED: usize = 100;
 
-/// What a stream is for.
+/// Type of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Purpose {
@@ -33,31 +33,31 @@ pub enum Purpose {
     Page,
 }
 
-/// How a stream ended.
+/// Why a stream was closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[repr(u8)]
 pub enum Ending {
-    /// The client closed the connection or was cut off.
+    /// The client closed the connection, or the connection was lost.
     ClientLeft,
-    /// The client took no byte for too long.
+    /// The client stopped reading for too long.
     Stuck,
-    /// The server stops.
+    /// The server is shutting down.
     Drain,
-    /// It was old; its client comes back, perhaps to another server.
+    /// Maximum age reached; the client reconnects, perhaps to another server.
     Rotation,
-    /// It had as many events as it asked for, or the end of its range.
+    /// The requested number of events or the end of the range was reached.
     Finished,
-    /// Retention removed what it had still to get.
+    /// Retention removed events that it had yet to deliver.
     TooOld,
-    /// The log was replaced or lost its newest events while it read a range.
+    /// The log was replaced or lost its newest events while a range was read.
     LogChanged,
-    /// The page is gone.
+    /// The page no longer exists.
     PageGone,
 }
 
 impl Ending {
-    /// Every ending.
+    /// All variants.
     pub const ALL: [Self; 8] = [
         Self::ClientLeft,
         Self::Stuck,
@@ -69,7 +69,7 @@ impl Ending {
         Self::PageGone,
     ];
 
-    /// The word in JSON, metrics and pages.
+    /// The value in JSON, metrics and pages.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -85,19 +85,19 @@ impl Ending {
     }
 }
 
-/// Who is at the other end of a connection, and what became of it.
+/// The peer of a connection, and whether it was aborted.
 #[derive(Debug, Clone)]
 pub struct Peer {
-    /// Its address.
+    /// IP address.
     pub address: IpAddr,
-    /// Set when the connection is given up.
+    /// Set when the connection is aborted.
     pub stuck: Arc<AtomicBool>,
-    /// Set when this request's answer alone is given up: an HTTP/2 stream; else the same as `stuck`.
+    /// Set when only the response to this request is aborted, as for an HTTP/2 stream; otherwise the same as `stuck`.
     pub stalled: Arc<AtomicBool>,
 }
 
-/// The key for limits per address: an IPv6 client usually owns its whole /64 network, so that counts as one address; an
-/// IPv4-mapped address counts as the IPv4 address.
+/// The key for limits per IP address: an IPv6 client usually owns its whole /64 network, so that counts as one address;
+/// an IPv4-mapped address counts as the IPv4 address.
 #[must_use]
 pub fn counted_as(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
@@ -106,25 +106,25 @@ pub fn counted_as(address: IpAddr) -> IpAddr {
     }
 }
 
-/// What is known of a stream when it begins.
+/// What is known about a stream when it opens.
 #[derive(Debug, Clone)]
 pub struct Opening {
-    /// What it is for.
+    /// Type of the stream.
     pub purpose: Purpose,
-    /// The client's address.
+    /// IP address of the client.
     pub address: IpAddr,
-    /// What the client says it is.
+    /// User agent.
     pub user_agent: Option<Box<str>>,
-    /// Its query, as in a URL.
+    /// Query string.
     pub query: Box<str>,
-    /// In which form it gets events.
+    /// Format of the events.
     pub form: Form,
-    /// Compressed.
+    /// Compressed with gzip.
     pub gzip: bool,
 }
 
 impl Opening {
-    /// Its form, for people.
+    /// The format for display.
     #[must_use]
     pub fn form_in_words(&self) -> String {
         let wire = match self.form.wire {
@@ -137,20 +137,20 @@ impl Opening {
     }
 }
 
-/// One stream.
+/// An open stream.
 #[derive(Debug)]
 pub struct Row {
-    /// Its number since the server started.
+    /// Sequence number since the server started.
     pub id: u64,
-    /// What was known at first.
+    /// What was known when it opened.
     pub opening: Opening,
-    /// When it began.
+    /// Time of opening.
     pub opened_at: Time,
     progress: Mutex<Option<Arc<Progress>>>,
     cursor: AtomicI64,
     /// Events sent.
     pub events: AtomicU64,
-    /// Bytes handed to its connection, compressed as sent.
+    /// Bytes passed to the connection, after compression.
     pub bytes: AtomicU64,
     ending: AtomicU8,
 }
@@ -165,49 +165,49 @@ impl Row {
     }
 }
 
-/// A stream that has ended.
+/// A closed stream.
 #[derive(Debug, Clone)]
 pub struct Ended {
-    /// Which.
+    /// The stream.
     pub row: Arc<Row>,
-    /// How.
+    /// The close reason.
     pub ending: Ending,
-    /// When.
+    /// Time of closing.
     pub ended_at: Time,
 }
 
-/// Why there is no place for one more.
+/// Which limit was reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Full {
-    /// Too many streams in all.
+    /// Limit on all streams.
     Total,
-    /// Too many of one address.
+    /// Limit per IP address.
     Address,
 }
 
-/// Upper ends of the classes of delay, milliseconds; beyond the last is one more.
+/// Upper bounds of the histogram buckets of the delivery delay, milliseconds; a last bucket has no upper bound.
 pub const DELAYS_MS: [u64; 12] = [1, 2, 5, 10, 20, 50, 100, 250, 500, 1_000, 5_000, 30_000];
 
-/// Figures over all streams since the server started.
+/// Counters over all streams since the server started.
 #[derive(Debug, Default)]
 pub struct Counters {
     /// Events sent.
     pub events: AtomicU64,
-    /// Bytes handed to connections, compressed as sent.
+    /// Bytes passed to connections, after compression.
     pub bytes: AtomicU64,
-    /// Streams that found no place.
+    /// Streams rejected because of a limit.
     pub refused: AtomicU64,
-    /// Streams that ended, in the order of [`Ending::ALL`].
+    /// Closed streams, in the order of [`Ending::ALL`].
     pub ended: [AtomicU64; Ending::ALL.len()],
-    /// From an event's arrival in this server to the hand-over of its bytes to the connection, which writes them at
-    /// once: events by class of delay. What was caught up from the past is not in it.
+    /// Histogram of the delay from publication in this process until the bytes are passed to the connection, which
+    /// writes them immediately; counts events. Excludes events delivered while catching up.
     pub delays: [AtomicU64; DELAYS_MS.len() + 1],
-    /// The sum of these delays, microseconds.
+    /// Sum of these delays, microseconds.
     pub delay_sum_us: AtomicU64,
 }
 
 impl Counters {
-    /// Counts events that took so long.
+    /// Counts events with the same delay.
     pub fn delayed(&self, events: u64, delay: Duration) {
         let class = DELAYS_MS.partition_point(|end| u128::from(*end) < delay.as_millis().saturating_add(1));
         self.delays[class].fetch_add(events, Ordering::Relaxed);
@@ -217,7 +217,7 @@ impl Counters {
 }
 
 impl Full {
-    /// The reason that a client is told.
+    /// The reason in the error response.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -227,14 +227,14 @@ impl Full {
     }
 }
 
-/// All streams.
+/// The registry of all streams.
 #[derive(Debug)]
 pub struct Ledger {
     inner: Mutex<Inner>,
     max: usize,
     max_per_address: usize,
     clock: Clock,
-    /// Counted over all streams.
+    /// Counters over all streams.
     pub counters: Counters,
 }
 
@@ -246,17 +246,17 @@ struct Inner {
     ended: VecDeque<Ended>,
 }
 
-/// A stream's place for as long as it lives.
+/// Registration of an open stream; dropping it closes the entry.
 #[derive(Debug)]
 pub struct Place {
     ledger: Arc<Ledger>,
-    /// Its row.
+    /// Its entry.
     pub row: Arc<Row>,
     given_up: Option<[Arc<AtomicBool>; 2]>,
 }
 
 impl Ledger {
-    /// An empty ledger for at most so many streams.
+    /// An empty registry with the given limits.
     #[must_use]
     pub fn new(max: usize, max_per_address: usize, clock: Clock) -> Self {
         Self { inner: Mutex::default(), max, max_per_address, clock, counters: Counters::default() }
@@ -266,10 +266,10 @@ impl Ledger {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for one more.
+    /// Registers a stream.
     ///
     /// # Errors
-    /// [`Full`] when there are too many.
+    /// [`Full`] if a limit is reached.
     pub fn enter(self: &Arc<Self>, opening: Opening, cursor: i64, peer: Option<&Peer>) -> Result<Place, Full> {
         let mut inner = self.inner();
         let address = counted_as(opening.address);
@@ -302,13 +302,13 @@ impl Ledger {
         Ok(Place { ledger: self.clone(), row, given_up })
     }
 
-    /// How many are open.
+    /// Number of open streams.
     #[must_use]
     pub fn open(&self) -> usize {
         self.inner().open.len()
     }
 
-    /// Those that are open, oldest first, and the last that ended, newest first.
+    /// The open streams, oldest first, and the last closed ones, newest first.
     #[must_use]
     pub fn rows(&self) -> (Vec<Arc<Row>>, Vec<Ended>) {
         let inner = self.inner();
@@ -317,7 +317,7 @@ impl Ledger {
 }
 
 impl Place {
-    /// Takes note of what is sent.
+    /// Counts events and bytes sent.
     pub fn sent(&self, events: u64, bytes: usize) {
         let bytes = bytes as u64;
         self.row.events.fetch_add(events, Ordering::Relaxed);
@@ -326,24 +326,24 @@ impl Place {
         self.ledger.counters.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Its position is that of a reader from now on.
+    /// Takes its position from a reader from now on.
     pub fn follows(&self, progress: Arc<Progress>) {
-        // A stream that begins again, in another log, may be at an earlier position.
+        // A stream that restarts in another epoch may be at a lower position.
         self.row.cursor.store(0, Ordering::Relaxed);
         *self.row.progress.lock().unwrap_or_else(PoisonError::into_inner) = Some(progress);
     }
 
-    /// Takes note of the position that a page shows.
+    /// Records the position that a live page shows.
     pub fn shows(&self, position: i64) {
         self.row.cursor.store(position, Ordering::Relaxed);
     }
 
-    /// Takes note of how long events took to get here.
+    /// Records the delivery delay of events.
     pub fn delayed(&self, events: u64, delay: Duration) {
         self.ledger.counters.delayed(events, delay);
     }
 
-    /// Takes note of how it will end.
+    /// Sets the close reason.
     pub fn ends(&self, ending: Ending) {
         self.row.ending.store(ending as u8, Ordering::Relaxed);
     }

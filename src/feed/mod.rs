@@ -1,5 +1,5 @@
-//! From the log to everyone who watches: the tailer reads it once per process (law 3), callbacks and the board take
-//! each event, the hub keeps encoded frames, subscriptions follow at their own pace (law 7).
+//! From the log to all readers: the tailer reads it once per process (law 3), callbacks and the board receive each
+//! event, the hub keeps encoded frames, and subscriptions read at their own pace (law 7).
 
 pub mod callbacks;
 mod class;
@@ -28,23 +28,23 @@ pub use delivery::{Deliveries, Delivery};
 pub use subscription::{Subscription, Subscriptions};
 pub use tailer::Tailer;
 
-/// The board that everyone reads. Locks are held for a fold or a rendering, never over an await.
+/// The board shared by all readers. Its lock is held for a fold or a rendering, never across an await.
 pub type SharedBoard = Arc<RwLock<Board>>;
 
-/// An event as it is handed to readers: what it says, and its frame, encoded once.
+/// An event as readers receive it: parsed, and as a frame encoded once.
 #[derive(Debug, Clone)]
 pub struct Published {
-    /// Its id; `None` on ephemeral events.
+    /// Event ID; `None` for ephemeral events.
     pub id: Option<EventId>,
-    /// What happened.
+    /// The parsed event.
     pub event: Arc<Event>,
-    /// Its frame.
+    /// The encoded frame.
     pub frame: Frame,
-    /// When it was handed in here.
+    /// When it was published in this process.
     pub at: Instant,
 }
 
-/// Reads the board. A panic while someone held it cannot leave it half changed, so poison is ignored.
+/// Locks the board for reading. A panic while the lock is held cannot leave it half changed, so poison is ignored.
 pub fn read(board: &SharedBoard) -> std::sync::RwLockReadGuard<'_, Board> {
     board.read().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

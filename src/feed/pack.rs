@@ -1,52 +1,53 @@
-//! Compression of a stream, once for all who read it.
+//! Compression of a stream, computed once for all readers.
 //!
-//! A gzip body is a header, deflate blocks and a trailer. Blocks that refer to nothing before them and end on a byte
-//! (RFC 1951: after an empty stored block) can follow each other in any order, so a piece of the stream is compressed
-//! once and its bytes go to every reader, whenever they joined. What belongs to one reader (`hello`, heartbeats) is put
-//! in as a stored block, without work. A stream that is cut on purpose has no trailer and needs none.
+//! A gzip body is a header, deflate blocks and a trailer. Blocks that reference no earlier data and end on a byte
+//! boundary (RFC 1951: after an empty stored block) can be concatenated in any order, so a piece of the stream is
+//! compressed once and its bytes are sent to every reader, whenever it joined. Frames of a single reader (`hello`,
+//! heartbeats) are inserted as stored blocks, without compression. A stream that is aborted on purpose has no trailer
+//! and needs none.
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use flate2::{Compress, Compression, FlushCompress};
 
-/// RFC 1952: magic, deflate, no flags, no time, no hint, unknown system.
+/// RFC 1952: magic, deflate, no flags, no mtime, no extra flags, unknown OS.
 pub const HEADER: &[u8] = &[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
-/// Level of compression: beyond it the gain on our events is below a percent, the work doubles.
+/// Compression level: above it our events shrink by less than one percent more, at twice the CPU cost.
 const LEVEL: u32 = 5;
-/// A stored block says its length in two bytes.
+/// Maximum length of a stored block: its length field has two bytes.
 const STORED: usize = 65_535;
 
-/// Compressors that are not in use; one is 300 KiB.
+/// Pool of idle compressors; each takes 300 KiB.
 static IDLE: Mutex<Vec<Compress>> = Mutex::new(Vec::new());
 
-/// Bytes and, once someone asks for it, their compressed form. Shared by all readers.
+/// Bytes and, once requested, their compressed form. Shared by all readers.
 #[derive(Debug, Default)]
 pub struct Packed {
-    /// As they are.
+    /// The uncompressed bytes.
     pub plain: Bytes,
     gzip: OnceLock<Bytes>,
 }
 
 impl Packed {
-    /// Bytes to be sent.
+    /// Wraps bytes to be sent.
     #[must_use]
     pub const fn new(plain: Bytes) -> Self {
         Self { plain, gzip: OnceLock::new() }
     }
 
-    /// Compressed; worked out once.
+    /// The compressed form; computed once.
     pub fn gzip(&self) -> Bytes {
         self.gzip.get_or_init(|| block(&self.plain)).clone()
     }
 }
 
-/// Deflate blocks that stand alone and end on a byte.
+/// Self-contained deflate blocks that end on a byte boundary.
 #[must_use]
 pub fn block(plain: &[u8]) -> Bytes {
     let idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner).pop();
     let mut compress = idle.unwrap_or_else(|| Compress::new(Compression::new(LEVEL), false));
-    // Room for the worst case, so that one call does it.
+    // Capacity for the worst case, so that one call suffices.
     let mut out = Vec::with_capacity(plain.len() + plain.len() / 8 + 128);
     let done = compress.compress_vec(plain, &mut out, FlushCompress::Sync);
     let whole = done.is_ok() && compress.total_in() == plain.len() as u64 && out.ends_with(&[0, 0, 0xff, 0xff]);
@@ -55,7 +56,7 @@ pub fn block(plain: &[u8]) -> Bytes {
     if whole { Bytes::from(out) } else { stored(plain) }
 }
 
-/// Stored blocks: the bytes as they are.
+/// Stored blocks: the bytes uncompressed.
 #[must_use]
 pub fn stored(plain: &[u8]) -> Bytes {
     let mut out = BytesMut::with_capacity(plain.len() + 5 * (plain.len() / STORED + 1));

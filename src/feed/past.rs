@@ -1,5 +1,5 @@
-//! The board as it was: from the checkpoint before a position, folded forward. A few boards are kept, so that going on
-//! from one costs only the events in between.
+//! Time travel: the board at an earlier position, folded forward from the nearest checkpoint before it. Recently used
+//! boards are cached, so that a later position costs only the events in between.
 
 use std::{
     collections::VecDeque,
@@ -16,44 +16,44 @@ use crate::{
     store::{EventLog, Store, checkpoints},
 };
 
-/// Boards kept.
+/// Number of cached boards.
 const KEEP: usize = 8;
-/// Events folded for one look at the most: about a second.
+/// Maximum number of events folded per request: about one second.
 const MOST: i64 = 250_000;
 
-/// Where in the past.
+/// A point in time of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moment {
-    /// The last event that had happened.
+    /// Position of the last event at that time.
     pub position: i64,
     /// The time.
     pub time: Time,
 }
 
-/// Why the board cannot be shown as it was.
+/// Why a historical board cannot be shown.
 #[derive(Debug, thiserror::Error)]
 pub enum PastError {
-    /// It was before the oldest event that is kept, or before the oldest checkpoint behind that.
+    /// The position is before the oldest event that is kept, or before the oldest checkpoint after that.
     #[error("the log does not reach back so far; the oldest moment that can be shown is position {0}")]
     TooOld(i64),
-    /// No checkpoint is near.
+    /// No checkpoint is close enough.
     #[error("no checkpoint of the board is near enough to that moment; try one closer to position {0}")]
     TooFar(i64),
-    /// The database does not answer.
+    /// Any error of the database.
     #[error(transparent)]
     Database(#[from] sqlx::Error),
 }
 
-/// Boards of the past. Cheap to clone.
+/// Cached historical boards. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Past {
     store: Store,
     log: EventLog,
-    /// The last used is the last. One at a time folds: two cores carry no more beside the present.
+    /// Most recently used last. The lock serialises folding: two cores have no capacity for more next to live work.
     boards: Arc<Mutex<Kept>>,
 }
 
-/// Boards of one epoch of the log.
+/// Cached boards of one epoch of the log.
 #[derive(Debug, Default)]
 struct Kept {
     epoch: Option<Epoch>,
@@ -61,16 +61,16 @@ struct Kept {
 }
 
 impl Past {
-    /// Nothing is read yet.
+    /// An empty cache.
     #[must_use]
     pub fn new(store: Store) -> Self {
         Self { log: EventLog::new(store.clone()), store, boards: Arc::default() }
     }
 
-    /// The moment of a position; nothing when the log does not hold it.
+    /// The moment of a position; `None` if the log does not contain it.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// Any error of the database.
     pub async fn at_position(&self, position: i64) -> sqlx::Result<Option<Moment>> {
         let recorded = self.log.at(self.store.epoch(), position).await?;
         Ok(recorded.map(|recorded| Moment { position, time: recorded.event.ts }))
@@ -79,15 +79,15 @@ impl Past {
     /// The moment of a time.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// Any error of the database.
     pub async fn at_time(&self, time: Time) -> sqlx::Result<Moment> {
         Ok(Moment { position: self.log.position_before(time, true).await?, time })
     }
 
-    /// The board as it was after a position.
+    /// The board at a position.
     ///
     /// # Errors
-    /// When the log or the checkpoints do not reach there, or the database does not answer.
+    /// The log or the checkpoints do not reach back that far, or any error of the database.
     pub async fn board(&self, position: i64) -> Result<SharedBoard, PastError> {
         let mut kept = self.boards.lock().await;
         let epoch = self.store.epoch();
@@ -111,7 +111,7 @@ impl Past {
             return Err(PastError::TooFar(board.position));
         }
         self.fold(&mut board, epoch, position).await?;
-        // Playing goes on from the board it just had; that one is needed no more.
+        // A replay continues from the board it last received, which is then no longer needed.
         if let Some(index) = nearest.filter(|index| board.position - boards[*index].position < 10_000) {
             boards.remove(index);
         }

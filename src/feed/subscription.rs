@@ -1,5 +1,5 @@
-//! A reader of the feed within this process: a cursor, never a queue. Behind, it reads the ring, and behind that the
-//! log; at the head it is woken. Nothing is skipped and nobody waits for it.
+//! A subscriber within this process: a cursor, never a queue. A lagging subscriber reads the ring, then the log; at the
+//! head it is woken. No event is skipped, and no publisher waits for a subscriber.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,7 +21,7 @@ pub struct Subscriptions {
     log: EventLog,
 }
 
-/// One reader's place in the feed.
+/// One subscriber: its cursor and filter.
 #[derive(Debug)]
 pub struct Subscription {
     hub: Arc<Hub>,
@@ -33,14 +33,14 @@ pub struct Subscription {
     filter: Filter,
 }
 
-/// What came next.
+/// The next events for a subscriber.
 #[derive(Debug, Clone, Default)]
 pub struct Next {
-    /// What passed the filter, in order.
+    /// Events that match the filter, in order.
     pub events: Vec<Published>,
-    /// The log was replaced or lost its newest events: what was read before is void, and reading goes on at the new head.
+    /// The log was replaced or lost its newest events: earlier events are void, and reading continues at the new head.
     pub reset: bool,
-    /// The last position examined, whether it passed or not.
+    /// The last position examined, whether it matched or not.
     pub position: i64,
 }
 
@@ -55,7 +55,7 @@ impl Subscriptions {
         self.hub.head()
     }
 
-    /// The log's epoch.
+    /// The current epoch of the log.
     #[must_use]
     pub fn epoch(&self) -> Epoch {
         self.hub.epoch()
@@ -67,24 +67,24 @@ impl Subscriptions {
         self.hub.end()
     }
 
-    /// How many follow live.
+    /// Number of live readers.
     #[must_use]
     pub fn readers(&self) -> usize {
         self.hub.readers()
     }
 
-    /// The oldest position that the log still has.
+    /// The oldest position in the log.
     #[must_use]
     pub fn oldest(&self) -> i64 {
         self.hub.oldest()
     }
 
-    /// Takes note that the log begins there now.
+    /// Records that the log now starts at this position.
     pub fn set_oldest(&self, position: i64) {
         self.hub.set_oldest(position);
     }
 
-    /// How long ago everything in the log was known here: the age of whatever is shown.
+    /// Time since this process was last known to be up to date with the log: the age of everything shown.
     #[must_use]
     pub fn age(&self) -> Duration {
         self.hub.age()
@@ -96,7 +96,7 @@ impl Subscriptions {
         Deliveries::new(self.hub.clone(), self.log.clone())
     }
 
-    /// Follows from behind a position, through a filter.
+    /// Subscribes after a position, with a filter.
     #[must_use]
     pub fn follow(&self, after: i64, filter: Filter) -> Subscription {
         self.hub.reader_came();
@@ -111,7 +111,7 @@ impl Subscriptions {
         }
     }
 
-    /// The newest events in memory that pass a test, newest first.
+    /// The newest events in memory that satisfy a predicate, newest first.
     pub fn newest(&self, limit: usize, test: impl Fn(&Event) -> bool) -> Vec<Arc<Event>> {
         self.hub.newest(limit, |published| test(&published.event)).into_iter().map(|p| p.event).collect()
     }
@@ -124,16 +124,16 @@ impl Subscription {
         self.cursor
     }
 
-    /// How many published events it is behind.
+    /// Lag in published events.
     #[must_use]
     pub fn behind(&self) -> i64 {
         (self.hub.head() - self.cursor).max(0)
     }
 
-    /// Waits for the next events. Safe to drop while it waits: the cursor moves only when it answers.
+    /// Waits for the next events. Cancel-safe: the cursor advances only when the call returns.
     ///
     /// # Errors
-    /// When the log has to be read and the database does not answer; the cursor stays, so it can be called again.
+    /// The log has to be read and the database fails; the cursor is unchanged, so the call can be repeated.
     pub async fn next(&mut self) -> sqlx::Result<Next> {
         loop {
             self.publications.mark_unchanged();
@@ -149,7 +149,7 @@ impl Subscription {
                 }
             }
             tokio::select! {
-                // The sender lives in the hub, which this holds.
+                // Cannot fail: the hub owns the sender, and this holds the hub.
                 _ = self.publications.changed() => {}
                 batch = self.ephemeral.recv() => if let Ok(batch) = batch {
                     let (filter, position) = (&self.filter, self.cursor);
@@ -160,7 +160,7 @@ impl Subscription {
         }
     }
 
-    /// Moves the cursor over these events; `None` when they are all behind it.
+    /// Advances the cursor over these events; `None` if all of them are at or before it.
     fn take(&mut self, events: &[Published]) -> Option<Next> {
         let last = events.last()?.id?.position;
         let after = self.cursor;

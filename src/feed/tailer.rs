@@ -1,7 +1,8 @@
-//! The one publisher: reads the log forward, hands each event on once, strictly in order.
+//! The single publisher: reads the log forward and publishes each event exactly once, strictly in order.
 //!
-//! What this process just committed comes from memory when it is the next position; everything else by a bounded read
-//! of the table, which also carries what other servers wrote. The poll is the carrier; wake-ups only shorten it.
+//! Events that this process committed come from memory if they are next in order; everything else comes from a bounded
+//! read of the table, which includes events of other servers. Polling guarantees delivery; wake-ups only reduce
+//! latency.
 
 use std::{
     sync::{Arc, PoisonError},
@@ -27,19 +28,19 @@ use crate::{
     },
 };
 
-/// Poll while someone follows live.
+/// Poll interval with live readers.
 const POLL_READERS: Duration = Duration::from_millis(20);
-/// Poll while nobody does.
+/// Poll interval without live readers.
 const POLL_ALONE: Duration = Duration::from_secs(1);
-/// Longest pause while the database does not answer.
+/// Maximum delay between retries while the database is unavailable.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// How often the log's identity and the database's clock are looked at.
+/// Interval of the check of the log's identity and of the database clock.
 const CHECK: Duration = Duration::from_secs(1);
-/// A read that takes longer tells that the database does not answer.
+/// A read that takes longer marks the database as unreachable.
 const SLOW_READ: Duration = Duration::from_secs(2);
-/// Longest time of one attempt to read the log anew.
+/// Timeout of one attempt to reload the log.
 const RELOAD: Duration = Duration::from_secs(120);
-/// Events handed on at once at most, so that readers of the board get their turn.
+/// Maximum number of events published at once, so that readers of the board can acquire its lock in between.
 const CHUNK: usize = 512;
 
 impl From<Recorded> for Published {
@@ -49,7 +50,7 @@ impl From<Recorded> for Published {
     }
 }
 
-/// The tailer's own side: run it in a task of its own.
+/// The tailer; run it as a separate task.
 #[derive(Debug)]
 pub struct Tailer {
     store: Store,
@@ -61,14 +62,14 @@ pub struct Tailer {
     committed: mpsc::Receiver<Vec<Recorded>>,
     ephemeral: mpsc::Receiver<Vec<Event>>,
     wakes: Wakes,
-    /// Reads that failed in a row.
+    /// Consecutive failed reads.
     failures: u32,
 }
 
-/// Called with each batch after the board has it; used to wake claims that wait for work.
+/// Callbacks for each event, invoked after the board has applied it; used to wake waiting claims.
 pub type Wakes = Vec<Wake>;
 
-/// One such call. It must be quick and must not block.
+/// One such callback. It must return quickly and must not block.
 #[derive(Clone)]
 pub struct Wake(pub Arc<dyn Fn(&Event) + Send + Sync>);
 
@@ -78,39 +79,39 @@ impl std::fmt::Debug for Wake {
     }
 }
 
-/// What the tailer is made of, but for what it makes itself.
+/// Inputs of the tailer.
 #[derive(Debug)]
 pub struct Parts {
     /// The database.
     pub store: Store,
-    /// Memory for recent frames.
+    /// Memory for recent frames, bytes.
     pub ring_bytes: usize,
     /// Hooks.
     pub callbacks: Callbacks,
-    /// Wake-ups.
+    /// Wake-up callbacks.
     pub wakes: Wakes,
-    /// What this process commits.
+    /// Events committed by this process.
     pub committed: mpsc::Receiver<Vec<Recorded>>,
     /// Ephemeral events of this process.
     pub ephemeral: mpsc::Receiver<Vec<Event>>,
 }
 
-/// Why the next events cannot be published yet.
+/// Why publishing stopped.
 #[derive(Debug, thiserror::Error)]
 enum Halt {
-    /// The database does not answer; what is next stays next.
+    /// Any error of the database; the next position stays the same.
     #[error(transparent)]
     Database(#[from] sqlx::Error),
-    /// The log does not continue what was published: it has to be read anew.
+    /// The log does not continue what was published: it has to be reloaded.
     #[error(transparent)]
     OutOfOrder(#[from] OutOfOrder),
 }
 
 impl Tailer {
-    /// A tailer whose board is up to date.
+    /// Creates a tailer with an up-to-date board.
     ///
     /// # Errors
-    /// When the database does not answer or cannot be read.
+    /// The database fails or its content is invalid.
     pub async fn start(parts: Parts) -> anyhow::Result<(Self, SharedBoard, Subscriptions)> {
         let Parts { store, ring_bytes, callbacks, wakes, committed, ephemeral } = parts;
         let hub = Arc::new(Hub::new(store.epoch(), 0, 1, ring_bytes));
@@ -125,13 +126,13 @@ impl Tailer {
         Ok((tailer, board, subscriptions))
     }
 
-    /// Makes the board and the ring what the log says now. Whoever follows another epoch has to begin anew.
+    /// Rebuilds the board and the ring from the log. Readers of another epoch have to start over.
     async fn load(&self, conn: &mut PgConnection, epoch: Epoch) -> Result<(), RebuildError> {
         let Rebuilt { board: made, newest, oldest } = rebuild::rebuild(conn, epoch).await?;
         let head = made.position;
         let first = newest.first().map_or(head, |recorded| recorded.id.position - 1);
         let last = newest.last().map(|recorded| (head, Bytes::from(recorded.json.clone())));
-        // Both under the board's lock: who takes a snapshot continues it in the same epoch.
+        // Both under the board's lock: a reader that takes a snapshot continues in the same epoch.
         let mut board = self.board.write().unwrap_or_else(PoisonError::into_inner);
         *board = made;
         self.hub.reset(epoch, first, oldest);
@@ -141,8 +142,8 @@ impl Tailer {
         Ok(())
     }
 
-    /// Follows the log until the writer of this process has ended. A log that was replaced, or has lost its newest
-    /// events, is read anew, as often as it takes.
+    /// Follows the log until the writer of this process has stopped. If the log was replaced, or has lost its newest
+    /// events, it is reloaded, as often as necessary.
     pub async fn run(mut self) {
         let mut poll = tokio::time::interval(POLL_READERS);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -186,7 +187,7 @@ impl Tailer {
         match halt {
             Halt::Database(error) => {
                 tracing::warn!(%error, "the log cannot be read; trying again");
-                // One broken connection says nothing about the database.
+                // A single broken connection does not mean that the database is down.
                 self.failures += 1;
                 if self.failures > 1 {
                     self.store.set_reachable(false);
@@ -199,11 +200,11 @@ impl Tailer {
         }
     }
 
-    /// Reads the log anew, until that succeeds; only when it has changed, unless there is another reason.
+    /// Reloads the log, with retries until it succeeds; only if the log has changed, unless `anyway` is set.
     async fn reload(&mut self, anyway: bool) {
         let mut pause = POLL_READERS;
         let began = Instant::now();
-        // Without a writer the server is ending.
+        // A closed channel means that the server is shutting down.
         while !self.committed.is_closed() {
             match tokio::time::timeout(RELOAD, self.try_reload(anyway)).await {
                 Ok(Ok(None)) => {
@@ -231,7 +232,7 @@ impl Tailer {
         let identity = self.store.identity().clone();
         let epoch = match identity.settle(&mut conn).await {
             Ok(epoch) => epoch,
-            // A restore may have brought the schema of an older version.
+            // A restore may have installed the schema of an older version.
             Err(error) if is_missing(&error) => {
                 conn = self.store.connect_unchecked().await?;
                 anyhow::ensure!(Store::has_log(&mut conn).await?, error);
@@ -241,7 +242,7 @@ impl Tailer {
             Err(error) => return Err(error.into()),
         };
         if epoch == self.hub.epoch() && !anyway {
-            // Another server looked worse for a moment, such as a standby that lags.
+            // Another server only appeared to be inconsistent for a moment, such as a lagging standby.
             identity.trust();
             return Ok(None);
         }
@@ -251,7 +252,7 @@ impl Tailer {
         Ok(Some(epoch))
     }
 
-    /// Claims that wait look again: what they were to be woken by may have been passed over.
+    /// Makes waiting claims look again: the events that would have woken them may have been skipped.
     fn wake_all(&self) {
         let board = self.board.read().unwrap_or_else(PoisonError::into_inner);
         for name in board.queues.0.keys() {
@@ -261,23 +262,23 @@ impl Tailer {
         }
     }
 
-    /// A batch that this process committed: from memory when it is the next one, else from the table, because another
-    /// server's events come first.
+    /// Publishes a batch committed by this process: from memory if it is next in order, otherwise from the table,
+    /// because events of another server come first.
     async fn own(&mut self, batch: Vec<Recorded>) -> Result<(), Halt> {
         let Some(first) = batch.first().map(|recorded| recorded.id) else { return Ok(()) };
         let end = self.hub.end();
-        // A batch of an epoch that is over, or of one that is not known yet: the log says which.
+        // The batch belongs to an ended epoch, or to one not yet known: the log decides.
         if first.epoch != end.epoch {
             return self.read(true).await;
         }
         if first.position == end.position + 1 {
             return self.publish(batch).await;
         }
-        // Another server's events come first, or the batch was read from the table already.
+        // Events of another server come first, or the batch has already been read from the table.
         if first.position > end.position { self.read(false).await } else { Ok(()) }
     }
 
-    /// Publishes what is in the log and was not published yet; when asked to, makes sure that it is the same log.
+    /// Publishes events of the log that are not published yet; with `checks`, verifies that it is the same log.
     async fn read(&mut self, checks: bool) -> Result<(), Halt> {
         if checks {
             let head = self.reader.check().await?;
@@ -291,7 +292,7 @@ impl Tailer {
         self.read_gap(None).await
     }
 
-    /// Reads on from what was published; up to `to` at least, which is known to be in the log.
+    /// Continues reading after the last published event; at least up to `to`, which is known to be in the log.
     async fn read_gap(&mut self, to: Option<i64>) -> Result<(), Halt> {
         loop {
             let end = self.hub.end();
@@ -302,7 +303,7 @@ impl Tailer {
                 tokio::select! {
                     read = &mut read => read?,
                     () = slow => {
-                        // Pages need not wait for the same database.
+                        // Pages need not wait for a database that does not respond.
                         self.store.set_reachable(false);
                         let page = read.await?;
                         self.store.set_reachable(true);
@@ -311,7 +312,8 @@ impl Tailer {
                 }
             };
             if page.is_empty() {
-                // Positions are dense: what is not there below the end of the log is lost, and readers must not wait for it.
+                // Positions are dense: a missing one below the end of the log is lost, and readers must not wait for
+                // it.
                 match to.filter(|to| *to > end.position) {
                     Some(to) if end.position + 1 >= self.hub.oldest() => page = gap(end.epoch, end.position, to),
                     Some(_) | None => {
@@ -324,7 +326,7 @@ impl Tailer {
         }
     }
 
-    /// Board first, then wake-ups and hooks, then readers: whoever is told of an event finds it on the board.
+    /// Order: board, then wake-ups and hooks, then readers, so that whoever receives an event finds it on the board.
     async fn publish(&mut self, batch: Vec<Recorded>) -> Result<(), Halt> {
         let mut rest = batch.into_iter().map(Published::from).peekable();
         while rest.peek().is_some() {
@@ -366,7 +368,7 @@ impl Tailer {
         {
             let mut board = self.board.write().unwrap_or_else(PoisonError::into_inner);
             for published in &published {
-                // Without a position it is always in order.
+                // Events without a position are always in order.
                 let _ = board.apply(&published.event);
             }
         }
@@ -374,7 +376,7 @@ impl Tailer {
     }
 }
 
-/// Something that the schema of this version has is not there.
+/// Whether an object that the current schema defines is missing.
 fn is_missing(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|error| error.code());
     // Undefined table, function, column.

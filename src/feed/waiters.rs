@@ -1,4 +1,4 @@
-//! Claims that wait for work. An event that makes a task claimable wakes one claim that waits for its queue.
+//! Long-polling claims. An event that makes a task pending wakes one claim that waits for its queue.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -12,7 +12,7 @@ use crate::{
     model::{Name, Status},
 };
 
-/// Claims that wait, per queue, longest first.
+/// Waiting claims per queue, longest wait first.
 #[derive(Debug, Clone, Default)]
 pub struct Waiters {
     lines: Arc<Mutex<Lines>>,
@@ -21,28 +21,29 @@ pub struct Waiters {
 #[derive(Debug, Default)]
 struct Lines {
     next: u64,
-    /// Who waits, and was not woken yet.
+    /// Waiting claims that have not been woken yet.
     waiting: HashMap<u64, Arc<Notify>>,
-    /// Who stands in which line; who was woken is passed over.
+    /// Waiting claims of each queue in order of arrival; those already woken are skipped.
     queues: HashMap<Name, VecDeque<u64>>,
-    /// Queues whose limit held something back: there the end of a task lets another begin. They exist and have a limit;
-    /// their number is not up to those who claim.
+    /// Queues whose limit withheld a task: there, a finished task makes room for another. Bounded: only existing queues
+    /// with a limit are inserted, not arbitrary names from claims.
     limited: HashSet<Name>,
 }
 
-/// A place in the line of each queue asked for. Take it before looking for work, so that nothing falls in between.
+/// A claim's entry in each requested queue. Create it before looking for tasks, so that no wake-up is missed in
+/// between.
 #[derive(Debug)]
 pub struct Place {
     lines: Arc<Mutex<Lines>>,
     number: u64,
     queues: Vec<Name>,
     notify: Arc<Notify>,
-    /// The wake-up was used: who was woken looks for work next.
+    /// The wake-up was consumed: the woken claim looks for tasks next.
     used: bool,
 }
 
 impl Waiters {
-    /// A place at the end of some lines.
+    /// Appends a claim to the given queues.
     #[must_use]
     pub fn place(&self, queues: &[Name]) -> Place {
         let notify = Arc::new(Notify::new());
@@ -56,12 +57,12 @@ impl Waiters {
         Place { lines: self.lines.clone(), number, queues: queues.to_vec(), notify, used: false }
     }
 
-    /// These queues are at their limits.
+    /// Marks these queues as at their limits.
     pub fn are_limited(&self, queues: Vec<Name>) {
         lock(&self.lines).limited.extend(queues);
     }
 
-    /// How many queues are remembered, of those at their limits and of those waited for.
+    /// Sizes, for tests: queues at their limits, and queues with waiting claims.
     #[must_use]
     pub fn remembered(&self) -> (usize, usize) {
         let lines = lock(&self.lines);
@@ -72,7 +73,7 @@ impl Waiters {
         lock(&self.lines).limited.contains(queue)
     }
 
-    /// Wakes one claim when the event made a task claimable, and all of a queue when an operator opened it.
+    /// Wakes one claim if the event made a task pending, and all claims of a queue that an operator resumed or changed.
     pub fn wake(&self, event: &Event) {
         let Some(queue) = &event.queue else { return };
         match event.event_type {
@@ -95,7 +96,7 @@ impl Waiters {
 }
 
 impl Place {
-    /// Waits until there may be work.
+    /// Waits for a wake-up.
     pub async fn woken(&mut self) {
         self.notify.notified().await;
         self.used = true;
@@ -116,7 +117,8 @@ impl Drop for Place {
             }
             lines.waiting.remove(&self.number).is_none()
         };
-        // A wake-up that came while work was found otherwise, or nobody waits any more, goes to the next in line.
+        // If the wake-up arrived while tasks were found anyway, or the claim was abandoned, pass it to the next waiting
+        // claim.
         if woken && !self.used {
             for queue in &self.queues {
                 wake_one(&self.lines, queue);
@@ -125,7 +127,7 @@ impl Drop for Place {
     }
 }
 
-/// Wakes the first of a line; it leaves all its lines with that, so that none of them counts on it.
+/// Wakes the first claim of a queue and removes it from all its queues, so that no other queue counts on it.
 fn wake_one(lines: &Mutex<Lines>, queue: &Name) -> bool {
     let mut lines = lock(lines);
     let Lines { waiting, queues, .. } = &mut *lines;

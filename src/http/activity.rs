@@ -17,23 +17,23 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-/// Times are kept as milliseconds since then.
+/// Times are stored as milliseconds since this instant.
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 fn now_ms() -> u64 {
-    // The first is one: nothing is zero.
+    // Starts at one: zero means unset.
     u64::try_from(START.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
 }
 
-/// One connection: what it holds of the limits.
+/// One connection and its usage of the limits.
 #[derive(Debug)]
 pub(super) struct Activity {
     requests: AtomicUsize,
     idle_since: AtomicU64,
     was_asked: AtomicBool,
-    /// The peer has to take something before more can be written.
+    /// A write is blocked until the peer reads.
     blocked: AtomicBool,
-    /// Bytes of answers that wait to be read.
+    /// Bytes of responses not yet sent.
     pub(super) unread: AtomicUsize,
     /// Bytes of small request bodies.
     pub(super) small_bodies: AtomicUsize,
@@ -51,14 +51,14 @@ impl Activity {
         })
     }
 
-    /// A request has come.
+    /// Registers a request.
     pub(super) fn begins(self: &Arc<Self>) -> InFlight {
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.was_asked.store(true, Ordering::Relaxed);
         InFlight(self.clone())
     }
 
-    /// There was a request.
+    /// Whether there has been a request.
     pub(super) fn was_asked(&self) -> bool {
         self.was_asked.load(Ordering::Relaxed)
     }
@@ -72,7 +72,7 @@ impl Activity {
         self.blocked.store(false, Ordering::Relaxed);
     }
 
-    /// How long there has been no request, and nothing to take for the peer; nothing while there is.
+    /// How long there has been neither a request nor data to send; `None` while there is.
     pub(super) fn idle_for(&self) -> Option<Duration> {
         let idle_since = self.idle_since.load(Ordering::Relaxed);
         let is_idle = self.requests.load(Ordering::Relaxed) == 0 && !self.blocked.load(Ordering::Relaxed);
@@ -80,7 +80,7 @@ impl Activity {
     }
 }
 
-/// A request until its answer has been handed over.
+/// A request until its response has been sent.
 #[derive(Debug)]
 pub(super) struct InFlight(Arc<Activity>);
 
@@ -91,12 +91,12 @@ impl Drop for InFlight {
     }
 }
 
-/// How the client of one HTTP/2 stream takes its answer.
+/// Write progress of one HTTP/2 stream.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
-    /// Since when it has had to take something; 0: it need not.
+    /// Since when a write has been blocked; 0 if none is.
     blocked_since: AtomicU64,
-    /// It took nothing for too long.
+    /// The client read nothing for too long.
     pub(super) stalled: Arc<AtomicBool>,
 }
 
@@ -120,7 +120,7 @@ impl Progress {
 /// A cancellation signal for all connections.
 #[derive(Debug, Default)]
 pub(super) struct Signal {
-    /// Set before anyone is woken, so that a task that is polled often needs no more than a glance.
+    /// Set before wake-ups, so that a frequently polled task only has to load this flag.
     raised: AtomicBool,
     wake: CancellationToken,
 }
@@ -131,13 +131,13 @@ impl Signal {
         self.wake.cancel();
     }
 
-    /// Waits for it.
+    /// Waits for the signal.
     pub(super) async fn raised(&self) {
         self.wake.cancelled().await;
     }
 }
 
-/// A signal that is asked once to wake its task; from then on it is only looked at.
+/// Registers for the wake-up once; later polls only check the flag.
 pub(super) struct Glance {
     signal: Arc<Signal>,
     wake: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -157,7 +157,7 @@ impl Glance {
     }
 }
 
-/// A timer that is asked once for each time it is set.
+/// A timer that is polled only once each time it is set.
 pub(super) struct Alarm {
     timer: Pin<Box<Sleep>>,
     armed: bool,
@@ -177,14 +177,15 @@ impl Alarm {
         if self.armed {
             return self.timer.is_elapsed();
         }
-        // Without tokio's budget: a poll that is refused for it would not ask at all.
+        // Without tokio's coop budget: a poll refused because of it would not register the waker.
         let rang = pin!(coop::unconstrained(self.timer.as_mut())).poll(cx).is_ready();
         self.armed = !rang;
         rang
     }
 }
 
-/// The work of one HTTP/2 stream: it ends when its client takes nothing for too long, or when all is cut.
+/// The task of one HTTP/2 stream: it is aborted when its client reads nothing for too long, or when all connections are
+/// aborted.
 pub(super) struct Watched {
     work: Pin<Box<dyn Future<Output = ()> + Send>>,
     progress: Arc<Progress>,

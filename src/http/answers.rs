@@ -1,5 +1,5 @@
-//! Answers that wait to be read: so many bytes in all, and of one connection. What is the same for everyone is held once
-//! and is not counted.
+//! Limits on the memory of responses not yet sent: total, and per connection. Shared content is stored once and not
+//! counted.
 
 use std::{
     net::IpAddr,
@@ -28,10 +28,10 @@ use super::{
 };
 use crate::feed::ledger::Peer;
 
-/// Smaller ones are not counted; connections are.
+/// Smaller responses are not counted; the number of connections is limited instead.
 const SMALL: usize = 16 * 1024;
 
-/// What requests and their answers may hold.
+/// Memory accounting of requests and responses.
 #[derive(Debug)]
 pub(super) struct Meter {
     site: Site,
@@ -39,11 +39,11 @@ pub(super) struct Meter {
     answers: Arc<Budget>,
 }
 
-/// What one request and its answer hold.
+/// Memory held by one request and its response.
 pub(super) struct Measured {
     address: IpAddr,
     activity: Option<Arc<Activity>>,
-    /// Kept until the answer is there: what was read is in memory as long, in one form or another.
+    /// Held until the response is ready: the request data stays in memory that long, in one form or another.
     share: Option<Share>,
 }
 
@@ -54,7 +54,7 @@ impl Meter {
         Self { site: site.clone(), bodies, answers: Budget::new(limits.answers, limits.answers_per_address) }
     }
 
-    /// A request begins; its handler finds its share of the memory for bodies beside it.
+    /// Starts accounting for a request; its handler finds the memory share for bodies in the extensions.
     pub(super) fn begins(&self, request: &mut Request) -> Measured {
         let extensions = request.extensions();
         let (peer, activity) = (extensions.get::<Peer>(), extensions.get::<Arc<Activity>>().cloned());
@@ -67,7 +67,7 @@ impl Meter {
         Measured { address, activity, share }
     }
 
-    /// It is answered.
+    /// Accounts for the response.
     pub(super) fn ends(&self, measured: Measured, response: Response) -> Response {
         drop(measured.share);
         self.counted(response, measured.address, measured.activity)
@@ -95,7 +95,7 @@ impl Meter {
     }
 }
 
-/// A body that is counted until it is handed over.
+/// A body that is counted until it has been sent.
 struct Counted {
     body: Body,
     activity: Option<Arc<Activity>>,

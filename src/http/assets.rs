@@ -1,4 +1,4 @@
-//! Static files: inside the binary, named by their hash, compressed once.
+//! Static files: embedded in the binary, named by their hash, compressed once.
 
 use std::{collections::BTreeMap, io::Write, sync::LazyLock};
 
@@ -14,17 +14,15 @@ use rust_embed::RustEmbed;
 
 use super::problem::Problem;
 
-/// Marks an answer whose bytes are shared.
+/// Marks a response whose bytes are shared.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SharedBytes;
 
 #[derive(RustEmbed)]
 #[folder = "static"]
-#[exclude = "*.md"]
-#[exclude = "*.LICENSE"]
 struct Files;
 
-/// Something that is always the same: made once, compressed once, its bytes shared by all who ask for it.
+/// Constant content: created once, compressed once, and shared by all responses.
 #[derive(Debug, Clone)]
 pub(super) struct Document {
     kind: &'static str,
@@ -36,7 +34,7 @@ impl Document {
     pub(super) fn new(kind: &'static str, plain: impl Into<Bytes>) -> Self {
         let plain = plain.into();
         let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
-        // Memory takes all that is written.
+        // Writing to memory cannot fail.
         let gzip = gzip.write_all(&plain).and_then(|()| gzip.finish()).unwrap_or_default();
         Self { kind, plain, gzip: gzip.into() }
     }
@@ -45,7 +43,7 @@ impl Document {
         Self::new("application/json", value.to_string())
     }
 
-    /// The answer for a client, as far as it takes compressed ones.
+    /// The response, compressed if the client accepts that.
     pub(super) fn answer(&self, headers: &HeaderMap) -> Response {
         let accepts = headers.get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let gzip = accepts.split(',').any(|coding| {
@@ -66,7 +64,7 @@ impl Document {
     }
 }
 
-/// Files by the path below `/static/`, which ends in their hash: `taskwatch.css.1a2b3c4d5e6f`.
+/// Files by their path below `/static/`, with a hash at the end: `taskwatch.css.1a2b3c4d5e6f`.
 static ASSETS: LazyLock<BTreeMap<String, Document>> = LazyLock::new(|| {
     let load = |name: std::borrow::Cow<'static, str>| {
         let file = Files::get(&name)?;
@@ -75,14 +73,15 @@ static ASSETS: LazyLock<BTreeMap<String, Document>> = LazyLock::new(|| {
             Some("css") => "text/css; charset=utf-8",
             Some("js") => "text/javascript; charset=utf-8",
             Some("svg") => "image/svg+xml",
-            _ => "application/octet-stream",
+            // Licences and records of what is vendored.
+            _ => return None,
         };
         Some((format!("{name}.{hash}"), Document::new(kind, file.data.into_owned())))
     };
     Files::iter().filter_map(load).collect()
 });
 
-/// The address of a file; it changes with the file.
+/// URL of a file; it changes with the content.
 #[must_use]
 pub fn url(name: &str) -> String {
     let prefix = format!("{name}.");
@@ -90,7 +89,7 @@ pub fn url(name: &str) -> String {
     format!("/static/{}", found.map_or(name, String::as_str))
 }
 
-/// One file. It never changes under its name, so it may be kept for ever.
+/// Serves one file. It is immutable under its name, so it may be cached forever.
 pub(super) async fn serve(Path(path): Path<String>, headers: HeaderMap) -> Response {
     let Some(file) = ASSETS.get(&path) else {
         return Problem::not_found("there is no such file; reload the page").into_response();

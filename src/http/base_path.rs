@@ -1,5 +1,5 @@
-//! Behind a reverse proxy that shows the site at a path of its own: requests come with that path or without, whatever
-//! the proxy does; what leaves leads there.
+//! Support for a reverse proxy at a sub-path: requests arrive with or without the prefix, depending on the proxy; links
+//! in responses are prefixed.
 
 use axum::{
     Router,
@@ -12,7 +12,7 @@ use tower::ServiceExt;
 
 use crate::base_path::BasePath;
 
-/// The site, also below its base path, and with a slash at the end of any address.
+/// Serves the site also below its base path, and with a trailing slash on any path.
 pub(super) fn below(base: BasePath, site: Router) -> Router {
     Router::new().fallback_service(site.map_request(move |mut request: Request| {
         if let Some(uri) = known(&base, request.uri()) {
@@ -22,7 +22,7 @@ pub(super) fn below(base: BasePath, site: Router) -> Router {
     }))
 }
 
-/// The address as the site knows it, when it came as another.
+/// The normalised URI, if it differs from the requested one.
 fn known(base: &BasePath, uri: &Uri) -> Option<Uri> {
     let below = base.strip(uri.path());
     let path = below.unwrap_or_else(|| uri.path());
@@ -37,7 +37,7 @@ fn known(base: &BasePath, uri: &Uri) -> Option<Uri> {
     Uri::from_parts(parts).ok()
 }
 
-/// Leads the addresses of pages and of redirects to the base path. Live pages do so themselves, once for all viewers.
+/// Prefixes links in pages and redirects. Live pages do so themselves, once for all viewers.
 pub(super) async fn lead(base: &BasePath, mut response: Response) -> Response {
     let headers = response.headers_mut();
     let location = headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
@@ -52,7 +52,7 @@ pub(super) async fn lead(base: &BasePath, mut response: Response) -> Response {
     }
     headers.remove(header::CONTENT_LENGTH);
     let (parts, page) = response.into_parts();
-    // A page is in memory already; there is nothing that could fail.
+    // The page is already in memory, so this cannot fail.
     let html = body::to_bytes(page, usize::MAX).await.unwrap_or_default();
     let led = std::str::from_utf8(&html).map(|html| base.lead(html).into_owned());
     Response::from_parts(parts, led.map_or_else(|_| Body::from(html.clone()), Body::from))

@@ -1,5 +1,5 @@
-//! Request bodies: each has a deadline, a slowest speed and a share of one memory budget, whatever it holds and however
-//! it comes.
+//! Request bodies: each has a deadline, a minimum speed and a share of one memory budget, whatever its content and
+//! encoding.
 
 use std::{
     net::IpAddr,
@@ -27,17 +27,16 @@ use super::{
     problem::Problem,
 };
 
-/// A body that is too large is read to its end as long as it is not larger than this: who is still sending does not see
-/// an answer.
+/// A body over the limit is drained up to this size, bytes: a client that is still sending does not read a response.
 const MAX_DRAINED: usize = 16 * 1024 * 1024;
-/// Bodies that are read past at once: that costs no memory, but time. Beyond it who is refused is cut off.
+/// Bodies drained concurrently: that costs no memory, but time. Beyond it rejected clients are disconnected.
 static DRAINS: Semaphore = Semaphore::const_new(2);
-/// Bodies up to this size take no part of the budget, as far as their connection has room.
+/// Bodies up to this size do not use the budget while their connection has capacity, bytes.
 const SMALL: usize = 16 * 1024;
-/// Room of one connection for small bodies.
+/// Capacity of one connection for small bodies, bytes.
 const SMALL_OF_CONNECTION: usize = 32 * 1024;
 
-/// What one request takes of the budget, until it is answered.
+/// The share of one request in the budget, held until the response.
 #[derive(Debug, Clone)]
 pub(super) struct Share(Arc<Parts>);
 
@@ -50,7 +49,7 @@ struct Parts {
     held: Mutex<Vec<Held>>,
 }
 
-/// Given back when it goes.
+/// Released on drop.
 #[derive(Debug)]
 enum Held {
     OfBudget { _part: Part },
@@ -74,11 +73,11 @@ impl Share {
         self.0.held.lock().unwrap_or_else(PoisonError::into_inner).push(held);
     }
 
-    /// Takes from the allowance of its own connection.
+    /// Takes from the allowance of the connection itself.
     fn takes_small(&self, bytes: usize) -> bool {
         let Some(activity) = &self.0.activity else { return false };
         let before = activity.small_bodies.fetch_add(bytes, Ordering::Relaxed);
-        // Dropped again when it does not fit.
+        // Dropping it reverts the addition if it does not fit.
         let held = Held::OfConnection { activity: activity.clone(), bytes };
         let fits = before + bytes <= SMALL_OF_CONNECTION;
         if fits {
@@ -100,10 +99,10 @@ impl Share {
     }
 }
 
-/// Reads a body of at most so many bytes.
+/// Reads a body of at most `most` bytes.
 ///
 /// # Errors
-/// A 413 when it is larger, a 408 when it does not come, a 503 when there is no memory for it.
+/// 413 if it is larger, 408 if it does not arrive in time, 503 if no memory is available.
 pub async fn body_up_to(request: Request, most: usize) -> Result<Bytes, Problem> {
     let share = request.extensions().get::<Share>().cloned();
     let limits = share.as_ref().map_or_else(Limits::default, |share| share.0.limits);
@@ -113,7 +112,7 @@ pub async fn body_up_to(request: Request, most: usize) -> Result<Bytes, Problem>
         return Err(too_large(most));
     }
     let wanted = length.unwrap_or(SMALL);
-    // What is refused is read past, and takes no memory.
+    // A rejected body is drained, which takes no memory.
     let mut refusal = if wanted > most { Some(too_large(most)) } else { share.reserve(wanted).await.err() };
     let mut drains = None;
     if let Some(problem) = refusal.take() {
@@ -153,7 +152,7 @@ pub async fn body_up_to(request: Request, most: usize) -> Result<Bytes, Problem>
     }
 }
 
-/// Whether what is left of a body may be read past.
+/// Whether the rest of a body may be drained.
 fn begins_to_drain(drains: &mut Option<SemaphorePermit<'static>>) -> bool {
     if drains.is_none() {
         *drains = DRAINS.try_acquire().ok();
@@ -161,8 +160,8 @@ fn begins_to_drain(drains: &mut Option<SemaphorePermit<'static>>) -> bool {
     drains.is_some()
 }
 
-/// How many things a body holds: lines, elements of an array, or one. Counted before anything is made of them: each
-/// takes many times its bytes.
+/// Number of items in a body: lines, elements of an array, or one. Counted before parsing, since parsed items take many
+/// times their bytes.
 pub(super) fn items(body: &[u8], lines: bool) -> usize {
     if lines {
         return body.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty()).count();
@@ -187,7 +186,7 @@ fn too_large(most: usize) -> Problem {
     Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail)
 }
 
-/// Who has no share, as in a router of others, reads without a budget.
+/// Without a share, as in another program's router, bodies are read without a budget.
 trait Reserve {
     async fn reserve(&self, bytes: usize) -> Result<(), Problem>;
     fn give_back(&self);
@@ -208,7 +207,7 @@ impl Reserve for Option<Share> {
     }
 }
 
-/// A body as it comes.
+/// A body being read.
 struct Reading {
     chunks: BodyDataStream,
     limits: Limits,
@@ -221,7 +220,7 @@ impl Reading {
         Self { chunks, limits, began: Instant::now(), received: 0 }
     }
 
-    /// When it is too late for more: at the end of all time, or when it has been slower than it may be.
+    /// When reading times out: at the total deadline, or when the average speed falls below the minimum.
     fn deadline(&self) -> Instant {
         let seconds = self.received as f64 / f64::from(self.limits.body_floor);
         let slowest = Duration::from_secs_f64(seconds).max(self.limits.body_grace);

@@ -1,4 +1,4 @@
-//! A budget of memory: so much in all, and of one address. Parts of it are given back when they go.
+//! A memory budget: total, and per IP address. Parts are released on drop.
 
 use std::{
     collections::HashMap,
@@ -14,7 +14,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use crate::feed::ledger::counted_as;
 
-/// Requests that may wait for memory at once.
+/// Maximum number of requests waiting for memory.
 const MAX_WAITING: usize = 256;
 
 /// The budget.
@@ -23,9 +23,9 @@ pub(super) struct Budget {
     used: Mutex<Used>,
     freed: Notify,
     waiting: AtomicUsize,
-    /// Bytes.
+    /// Total, bytes.
     all: usize,
-    /// Bytes of one address.
+    /// Limit per IP address, bytes.
     each: usize,
 }
 
@@ -35,7 +35,7 @@ struct Used {
     by_address: HashMap<IpAddr, usize>,
 }
 
-/// Some of it.
+/// A reserved part of the budget.
 #[derive(Debug)]
 pub(super) struct Part {
     budget: Arc<Budget>,
@@ -52,13 +52,13 @@ impl Budget {
         self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Bytes that are taken.
+    /// Reserved bytes.
     #[cfg(test)]
     pub(super) fn used(&self) -> usize {
         self.lock().all
     }
 
-    /// Takes some, if there is enough. Who has nothing yet may take more than the share of an address.
+    /// Reserves memory, if available. An IP address without reservations may exceed its limit once.
     pub(super) fn take(self: &Arc<Self>, address: IpAddr, bytes: usize) -> Option<Part> {
         let address = counted_as(address);
         let mut used = self.lock();
@@ -72,7 +72,7 @@ impl Budget {
         Some(Part { budget: self.clone(), address, bytes })
     }
 
-    /// Takes some, and waits a while for it.
+    /// Reserves memory, waiting up to `patience`.
     pub(super) async fn wait(self: &Arc<Self>, address: IpAddr, bytes: usize, patience: Duration) -> Option<Part> {
         if let Some(part) = self.take(address, bytes) {
             return Some(part);
@@ -108,7 +108,7 @@ impl Drop for Part {
     }
 }
 
-/// One that waits, counted.
+/// A waiting request, counted.
 struct Waiting<'a> {
     count: &'a AtomicUsize,
     number: usize,

@@ -1,4 +1,5 @@
-//! Who calls. Until there is authentication every caller is local: the server listens on loopback addresses only.
+//! The caller of a request. Until there is authentication every caller is local: the server listens on loopback
+//! addresses only.
 
 use std::{
     convert::Infallible,
@@ -13,7 +14,7 @@ use axum::{
 
 use crate::{config::Settings, feed::ledger::Peer};
 
-/// The identity behind a request; every handler that changes something asks for it.
+/// The identity of a request's caller; required by every handler that changes something.
 #[derive(Debug, Clone)]
 pub struct Caller {
     actor: String,
@@ -35,10 +36,10 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
     }
 }
 
-/// The client's address: that of the connection, or, when that is a trusted proxy, the one that the proxy saw.
+/// The IP address of the client: that of the connection, or, if that is a trusted proxy, the one the proxy reports.
 #[must_use]
 pub fn address(settings: &Settings, peer: Option<&Peer>, headers: &HeaderMap) -> IpAddr {
-    // A server of others does not say who asks: all its clients are one.
+    // Another program's server does not provide the peer: all its clients count as one.
     let mut address: IpAddr = peer.map_or(IpAddr::from([127, 0, 0, 1]), |peer| peer.address.to_canonical());
     if !settings.trusted_proxies.contains(&address) {
         return address;
@@ -50,12 +51,12 @@ pub fn address(settings: &Settings, peer: Option<&Peer>, headers: &HeaderMap) ->
             tracing::warn!(proxy = %address, "a trusted proxy sends no X-Forwarded-For; all its clients count as one");
         });
     }
-    // From the nearest proxy outwards, as far as each is trusted: what stands before that anyone can make up.
+    // From the nearest proxy outwards, while each is trusted: entries before that can be forged.
     for told in lines.iter().rev().flat_map(|line| line.rsplit(',')).map(str::trim) {
         if !settings.trusted_proxies.contains(&address) {
             break;
         }
-        // Some proxies add the port.
+        // Some proxies append the port.
         let parsed: Option<IpAddr> = told.parse().ok().or_else(|| Some(told.parse::<SocketAddr>().ok()?.ip()));
         let Some(parsed) = parsed else { break };
         address = parsed.to_canonical();
@@ -63,14 +64,14 @@ pub fn address(settings: &Settings, peer: Option<&Peer>, headers: &HeaderMap) ->
     address
 }
 
-/// The scheme that the client used, `http` or `https`: what a trusted proxy says, else that of the connection.
+/// The scheme used by the client, `http` or `https`: as reported by a trusted proxy, else that of the connection.
 pub(super) fn scheme(settings: &Settings, peer: Option<&Peer>, headers: &HeaderMap) -> &'static str {
     let is_trusted = peer.is_some_and(|peer| settings.trusted_proxies.contains(&peer.address.to_canonical()));
     let told = headers.get("x-forwarded-proto").filter(|_| is_trusted);
     if told.is_some_and(|told| told == "https") { "https" } else { "http" }
 }
 
-/// What the client says it is, shortened.
+/// The user agent, truncated.
 #[must_use]
 pub fn user_agent(headers: &HeaderMap) -> Option<Box<str>> {
     let text = headers.get(header::USER_AGENT)?.to_str().ok()?;

@@ -1,5 +1,5 @@
-//! Headers by which clients make a request safe to repeat or conditional. Where one is not supported it is refused: a
-//! client that relies on it must not be misled.
+//! Headers for idempotent and conditional requests. Where one is not supported the request is rejected: a client that
+//! relies on it must not be misled.
 
 use axum::{
     extract::{FromRequestParts, MatchedPath, Request},
@@ -10,27 +10,26 @@ use uuid::Uuid;
 use super::problem::Problem;
 
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
-/// Longest key, bytes.
+/// Maximum length of a key, bytes.
 const MAX_KEY_BYTES: usize = 256;
-/// Ids that follow from keys are UUIDs of version 5 below this one.
+/// Namespace for IDs derived from keys, which are UUIDs of version 5.
 const NAMESPACE: Uuid = Uuid::from_u128(0x5d0e_9b27_4c1f_4aa8_93e6_18f2_7d64_b05a);
 
-/// Calls whose repetition does more than the first request, and that have no ids which could follow from a key. All others
-/// have the same effect when they are repeated.
+/// Calls that are not idempotent and have no IDs that could be derived from a key. All others are idempotent anyway.
 const UNKEYED: [&str; 4] = ["/api/v1/workers", "/api/v1/claims", "/api/v1/tasks/bulk", "/api/v1/tasks/{id}/retry"];
 
-/// The key of a request that creates something.
+/// The idempotency key of a request that creates something.
 #[derive(Debug, Clone, Default)]
 pub(super) struct IdempotencyKey(Option<String>);
 
 impl IdempotencyKey {
-    /// The id that a key gives to the thing with a number; nothing without a key.
+    /// The ID derived from the key for the item with an index; `None` without a key.
     pub(super) fn id(&self, actor: &str, number: usize) -> Option<Uuid> {
         let key = self.0.as_ref()?;
         Some(Uuid::new_v5(&NAMESPACE, format!("{actor}\0{number}\0{key}").as_bytes()))
     }
 
-    /// There is one.
+    /// Whether there is a key.
     pub(super) const fn is_given(&self) -> bool {
         self.0.is_some()
     }
@@ -49,7 +48,7 @@ impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
     }
 }
 
-/// The versions of a task that an edit is for; nothing when it is for any.
+/// The versions of a task required by an edit; `None` if any version is accepted.
 #[derive(Debug, Clone)]
 pub(super) struct IfMatch(pub(super) Option<Vec<Uuid>>);
 
@@ -71,7 +70,7 @@ impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
                 let opaque =
                     tag.strip_prefix("W/").unwrap_or(tag).strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
                 let opaque = opaque.ok_or_else(|| bad("If-Match", "must be an ETag in quotes, or *"))?;
-                // A weak ETag never matches here, and one of another kind names no version of a task.
+                // A weak ETag never matches here, and an ETag in another format is not a version of a task.
                 versions.extend(Uuid::parse_str(opaque).ok().filter(|_| !tag.starts_with("W/")));
             }
         }
@@ -79,7 +78,7 @@ impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
     }
 }
 
-/// The ETag of a version.
+/// The ETag header of a version.
 pub(super) fn etag(version: Uuid) -> (HeaderName, HeaderValue) {
     let value = HeaderValue::try_from(format!("\"{}\"", version.as_simple()));
     (header::ETAG, value.expect("hex digits in quotes are a header value"))
@@ -89,10 +88,10 @@ fn bad(field: &'static str, detail: &str) -> Problem {
     Problem::field(StatusCode::BAD_REQUEST, "invalid_parameter", field, detail)
 }
 
-/// Refuses such headers where they are not honoured.
+/// Rejects these headers where they are not supported.
 pub(super) fn check(request: &Request) -> Result<(), Problem> {
     let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
-    // Within another program the site may be mounted below a path.
+    // The site may be mounted at a path of another program.
     let route = route.find("/api/v1/").map_or("", |at| &route[at..]);
     unsupported(request.method(), route, request.headers()).map_or(Ok(()), Err)
 }

@@ -1,5 +1,5 @@
-//! One connection: HTTP/1.1 or HTTP/2 without TLS (h2c), one deadline from its accept to its first request, and an end
-//! when it asks for nothing.
+//! One connection: HTTP/1.1 or HTTP/2 without TLS (h2c), with one deadline from accept to the first request, and an
+//! idle timeout.
 
 use std::{
     pin::Pin,
@@ -29,29 +29,29 @@ use super::{
 };
 use crate::feed::ledger::Peer;
 
-/// Read buffer of a connection of HTTP/1; headers must fit.
+/// Read buffer of an HTTP/1 connection, bytes; headers must fit.
 const BUFFER: usize = 32 * 1024;
-/// Largest headers of a request of HTTP/2, bytes.
+/// Maximum size of request headers in HTTP/2, bytes.
 const HEADER_BYTES: u32 = 16 * 1024;
-/// What one HTTP/2 stream may have buffered on its way out, bytes.
+/// Send buffer of one HTTP/2 stream, bytes.
 const STREAM_BUFFER: usize = 32 * 1024;
-/// What a client of HTTP/2 may send ahead of those who read it, bytes: the least that the protocol allows.
+/// HTTP/2 flow control window for data from the client, bytes: the minimum that the protocol allows.
 const WINDOW: u32 = 64 * 1024;
 
-/// What all connections share.
+/// State shared by all connections.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) router: Router,
     pub(super) probe: Probe,
     pub(super) limits: Limits,
-    /// The server stops: a connection ends with its last answer.
+    /// Shutdown: a connection closes after its last response.
     pub(super) ending: Arc<Signal>,
-    /// Whatever is still open ends now.
+    /// Aborts all connections that are still open.
     pub(super) cut: Arc<Signal>,
     pub(super) tasks: TaskTracker,
 }
 
-/// How serving a connection came to its end.
+/// Why serving a connection ended.
 enum Why {
     Ended,
     Stopping,
@@ -63,7 +63,7 @@ pub(super) struct Connection {
     shared: Arc<Shared>,
     activity: Arc<Activity>,
     peer: Peer,
-    /// Only `/healthz` is answered.
+    /// Only `/healthz` is served.
     is_reserve: bool,
 }
 
@@ -74,7 +74,7 @@ impl Connection {
         Self { shared, activity: Activity::new(), peer, is_reserve }
     }
 
-    /// Serves it to its end. One that breaks is the peer's business.
+    /// Serves the connection until it ends. Its errors are of no interest to the server.
     pub(super) async fn run(self, mut stream: TcpStream) {
         let deadline = Instant::now() + self.longest_idle();
         let mut first = First::default();
@@ -88,7 +88,7 @@ impl Connection {
         let (patience, shared) = (self.shared.limits.stuck, self.shared.clone());
         let socket = Socket::new(stream, first, patience, self.activity.clone(), self.peer.stuck.clone());
         let served = async { if second { self.second(socket).await } else { self.first(socket).await } };
-        // What is polled for each event of a stream is what is in here, not this.
+        // Polled whenever the connection is, which is for each event of a stream, so it must be cheap.
         let mut cut = Glance::new(shared.cut.clone());
         let mut served = std::pin::pin!(served);
         std::future::poll_fn(|cx| {
@@ -128,14 +128,14 @@ impl Connection {
             }
             Why::Idle => {
                 connection.as_mut().graceful_shutdown();
-                // Its last answer may still be on its way.
+                // Its last response may still be in transit.
                 let rest = if self.activity.was_asked() { limits.headers } else { Duration::ZERO };
                 let _ = tokio::time::timeout(rest, connection).await;
             }
         }
     }
 
-    /// Answers one request: what asks whether the server lives is answered here, before everything that may be busy.
+    /// Serves one request. Liveness checks are answered here, before anything that may be busy.
     fn answer(
         &self,
         mut request: Request<Incoming>,
@@ -150,18 +150,18 @@ impl Connection {
         request.extensions_mut().insert(Peer { stalled, ..self.peer.clone() });
         request.extensions_mut().insert(self.activity.clone());
         let answer = self.shared.router.clone().oneshot(request.map(Body::new));
-        // The future is boxed, so that an open stream does not hold the room that its request took.
+        // The future is boxed, so that an open stream does not keep the memory of its request.
         Box::pin(async move { answer.await.map(|answer| Outgoing::of(answer, head, in_flight, progress)) })
     }
 
-    /// How long it may stay without a request.
+    /// Idle timeout.
     fn longest_idle(&self) -> Duration {
         let limits = &self.shared.limits;
         if self.is_reserve { limits.reserve_time } else { limits.headers }
     }
 
-    /// Polls a connection until it has ended, the server stops, or nothing was asked of it for too long. A stream's
-    /// connection is polled for each of its events, so this only glances at what else may happen.
+    /// Polls a connection until it ends, the server shuts down, or it was idle for too long. The connection of a stream
+    /// is polled for each event, so the other conditions are checked cheaply.
     async fn until(&self, mut connection: Pin<&mut impl Future>) -> Why {
         let longest = self.longest_idle();
         let mut ending = Glance::new(self.shared.ending.clone());
@@ -186,8 +186,8 @@ impl Connection {
     }
 }
 
-/// Runs the streams of one HTTP/2 connection. hyper calls the service and hands over its work one after the other, so
-/// the work belongs to the request that was called last.
+/// Spawns the streams of one HTTP/2 connection. hyper calls the service and submits its task in sequence, so the task
+/// belongs to the request of the last call.
 #[derive(Clone)]
 struct Streams {
     shared: Arc<Shared>,

@@ -1,4 +1,4 @@
-//! The API documents of a site as bytes.
+//! The encoded API documents of a site.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -9,11 +9,11 @@ use tokio::sync::Semaphore;
 
 use super::assets::Document;
 
-/// Time between two answers with a document: each is 200 kB, and whoever asks for them all the time must not keep a core
-/// busy with it.
+/// Minimum interval between two responses with a document: each is 200 kB, and frequent requests must not saturate a
+/// core.
 const PACE: Duration = Duration::from_millis(5);
 
-/// The documents of a site as bytes, each made when it is asked for first.
+/// The encoded documents of a site, each created on first request.
 #[derive(Debug)]
 pub struct Documents {
     made: [OnceLock<Document>; 2],
@@ -27,14 +27,14 @@ impl Default for Documents {
 }
 
 impl Documents {
-    /// The document of a version, once it is its turn.
+    /// The document of a version, rate-limited.
     pub(super) async fn get(&self, version: usize, made: impl FnOnce() -> Document) -> &Document {
         self.turn().await;
         self.made[version].get_or_init(made)
     }
 
     async fn turn(&self) {
-        // It is never closed.
+        // The semaphore is never closed.
         let Ok(turn) = self.turns.clone().acquire_owned().await else { return };
         tokio::spawn(async move {
             tokio::time::sleep(PACE).await;

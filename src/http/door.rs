@@ -1,5 +1,5 @@
-//! Around every handler: checks of size, Host and origin, a panic handler, and the security headers.
-//! Refusals are problem details for programs and pages for browsers.
+//! Applied to all requests: checks of size, Host and origin, a panic handler, and security headers. Errors are problem
+//! details for programs and pages for browsers.
 
 use std::panic::AssertUnwindSafe;
 
@@ -13,14 +13,14 @@ use futures_util::FutureExt;
 use super::{caller, conditions, hosts::Hosts, origin, pages, problem::Problem, site::Site};
 use crate::feed::ledger::Peer;
 
-/// Largest address of a request, bytes.
+/// Maximum length of a URL, bytes.
 const MAX_URL: usize = 8 * 1024;
-/// Largest headers of a request: names, values, and 4 bytes for each.
+/// Maximum size of request headers, bytes: names, values, and 4 bytes for each.
 const MAX_HEADERS: usize = 16 * 1024;
-/// What is asked by programs that know no name of ours.
+/// Endpoints called by programs that do not know our host name.
 const PROBES: [&str; 2] = ["/healthz", "/readyz"];
 
-/// The site, and the names it is known under.
+/// The checks of a site, with its host names.
 pub(super) struct Door {
     site: Site,
     hosts: Hosts,
@@ -31,10 +31,10 @@ impl Door {
         Self { site: site.clone(), hosts: Hosts::new(&site.settings.allowed_hosts) }
     }
 
-    /// Lets a request in, or says why not.
+    /// Admits or rejects a request.
     ///
     /// # Errors
-    /// A 4xx that names the header at fault.
+    /// A 4xx that names the invalid header.
     pub(super) fn check(&self, request: &Request) -> Result<(), Problem> {
         sizes(request)?;
         let headers = request.headers();
@@ -63,7 +63,7 @@ fn sizes(request: &Request) -> Result<(), Problem> {
     Ok(())
 }
 
-/// The answer, or what is said when making it panicked. The log has the panic from the hook for panics.
+/// The response, or an error if the handler panicked. The panic hook has logged it.
 pub(super) async fn answered(
     answer: impl Future<Output = Response>,
     refusal: impl FnOnce(Problem) -> Response,
@@ -74,7 +74,7 @@ pub(super) async fn answered(
     })
 }
 
-/// Who reads a refusal: a person, by what their browser sent, or a program.
+/// Whether an error is for a person (judging by the browser's headers) or for a program.
 pub(super) struct Reader(Option<HeaderMap>);
 
 impl Reader {
@@ -91,7 +91,7 @@ impl Reader {
     }
 }
 
-/// Headers of every answer.
+/// Adds headers to every response.
 pub(super) fn secure(headers: &mut HeaderMap) {
     const EVERYWHERE: [(HeaderName, &str); 2] = [
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -109,7 +109,7 @@ pub(super) fn secure(headers: &mut HeaderMap) {
             "accelerometer=(), camera=(), display-capture=(), geolocation=(), gyroscope=(), magnetometer=(), microphone=(), midi=(), payment=(), usb=()",
         ),
     ];
-    // A stream is no document; its connection keeps the room that its headers took.
+    // A stream is not a document, and its connection keeps the memory of its headers.
     let is_stream = headers.contains_key("events-resume");
     headers.reserve(EVERYWHERE.len() + DOCUMENTS.len() + 2);
     for (name, value) in EVERYWHERE.into_iter().chain(DOCUMENTS.into_iter().filter(|_| !is_stream)) {

@@ -1,4 +1,4 @@
-//! Bodies of many reports: an array, NDJSON or a single one, each to be judged by itself.
+//! Bodies of many reports: an array, NDJSON or a single one, each validated separately.
 
 use axum::{
     extract::{FromRequest, Request},
@@ -11,7 +11,7 @@ use super::{
     problem::Problem,
 };
 
-/// Reports as they came.
+/// Raw reports.
 #[derive(Debug)]
 pub(super) struct Each {
     /// The JSON of each.
@@ -33,10 +33,10 @@ impl<S: Send + Sync> FromRequest<S> for Each {
 }
 
 impl Each {
-    /// Cuts a body into its reports.
+    /// Splits a body into its reports.
     ///
     /// # Errors
-    /// A 400 when it is an array that cannot be read to its end.
+    /// 400 if it is an array with a syntax error.
     pub(super) fn split(body: &[u8], lines: bool) -> Result<Self, Problem> {
         let body = without_mark(body);
         if lines {
@@ -51,10 +51,10 @@ impl Each {
         Ok(Self { items: vec![body.to_vec()], single: true })
     }
 
-    /// That there are some, and not too many.
+    /// Checks that there is at least one report, and not too many.
     ///
     /// # Errors
-    /// A 422 otherwise.
+    /// 422 otherwise.
     pub(super) fn bounded(&self) -> Result<(), Problem> {
         if (1..=MAX_ITEMS).contains(&self.items.len()) {
             return Ok(());

@@ -22,26 +22,26 @@ use crate::{
     store::event_log,
 };
 
-/// Where one asks whether the process lives.
+/// Path of the liveness check.
 const HEALTHZ: &str = "/healthz";
-/// The tailer may be this far behind the log and still count as current.
+/// Maximum lag of the tailer for readiness, events.
 const CURRENT: i64 = 10_000;
-/// The log may go unread this long.
+/// Maximum time without reading the log for readiness.
 const UNREAD: Duration = Duration::from_secs(15);
-/// Writing may fail this long.
+/// Maximum time of failing writes for readiness.
 const NOT_WRITING: Duration = Duration::from_secs(5);
-/// How long the log may take to answer.
+/// Timeout of reading the log.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How long a scrape waits for the log; without its answer one metric is missing.
+/// Timeout of reading the log for a scrape; on timeout one metric is omitted.
 const SCRAPE: Duration = Duration::from_millis(500);
 
-/// How the server is.
+/// Status of the server.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct Alive {
     status: &'static str,
 }
 
-/// Answers `/healthz` in front of everything that may be busy, for our own accept loop.
+/// Serves `/healthz` ahead of anything that may be busy, for our own accept loop.
 #[derive(Debug)]
 pub(super) struct Probe {
     hosts: Hosts,
@@ -53,7 +53,7 @@ impl Probe {
         Self { hosts: Hosts::new(&settings.allowed_hosts), base: settings.base_path.clone() }
     }
 
-    /// The answer, when that is what is asked. `refuses`: there is no other one.
+    /// The response, if the request is a liveness check. `refuses`: no other request is served.
     pub(super) fn answer<B>(&self, request: &Request<B>, refuses: bool) -> Option<Response> {
         let path = request.uri().path().trim_end_matches('/');
         let asks = path == HEALTHZ || self.base.strip(path) == Some(HEALTHZ);
@@ -76,13 +76,13 @@ impl Probe {
     }
 }
 
-/// The process is alive.
+/// Liveness.
 #[utoipa::path(get, path = "/healthz", operation_id = "getLiveness", tag = "watching", responses((status = 200, description = "As asked", body = Alive)))]
 pub(super) async fn healthz() -> Out<Alive> {
     Out(Alive { status: "ok" })
 }
 
-/// The log can be read and written, and the board is up to date with it.
+/// Readiness: log readable and writable, board up to date.
 #[utoipa::path(get, path = "/readyz", operation_id = "getReadiness", tag = "watching", responses((status = 200, description = "As asked", body = Alive), (status = 503, description = "Not now", body = Problem)))]
 pub(super) async fn readyz(State(site): State<Site>) -> Result<Out<Alive>, Problem> {
     let not_now = |code, detail: String| Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, detail));
@@ -111,7 +111,7 @@ pub(super) async fn readyz(State(site): State<Site>) -> Result<Out<Alive>, Probl
     Ok(Out(Alive { status: "ok" }))
 }
 
-/// Metrics, in the text format that the scraper prefers.
+/// Metrics, in the text format preferred by the scraper.
 pub(super) async fn metrics(State(site): State<Site>, headers: HeaderMap) -> impl IntoResponse {
     let ends = tokio::time::timeout(SCRAPE, site.event_log.ends()).await;
     let head = ends.ok().and_then(Result::ok).map(|ends| ends.head);
@@ -149,7 +149,7 @@ pub(super) async fn metrics(State(site): State<Site>, headers: HeaderMap) -> imp
     ([(header::CONTENT_TYPE, format.content_type())], site.metrics.render(&sources, format))
 }
 
-/// The queues with most pending tasks, by name; those beyond [`MAX_LABELS`] together as one.
+/// The queues with the largest backlog, by name; those beyond [`MAX_LABELS`] are aggregated.
 fn largest(board: &Board, now: Time) -> Vec<QueueFigures> {
     let mut queues: Vec<_> = board.queues.0.iter().map(|(name, queue)| figures(name.to_string(), queue, now)).collect();
     queues.sort_by_key(|queue| std::cmp::Reverse((queue.pending, queue.running)));

@@ -1,5 +1,5 @@
-//! Names under which this server is known. A foreign page whose own name was pointed at this machine (DNS rebinding)
-//! would otherwise count as the same origin.
+//! Host names of this server. A foreign page whose own name resolves to this machine (DNS rebinding) would otherwise
+//! count as same-origin.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -7,20 +7,20 @@ use axum::http::{HeaderMap, Request, StatusCode, header};
 
 use super::problem::Problem;
 
-/// The names that are ours: loopback ones, and those that were allowed.
+/// Accepted host names: loopback ones, and the configured ones.
 #[derive(Debug, Clone)]
 pub(super) struct Hosts(Vec<String>);
 
-/// A host with its port, if one was named: `name`, `name:8080`, `[::1]:8080`.
+/// A host with an optional port: `name`, `name:8080`, `[::1]:8080`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Authority {
-    /// In lower case, without the dot that a full name may end in.
+    /// In lower case, without a trailing dot.
     name: String,
     port: Option<u16>,
 }
 
 impl Authority {
-    /// Reads it; nothing when it is none.
+    /// Parses it; `None` if it is invalid.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (name, port) = match text.strip_prefix('[') {
             Some(rest) => {
@@ -41,17 +41,17 @@ impl Authority {
         (!name.is_empty()).then_some(Self { name, port })
     }
 
-    /// The same place, seen from a scheme.
+    /// Whether both refer to the same host and port, given a scheme.
     pub(super) fn is_same(&self, other: &Self, scheme: &str) -> bool {
         let usual = if scheme == "https" { 443 } else { 80 };
         self.name == other.name && self.port.unwrap_or(usual) == other.port.unwrap_or(usual)
     }
 }
 
-/// An IPv4 address as resolvers read it: `127.0.0.1`, and `127.1`, `0x7f.1` or `2130706433`.
+/// An IPv4 address as parsed by resolvers: `127.0.0.1`, and `127.1`, `0x7f.1` or `2130706433`.
 fn ipv4(name: &str) -> Option<Ipv4Addr> {
     let number = |part: &str| match part {
-        // A sign is no digit.
+        // A sign is not a digit.
         signed if signed.contains('+') => None,
         hex if hex.starts_with("0x") => u32::from_str_radix(&hex[2..], 16).ok(),
         octal if octal.starts_with('0') && octal.len() > 1 => u32::from_str_radix(&octal[1..], 8).ok(),
@@ -80,13 +80,13 @@ impl Hosts {
         name == "localhost" || loopback || self.0.iter().any(|allowed| allowed == name)
     }
 
-    /// The host that a request is for; nothing when it names none and need not.
+    /// The host of a request; `None` if it has none and may be without.
     ///
     /// # Errors
-    /// 421 when that is not ours, 400 when it is ambiguous.
+    /// 421 if it is not one of ours, 400 if it is ambiguous.
     pub(super) fn check<B>(&self, request: &Request<B>, may_be_absent: bool) -> Result<Option<Authority>, Problem> {
         let named = named(request.headers()).map_err(|detail| refused(StatusCode::BAD_REQUEST, detail))?;
-        // HTTP/2 has it in the address, and so have requests to proxies.
+        // HTTP/2 has it in the URI, as do requests to proxies.
         let addressed = request.uri().authority().map(|authority| Authority::parse(authority.as_str()));
         let host = match (named, addressed) {
             (None, None) if may_be_absent => return Ok(None),
@@ -108,14 +108,14 @@ fn refused(status: StatusCode, detail: &str) -> Problem {
     Problem::field(status, code, "Host", detail)
 }
 
-/// The host in the header, of which there must be one.
+/// The Host header, which must be unique.
 fn named(headers: &HeaderMap) -> Result<Option<Authority>, &'static str> {
     let mut values = headers.get_all(header::HOST).into_iter();
     let Some(first) = values.next() else { return Ok(None) };
     if values.next().is_some() {
         return Err("is given more than once");
     }
-    // What is no name at all is no name of ours: it is left out, and then nothing is known.
+    // An invalid name cannot be ours: replaced by an empty one, which is unknown.
     let name = first.to_str().ok().and_then(Authority::parse);
     Ok(Some(name.unwrap_or(Authority { name: String::new(), port: None })))
 }

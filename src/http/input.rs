@@ -1,4 +1,4 @@
-//! Request bodies: JSON or NDJSON, checked, with the path of the field at fault.
+//! Request bodies: JSON or NDJSON, validated, with the path of the invalid field.
 
 use axum::{
     extract::{FromRequest, FromRequestParts, Path, Request},
@@ -13,9 +13,9 @@ pub use super::text::{Free, Mended, Text};
 use super::{bodies::items, problem::Problem, strict::Strict};
 use crate::model::Name;
 
-/// Most things in one request.
+/// Maximum number of items in one request.
 pub const MAX_ITEMS: usize = 1_000;
-/// Largest request body.
+/// Maximum size of a request body, bytes.
 pub const MAX_BODY: usize = 1024 * 1024;
 
 /// One JSON object.
@@ -25,7 +25,7 @@ pub struct Json<T>(pub T);
 /// One JSON object, an array of them, or NDJSON.
 #[derive(Debug)]
 pub struct OneOrMany<T> {
-    /// The things.
+    /// The items.
     pub items: Vec<T>,
     /// The body was a single object.
     pub single: bool,
@@ -77,10 +77,10 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for OneOrMany<T> {
     }
 }
 
-/// Refuses too many things in one request before anything is made of them.
+/// Rejects too many items in one request before parsing.
 ///
 /// # Errors
-/// A 422 that says how many there are.
+/// 422 with the number of items.
 pub fn at_most(body: &[u8], lines: bool) -> Result<(), Problem> {
     let count = items(body, lines);
     if count <= MAX_ITEMS {
@@ -90,7 +90,7 @@ pub fn at_most(body: &[u8], lines: bool) -> Result<(), Problem> {
     Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_body", detail))
 }
 
-/// One JSON object, or an empty body for its defaults.
+/// One JSON object, or an empty body for the defaults.
 #[derive(Debug)]
 pub struct Optional<T>(pub T);
 
@@ -111,7 +111,7 @@ impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for Optional<
 /// Whether a body is NDJSON rather than JSON.
 ///
 /// # Errors
-/// A 415 when it is neither.
+/// 415 if it is neither.
 pub fn is_lines(headers: &HeaderMap) -> Result<bool, Problem> {
     let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     match value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
@@ -129,21 +129,21 @@ async fn body(request: Request) -> Result<Bytes, Problem> {
     body_up_to(request, MAX_BODY).await
 }
 
-/// A text without the byte order mark that some programs (PowerShell) write in front of UTF-8.
+/// Strips the byte order mark that some programs (PowerShell) write before UTF-8.
 #[must_use]
 pub fn without_mark(text: &[u8]) -> &[u8] {
     text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
 }
 
-/// The lines of NDJSON; files that were put together may have a byte order mark in front of any of them.
+/// The lines of NDJSON; concatenated files may contain a byte order mark at the start of any line.
 pub fn split_lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     text.split(|byte| *byte == b'\n').map(without_mark)
 }
 
-/// Parses JSON; an error names the field by its path below `prefix`.
+/// Parses JSON; an error contains the path of the field below `prefix`.
 ///
 /// # Errors
-/// A 400 when it is no JSON, a 422 when a value does not fit.
+/// 400 if it is not valid JSON, 422 if a value is invalid.
 pub fn parse<T: DeserializeOwned>(text: &[u8], prefix: &str) -> Result<T, Problem> {
     let mut deserializer = serde_json::Deserializer::from_slice(without_mark(text));
     let parsed = serde_path_to_error::deserialize(Strict(&mut deserializer)).map_err(|error| {
@@ -166,7 +166,7 @@ fn refuse(field: String, error: &serde_json::Error) -> Problem {
     let text = error.to_string();
     if error.is_data() {
         let detail = text.split(" at line ").next().unwrap_or_default();
-        // serde names an unknown, missing or repeated field in its message only.
+        // serde names an unknown, missing or repeated field only in its message.
         let about_a_field =
             ["unknown field", "missing field", "duplicate field"].into_iter().any(|words| detail.starts_with(words));
         let named = detail.split('`').nth(1).filter(|_| about_a_field);
@@ -198,7 +198,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
     }
 }
 
-/// The name in a path: of a queue, of a recurring task.
+/// The name in a path, of a queue or a schedule.
 #[derive(Debug, Clone)]
 pub struct Named(pub Name);
 
@@ -213,10 +213,10 @@ impl<S: Send + Sync> FromRequestParts<S> for Named {
     }
 }
 
-/// Tells a field that is `null` from one that is absent, with `#[serde(default, deserialize_with = "present")]`.
+/// Distinguishes `null` from an absent field, with `#[serde(default, deserialize_with = "present")]`.
 ///
 /// # Errors
-/// When the value is of another type.
+/// The value is of another type.
 pub fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }

@@ -1,49 +1,49 @@
-//! What a client may cost: times, bytes and numbers. Tests shorten the times; a server takes the defaults.
+//! Resource limits of clients: times, bytes and counts. Tests shorten the times; a server uses the defaults.
 
 use std::time::Duration;
 
-/// Files that the rest of the program needs open: connections to the database, its own files, the listener.
+/// File descriptors needed by the rest of the program: connections to the database, its own files, the listener.
 const OTHER_FILES: usize = 96;
-/// Connections that are served however few files may be open.
+/// Minimum number of connections, even with few file descriptors.
 const LEAST: usize = 16;
 
 /// Limits of the server on its clients.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Limits {
-    /// From the accept (or the end of the last answer) to the end of a request's headers.
+    /// From accept (or the end of the last response) to the end of a request's headers.
     pub headers: Duration,
-    /// Longest time without a byte taken by a client for which there is something to send.
+    /// Maximum time without write progress to a client while there is something to send.
     pub stuck: Duration,
     /// From the end of a request's headers to the end of its body.
     pub body: Duration,
-    /// From then on a body must have come at [`Limits::body_floor`] on average.
+    /// After this time a body must have arrived at [`Limits::body_floor`] on average.
     pub body_grace: Duration,
-    /// Slowest speed of a body, bytes per second.
+    /// Minimum average speed of a body, bytes per second.
     pub body_floor: u32,
-    /// Memory for request bodies that are read and not yet answered, bytes in all.
+    /// Memory for request bodies from reading to response, total, bytes.
     pub bodies: usize,
-    /// The same, of one address.
+    /// The same per IP address.
     pub bodies_per_address: usize,
-    /// How long a body may wait for memory before it is refused.
+    /// How long a body may wait for memory before it is rejected.
     pub body_wait: Duration,
-    /// Memory for answers that wait to be read, bytes in all.
+    /// Memory for responses not yet sent, total, bytes.
     pub answers: usize,
-    /// The same, of one address.
+    /// The same per IP address.
     pub answers_per_address: usize,
-    /// The same, of one connection.
+    /// The same per connection.
     pub answers_per_connection: usize,
-    /// Connections open at once.
+    /// Open connections, total.
     pub connections: usize,
-    /// The same, of one address.
+    /// The same per IP address.
     pub connections_per_address: usize,
-    /// Connections beyond these limits that are answered `/healthz` and nothing else.
+    /// Additional connections that are only served `/healthz`.
     pub reserve: usize,
-    /// How long such a connection may stay.
+    /// Lifetime of such a connection.
     pub reserve_time: Duration,
-    /// Concurrent streams of one HTTP/2 connection.
+    /// Concurrent streams per HTTP/2 connection.
     pub streams: u32,
-    /// How long open connections may take to end when the server stops; then they are cut.
+    /// How long open connections may take to end at shutdown; then they are aborted.
     pub drain: Duration,
 }
 
@@ -72,14 +72,15 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// The same for a program that may have so many files open: descriptors remain for the database and for `/healthz`.
+    /// Adjusts the limits to a maximum number of open files: descriptors are reserved for the database and for
+    /// `/healthz`.
     #[must_use]
     pub fn within(self, files: usize) -> Self {
         let connections = files.saturating_sub(OTHER_FILES + self.reserve).max(LEAST);
         Self { connections: self.connections.min(connections), ..self }
     }
 
-    /// The same for a server that takes so many streams of one address: each needs a connection.
+    /// Adjusts the limits to a number of streams per IP address: each needs a connection.
     #[must_use]
     pub fn with_streams_per_address(self, streams: usize) -> Self {
         let connections = streams.saturating_add(100);

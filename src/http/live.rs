@@ -1,4 +1,4 @@
-//! `GET /live`: a page's fragment whenever it changes. The same bytes as a poll gets, rendered once for all viewers.
+//! `GET /live`: a page's fragment whenever it changes. Sends the same bytes as a poll, rendered once for all viewers.
 
 use std::time::Duration;
 
@@ -29,7 +29,8 @@ use crate::{
     page::{self, PAGES, shell},
 };
 
-/// How often a page is told how old its data is, whatever else it gets: a page that changes need not be fresh.
+/// Interval at which a page is told the age of its data, regardless of other updates: a changing page is not
+/// necessarily up to date.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 
 struct Viewer {
@@ -42,7 +43,7 @@ struct Viewer {
     place: Place,
 }
 
-/// Follow a page: `page` names it, `id` is the id in its path, the rest are its filters.
+/// Follows a page: `page` is its name, `id` the ID in its path, the rest are its filters.
 pub(super) async fn live(
     State(site): State<Site>,
     peer: Option<Extension<Peer>>,
@@ -103,7 +104,7 @@ impl Viewer {
         tokio::select! {
             biased;
             () = self.site.stopping.cancelled() => self.cut(Ending::Drain),
-            // The page itself comes first: only then is there something whose age can be told.
+            // The page itself must be sent first: before that there is no data whose age could be reported.
             _ = self.beats.tick(), if self.fragments.has_begun() => {
                 let failing = u64::try_from(self.fragments.failing_for().as_millis()).unwrap_or(u64::MAX);
                 let data = json!({ "age_ms": pages::age_ms(&self.site).max(failing), "position": self.site.subscriptions.head(),
@@ -118,7 +119,7 @@ impl Viewer {
                     self.place.shows(update.position);
                     Some(Ok(bytes))
                 }
-                // The page is gone (its task was deleted); the client comes back and is told.
+                // The page no longer exists (its task was deleted); the client reconnects and gets a 404.
                 None => self.cut(Ending::PageGone),
             },
         }

@@ -1,4 +1,4 @@
-//! HTTP: the accept loop, the API, the stream, the pages and their files.
+//! HTTP: accept loop, API, stream, pages and static files.
 
 mod activity;
 mod answers;
@@ -54,8 +54,8 @@ use door::Reader;
 use request_id::Identified;
 use site::Site;
 
-/// The whole site. It works below a path of a host's own router, and under a host's own server; there the limits of
-/// [`server::serve`] on connections are the host's business.
+/// The whole site. It can be mounted below a path of another program's router, and served by another program's server,
+/// which is then responsible for the limits of [`server::serve`] on connections.
 pub fn router(site: Site) -> Router {
     let (api, _) = api::router().split_for_parts();
     let base = site.settings.base_path.clone();
@@ -71,8 +71,8 @@ pub fn router(site: Site) -> Router {
         .fallback(pages::not_found)
         .method_not_allowed_fallback(pages::method_not_allowed)
         .layer(middleware::from_fn_with_state(Arc::new(Around::new(&site)), around));
-    // Streams are compressed by those who make them, or not at all: this would hold their events back. What is always
-    // the same was compressed once.
+    // Streams are compressed by their encoder or not at all: this layer would buffer their events. Constant content was
+    // compressed once.
     let compressed = DefaultPredicate::new().and(NotForContentType::const_new("application/x-ndjson")).and(
         |_: StatusCode, _: Version, _: &HeaderMap, extensions: &Extensions| {
             extensions.get::<assets::SharedBytes>().is_none()
@@ -82,7 +82,7 @@ pub fn router(site: Site) -> Router {
     base_path::below(base, router)
 }
 
-/// What every request passes on its way to its handler, and its answer on the way back.
+/// State of the layer around every handler.
 struct Around {
     site: Site,
     meter: answers::Meter,
@@ -95,7 +95,7 @@ impl Around {
     }
 }
 
-/// All of it in one layer, straight on: each layer of its own clones and boxes everything below it for each request.
+/// All checks in one layer: each separate layer would clone and box everything below it for each request.
 async fn around(State(around): State<Arc<Around>>, mut request: Request, next: Next) -> Response {
     let Around { site, meter, door } = &*around;
     let identified = Identified::new(&request, site.clock.now());

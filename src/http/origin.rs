@@ -1,5 +1,6 @@
-//! Who made a browser send a request: this site, its user, or another site. Programs that are no browsers say nothing
-//! about it and are served: until there is authentication they have no rights of a user that could be borrowed.
+//! Cross-site checks: whether a browser's request was initiated by this site, its user, or another site. Programs other
+//! than browsers send no such information and are served: until there is authentication they have no user's rights that
+//! could be abused.
 
 use axum::http::{HeaderMap, HeaderName, Method, Request, StatusCode, header};
 
@@ -9,21 +10,21 @@ const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 const DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
-/// What a request says about who made it.
+/// Initiator of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Maker {
-    /// This site, or the user by hand.
+    /// This site, or the user directly.
     Ours,
     /// Another site.
     Other,
-    /// It does not say.
+    /// Unknown.
     Unknown,
 }
 
-/// Refuses what another site makes a browser do: everything but following a link to a page.
+/// Rejects requests initiated by another site, except following a link to a page.
 ///
 /// # Errors
-/// A 403 that says why.
+/// A 403 with the reason.
 pub(super) fn check<B>(request: &Request<B>, host: Option<&Authority>, scheme: &str) -> Result<(), Problem> {
     let (method, headers) = (request.method(), request.headers());
     let is_safe = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE);
@@ -48,14 +49,14 @@ fn maker(headers: &HeaderMap, host: Option<&Authority>, scheme: &str) -> Maker {
     let own = |origin: &str, any_scheme: bool| {
         let Some((named, rest)) = origin.split_once("://") else { return false };
         let same = host.zip(Authority::parse(rest)).is_some_and(|(host, other)| {
-            // A proxy may have ended TLS: its port is the usual one of that.
+            // A proxy may have terminated TLS: then the default port is that of https.
             host.is_same(&other, named)
         });
         same && (any_scheme && matches!(named, "http" | "https") || named == scheme)
     };
     match (site, origin) {
         (None, None) => Maker::Unknown,
-        // The browser itself says so, and compares schemes.
+        // The browser's own assessment, which takes the scheme into account.
         (Some("same-origin" | "none"), None) => Maker::Ours,
         (Some("same-origin" | "none"), Some(origin)) if own(origin, true) => Maker::Ours,
         (None, Some(origin)) if own(origin, false) => Maker::Ours,
@@ -63,7 +64,7 @@ fn maker(headers: &HeaderMap, host: Option<&Authority>, scheme: &str) -> Maker {
     }
 }
 
-/// The value of a header that is there once, as text that is not empty.
+/// The value of a header that occurs once, as non-empty text.
 fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, ()> {
     let mut values = headers.get_all(name).into_iter();
     match (values.next(), values.next()) {
@@ -73,7 +74,7 @@ fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a st
     }
 }
 
-/// A user follows a link to a page: not to what is meant for programs, and not into a frame.
+/// The user follows a link to a page: not to an API endpoint, and not in a frame.
 fn is_link<B>(request: &Request<B>) -> bool {
     let path = request.uri().path();
     let is_page = path != "/events" && path != "/live" && !path.starts_with("/api/");
@@ -105,7 +106,7 @@ mod tests {
         assert!(post(&[("sec-fetch-site", "none")]));
         assert!(post(&[("origin", "http://127.0.0.1:8080")]));
         assert!(post(&[("origin", "http://127.0.0.1:8080"), ("sec-fetch-site", "same-origin"), ("cookie", "a=b")]));
-        // Behind a proxy that ends TLS.
+        // Behind a proxy that terminates TLS.
         assert!(post(&[("origin", "https://127.0.0.1:8080"), ("sec-fetch-site", "same-origin")]));
         assert!(post(&[("origin", "https://127.0.0.1:8080"), ("x-forwarded-proto", "https")]));
         for refused in [

@@ -1,4 +1,4 @@
-//! Pages over HTTP: whole, as a fragment for a poll, and as what went wrong.
+//! Pages over HTTP: as a whole, as a fragment for a poll, and as an error.
 
 use std::{str::FromStr, time::Duration};
 
@@ -25,13 +25,13 @@ use crate::{
     },
 };
 
-/// Parameters of every page that steer the refresh.
+/// Parameters of every page that control refreshing.
 const STEERING: [&str; 5] = ["fragment", "version", "live", "refresh", "played"];
-/// Parameters of every page that say when.
+/// Parameters of every page for time travel.
 const WHEN: [&str; 2] = ["at", "play"];
-/// The past that is played goes on for so long at most without being asked for, milliseconds.
+/// Maximum step of a replay between two polls, milliseconds.
 const LONGEST_STEP_MS: i64 = 10_000;
-/// The cookie of preferences.
+/// Name of the preferences cookie.
 pub(super) const COOKIE: &str = "taskwatch_prefs";
 
 /// Routes of every page in the table.
@@ -53,7 +53,7 @@ fn bad(field: &str, detail: impl Into<String>) -> Problem {
     Problem::field(StatusCode::BAD_REQUEST, "invalid_filter", field, detail)
 }
 
-/// Reads what a page is asked to show: an id in its path, filters and a time in its query.
+/// Parses the parameters of a page: the ID in its path, filters and time in its query.
 pub(super) async fn params(
     site: &Site,
     page: &Page,
@@ -75,7 +75,7 @@ pub(super) async fn params(
         }
     }
     let played: Option<i64> = value(pairs, "played").and_then(|text| text.parse().ok());
-    // A shared link may carry what others added to it, such as utm_source.
+    // A shared link may contain unknown parameters such as utm_source.
     let is_known = |name: &str| WHEN.contains(&name) || page.takes(name);
     let mut pairs: Vec<_> = pairs.iter().filter(|(name, value)| is_known(name) && !value.is_empty()).cloned().collect();
     let play = value(&pairs, "play").map(speed).transpose()?;
@@ -88,7 +88,7 @@ pub(super) async fn params(
     };
     let play = play.filter(|_| at.is_some());
     if at.is_none() {
-        // The past was played up to the present.
+        // The replay has reached the present.
         pairs.retain(|(name, _)| !WHEN.contains(&name.as_str()));
     }
     let filters: Vec<_> = pairs.iter().filter(|(name, _)| !WHEN.contains(&name.as_str())).cloned().collect();
@@ -115,12 +115,12 @@ fn value<'a>(pairs: &'a [(String, String)], name: &str) -> Option<&'a str> {
     pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
 }
 
-/// The past goes on at its speed since it was shown; not while nobody asked for it.
+/// Advances a replay at its speed by the time since the last poll, up to a maximum.
 fn pass(pairs: &mut [(String, String)], speed: u32, elapsed_ms: i64) {
     let shown = pairs.iter_mut().find(|(name, _)| name == "at");
     if let Some((at, text)) = shown.and_then(|(_, text)| Some((time(text)?, text))) {
         let passed = elapsed_ms.clamp(0, LONGEST_STEP_MS) * i64::from(speed);
-        // Beyond all years it is in the future anyway, as it stands.
+        // Beyond year 9999 it is in the future anyway: keep it unchanged.
         let at = at.checked_add_signed(TimeDelta::milliseconds(passed)).filter(|at| at.year() <= 9_999);
         *text = at.map_or(text.clone(), rfc3339);
     }
@@ -131,7 +131,7 @@ fn speed(text: &str) -> Result<u32, Problem> {
     parsed.ok_or_else(|| bad("play", "must be how many times as fast, a whole number from 1 to 3600"))
 }
 
-/// A position of the log, or a time; nothing when that is the present.
+/// Parses a log position or a time; `None` if that is the present.
 async fn moment(site: &Site, text: &str) -> Result<Option<Moment>, Problem> {
     let head = site.subscriptions.head();
     if let Ok(position) = text.parse::<i64>() {
@@ -155,7 +155,7 @@ async fn moment(site: &Site, text: &str) -> Result<Option<Moment>, Problem> {
     Ok(Some(moment))
 }
 
-/// RFC 3339, or without a zone, which is UTC then.
+/// RFC 3339; without a zone it is taken as UTC.
 fn time(text: &str) -> Option<Time> {
     Timestamp::parse_utc(text).ok().map(Timestamp::get)
 }
@@ -201,10 +201,10 @@ async fn try_show(
     let params = params(site, page, id.as_deref(), pairs).await?;
     let is_fragment = own("fragment") == Some("1");
     let freshness = match (is_fragment, page.from_tables) {
-        // Every viewer of a list shares one reading per refresh.
+        // All viewers of a list share one read per refresh interval.
         (true, true) => Freshness::Within(Duration::from_secs(site.settings.poll_seconds.into())),
         (true, false) => Freshness::Within(page::REGION),
-        // Who loads a page may have changed something just now.
+        // The viewer may have just changed something.
         (false, _) => Freshness::Now,
     };
     let fragment = site.fragments.get(&site.view(), page, &params, freshness).await?;
@@ -225,7 +225,7 @@ async fn try_show(
     Ok(response)
 }
 
-/// What the viewer wants: in the address first, then as the server is set.
+/// Preferences of the viewer: from the URL first, then the server's defaults.
 fn wish(
     site: &Site,
     headers: &HeaderMap,
@@ -241,7 +241,7 @@ fn wish(
         refresh.map(|text| text.parse::<u32>().ok().filter(|seconds| *seconds == 0 || (2..=3_600).contains(seconds)));
     let live = match (site.settings.live, live) {
         (Live::Off, _) => false,
-        // Nobody is there to ask for it.
+        // Nobody is there to switch it on.
         (Live::Allowed, None) if page.name == "wall" => refresh.is_none(),
         (Live::Allowed, wish) => wish == Some("1"),
         (Live::Default, wish) => wish != Some("0"),
@@ -252,7 +252,7 @@ fn wish(
     }
 }
 
-/// What is known of a viewer without an address.
+/// Viewer data of a request without a URL.
 pub(super) fn viewer(site: &Site, headers: &HeaderMap) -> Wish {
     let cookies = headers.get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());
     let mut cookies = cookies.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
@@ -268,12 +268,12 @@ pub(super) fn viewer(site: &Site, headers: &HeaderMap) -> Wish {
     }
 }
 
-/// How long ago everything in the log was known here, milliseconds.
+/// Time since this process was last known to be up to date with the log, milliseconds.
 pub(super) fn age_ms(site: &Site) -> u64 {
     u64::try_from(site.subscriptions.age().as_millis()).unwrap_or(u64::MAX)
 }
 
-/// What the frame of pages needs to know of this server.
+/// Server data for the layout.
 pub(super) fn server(site: &Site) -> Server {
     Server {
         live_allowed: site.settings.live != Live::Off,
@@ -285,7 +285,7 @@ pub(super) fn server(site: &Site) -> Server {
 }
 
 impl Site {
-    /// What pages are rendered from.
+    /// Dependencies of page rendering.
     pub(super) fn view(&self) -> page::View {
         page::View {
             store: self.store.clone(),
@@ -324,7 +324,7 @@ impl From<PageError> for Problem {
     }
 }
 
-/// A heading for people.
+/// Human-readable heading of a status.
 const fn heading(status: StatusCode) -> &'static str {
     match status {
         StatusCode::NOT_FOUND => "There is nothing here",
@@ -337,7 +337,7 @@ const fn heading(status: StatusCode) -> &'static str {
     }
 }
 
-/// A problem as a page. `way` is one to go on, in words and as an address.
+/// A problem as a page. `way` is a link to continue with: label and URL.
 pub(super) fn failure(
     site: &Site,
     headers: &HeaderMap,
@@ -357,7 +357,7 @@ pub(super) fn failure(
     response
 }
 
-/// A page that is not refreshed.
+/// A static page.
 pub(super) fn plain(site: &Site, headers: &HeaderMap, title: &str, page: &impl askama::Template) -> Response {
     let html = page.render().map_err(PageError::from);
     let html = html.and_then(|html| shell::plain(title, &html, &server(site), &viewer(site, headers)));
@@ -370,13 +370,13 @@ pub(super) fn plain(site: &Site, headers: &HeaderMap, title: &str, page: &impl a
     }
 }
 
-/// Nothing is at this address: a page for browsers, a problem for programs.
+/// Unknown path: a page for browsers, a problem for programs.
 pub(super) async fn not_found(State(site): State<Site>, headers: HeaderMap, request: Request) -> Response {
     let problem = Problem::not_found("There is nothing at this address. The API is described at /openapi.json.");
     refused(&site, &headers, &request, problem)
 }
 
-/// An address that takes other methods, such as that of a form in the bar of a browser.
+/// A path that supports other methods only, such as a form's target opened from the address bar.
 pub(super) async fn method_not_allowed(State(site): State<Site>, headers: HeaderMap, request: Request) -> Response {
     let (status, code) = (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed");
     let problem = Problem::new(status, code, "This address does not take that method; see /openapi.json.");
@@ -390,7 +390,7 @@ fn refused(site: &Site, headers: &HeaderMap, request: &Request, problem: Problem
     problem.into_response()
 }
 
-/// A page is wanted, not an answer for programs.
+/// Whether the client wants a page rather than a response for programs.
 pub(super) fn is_browser(headers: &HeaderMap, path: &str) -> bool {
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     accept.contains("text/html") && !path.starts_with("/api/")

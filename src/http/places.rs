@@ -1,4 +1,4 @@
-//! Limits on open connections: in all, per address, and a reserve on which only `/healthz` is answered.
+//! Limits on open connections: total, per IP address, and a reserve for `/healthz` only.
 
 use std::{
     collections::HashMap,
@@ -9,12 +9,12 @@ use std::{
 use super::limits::Limits;
 use crate::feed::ledger::counted_as;
 
-/// All places.
+/// The connection slots.
 #[derive(Debug)]
 pub(super) struct Places {
     taken: Mutex<Taken>,
     limits: Limits,
-    /// Proxies stand for many clients.
+    /// Exempt from the limit per IP address: proxies represent many clients.
     trusted: Vec<IpAddr>,
 }
 
@@ -25,12 +25,12 @@ struct Taken {
     by_address: HashMap<IpAddr, usize>,
 }
 
-/// A place for as long as it lives.
+/// A connection slot, released on drop.
 #[derive(Debug)]
 pub(super) struct Place {
     places: Arc<Places>,
     address: IpAddr,
-    /// Beyond the limits: only `/healthz` is answered.
+    /// Beyond the limits: only `/healthz` is served.
     pub(super) is_reserve: bool,
 }
 
@@ -43,7 +43,7 @@ impl Places {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for a connection from an address; nothing when even the reserve is full.
+    /// Acquires a slot for a connection from an IP address; `None` if even the reserve is full.
     pub(super) fn enter(self: &Arc<Self>, from: IpAddr) -> Option<Place> {
         let address = counted_as(from);
         let mut taken = self.taken();
@@ -92,7 +92,7 @@ mod tests {
         let limits = Limits { connections: 4, connections_per_address: 2, reserve: 1, ..Limits::default() };
         let places = Places::new(limits, &[address("10.0.0.9")]);
         let enter = |text| places.enter(address(text));
-        // Addresses of one IPv6 network are one client, and so is an IPv4 address in both spellings.
+        // Addresses of one IPv6 network count as one client, and so does an IPv4 address in both notations.
         let two = [enter("2001:db8::1"), enter("2001:db8::2")].map(|place| place.expect("a place"));
         assert!(two.iter().all(|place| !place.is_reserve));
         let third = enter("2001:db8::3").expect("a place");

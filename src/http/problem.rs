@@ -1,4 +1,4 @@
-//! Errors as RFC 9457 problem details, with a stable `code` and the fields at fault.
+//! Errors as RFC 9457 problem details, with a stable `code` and the invalid fields.
 
 use axum::{
     http::{HeaderValue, StatusCode, header},
@@ -8,32 +8,32 @@ use serde::Serialize;
 
 use crate::{command::Refusal, event::filter::BadFilter, model::transition::TransitionError, store::WriteError};
 
-/// SQLSTATE of a statement that took longer than it may.
+/// SQLSTATE of a cancelled statement, as by a timeout.
 const QUERY_CANCELED: &str = "57014";
 
-/// What went wrong, for programs and people.
+/// An error.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub struct Problem {
-    /// Always `about:blank`: `code` tells the kind.
+    /// Always `about:blank`; see `code`.
     #[serde(rename = "type")]
     kind: &'static str,
-    /// The status in words.
+    /// The HTTP status as text.
     title: &'static str,
     /// The HTTP status.
     status: u16,
-    /// The kind of error; does not change between versions.
+    /// Error code; stable across versions.
     pub code: &'static str,
     /// What is wrong and what to do.
     pub detail: String,
-    /// The fields at fault.
+    /// The invalid fields.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<FieldError>,
-    /// The id of the request, as in the header X-Request-Id and in the log.
+    /// The request ID, as in the header X-Request-Id and in the log.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_id: Option<Box<str>>,
 }
 
-/// One field at fault.
+/// An invalid field.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub struct FieldError {
     /// Its path, as in `[3].priority`.
@@ -65,12 +65,12 @@ impl Problem {
         problem
     }
 
-    /// Nothing is there.
+    /// The object does not exist.
     pub fn not_found(what: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found", what)
     }
 
-    /// The JSON of the answer.
+    /// The JSON of the response.
     pub(super) fn body(&self) -> Vec<u8> {
         serde_json::to_vec(self).unwrap_or_default()
     }
@@ -88,7 +88,7 @@ impl IntoResponse for Problem {
         if matches!(self.status(), StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
-        // Beside its bytes, for the layer that knows the request's id.
+        // Also in the extensions, for the layer that adds the request ID.
         response.extensions_mut().insert(self);
         response
     }
@@ -145,7 +145,7 @@ impl From<WriteError> for Problem {
             WriteError::TooSlow => (StatusCode::SERVICE_UNAVAILABLE, "command_too_slow"),
             WriteError::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
             WriteError::Database(_) => {
-                // The text may name tables; it is in the log.
+                // The message may contain table names; it is in the log.
                 let detail = "the database refused to store this; the server's log says why";
                 return Self::new(StatusCode::INTERNAL_SERVER_ERROR, "not_stored", detail);
             }

@@ -16,7 +16,7 @@ use crate::{
     page::{LIST, format},
 };
 
-/// Parameters of a list of tasks that are filters.
+/// Filters of a task list.
 pub const TASK_FILTERS: [&str; 11] = [
     "status",
     "project_id",
@@ -30,10 +30,10 @@ pub const TASK_FILTERS: [&str; 11] = [
     "fingerprint",
     "priority",
 ];
-/// Longest search text, characters.
+/// Maximum length of the search text, characters.
 const MAX_SEARCH: usize = 200;
 
-/// A query as others may see it: filters as they are, the rest only as far as it cannot hold a secret.
+/// A query string that is safe to display: filters unchanged, other parameters only if they cannot contain a secret.
 #[must_use]
 pub fn shown(pairs: &[(String, String)]) -> String {
     const LONGEST: usize = 40;
@@ -53,7 +53,7 @@ fn bad(field: &str, detail: impl Into<String>) -> Problem {
     Problem::field(StatusCode::BAD_REQUEST, "invalid_filter", field, detail)
 }
 
-/// What a list of tasks is narrowed to.
+/// Parses the filters of a task list.
 ///
 /// # Errors
 /// A 400 that names the parameter.
@@ -69,7 +69,7 @@ pub fn tasks(pairs: &[(String, String)]) -> Result<TaskQuery, Problem> {
     }) {
         return Err(bad(name, "is given twice"));
     }
-    // The filter table decides what is well formed; here its values become a statement's.
+    // The filter table validates the values; here they become query parameters.
     let filter = Filter::from_query(pairs, &LIST)?;
     let values = |name: &str| filter::values(filter.value(name));
     let names = |name: &str| values(name).iter().filter_map(|value| Name::new(value).ok()).collect();
@@ -100,7 +100,7 @@ pub fn tasks(pairs: &[(String, String)]) -> Result<TaskQuery, Problem> {
     })
 }
 
-/// The labels of a filter, each with the values it may have.
+/// The labels of a filter, each with its accepted values.
 fn labels(filter: &Filter) -> BTreeMap<Name, BTreeSet<String>> {
     let label = |(field, value): &(String, String)| {
         let key = Name::new(field.strip_prefix(LABEL_PREFIX)?).ok()?;

@@ -1,4 +1,4 @@
-//! An id for each request: the one it came with, or a new one. It is in the answer, in problems and in the log.
+//! The request ID: taken from the request or generated. It is in the response, in problems and in the log.
 
 use axum::{
     body::Body,
@@ -11,10 +11,10 @@ use super::{problem::Problem, site::Site};
 use crate::clock::Time;
 
 const NAME: HeaderName = HeaderName::from_static("x-request-id");
-/// Longest id that is taken over, bytes.
+/// Maximum length of an accepted ID, bytes.
 const MAX_BYTES: usize = 128;
 
-/// A request's id, and what its answer is counted by.
+/// A request's ID, and the labels for counting its response.
 pub(super) struct Identified {
     id: HeaderValue,
     method: Method,
@@ -35,13 +35,13 @@ impl Identified {
         self.id.to_str().unwrap_or_default()
     }
 
-    /// What is logged meanwhile names the request.
+    /// The log span of the request.
     pub(super) fn span(&self) -> tracing::Span {
-        // At error level, so that it is there for whatever is logged.
+        // At error level, so that it is enabled for any logged message.
         tracing::error_span!("request", id = self.text())
     }
 
-    /// Counts the answer, and names the request in it.
+    /// Counts the response and adds the request ID.
     pub(super) fn answered(self, site: &Site, mut response: Response) -> Response {
         let route = self.route.as_ref().map(MatchedPath::as_str);
         site.metrics.requests.count(&self.method, route, response.status());
@@ -57,7 +57,7 @@ impl Identified {
     }
 }
 
-/// A new id, which sorts by its time. It is no secret, so its bits need not come from the system.
+/// A new ID, sortable by time. It is not a secret, so it does not need a cryptographic generator.
 fn fresh(now: Time) -> HeaderValue {
     let bits = fastrand::u128(..).to_ne_bytes();
     let bits = std::array::from_fn(|index| bits[index]);

@@ -1,4 +1,4 @@
-//! The accept loop: places for connections, small buffers, a graceful end that is never waited for too long.
+//! The accept loop: connection slots, small buffers, and a graceful shutdown with a timeout.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -15,36 +15,35 @@ use super::{
 };
 use crate::config::Settings;
 
-/// Connections that wait to be accepted, as far as the system allows: all clients of a server that was restarted come
-/// back within seconds.
+/// Listen backlog, as far as the system allows: all clients reconnect within seconds of a restart.
 const BACKLOG: u32 = 4_096;
-/// What the kernel keeps for a peer that reads slowly, bytes (it doubles this).
+/// Kernel send buffer for a slow reader, bytes (the kernel doubles this).
 const SEND_BUFFER: usize = 128 * 1024;
-/// What the kernel takes of a peer ahead of those who read it, bytes (it doubles this): a body that is refused must not
-/// have been copied whole before.
+/// Kernel receive buffer, bytes (the kernel doubles this): a body that is rejected must not have been copied as a whole
+/// before.
 const RECEIVE_BUFFER: usize = 128 * 1024;
-/// A peer that acknowledges nothing for so long is gone.
+/// TCP user timeout: a peer that acknowledges nothing for this long is dead, milliseconds.
 const VANISHED_MS: u32 = 30_000;
-/// How long tasks that are cut may take to end.
+/// How long aborted tasks may take to end.
 const CUT: Duration = Duration::from_millis(500);
-/// Pause after the system refused a connection (too many open files).
+/// Delay after accept failed (too many open files).
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Opens the socket.
 ///
 /// # Errors
-/// When the address cannot be had.
+/// The address is unavailable.
 pub fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
-    // Accepted connections inherit it.
+    // Accepted connections inherit these.
     socket.set_send_buffer_size(u32::try_from(SEND_BUFFER).unwrap_or(u32::MAX))?;
     socket.set_recv_buffer_size(u32::try_from(RECEIVE_BUFFER).unwrap_or(u32::MAX))?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
 
-/// Serves until `stopping` is cancelled and the connections have ended or are cut.
+/// Serves until `stopping` is cancelled and all connections have ended or were aborted.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -75,7 +74,7 @@ pub async fn serve(
             },
             () = stopping.cancelled() => break,
         };
-        // One that finds no place, not even for a word, is closed.
+        // Without a slot, not even in the reserve, it is closed.
         let Some(place) = places.enter(address.ip()) else { continue };
         prepare(&stream);
         let connection = Connection::new(shared.clone(), address.ip(), place.is_reserve);
@@ -95,14 +94,14 @@ pub async fn serve(
 }
 
 fn prepare(stream: &TcpStream) {
-    // Frames are small and must leave at once.
+    // Frames are small and must be sent immediately.
     let _ = stream.set_nodelay(true);
-    // Not every system knows it; then the kernel's own patience holds.
+    // Not supported on every system; then the kernel's default timeout applies.
     let _ = sockopt::set_tcp_user_timeout(stream, VANISHED_MS);
     let _ = sockopt::set_socket_keepalive(stream, true);
 }
 
-/// The limits that the settings and the files that may be open leave.
+/// The limits adjusted to the settings and to the maximum number of open files.
 fn fitted(limits: Limits, settings: &Settings) -> Limits {
     let limits = limits.with_streams_per_address(settings.stream_max_per_address as usize);
     let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
@@ -118,8 +117,8 @@ fn fitted(limits: Limits, settings: &Settings) -> Limits {
     limits
 }
 
-/// Lets this process open as many files as it may: each stream needs one. For programs, not for libraries: it concerns
-/// the whole process.
+/// Raises the soft limit of open files to the hard limit: each stream needs one. For programs, not for libraries: it
+/// affects the whole process.
 pub fn raise_file_limit() {
     let resource = rustix::process::Resource::Nofile;
     let limit = rustix::process::getrlimit(resource);

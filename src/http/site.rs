@@ -1,4 +1,4 @@
-//! What handlers work with. They reach the feed through subscriptions only, never the hub.
+//! Shared state of the handlers. They access the feed only through subscriptions, never the hub.
 
 use std::sync::Arc;
 
@@ -19,60 +19,60 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Site(pub Arc<Parts>);
 
-/// The parts of a [`Site`].
+/// Fields of a [`Site`].
 #[derive(Debug)]
 pub struct Parts {
     /// Settings.
     pub settings: Settings,
-    /// What a client may cost.
+    /// Resource limits of clients.
     pub limits: Limits,
-    /// Where it listens, as in `http://127.0.0.1:8080`.
+    /// URL of the server, as in `http://127.0.0.1:8080`.
     pub url: String,
-    /// To read.
+    /// For reading.
     pub store: Store,
-    /// To read events.
+    /// For reading events.
     pub event_log: EventLog,
-    /// To change.
+    /// For writing.
     pub writer: Writer,
     /// The board.
     pub board: SharedBoard,
-    /// Boards of the past.
+    /// Historical boards.
     pub past: Past,
-    /// How far back searches of pages look.
+    /// How far back searches on pages go.
     pub horizon: Horizon,
     /// The feed.
     pub subscriptions: Subscriptions,
-    /// Claims that wait.
+    /// Waiting claims.
     pub waiters: Waiters,
-    /// The time.
+    /// The clock.
     pub clock: Clock,
     /// The last snapshot.
     pub snapshots: Snapshots,
-    /// Rendered pages.
+    /// Cache of rendered pages.
     pub fragments: Fragments,
-    /// Pages that are followed live.
+    /// Followed live pages.
     pub live_pages: LivePages,
     /// The API documents.
     pub documents: Documents,
-    /// Figures about the program itself.
+    /// Metrics of the process.
     pub metrics: Metrics,
-    /// Set when the server stops.
+    /// Cancelled at shutdown.
     pub stopping: CancellationToken,
-    /// Streams that are open, and those that ended.
+    /// The stream registry.
     pub ledger: Arc<Ledger>,
-    /// Events as bytes for streams.
+    /// Delivery of events to streams.
     pub deliveries: Deliveries,
 }
 
 impl Site {
-    /// The id of the last event on the board. Read before the tables it is a place to follow from: whatever comes later is
-    /// an event behind it.
+    /// ID of the last event on the board. If it is read before the tables, it is safe to continue from: any later
+    /// change is an event after it.
     #[must_use]
     pub fn event_id(&self) -> String {
         self.event_id_at(feed::read(&self.board).position)
     }
 
-    /// The id of the event at a position.
+    /// ID of the event at a position.
     #[must_use]
     pub fn event_id_at(&self, position: i64) -> String {
         EventId { epoch: self.subscriptions.epoch(), position }.to_string()

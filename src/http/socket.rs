@@ -1,7 +1,7 @@
-//! A socket that gives up on a peer that stops reading.
+//! A socket with a timeout for peers that stop reading.
 //!
-//! hyper does not poll a response body while the socket is blocked, so nothing above can notice a stuck reader
-//! (hyperium/hyper#3121); the limit has to sit here.
+//! hyper does not poll a response body while the socket is blocked, so no higher layer can notice a stuck reader
+//! (hyperium/hyper#3121); the timeout has to be here.
 
 use std::{
     future::Future,
@@ -23,10 +23,10 @@ use tokio::{
 
 use super::activity::Activity;
 
-/// Bytes that HTTP/2 begins with and no request of HTTP/1 does.
+/// Start of the HTTP/2 preface, which no HTTP/1 request has.
 const PREFACE: &[u8; 3] = b"PRI";
 
-/// The first bytes of a connection: read once to see which protocol it speaks, then read again by that.
+/// The first bytes of a connection: read once to detect the protocol, then replayed to its implementation.
 #[derive(Debug, Default)]
 pub(super) struct First {
     bytes: [u8; PREFACE.len()],
@@ -35,10 +35,10 @@ pub(super) struct First {
 }
 
 impl First {
-    /// Reads until the protocol is known: whether that is HTTP/2.
+    /// Reads until the protocol is known; returns whether it is HTTP/2.
     ///
     /// # Errors
-    /// When the connection breaks or ends.
+    /// The connection fails or ends.
     pub(super) async fn read(&mut self, stream: &mut TcpStream) -> io::Result<bool> {
         loop {
             let read = self.read;
@@ -65,17 +65,17 @@ impl First {
     }
 }
 
-/// The socket and, while a write waits, the end of its patience.
+/// The socket and, while a write is blocked, its deadline.
 #[derive(Debug)]
 pub(super) struct Socket {
     stream: TcpStream,
     first: First,
-    /// Longest time without a single byte taken by the peer while there is something to write.
+    /// Maximum time without write progress while there is something to send.
     patience: Duration,
     limit: Option<Pin<Box<Sleep>>>,
     /// A connection with a blocked write is not idle.
     activity: Arc<Activity>,
-    /// Told to whoever wants to know why the connection ended.
+    /// Set when the connection is aborted for this reason.
     stuck: Arc<AtomicBool>,
 }
 
@@ -90,7 +90,7 @@ impl Socket {
         Self { stream, first, patience, limit: None, activity, stuck }
     }
 
-    /// Takes note of how a write went.
+    /// Records whether a write made progress.
     fn watch<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_ready() {
             if self.limit.take().is_some() {
@@ -112,10 +112,10 @@ impl Socket {
 impl AsyncRead for Socket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let replayed = self.first.replay(buf);
-        // What is there already goes with it: a reader that gets one byte first makes its buffer larger, and an idle
-        // stream then holds twice as much memory (measured by the load run "fanout").
+        // Also read what is already available: a reader that gets one byte first enlarges its buffer, and an idle
+        // stream then uses twice the memory (measured by the load run "fanout").
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
-        // An error comes again with the next read.
+        // An error is returned again by the next read.
         if replayed { Poll::Ready(Ok(())) } else { read }
     }
 }

@@ -1,23 +1,23 @@
-//! JSON objects are objects: serde takes an array for a struct, field by field in the order of the source. That would
-//! make `[5]` a limit of 5, so every body is read through this.
+//! Requires JSON objects for structs: serde also accepts an array, field by field in source order. `[5]` would then be
+//! a limit of 5, so every body is parsed through this.
 
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, SeqAccess, VariantAccess, Visitor};
 
-/// A deserializer, and all that it hands out, in which a struct is read from an object only.
+/// A deserializer wrapper in which structs, at any depth, are parsed from objects only.
 pub(super) struct Strict<D>(pub(super) D);
 
-/// Below this, every whole number has a float of its own.
+/// Below this, every integer has an exact float representation.
 const EXACT: f64 = 9_007_199_254_740_992.0;
 
-/// What a value may be, beyond what its own visitor says.
+/// Restriction on a value, in addition to its own visitor.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Shape {
     Any,
-    /// No array.
+    /// Not an array.
     Object,
-    /// A number without a fraction, also when it is written with one: `3.0`, as Lua, PHP and R do.
+    /// An integer, including one written as a float: `3.0`, as Lua, PHP and R do.
     Whole,
 }
 
@@ -149,7 +149,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for StrictVisitor<V> {
     }
 }
 
-/// The parts of a value.
+/// Wraps access to the parts of a value.
 struct Within<A>(A);
 
 struct Seed<S>(S);

@@ -1,4 +1,4 @@
-//! Texts and free JSON in bodies: what can be kept, and what is wrong with the rest.
+//! Text and arbitrary JSON in bodies: validation of what can be stored.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use crate::model::report::Json;
 
-/// Deepest nesting of free JSON.
+/// Maximum nesting depth of arbitrary JSON.
 const MAX_DEPTH: usize = 64;
 
 /// A text of at most `MAX` bytes without NUL (which Postgres cannot store).
@@ -30,9 +30,9 @@ impl<'de, const MAX: usize> Deserialize<'de> for Text<MAX> {
     }
 }
 
-/// A text of at most `MAX` bytes that is mended instead of refused, because what it comes with must not be lost: the error
-/// of a failure, a message of progress. NUL and halves of characters become U+FFFD, and what is too long is cut and ends
-/// with `…`.
+/// A text of at most `MAX` bytes that is repaired instead of rejected, because the message that contains it must not be
+/// lost: the error of a failure, or a progress message. NUL and unpaired surrogates become U+FFFD, and text that is too
+/// long is truncated and ends with `…`.
 #[derive(Debug, Clone)]
 pub struct Mended<const MAX: usize>(pub String);
 
@@ -51,13 +51,13 @@ impl<'de, const MAX: usize> Deserialize<'de> for Mended<MAX> {
                 Ok(whole(text))
             }
         }
-        // As bytes, because serde_json refuses half of a surrogate pair (a text cut within an emoji) in a string.
+        // As bytes, because serde_json rejects unpaired surrogates (a text cut within an emoji) in a string.
         let text = deserializer.deserialize_bytes(Visitor)?;
         Ok(Self(mend(text, MAX)))
     }
 }
 
-/// The characters of a text, with U+FFFD for each run of bytes that are none.
+/// Decodes a text, with U+FFFD for each run of invalid bytes.
 fn whole(text: &[u8]) -> String {
     let mut mended = String::with_capacity(text.len());
     let mut broken = false;
@@ -83,7 +83,7 @@ fn mend(text: String, most: usize) -> String {
     text
 }
 
-/// Free JSON, kept as it came.
+/// Arbitrary JSON, unchanged.
 #[derive(Debug, Clone)]
 pub struct Free(pub Json);
 
@@ -95,7 +95,7 @@ impl<'de> Deserialize<'de> for Free {
     }
 }
 
-/// Bounds the depth and refuses what is no character, in text known to be valid JSON.
+/// Limits the depth and rejects invalid characters, in text known to be valid JSON.
 fn check_free(json: &str) -> Result<(), String> {
     let bytes = json.as_bytes();
     let (mut depth, mut at) = (0_usize, 0);
@@ -116,7 +116,7 @@ fn check_free(json: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Where the string that begins here ends. Its escapes must be characters: not NUL, and no half of a surrogate pair.
+/// End of the string that starts here. Its escapes must be valid characters: not NUL, and no unpaired surrogate.
 fn check_string(bytes: &[u8], mut at: usize) -> Result<usize, String> {
     while let Some(byte) = bytes.get(at) {
         match byte {
@@ -141,7 +141,7 @@ fn check_string(bytes: &[u8], mut at: usize) -> Result<usize, String> {
     Ok(at)
 }
 
-/// The number in an escape `\uXXXX`.
+/// The code unit in an escape `\uXXXX`.
 fn unit(bytes: &[u8], at: usize) -> Option<u16> {
     let digits = bytes.get(at..at + 6)?.strip_prefix(b"\\u")?;
     u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
@@ -194,7 +194,7 @@ mod tests {
             }
         }
 
-        /// What passes can be read by serde_json, which refuses halves of characters in strings.
+        /// Accepted text can be parsed by serde_json, which rejects unpaired surrogates in strings.
         #[test]
         fn what_passes_is_made_of_characters(text in "(\\\\u(d83d|de00|DBFF|dc00|0041|0000)|[a\\[]|\\\\\\\\|\\\\\"){0,12}") {
             let json = format!("\"{text}\"");

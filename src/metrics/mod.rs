@@ -1,4 +1,4 @@
-//! Metrics of tasks and of the program itself, for `/metrics`. Their names and help texts stand here.
+//! Metrics of tasks and of the process, for `/metrics`; defines their names and help texts.
 
 mod process;
 mod requests;
@@ -35,43 +35,43 @@ use crate::{
     store::Writer,
 };
 
-/// What the process counts by itself.
+/// Metrics collected in this process.
 #[derive(Debug)]
 pub struct Metrics {
     callbacks: Callbacks,
-    /// Tasks by queue and type.
+    /// Task counters by queue and type.
     pub tallies: Arc<Tallies>,
-    /// Answers by route and status.
+    /// Responses by route and status.
     pub requests: Requests,
-    /// When the last checkpoint was saved by this process, seconds since 1970; 0 before the first.
+    /// When this process last saved a checkpoint, Unix time in seconds; 0 before the first.
     checkpoint: Arc<AtomicI64>,
     started: SystemTime,
 }
 
-/// Where metrics come from.
+/// Sources of the metrics.
 #[derive(Debug)]
 pub struct Sources<'a> {
-    /// The time.
+    /// Current time.
     pub now: Time,
-    /// The board's figures.
+    /// Statistics of the board.
     pub stats: &'a Stats,
-    /// Health of everything together.
+    /// Health of the whole system.
     pub health: Level,
-    /// Workers that were lost and are still shown.
+    /// Lost workers that are still shown.
     pub workers_lost: u64,
-    /// The largest queues; the last may stand for all others.
+    /// The largest queues; the last entry may aggregate all others.
     pub queues: Vec<QueueFigures>,
-    /// Queues that are paused.
+    /// Number of paused queues.
     pub queues_paused: usize,
-    /// The log.
+    /// State of the log.
     pub log: LogFigures,
-    /// Streams.
+    /// Stream registry.
     pub ledger: &'a Ledger,
-    /// What streams are fed from.
+    /// Delivery of events to streams.
     pub deliveries: &'a Deliveries,
     /// The writer.
     pub writer: &'a Writer,
-    /// The pool of connections: open, idle, most.
+    /// Connection pool: open, idle, maximum.
     pub connections: (u32, u32, u32),
 }
 
@@ -86,26 +86,26 @@ pub struct QueueFigures {
     pub running: u64,
     /// Age of the oldest pending task, seconds.
     pub oldest_pending_seconds: f64,
-    /// Nothing is claimed from it.
+    /// It is paused.
     pub is_paused: bool,
 }
 
-/// The log and the board.
+/// State of the log and the board.
 #[derive(Debug, Clone, Copy)]
 pub struct LogFigures {
     /// The board's position.
     pub position: i64,
-    /// The newest position in the database; nothing when it did not answer.
+    /// Head of the log in the database; `None` if the database did not respond.
     pub head: Option<i64>,
-    /// The oldest position kept.
+    /// Oldest position in the log.
     pub oldest: i64,
-    /// How long ago everything in the log was known here.
+    /// Time since this process was last known to be up to date.
     pub age: Duration,
-    /// How often the log was found replaced, or without its newest events.
+    /// Number of times that the log was found replaced or truncated.
     pub changes: u64,
-    /// Events that were missing or could not be read.
+    /// Missing or unreadable events.
     pub unreadable: usize,
-    /// What the database's clock is ahead of this machine's, seconds.
+    /// Offset of the database clock from the clock of this machine, seconds.
     pub clock_offset: f64,
 }
 
@@ -121,7 +121,7 @@ struct Metric {
 enum Value {
     Gauge(f64),
     Counter(f64),
-    /// The sum, and counts by upper end of their bucket.
+    /// Sum, and counts by upper bound of the bucket.
     Histogram(f64, Vec<(f64, u64)>),
 }
 
@@ -138,13 +138,13 @@ fn counter(name: &'static str, help: &'static str, value: f64) -> Metric {
 }
 
 impl Metrics {
-    /// Metrics that include those of registered hooks.
+    /// Metrics including those of registered hooks.
     #[must_use]
     pub fn new(callbacks: Callbacks, tallies: Arc<Tallies>, checkpoint: Arc<AtomicI64>) -> Self {
         Self { callbacks, tallies, requests: Requests::default(), checkpoint, started: machine_time() }
     }
 
-    /// Everything in a text format.
+    /// Renders all metrics in a text format.
     #[must_use]
     pub fn render(&self, sources: &Sources<'_>, format: TextFormat) -> String {
         let started = self.started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
@@ -334,7 +334,7 @@ fn streams(sources: &Sources<'_>) -> Vec<Metric> {
     ]
 }
 
-/// The sum in seconds, and events by class of delay.
+/// The delivery delay histogram: sum in seconds, and events by bucket.
 fn delays(ledger: &Ledger) -> (f64, Vec<(f64, u64)>) {
     let ends = DELAYS_MS.iter().map(|ms| *ms as f64 / 1_000.0).chain([f64::INFINITY]);
     let sum = read(&ledger.counters.delay_sum_us) / 1e6;

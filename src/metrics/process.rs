@@ -1,8 +1,8 @@
-//! Figures of the process, as Prometheus' own clients name them. Read from `/proc`; elsewhere they are left out.
+//! Process metrics, named as by the official Prometheus clients. Read from `/proc`; omitted on other systems.
 
 use super::{Metric, Value};
 
-/// What is known of the process; `started` is in seconds since 1970.
+/// Metrics of the process; `started` is Unix time in seconds.
 pub(super) fn metrics(started: f64) -> Vec<Metric> {
     let one = |name, help, value| Metric { name, help, series: vec![(Vec::new(), value)] };
     let gauge = |name, help, value: Option<f64>| value.map(|value| one(name, help, Value::Gauge(value)));
@@ -32,7 +32,7 @@ pub(super) fn metrics(started: f64) -> Vec<Metric> {
 
 fn cpu_seconds() -> Option<f64> {
     let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    // The name of the program stands in parentheses and may hold spaces.
+    // The program name is in parentheses and may contain spaces.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
     let (user, system): (f64, f64) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
     Some((user + system) / rustix::param::clock_ticks_per_second() as f64)
@@ -44,7 +44,7 @@ fn status_kb(field: &str) -> Option<f64> {
 }
 
 fn open_files() -> Option<f64> {
-    // The folder itself is open while it is read.
+    // Minus one: the directory itself is open while it is read.
     Some((std::fs::read_dir("/proc/self/fd").ok()?.count() as f64 - 1.0).max(0.0))
 }
 

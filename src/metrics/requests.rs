@@ -1,4 +1,4 @@
-//! Answers of the HTTP server, by method, route and class of status.
+//! HTTP responses by method, route and status class.
 
 use std::{
     collections::BTreeMap,
@@ -9,12 +9,12 @@ use axum::http::{Method, StatusCode};
 
 use super::{Metric, Value, tally::OTHER};
 
-/// Counts since the process started. Routes are templates, so their number is that of the source.
+/// Counts since the process started. Routes are path templates, so their number is bounded by the source.
 #[derive(Debug, Default)]
 pub struct Requests(Mutex<BTreeMap<(&'static str, String, u16), u64>>);
 
 impl Requests {
-    /// Takes in one answer; `route` is the template of its path, nothing when there is none.
+    /// Counts a response; `route` is its path template, `None` for an unknown path.
     pub fn count(&self, method: &Method, route: Option<&str>, status: StatusCode) {
         let method = match method.as_str() {
             "GET" => "GET",

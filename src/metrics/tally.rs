@@ -1,4 +1,4 @@
-//! Counters and histograms of tasks by queue and type, counted from the events that this process publishes.
+//! Counters and histograms of tasks by queue and type, from the events published by this process.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,14 +11,14 @@ use crate::{
     model::Name,
 };
 
-/// Queues, and types, that have labels of their own; further ones count as [`OTHER`].
+/// Maximum number of queues, and of types, with their own label; further ones are counted as [`OTHER`].
 pub const MAX_LABELS: usize = 200;
-/// Pairs of queue and type with labels of their own.
+/// Maximum number of pairs of queue and type.
 const MAX_PAIRS: usize = 2_000;
-/// The label of what has none.
+/// Label of everything beyond these limits.
 pub const OTHER: &str = "other";
 
-/// What is counted: the kind of event, and the metric.
+/// What is counted: event type and metric.
 const COUNTED: [(Kind, &str, &str); 7] = [
     (Kind::TaskCreated, "taskwatch_tasks_created", "Tasks created"),
     (Kind::TaskStarted, "taskwatch_attempts_started", "Attempts started"),
@@ -29,11 +29,11 @@ const COUNTED: [(Kind, &str, &str); 7] = [
     (Kind::TaskCancelled, "taskwatch_tasks_cancelled", "Tasks cancelled"),
 ];
 
-/// Upper ends of the buckets of waits and runs, seconds.
+/// Upper bounds of the buckets of wait and run times, seconds.
 const BUCKETS: [f64; 15] =
     [0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3_600.0, 21_600.0];
 
-/// Counts since the process started. Each server publishes every event of the log, so each server counts all of them.
+/// Counts since the process started. Every server publishes every event of the log, so each counts all of them.
 #[derive(Debug, Default)]
 pub struct Tallies(Mutex<Counts>);
 
@@ -65,7 +65,7 @@ impl Distribution {
     }
 }
 
-/// The label of a name, as long as there is room for more.
+/// The label of a name, or [`OTHER`] at the limit.
 fn label(known: &mut BTreeSet<Name>, name: &Name) -> Name {
     if !known.contains(name) {
         if known.len() >= MAX_LABELS {
@@ -77,7 +77,7 @@ fn label(known: &mut BTreeSet<Name>, name: &Name) -> Name {
 }
 
 impl Tallies {
-    /// Takes in one published event.
+    /// Counts one published event.
     pub fn count(&self, event: &Event) {
         let (Some(queue), Some(task_type)) = (&event.queue, &event.task_type) else { return };
         let Some(which) = COUNTED.iter().position(|(kind, _, _)| *kind == event.event_type) else { return };
@@ -97,7 +97,7 @@ impl Tallies {
         counts.tasks.entry(pair).or_default()[which] += 1;
     }
 
-    /// As metrics.
+    /// Converts to metrics.
     pub(super) fn metrics(&self) -> Vec<Metric> {
         let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let counters = COUNTED.iter().enumerate().map(|(which, (_, name, help))| {

@@ -1,6 +1,6 @@
-//! The two text formats of metrics, and which of them a scraper wants.
+//! The two text formats of metrics, and content negotiation.
 
-/// How metrics are written down.
+/// Text format of metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TextFormat {
     /// The Prometheus text format 0.0.4.
@@ -10,7 +10,7 @@ pub enum TextFormat {
 }
 
 impl TextFormat {
-    /// What an `Accept` header prefers; the Prometheus format when it names neither.
+    /// The format preferred by an `Accept` header; the Prometheus format if it names neither.
     #[must_use]
     pub fn accepted(accept: &str) -> Self {
         let quality = |item: &str| {
@@ -22,7 +22,7 @@ impl TextFormat {
             let items = accept.split(',').filter(|item| {
                 let mut parts = item.split(';').map(|part| part.trim().to_ascii_lowercase());
                 let is_kind = parts.next().is_some_and(|name| name == kind);
-                // A version that we do not write is no match.
+                // A version that we do not write does not match.
                 is_kind
                     && parts.all(|part| !part.starts_with("version=") || WRITTEN.contains(&part[8..].trim_matches('"')))
             });
@@ -41,7 +41,7 @@ impl TextFormat {
         }
     }
 
-    /// OpenMetrics text in this format.
+    /// Converts OpenMetrics text to this format.
     pub(super) fn write(self, open: String) -> String {
         match self {
             Self::OpenMetrics => open,
@@ -50,10 +50,10 @@ impl TextFormat {
     }
 }
 
-/// Versions of either format that we write.
+/// Supported versions of either format.
 const WRITTEN: [&str; 3] = ["0.0.1", "0.0.4", "1.0.0"];
 
-/// The older format names a counter with `_total` also in its help and type, and has no end mark.
+/// The older format uses the suffix `_total` of a counter also in HELP and TYPE, and has no EOF marker.
 fn classic(open: &str) -> String {
     let mut text = String::with_capacity(open.len());
     let mut lines = open.lines().peekable();

@@ -1,4 +1,4 @@
-//! What operators do to many tasks at once.
+//! Bulk actions: one action on many tasks.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -6,43 +6,43 @@ use uuid::Uuid;
 use super::{Name, Priority, Status, edit::Edit, task_query::TaskQuery, transition::Transition};
 use crate::clock::Time;
 
-/// One thing done to each task.
+/// The action applied to each task.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "action", rename_all = "snake_case")]
 pub enum BulkAction {
-    /// Stop what has not finished.
+    /// Cancel unfinished tasks.
     Cancel {
-        /// Why.
+        /// Reason.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     },
-    /// Run finished tasks again.
+    /// Retry finished tasks.
     Retry,
-    /// Run what failed or was cancelled below a parent again, and open groups among it again.
+    /// Retry failed and cancelled descendants of a parent, and reopen its `close_when_done` parents among them.
     RetryFamily,
-    /// Do that, and the same to all tasks below.
+    /// Apply an action to the tasks and all their descendants.
     WithChildren {
-        /// What.
+        /// The action.
         of: Box<Self>,
     },
-    /// Remove them.
+    /// Delete tasks.
     Delete,
-    /// Change what they say.
+    /// Edit tasks.
     Edit {
-        /// 0–9.
+        /// Priority, 0–9.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         priority: Option<Priority>,
-        /// The line they stand in.
+        /// Queue name.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         queue: Option<Name>,
-        /// Who is responsible for them.
+        /// Assignee.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         assignee: Option<String>,
     },
 }
 
 impl BulkAction {
-    /// The word in events.
+    /// The action's name in events.
     #[must_use]
     pub fn word(&self) -> &'static str {
         match self {
@@ -54,7 +54,7 @@ impl BulkAction {
         }
     }
 
-    /// Tasks run again by it.
+    /// Whether the action retries tasks.
     #[must_use]
     pub fn retries(&self) -> bool {
         match self {
@@ -64,7 +64,7 @@ impl BulkAction {
         }
     }
 
-    /// The same for the tasks below.
+    /// The corresponding action for descendants.
     #[must_use]
     pub fn for_family(&self) -> Self {
         match self {
@@ -93,64 +93,64 @@ impl BulkAction {
     }
 }
 
-/// How an action on many tasks stands.
+/// Status of a bulk action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BulkState {
-    /// Worked on.
+    /// In progress.
     Running,
-    /// Over.
+    /// Completed.
     Done,
-    /// Stopped by someone; what was done stays done.
+    /// Cancelled; tasks already processed stay changed.
     Cancelled,
 }
 
 impl BulkState {
-    /// Every state with its word.
+    /// Every state with its name.
     pub const ALL: [(Self, &'static str); 3] =
         [(Self::Running, "running"), (Self::Done, "done"), (Self::Cancelled, "cancelled")];
 
-    /// The word in the API and in the table.
+    /// The name in the API and in the table.
     #[must_use]
     pub fn word(self) -> &'static str {
         Self::ALL.iter().find(|(state, _)| *state == self).map_or("", |(_, word)| word)
     }
 }
 
-/// A place in a list of tasks, newest first: tasks created before it are left.
+/// Cursor in a list of tasks, newest first: tasks created before it remain.
 pub type PageCursor = (Time, Uuid);
 
-/// An action on all tasks that a filter finds.
+/// A bulk action on all tasks that match a filter.
 #[derive(Debug, Clone)]
 pub struct Bulk {
     /// Identity.
     pub id: Uuid,
-    /// What is done to each.
+    /// Action for each task.
     pub action: BulkAction,
-    /// To which.
+    /// Which tasks.
     pub filter: TaskQuery,
-    /// Who asked.
+    /// Who requested it.
     pub actor: String,
-    /// How it stands.
+    /// Its status.
     pub state: BulkState,
-    /// Tasks per second at the most.
+    /// Rate limit, tasks per second.
     pub pace_per_second: Option<u32>,
-    /// Tasks that it was done to.
+    /// Tasks processed successfully.
     pub succeeded: u64,
-    /// Tasks that it could not be done to.
+    /// Tasks that could not be processed.
     pub failed: u64,
-    /// Where the next step begins.
+    /// Cursor of the next step.
     pub before: PageCursor,
-    /// When the next step may be done.
+    /// When the next step is due.
     pub next_at: Time,
-    /// When it was asked for.
+    /// Time of creation.
     pub created_at: Time,
-    /// When it was over.
+    /// Time of finishing.
     pub finished_at: Option<Time>,
 }
 
 impl Bulk {
-    /// An action that begins now.
+    /// A new bulk action.
     #[must_use]
     pub fn new(id: Uuid, action: BulkAction, filter: TaskQuery, actor: String, now: Time) -> Self {
         Self {
@@ -169,7 +169,7 @@ impl Bulk {
         }
     }
 
-    /// The same done to the tasks below some parents.
+    /// The corresponding bulk action on the children of some parents.
     #[must_use]
     pub fn of_family(id: Uuid, action: &BulkAction, parents: Vec<Uuid>, actor: String, now: Time) -> Self {
         let action = action.for_family();
@@ -182,19 +182,19 @@ impl Bulk {
     }
 }
 
-/// One step of an action, found by any server; done only if the action is still at the place it begins with.
+/// One step of a bulk action, prepared by any server; applied only if the cursor of the action is still `from`.
 #[derive(Debug, Clone)]
 pub struct BulkStep {
-    /// Of which action.
+    /// ID of the bulk action.
     pub id: Uuid,
-    /// Where it begins.
+    /// Cursor at the start.
     pub from: PageCursor,
     /// The tasks found.
     pub ids: Vec<Uuid>,
-    /// They are to run again, and may have to wait for others first.
+    /// The tasks are retried, and may become blocked first.
     pub retries: bool,
-    /// What is done to the tasks below them, when that was asked for.
+    /// Bulk action to create for their descendants, if requested.
     pub family: Option<Box<Bulk>>,
-    /// Where the next begins; nothing when this is the last.
+    /// Cursor of the next step; `None` after the last one.
     pub to: Option<PageCursor>,
 }

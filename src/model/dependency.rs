@@ -1,4 +1,4 @@
-//! Tasks that wait for others.
+//! Dependencies between tasks.
 
 use std::collections::HashSet;
 
@@ -7,21 +7,21 @@ use uuid::Uuid;
 
 use super::Status;
 
-/// What becomes of a blocked task when one of its dependencies fails, is cancelled or deleted.
+/// What happens to a blocked task when one of its dependencies fails, is cancelled or is deleted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DependencyPolicy {
-    /// It fails too.
+    /// The task fails too.
     #[default]
     Fail,
-    /// It is cancelled.
+    /// The task is cancelled.
     Cancel,
-    /// It goes on as if the dependency had completed.
+    /// The task continues as if the dependency had completed.
     Ignore,
 }
 
 impl DependencyPolicy {
-    /// The word used in JSON and SQL.
+    /// The value in JSON and SQL.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -31,26 +31,26 @@ impl DependencyPolicy {
         }
     }
 
-    /// The policy behind a stored word.
+    /// Parses a stored value.
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
         [Self::Fail, Self::Cancel, Self::Ignore].into_iter().find(|policy| policy.as_str() == word)
     }
 }
 
-/// Where the dependencies of a task stand, together.
+/// Combined status of the dependencies of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dependencies {
-    /// One has not finished.
+    /// At least one has not finished.
     Open,
-    /// All that matter are done.
+    /// All are satisfied.
     Done,
-    /// This one did not complete.
+    /// A dependency ended without completing.
     Broken(Uuid, &'static str),
 }
 
 impl Dependencies {
-    /// Sums up dependencies; one that does not exist any more has no status.
+    /// Combines dependencies; a deleted one has no status.
     pub fn sum(policy: DependencyPolicy, all: impl IntoIterator<Item = (Uuid, Option<Status>)>) -> Self {
         let mut sum = Self::Done;
         for (id, status) in all {
@@ -72,8 +72,8 @@ impl Dependencies {
     }
 }
 
-/// Finds a cycle through one of `starts`: the ids along it, the first again at the end. `next` says where
-/// the edges of a task lead; each is followed once, whatever the number of starts.
+/// Finds a cycle through one of `starts`: the IDs along it, with the first one repeated at the end. `next` returns the
+/// edges of a task and is called once per task, whatever the number of starts.
 pub fn cycle(starts: &[Uuid], next: impl Fn(Uuid) -> Vec<Uuid>) -> Option<Vec<Uuid>> {
     let wanted: HashSet<_> = starts.iter().copied().collect();
     let mut done = HashSet::new();
@@ -81,7 +81,7 @@ pub fn cycle(starts: &[Uuid], next: impl Fn(Uuid) -> Vec<Uuid>) -> Option<Vec<Uu
         if done.contains(start) {
             continue;
         }
-        // Depth first without recursion: the path so far, with what is left to visit of each task on it.
+        // Depth-first search without recursion: the current path, with the edges left to visit of each task on it.
         let mut path = vec![(*start, next(*start).into_iter())];
         let mut on_path = HashSet::from([*start]);
         while let Some((id, rest)) = path.last_mut() {
@@ -128,7 +128,7 @@ mod tests {
         let long = HashMap::from([(a, vec![b]), (b, vec![c]), (c, vec![d, a]), (d, vec![])]);
         assert_eq!(ring(&long, &[a]), Some(vec![a, b, c, a]));
         assert_eq!(ring(&HashMap::from([(a, vec![a])]), &[a]), Some(vec![a, a]));
-        // From a start that only leads to it, a ring of others is none of ours.
+        // A cycle that is reachable from a start but does not contain it is ignored.
         let beside = HashMap::from([(a, vec![b]), (b, vec![c]), (c, vec![b])]);
         assert_eq!(ring(&beside, &[a]), None);
         assert_eq!(ring(&beside, &[a, c]), Some(vec![b, c, b]));
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_wide_graph_is_walked_once() {
-        // Ten layers of which each task leads to all of the next: paths beyond counting.
+        // Ten layers, each task linked to all of the next layer: the number of paths is astronomical.
         let layer = |n: u128| (0..100).map(move |i| Uuid::from_u128(n * 1_000 + i));
         let graph: HashMap<_, Vec<_>> =
             (1..10).flat_map(|n| layer(n).map(move |id| (id, layer(n + 1).collect()))).collect();

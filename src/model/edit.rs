@@ -1,4 +1,4 @@
-//! Edits: what people change about a task without changing its state, with a diff of each field.
+//! Edits: changes to a task by people that leave its status unchanged, with the old and new value of each field.
 
 use std::collections::BTreeMap;
 
@@ -7,54 +7,54 @@ use uuid::Uuid;
 
 use super::{Name, Priority};
 
-/// Field to `[old, new]`.
+/// Field name to `[old, new]`.
 pub type Changes = BTreeMap<String, [Value; 2]>;
 
-/// New values; what is absent stays.
+/// New values; absent fields stay unchanged.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Edit {
-    /// One line for people.
+    /// Title.
     pub title: Option<Option<String>>,
-    /// More for people.
+    /// Description.
     pub description: Option<Option<String>>,
-    /// 0–9.
+    /// Priority, 0–9.
     pub priority: Option<Priority>,
-    /// The line it stands in.
+    /// Queue name.
     pub queue: Option<Name>,
-    /// Marks for people and filters, all of them.
+    /// The complete set of labels.
     pub labels: Option<BTreeMap<Name, String>>,
-    /// Who is responsible for it.
+    /// Assignee.
     pub assignee: Option<Option<String>>,
-    /// Who else works on it.
+    /// Collaborators.
     pub collaborators: Option<Vec<String>>,
-    /// Who wants to know how it goes.
+    /// Watchers.
     pub watchers: Option<Vec<String>>,
     /// Tasks that must complete first.
     pub depends_on: Option<Vec<Uuid>>,
-    /// Only when the task has one of these versions.
+    /// Apply only if the task has one of these versions.
     pub only_if: Option<Vec<Uuid>>,
 }
 
-/// Which event tells of an edit.
+/// The event type of an edit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EditKind {
-    /// Title, description, labels, queue, or what a report told.
+    /// Title, description, labels, queue, or details from a report.
     Facts,
-    /// The priority.
+    /// Priority.
     Priority,
-    /// The assignee.
+    /// Assignee.
     Assignee,
-    /// The collaborators.
+    /// Collaborators.
     Collaborators,
-    /// The watchers.
+    /// Watchers.
     Watchers,
-    /// It waits for more tasks.
+    /// Dependencies were added.
     DependencyAdded,
-    /// It waits for fewer tasks.
+    /// Dependencies were removed.
     DependencyRemoved,
 }
 
-/// A change of one field; nothing when it stays as it is.
+/// The change of one field; `None` if it stays the same.
 pub(super) fn change<T: PartialEq + serde::Serialize>(
     field: &str,
     old: &T,

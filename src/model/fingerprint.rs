@@ -1,12 +1,12 @@
-//! Which failures are alike: the kind of work and the error without what differs from one failure to the next.
+//! Fingerprints of failures: the task type and the error without its variable parts.
 
 use super::Name;
 
-/// So much of the line counts, characters.
+/// Maximum length of the pattern, characters.
 const LONGEST: usize = 160;
-/// Behind these words a number tells one error from another; elsewhere numbers are taken for accidents.
+/// A number after these words identifies the error; other numbers are considered variable.
 const NAMES_AN_ERROR: [&str; 7] = ["http", "status", "code", "errno", "error", "exit", "signal"];
-/// What stands for a number or an id.
+/// Placeholder for a number or an ID.
 const ANY: char = '#';
 
 /// The first line of an error with numbers, ids and quoted text replaced by `#`.
@@ -19,7 +19,7 @@ pub fn pattern(error: &str) -> String {
     let mut rest = line;
     while let Some(first) = rest.chars().next() {
         let length = match first {
-            // In the middle of a word it is an apostrophe.
+            // Within a word it is an apostrophe.
             '\'' if shown.ends_with(char::is_alphanumeric) => 1,
             '"' | '\'' | '`' => quoted(rest, first),
             c if c.is_alphanumeric() => word(rest),
@@ -39,19 +39,19 @@ pub fn pattern(error: &str) -> String {
     shown
 }
 
-/// Length of a quoted text with its quotes; 1 when the quote does not close or is an apostrophe.
+/// Length of a quoted text including quotes; 1 if the quote is not closed or is an apostrophe.
 fn quoted(text: &str, quote: char) -> usize {
     text[1..].find(quote).map_or(1, |end| end + 2)
 }
 
-/// Length of a word: letters and digits, and what joins the parts of ids.
+/// Length of a word: letters and digits, and the characters that join the parts of IDs.
 fn word(text: &str) -> usize {
     let joins = |c: char| c.is_alphanumeric() || c == '-' || c == '_' || c == ':' || c == '.';
     let whole = text.find(|c| !joins(c)).unwrap_or(text.len());
     text[..whole].trim_end_matches(['-', ':', '.', '_']).len()
 }
 
-/// The word is a number or an id, not a name: it would make two like errors look different.
+/// Whether the word is a number or an ID: it would make similar errors look different.
 fn differs(word: &str, before: &str) -> bool {
     if !word.contains(|c: char| c.is_ascii_digit()) {
         return false;
@@ -60,18 +60,18 @@ fn differs(word: &str, before: &str) -> bool {
     let code = word.starts_with(|c: char| c.is_ascii_uppercase())
         && word.len() <= 12
         && word.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '-' || c == '_');
-    // E1234, ORA-00942, HTTP 503: these are what the error is.
+    // E1234, ORA-00942, HTTP 503: these identify the error.
     !(code || letters == 0 && NAMES_AN_ERROR.contains(&before))
 }
 
-/// FNV-1a, 64 bits: the same in all versions and on all machines.
+/// FNV-1a, 64 bits: stable across versions and machines.
 #[must_use]
 pub fn hash(bytes: impl IntoIterator<Item = u8>) -> u64 {
     let step = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
     bytes.into_iter().fold(0xcbf2_9ce4_8422_2325, step)
 }
 
-/// Sixteen hex digits: the same for failures of one kind of work whose errors have the same [`pattern`].
+/// Sixteen hex digits: equal for failures of one task type whose errors have the same [`pattern`].
 #[must_use]
 pub fn fingerprint(task_type: &Name, error: Option<&str>) -> Name {
     let pattern = pattern(error.unwrap_or_default());

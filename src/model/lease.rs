@@ -1,4 +1,4 @@
-//! A worker's hold on a task, and how long to wait between attempts.
+//! Leases of running tasks, and the backoff between attempts.
 
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
@@ -7,25 +7,25 @@ use uuid::Uuid;
 use super::{Name, report::Progress};
 use crate::clock::Time;
 
-/// A worker's hold on one attempt of one task.
+/// The lease of a worker on one attempt of a task.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Lease {
-    /// When it ends unless extended; never, when nobody claimed the task.
+    /// When it expires unless extended; `None` (never) for a task that was not claimed.
     pub expires_at: Option<Time>,
     /// The last progress reported.
     pub progress: Option<Progress>,
-    /// The stall was reported already (policy `report`).
+    /// The stall has already been reported (policy `report`).
     pub stalled: bool,
 }
 
-/// Who claims.
+/// The claiming worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claimant {
     /// The worker.
     pub worker_id: Uuid,
     /// Its machine.
     pub machine_id: Name,
-    /// The connector that it will use.
+    /// The connector it will use.
     pub connector_id: Option<Name>,
 }
 
@@ -33,18 +33,18 @@ pub struct Claimant {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum StallReason {
-    /// Nobody extended the lease.
+    /// The lease was not extended in time.
     LeaseExpired,
-    /// The worker has gone.
+    /// The worker was lost.
     WorkerLost,
-    /// The attempt took longer than `timeout_seconds`.
+    /// The attempt exceeded `timeout_seconds`.
     TimeLimit,
-    /// The system that reports the task has said nothing of it for long.
+    /// The external system has not reported the task for too long.
     NoReport,
 }
 
 impl StallReason {
-    /// The word used in JSON.
+    /// The value in JSON.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -55,7 +55,7 @@ impl StallReason {
         }
     }
 
-    /// The sentence for people.
+    /// Human-readable sentence.
     #[must_use]
     pub const fn sentence(self) -> &'static str {
         match self {
@@ -67,24 +67,24 @@ impl StallReason {
     }
 }
 
-/// What happens to a stalled task (`--stalled-policy`).
+/// How stalled tasks are handled (`--stalled-policy`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum StalledPolicy {
-    /// Back to its queue while attempts are left, else failed.
+    /// Requeue while attempts are left, otherwise fail.
     #[default]
     Retry,
-    /// Failed at once.
+    /// Fail immediately.
     Fail,
-    /// Only reported; it stays running.
+    /// Only report; the task stays running.
     Report,
 }
 
-/// How long to wait between attempts: doubled per retry.
+/// Exponential backoff between attempts, doubled per retry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Backoff {
-    /// Before the first retry, seconds.
+    /// Delay before the first retry, seconds.
     pub base_seconds: u32,
-    /// At the most, seconds.
+    /// Maximum delay, seconds.
     pub cap_seconds: u32,
 }
 
@@ -95,8 +95,8 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// The wait before a retry, of which the second half is random ("equal jitter", so that a burst of failures does
-    /// not come back as a burst). `jitter` is 0.0–1.0; `retry` is 1 for the first retry.
+    /// Delay before a retry, the second half of it random ("equal jitter", so that a burst of failures is not retried
+    /// as a burst). `jitter` is 0.0–1.0; `retry` is 1 for the first retry.
     #[must_use]
     pub fn wait(self, retry: u32, jitter: f64) -> TimeDelta {
         let doubled = u64::from(self.base_seconds) << retry.saturating_sub(1).min(24);

@@ -1,4 +1,4 @@
-//! What tasks and workers are and may do. Pure: no I/O, no clock, no randomness; they come in as parameters.
+//! Tasks and workers and their rules. Pure: no I/O, no clock, no randomness; these are passed in as parameters.
 
 pub mod bulk;
 pub mod dependency;

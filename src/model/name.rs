@@ -15,7 +15,7 @@ pub struct Name(Arc<str>);
 /// Why a text is not a [`Name`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BadName {
-    /// Nothing in it.
+    /// The text is empty.
     #[error("must not be empty")]
     Empty,
     /// More than [`MAX_NAME_BYTES`] bytes.
@@ -24,24 +24,24 @@ pub enum BadName {
     /// A control character (NUL, line feed, escape …).
     #[error("must not contain control characters")]
     Control,
-    /// A new name that begins or ends with white space.
+    /// A new name with leading or trailing white space.
     #[error("must not begin or end with white space")]
     OuterSpace,
-    /// A new name that is `.` or `..`, which cannot stand in a URL.
+    /// A new name that is `.` or `..`, which cannot be used in a URL.
     #[error("must not be . or ..")]
     Dots,
 }
 
-/// A name that may be given to something new: a [`Name`] that can be told apart on a page and put into a URL. Names that
-/// exist already may be of the wider kind.
+/// A name for a new object: a [`Name`] that is recognisable on a page and usable in a URL. Existing names only have to
+/// be a [`Name`].
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NewName(pub Name);
 
 impl NewName {
-    /// Checks a text and makes it a name.
+    /// Validates a text.
     ///
     /// # Errors
-    /// [`BadName`] as [`Name::new`], and when it begins or ends with white space or is `.` or `..`.
+    /// [`BadName`] as [`Name::new`], and for leading or trailing white space, `.` and `..`.
     pub fn new(text: &str) -> Result<Self, BadName> {
         let name = Name::new(text)?;
         if text.trim() != text {
@@ -53,7 +53,7 @@ impl NewName {
         Ok(Self(name))
     }
 
-    /// The names of a list.
+    /// Unwraps the names of a list.
     #[must_use]
     pub fn all(names: Vec<Self>) -> Vec<Name> {
         names.into_iter().map(|name| name.0).collect()
@@ -74,10 +74,10 @@ impl<'de> Deserialize<'de> for NewName {
 }
 
 impl Name {
-    /// Checks a text and makes it a name.
+    /// Validates a text.
     ///
     /// # Errors
-    /// [`BadName`] when it is empty, too long or holds control characters.
+    /// [`BadName`] if it is empty, too long or contains control characters.
     pub fn new(text: &str) -> Result<Self, BadName> {
         if text.is_empty() {
             return Err(BadName::Empty);
@@ -91,10 +91,10 @@ impl Name {
         Ok(Self(text.into()))
     }
 
-    /// A name that stands in the source.
+    /// A name from a literal in the source.
     ///
     /// # Panics
-    /// When the literal is not a name.
+    /// If the literal is not a valid name.
     #[must_use]
     pub fn literal(text: &'static str) -> Self {
         Self::new(text).expect("a literal in the source is a valid name")

@@ -1,9 +1,9 @@
-//! Tasks that another system runs and reports. Reports may come twice, late and in any order; what a task is depends on
-//! the set of its reports only, never on the order in which they came.
+//! Observed tasks: another system runs and reports them. Reports may be duplicated, late and out of order; the state of
+//! a task depends only on the set of its reports, never on their order of arrival.
 //!
-//! Rules: the highest attempt counts; within an attempt its end wins over its start, and the latest end over earlier
-//! ones, by the reporter's own time; of each descriptive field the latest word counts, and of two at the same time the
-//! greater value.
+//! Rules: the highest attempt wins; within an attempt its end beats its start, and the latest end beats earlier ones,
+//! by the reporter's timestamps; each descriptive field is last-writer-wins by timestamp, with the greater value as
+//! tie-breaker.
 
 use std::collections::BTreeMap;
 
@@ -16,130 +16,130 @@ use super::{
 };
 use crate::clock::Time;
 
-/// What a report says happened.
+/// Type of a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ObservedKind {
-    /// It exists.
+    /// The task was created.
     Created,
-    /// It may be taken.
+    /// The task became pending.
     Enqueued,
-    /// An attempt began.
+    /// An attempt started.
     Started,
-    /// An attempt went on.
+    /// An attempt made progress.
     Progressed,
-    /// An attempt failed and another follows.
+    /// An attempt failed and will be retried.
     Retried,
-    /// Someone stopped it.
+    /// The task was cancelled.
     Cancelled,
-    /// It was given up.
+    /// The task failed.
     Failed,
-    /// It is done.
+    /// The task completed.
     Completed,
 }
 
-/// One report of a task.
+/// One report on a task.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Observation {
-    /// What happened.
+    /// Type of the report.
     pub happened: ObservedKind,
-    /// When, by the reporter's clock.
+    /// Timestamp by the reporter's clock.
     pub at: Time,
-    /// Number of the attempt; without one, the first.
+    /// Attempt number; 1 if absent.
     pub attempt: Option<u32>,
-    /// Its id in the reporting system, when that is no UUID.
+    /// Its ID in the reporting system, if that is not a UUID.
     pub external_id: Option<String>,
-    /// What it says of the task.
+    /// Descriptive fields.
     pub facts: Facts,
-    /// Who works on it, and where.
+    /// Worker and machine.
     pub worker: Option<(Uuid, Name)>,
     /// The connector it uses.
     pub connector_id: Option<Name>,
-    /// How far it is.
+    /// Progress.
     pub progress: Option<Progress>,
-    /// What came out.
+    /// Result.
     pub result: Option<Json>,
-    /// Why the attempt failed.
+    /// Error of the attempt.
     pub error: Option<String>,
-    /// Time of the attempt, when the reporter knows it.
+    /// Duration of the attempt, if known to the reporter.
     pub duration_ms: Option<u64>,
 }
 
-/// What a report says of the task itself; what is absent is not said.
+/// Descriptive fields of a report; absent fields stay unchanged.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Facts {
-    /// The tenant.
+    /// Project.
     pub project_id: Option<Name>,
-    /// What kind of work it is.
+    /// Task type.
     pub task_type: Option<Name>,
     /// Its queue.
     pub queue: Option<Name>,
-    /// The task that groups it.
+    /// Parent task.
     pub parent_task_id: Option<Uuid>,
     /// Its phase.
     pub phase: Option<Name>,
-    /// One line for people.
+    /// Title.
     pub title: Option<String>,
-    /// More for people.
+    /// Description.
     pub description: Option<String>,
-    /// 0–9.
+    /// Priority, 0–9.
     pub priority: Option<Priority>,
-    /// Marks for people and filters.
+    /// Labels.
     pub labels: Option<BTreeMap<Name, String>>,
     /// Phases of its children.
     pub phases: Option<Vec<Name>>,
-    /// Attempts allowed.
+    /// Maximum number of attempts.
     pub max_attempts: Option<u32>,
-    /// Longest time of one attempt, seconds.
+    /// Timeout of one attempt, seconds.
     pub timeout_seconds: Option<u32>,
-    /// Input for the worker.
+    /// Payload.
     pub payload: Option<Json>,
-    /// Not to start before.
+    /// Earliest start.
     pub run_at: Option<Time>,
 }
 
-/// What the reports of a task said so far, and when: enough to take in any further one.
+/// Merged state of all reports of a task, with timestamps: sufficient to merge any further report.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Observed {
-    /// The earliest report.
+    /// Timestamp of the earliest report.
     pub(super) first: Option<Time>,
-    /// Each descriptive field with the time of its latest word.
+    /// Descriptive fields, each with the timestamp of its latest value.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) said: BTreeMap<String, Time>,
-    /// The latest word that it may be taken.
+    /// Latest report that it became pending.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) enqueued: Option<Time>,
-    /// The latest word that it was stopped.
+    /// Latest report that it was cancelled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) cancelled: Option<Time>,
-    /// The latest attempt: its earliest start,
+    /// Of the latest attempt: earliest start,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) started: Option<Time>,
-    /// its latest word of going on,
+    /// latest sign of progress,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) progressed: Option<Time>,
-    /// its latest end,
+    /// latest end,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) ended: Option<(Time, ObservedKind)>,
-    /// and how long it took, when that was said.
+    /// and duration, if reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) duration_ms: Option<u64>,
-    /// Its latest progress, kept when it does not run,
+    /// Latest progress, kept while it is not running,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) progress: Option<Progress>,
-    /// and its latest error, kept when it is not shown.
+    /// and latest error, kept while it is not shown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) error: Option<String>,
-    /// The project is its own word, not its parent's.
+    /// The project was reported for the task itself, not inherited from its parent.
     #[serde(default)]
     pub(super) own_project: bool,
-    /// It was given up for its silence: the latest report before that, and when it was given up.
+    /// It was failed for lack of reports: timestamp of the latest report before that, and when it was failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) given_up: Option<(Time, Time)>,
 }
 
 impl Observed {
-    /// The latest word counts; of two at the same time the greater value.
+    /// Last-writer-wins by timestamp, with the greater value as tie-breaker.
     pub(super) fn merge<T: PartialEq + Serialize>(
         &mut self,
         field: &str,
@@ -166,7 +166,7 @@ impl Observed {
         self.ended.map(|(at, _)| at)
     }
 
-    /// The state that the reports add up to.
+    /// The status that results from the merged reports.
     pub(super) fn status(&self, scheduled: bool) -> Status {
         let end = match self.ended {
             Some((_, ObservedKind::Completed)) => Some(Status::Completed),
@@ -188,13 +188,13 @@ impl Observed {
     }
 }
 
-/// A value as text, to tell which of two is the greater.
+/// A value as text, for comparison as a tie-breaker.
 fn text(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
 impl Observation {
-    /// The attempt it is about: the first when it names none, none when it is about the task itself.
+    /// The attempt concerned: 1 if the report names none, 0 if it is about the task itself.
     pub(super) fn attempt(&self) -> u32 {
         match self.happened {
             ObservedKind::Created | ObservedKind::Enqueued | ObservedKind::Cancelled => self.attempt.unwrap_or(0),
@@ -208,14 +208,14 @@ impl Observation {
 }
 
 impl Observed {
-    /// When it was last heard of, by the reporter's clock.
+    /// Timestamp of the latest report, by the reporter's clock.
     pub(super) fn last_sign(&self) -> Option<Time> {
         let ended = self.ended.map(|(at, _)| at);
         let told = [self.first, self.enqueued, self.cancelled, self.started, self.progressed, ended];
         self.said.values().copied().chain(told.into_iter().flatten()).max()
     }
 
-    /// When it was given up, as long as nothing newer was reported.
+    /// When it was failed for lack of reports; `None` if a newer report has arrived.
     pub(super) fn given_up(&self) -> Option<Time> {
         let (sign, at) = self.given_up?;
         (self.last_sign() <= Some(sign)).then_some(at)

@@ -4,38 +4,39 @@ use serde::{Deserialize, Serialize};
 
 use super::Status;
 
-/// The phase of children that name none.
+/// Placeholder for children without a phase.
 pub const NO_PHASE: &str = "-";
 
-/// How many children stand where. Waiting is everything not yet started: scheduled, blocked, pending, retrying.
+/// Number of child tasks by status. `pending` counts everything not yet started: scheduled, blocked, pending and
+/// retrying.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Counts {
-    /// Not started or waiting for another attempt.
+    /// Not started, or awaiting another attempt.
     pub pending: u64,
-    /// A worker has them.
+    /// Claimed by a worker.
     pub running: u64,
-    /// Done.
+    /// Completed.
     pub completed: u64,
-    /// Given up.
+    /// Failed.
     pub failed: u64,
-    /// Stopped by someone.
+    /// Cancelled.
     pub cancelled: u64,
 }
 
 impl Counts {
-    /// All of them.
+    /// Total number.
     #[must_use]
     pub const fn total(&self) -> u64 {
         self.pending + self.running + self.completed + self.failed + self.cancelled
     }
 
-    /// Those that will not run again by themselves.
+    /// Number of finished children.
     #[must_use]
     pub const fn finished(&self) -> u64 {
         self.completed + self.failed + self.cancelled
     }
 
-    /// Finished of all, 0–100, rounded down so that 100 means all.
+    /// Finished children in percent, 0–100, rounded down so that 100 means all.
     #[must_use]
     pub const fn percent(&self) -> u64 {
         match self.total() {
@@ -44,13 +45,13 @@ impl Counts {
         }
     }
 
-    /// Adds one child in a state.
+    /// Adds one child with a status.
     pub const fn add(&mut self, status: Status) {
         let slot = self.slot(status);
         *slot += 1;
     }
 
-    /// Takes one child out of a state.
+    /// Removes one child with a status.
     pub const fn remove(&mut self, status: Status) {
         let slot = self.slot(status);
         *slot = slot.saturating_sub(1);

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 #[serde(transparent)]
 pub struct Priority(u8);
 
-/// The three bands that pages and counts group priorities into.
+/// The three bands of priorities shown on pages and in counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Band {
@@ -22,10 +22,10 @@ pub enum Band {
 }
 
 impl Priority {
-    /// The highest.
+    /// The highest priority.
     pub const MAX: u8 = 9;
 
-    /// A priority from a number; `None` above 9.
+    /// Converts a number; `None` unless it is 0–9.
     #[must_use]
     pub fn new(number: i64) -> Option<Self> {
         u8::try_from(number).ok().filter(|n| *n <= Self::MAX).map(Self)
@@ -37,7 +37,7 @@ impl Priority {
         self.0
     }
 
-    /// The band it falls in.
+    /// Its band.
     #[must_use]
     pub const fn band(self) -> Band {
         match self.0 {

@@ -1,50 +1,50 @@
-//! Queues as operators set them: paused or active, a concurrency limit, and a rate limit as a sliding window.
+//! Queues with their operator settings: paused or active, a concurrency limit, and a rate limit as a sliding window.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{Name, edit::Changes};
 use crate::clock::Time;
 
-/// The period of a rate limit is counted in so many slots.
+/// Number of time slots per rate limit period.
 const SLOTS: i64 = 10;
 
-/// A queue as operators set it, with what its limits have left.
+/// Operator settings of a queue and the usage of its limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueueState {
     /// Its name.
     pub name: Name,
-    /// Since when nothing is handed out.
+    /// When it was paused; `None` if it is active.
     pub paused_at: Option<Time>,
-    /// At most so many of its tasks run at once.
+    /// Concurrency limit: maximum number of running tasks.
     pub concurrency_limit: Option<u32>,
-    /// At most so many start within the period.
+    /// Rate limit: maximum number of tasks started per period.
     pub rate_limit: Option<u32>,
-    /// The period, seconds.
+    /// Period of the rate limit, seconds.
     pub rate_period_seconds: u32,
     /// Starts within the last period: slot and count.
     pub starts: Vec<(i64, u32)>,
-    /// Claimed tasks that run; counted for limited queues only.
+    /// Claimed running tasks; counted for limited queues only.
     pub running: u32,
 }
 
-/// What an operator decides about a queue.
+/// A change of queue settings by an operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum QueueChange {
-    /// Nothing is handed out; what runs goes on.
+    /// Stop dispatch; running tasks continue.
     Pause,
-    /// Handed out again.
+    /// Resume dispatch.
     Resume,
-    /// New limits; `None` lifts one, what is absent stays.
+    /// New limits; `None` removes a limit, absent ones stay.
     Limit {
-        /// Tasks that run at once.
+        /// Concurrency limit.
         concurrency: Option<Option<u32>>,
-        /// Starts within a period of seconds.
+        /// Rate limit: starts, and period in seconds.
         rate: Option<Option<(u32, u32)>>,
     },
 }
 
 impl QueueState {
-    /// A queue nobody decided anything about.
+    /// A queue without operator settings.
     pub const fn new(name: Name) -> Self {
         Self {
             name,
@@ -57,7 +57,7 @@ impl QueueState {
         }
     }
 
-    /// How many more may start now; nothing says that no limit is set.
+    /// How many more tasks may start now; `None` if no limit is set.
     pub fn allowed(&self, now: Time) -> Option<u32> {
         let free = self.concurrency_limit.map(|limit| limit.saturating_sub(self.running));
         let rest = self.rate_limit.map(|limit| limit.saturating_sub(self.used(now)));
@@ -67,8 +67,9 @@ impl QueueState {
         }
     }
 
-    /// Starts that count against the rate. A slot counts while any of it lies within the period, and what another
-    /// server with a later clock wrote counts too: so no window of the period's length ever holds more than the limit.
+    /// Starts that count against the rate limit. A slot counts while any part of it lies within the period, and so do
+    /// slots written by another server with a later clock: no window of one period ever contains more starts than the
+    /// limit.
     fn used(&self, now: Time) -> u32 {
         let oldest = self.slot(now) - SLOTS;
         self.starts.iter().filter(|(slot, _)| *slot >= oldest).map(|(_, count)| count).sum()
@@ -82,7 +83,7 @@ impl QueueState {
         i64::from(self.rate_period_seconds) * 1_000 / SLOTS
     }
 
-    /// Takes starts into account.
+    /// Records starts.
     pub fn start(&mut self, count: u32, now: Time) {
         self.running += count;
         if self.rate_limit.is_none() {
@@ -96,7 +97,7 @@ impl QueueState {
         }
     }
 
-    /// When to look again, if the rate is used up.
+    /// Delay until the rate limit allows more, if it is used up.
     pub fn again_after(&self, now: Time) -> Option<Duration> {
         let limit = self.rate_limit?;
         if self.used(now) < limit {
@@ -108,7 +109,7 @@ impl QueueState {
         Some(Duration::from_millis(u64::try_from(free - now.timestamp_millis()).unwrap_or_default().max(5)))
     }
 
-    /// Carries a decision out; field to old and new value.
+    /// Applies a change; returns the old and new value of each changed field.
     pub fn change(&mut self, change: &QueueChange, now: Time) -> Changes {
         let old = self.clone();
         match change {
@@ -159,7 +160,7 @@ mod tests {
         for window in starts.windows(6) {
             assert!(window[5] - window[0] >= TimeDelta::seconds(1), "{window:?}");
         }
-        // 35 s at 5/s, less what whole slots cost.
+        // 35 s at 5/s, minus the loss from whole slots.
         assert!(starts.len() > 140, "{}", starts.len());
     }
 }

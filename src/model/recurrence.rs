@@ -1,8 +1,8 @@
-//! When recurring tasks run: a cron expression in a time zone.
+//! When schedules run: a cron expression in a time zone.
 //!
-//! Where clocks are changed: an expression that names hours (`30 2,14 * * *`, `0 1-3 * * *`, `0 */2 * * *`) runs once for
-//! each of them and each day: the first time when an hour comes twice, and right after the gap when it does not come. One
-//! for every hour (`*/15 * * * *`) follows the time that passes.
+//! Daylight saving time: an expression with explicit hours (`30 2,14 * * *`, `0 1-3 * * *`, `0 */2 * * *`) runs once
+//! per named hour and day: at the first occurrence of a repeated hour, and right after the gap for a skipped one. An
+//! expression for every hour (`*/15 * * * *`) follows elapsed time.
 
 use chrono::{DateTime, NaiveDateTime, Offset, TimeDelta, TimeZone, Timelike, Utc};
 use chrono_tz::Tz;
@@ -13,26 +13,26 @@ use croner::{
 
 use crate::clock::Time;
 
-/// Names for expressions.
+/// Supported names.
 const NAMES: &str = "@hourly, @daily, @midnight, @weekly, @monthly, @yearly or @annually";
-/// Largest steps of seconds, minutes, hours, days, months and days of the week: as many as there are of them.
+/// Maximum step of seconds, minutes, hours, days, months and days of the week: the size of the respective range.
 const STEPS: [(&str, u32); 6] =
     [("second", 60), ("minute", 60), ("hour", 24), ("day of month", 31), ("month", 12), ("day of week", 7)];
-/// No offset from UTC is larger, hours.
+/// No UTC offset exceeds this, hours.
 const FARTHEST: TimeDelta = TimeDelta::hours(16);
-/// Within this time clocks are changed at most once.
+/// Within this time the UTC offset changes at most once.
 const CALM: TimeDelta = TimeDelta::hours(48);
 
-/// A cron expression and the time zone that it is meant in.
+/// A cron expression and its time zone.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Recurrence {
     cron: Cron,
     time_zone: Tz,
-    /// It names no hours.
+    /// The hour field is `*`.
     every_hour: bool,
 }
 
-/// Why a recurrence is none: the field and what is wrong with it.
+/// Validation error of a cron expression or time zone.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {detail}")]
 pub struct BadRecurrence {
@@ -43,11 +43,11 @@ pub struct BadRecurrence {
 }
 
 impl Recurrence {
-    /// Reads an expression of five fields (minute, hour, day of month, month, day of week), of six with seconds in
-    /// front, of seven with a year behind, or a name such as `@hourly`; and an IANA time zone.
+    /// Parses an expression of five fields (minute, hour, day of month, month, day of week), of six with leading
+    /// seconds, of seven with a trailing year, or a name such as `@hourly`; and an IANA time zone.
     ///
     /// # Errors
-    /// [`BadRecurrence`] that names the field.
+    /// [`BadRecurrence`] with the name of the field.
     pub fn parse(cron: &str, time_zone: &str) -> Result<Self, BadRecurrence> {
         let bad = |field, detail: String| BadRecurrence { field, detail };
         let cron = if cron.trim().eq_ignore_ascii_case("@midnight") { "@daily" } else { cron };
@@ -68,10 +68,10 @@ impl Recurrence {
         Ok(Self { cron: parsed, time_zone, every_hour })
     }
 
-    /// Reads what somebody asks for now: also refuses what can be read but is not what was meant.
+    /// Parses new input: also rejects expressions that are valid but surely not intended.
     ///
     /// # Errors
-    /// [`BadRecurrence`] that names the field.
+    /// [`BadRecurrence`] with the name of the field.
     pub fn parse_new(cron: &str, time_zone: &str, now: Time) -> Result<Self, BadRecurrence> {
         let bad = |detail: String| BadRecurrence { field: "cron", detail };
         let recurrence = Self::parse(cron, time_zone)?;
@@ -89,13 +89,13 @@ impl Recurrence {
         Ok(recurrence)
     }
 
-    /// The first time after a moment; nothing when there is none.
+    /// The first time after a moment; `None` if there is none.
     #[must_use]
     pub fn after(&self, moment: Time) -> Option<Time> {
         if self.every_hour { self.after_every_hour(moment) } else { self.after_named_hours(moment) }
     }
 
-    /// Each local time of the expression has one moment, and these are in the order of the local times.
+    /// Each local time maps to exactly one moment, in the same order.
     fn after_named_hours(&self, moment: Time) -> Option<Time> {
         let mut local = self.local(moment);
         loop {
@@ -107,7 +107,7 @@ impl Recurrence {
         }
     }
 
-    /// From one change of the clock to the next the local time goes on evenly.
+    /// Between two changes of the UTC offset, local time advances evenly.
     fn after_every_hour(&self, moment: Time) -> Option<Time> {
         let (mut from, mut inclusive) = (moment, false);
         loop {
@@ -115,7 +115,7 @@ impl Recurrence {
             let at = DateTime::from_naive_utc_and_offset(self.next_local(self.local(from), inclusive)? - offset, Utc);
             inclusive = false;
             if at - from > CALM {
-                // Nothing comes before: look again from close by, where the clock changes at most once.
+                // No run before `at`: continue close to it, where the offset changes at most once.
                 from = at - CALM;
             } else if self.offset(at) == offset {
                 return Some(at);
@@ -129,18 +129,18 @@ impl Recurrence {
         TimeDelta::seconds(self.time_zone.offset_from_utc_datetime(&moment.naive_utc()).fix().local_minus_utc().into())
     }
 
-    /// What the clock of the zone shows, whole seconds.
+    /// Local time, truncated to whole seconds.
     fn local(&self, moment: Time) -> NaiveDateTime {
         let local = moment.naive_utc() + self.offset(moment);
         local.with_nanosecond(0).unwrap_or(local)
     }
 
-    /// The next local time of the expression, as if the clock was never changed.
+    /// The next local time that matches the expression, ignoring offset changes.
     fn next_local(&self, local: NaiveDateTime, inclusive: bool) -> Option<NaiveDateTime> {
         Some(self.cron.find_next_occurrence(&local.and_utc(), inclusive).ok()?.naive_utc())
     }
 
-    /// When the clock of the zone shows a time first, or right after it skips it.
+    /// The first moment with this local time, or, if it is skipped, the moment right after the gap.
     fn moment_of(&self, local: NaiveDateTime) -> Option<Time> {
         if let Some(at) = self.time_zone.from_local_datetime(&local).earliest() {
             return Some(at.with_timezone(&Utc));
@@ -151,7 +151,8 @@ impl Recurrence {
     }
 }
 
-/// The first whole second after `low`, where something does not hold, at which it holds, as it does at `high`.
+/// Binary search: the first whole second after `low` at which the predicate holds; it must be false at `low` and true
+/// at `high`.
 fn first(low: Time, high: Time, holds: impl Fn(Time) -> bool) -> Time {
     let at = |seconds: i64| Time::from_timestamp(seconds, 0).unwrap_or(high);
     let (mut low, mut high) = (low.timestamp(), high.timestamp());
@@ -166,7 +167,7 @@ fn first(low: Time, high: Time, holds: impl Fn(Time) -> bool) -> Time {
     at(high)
 }
 
-/// The fields of an expression, from the seconds on; none of a name.
+/// The fields of an expression, starting with seconds; empty for a name.
 fn fields(cron: &str) -> Vec<&str> {
     let mut fields: Vec<_> = cron.split_whitespace().collect();
     if fields.len() == 5 {
@@ -175,7 +176,7 @@ fn fields(cron: &str) -> Vec<&str> {
     if fields.len() < 5 { Vec::new() } else { fields }
 }
 
-/// Of the names, all but `@hourly` stand for midnight.
+/// All names except `@hourly` run at midnight.
 fn is_daily(cron: &str) -> bool {
     cron.trim().starts_with('@') && !cron.trim().eq_ignore_ascii_case("@hourly")
 }
@@ -199,7 +200,7 @@ mod tests {
 
     #[test]
     fn the_clock_of_the_zone_counts() {
-        // Berlin went from UTC+1 to UTC+2 on 29 March 2026.
+        // Berlin changed from UTC+1 to UTC+2 on 29 March 2026.
         assert_eq!(
             runs("0 8 * * *", "Europe/Berlin", "2026-03-28T00:00:00Z", 3),
             ["2026-03-28T07:00:00Z", "2026-03-29T06:00:00Z", "2026-03-30T06:00:00Z"]
@@ -249,7 +250,7 @@ mod tests {
 
     #[test]
     fn an_hour_that_comes_twice_counts_once() {
-        // Berlin went from UTC+2 to UTC+1 on 25 October 2026, at 03:00.
+        // Berlin changed from UTC+2 to UTC+1 on 25 October 2026, at 03:00.
         for cron in ["30 2 * * *", "30 2,14 * * *", "30 2-2 * * *", "30 2-14/12 * * *"] {
             let first = runs(cron, "Europe/Berlin", "2026-10-24T22:30:00Z", 2);
             assert_eq!(first[0], "2026-10-25T00:30:00Z", "{cron}");
@@ -259,12 +260,12 @@ mod tests {
             runs("*/20 1-3 * * *", "Europe/Berlin", "2026-10-25T00:00:00Z", 5),
             ["00:20", "00:40", "02:00", "02:20", "02:40"].map(|time| format!("2026-10-25T{time}:00Z"))
         );
-        // What names no hour goes on through both.
+        // An expression without hours runs in both.
         assert_eq!(
             runs("*/30 * * * *", "Europe/Berlin", "2026-10-24T23:45:00Z", 5),
             ["00:00", "00:30", "01:00", "01:30", "02:00"].map(|time| format!("2026-10-25T{time}:00Z"))
         );
-        // Havana sets its clock back at 01:00, so the first hour of the day comes twice.
+        // Havana turns its clock back at 01:00, so the first hour of the day is repeated.
         assert_eq!(
             runs("30 * 1 11 *", "America/Havana", "2026-01-01T00:00:00Z", 3),
             ["04:30", "05:30", "06:30"].map(|time| format!("2026-11-01T{time}:00Z"))
@@ -273,7 +274,7 @@ mod tests {
 
     #[test]
     fn an_hour_that_does_not_come_is_made_up_for() {
-        // Berlin went from 02:00 to 03:00 on 29 March 2026, at 01:00 UTC.
+        // Berlin skipped from 02:00 to 03:00 on 29 March 2026, at 01:00 UTC.
         for cron in ["30 2 * * *", "30 2,14 * * *", "15,30,45 2 * * *", "30 2-14/12 * * *"] {
             assert_eq!(runs(cron, "Europe/Berlin", "2026-03-28T23:00:00Z", 1), ["2026-03-29T01:00:00Z"], "{cron}");
         }
@@ -308,7 +309,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
 
-        /// Each named hour of each day runs once, at its time or right after the gap that holds it.
+        /// Each named hour of each day runs once, at its time or right after the gap that contains it.
         #[test]
         fn named_hours_run_once_a_day(
             zone in proptest::sample::select(&ZONES[..]),
@@ -323,7 +324,7 @@ mod tests {
             let mut right = Vec::new();
             for day in begin.iter_days().take(366) {
                 for hour in &hours {
-                    // The first minute from there on that the clock shows.
+                    // The first minute from there on that exists in local time.
                     let mut local = day.and_hms_opt(*hour, minute, 0).unwrap();
                     while time_zone.from_local_datetime(&local).earliest().is_none() {
                         local += TimeDelta::minutes(1);
@@ -340,7 +341,7 @@ mod tests {
             }
         }
 
-        /// What names no hour runs at every moment at which the clock shows a time of it.
+        /// An expression without hours runs at every moment whose local time matches.
         #[test]
         fn every_hour_follows_the_clock(
             zone in proptest::sample::select(&ZONES[..]),

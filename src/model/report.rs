@@ -1,4 +1,4 @@
-//! What workers report, and JSON that is kept as it came.
+//! Reports of workers, and JSON that is kept verbatim.
 
 use std::{fmt, sync::Arc};
 
@@ -14,7 +14,7 @@ use super::whole;
 pub struct Json(Arc<RawValue>);
 
 impl Json {
-    /// Keeps a raw value.
+    /// Wraps a raw value.
     #[must_use]
     pub fn new(raw: Box<RawValue>) -> Self {
         Self(raw.into())
@@ -26,7 +26,7 @@ impl Json {
         self.0.get()
     }
 
-    /// How many pages of 4 KiB it takes.
+    /// Its size in units of 4 KiB, rounded up.
     #[must_use]
     pub fn pages(&self) -> usize {
         self.as_str().len() / 4_096
@@ -45,40 +45,40 @@ impl fmt::Debug for Json {
     }
 }
 
-/// The fence of every report: it counts only for this attempt by this worker.
+/// The fencing token of a report: valid only for this attempt by this worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fence {
-    /// Who reports.
+    /// The reporting worker.
     pub worker_id: Uuid,
-    /// The attempt its claim named.
+    /// The attempt number from its claim.
     pub attempt: u32,
 }
 
-/// Work counted by a worker, in units of its own.
+/// Work units counted by a worker.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WorkCounts {
-    /// Units done.
+    /// Units completed.
     #[serde(default, deserialize_with = "whole::optional", skip_serializing_if = "Option::is_none")]
     pub completed: Option<u64>,
-    /// Units given up.
+    /// Units failed.
     #[serde(default, deserialize_with = "whole::optional", skip_serializing_if = "Option::is_none")]
     pub failed: Option<u64>,
-    /// Units left.
+    /// Units remaining.
     #[serde(default, deserialize_with = "whole::optional", skip_serializing_if = "Option::is_none")]
     pub pending: Option<u64>,
 }
 
-/// How far an attempt has come.
+/// Progress of an attempt.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
-    /// 0–100.
+    /// Progress in percent, 0–100.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub percent: Option<f64>,
-    /// One line for people.
+    /// One-line message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// Work in units.
+    /// Progress in work units.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counts: Option<WorkCounts>,
 }

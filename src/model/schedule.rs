@@ -1,48 +1,48 @@
-//! Schedules: tasks that are created again and again, by a cron expression in a time zone.
+//! Schedules: create tasks periodically, by a cron expression in a time zone.
 
 use uuid::Uuid;
 
 use super::{Name, recurrence::Recurrence, task::NewTask};
 use crate::clock::Time;
 
-/// A recurring task.
+/// A schedule.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Schedule {
     /// Its name.
     pub name: Name,
-    /// When.
+    /// Cron expression.
     pub cron: String,
-    /// In which time zone.
+    /// IANA time zone.
     pub time_zone: String,
-    /// The task to create each time.
+    /// Template of the task created by each run.
     pub task: NewTask,
-    /// Since when it does not fire.
+    /// When it was paused; `None` if it is active.
     pub paused_at: Option<Time>,
-    /// When it fires next.
+    /// Time of the next run.
     pub next_run_at: Option<Time>,
-    /// The time it last fired for.
+    /// Scheduled time of the last run.
     pub last_run_at: Option<Time>,
-    /// The task created then.
+    /// Task created by the last run.
     pub last_task_id: Option<Uuid>,
-    /// When it was created.
+    /// Time of creation.
     pub created_at: Time,
 }
 
-/// What an operator decides about a schedule.
+/// A change of a schedule by an operator.
 #[derive(Debug, Clone)]
 pub enum ScheduleChange {
-    /// It exists, with this content; what it did before is kept.
+    /// Create or replace it; its run history is kept.
     Put(Box<Schedule>),
-    /// It does not fire.
+    /// Pause it.
     Pause,
-    /// It fires again.
+    /// Resume it.
     Resume,
-    /// It goes.
+    /// Delete it.
     Delete,
 }
 
 impl Schedule {
-    /// The first time after a moment that it runs.
+    /// The first run after a moment.
     #[must_use]
     pub fn next_run_after(&self, moment: Time) -> Option<Time> {
         Recurrence::parse(&self.cron, &self.time_zone).ok()?.after(moment)

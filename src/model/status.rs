@@ -1,33 +1,33 @@
-//! The states of a task.
+//! The statuses of a task.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// Where a task stands in its life.
+/// Status of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
-    /// Waits for its time (`run_at`).
+    /// Has a future `run_at`.
     Scheduled,
-    /// Waits for other tasks.
+    /// Has unfinished dependencies.
     Blocked,
-    /// May be claimed.
+    /// Ready to be claimed.
     Pending,
-    /// A worker has it.
+    /// Claimed by a worker.
     Running,
-    /// Failed, waits for its next attempt.
+    /// An attempt failed; the next one is scheduled.
     Retrying,
-    /// Done.
+    /// Completed successfully.
     Completed,
-    /// Given up.
+    /// Failed; no attempts left or not retryable.
     Failed,
-    /// Stopped by someone.
+    /// Cancelled by a person or an API call.
     Cancelled,
 }
 
 impl Status {
-    /// Every state, in the order of a task's life.
+    /// Every status, in the order of the life cycle.
     pub const ALL: [Self; 8] = [
         Self::Scheduled,
         Self::Blocked,
@@ -39,7 +39,7 @@ impl Status {
         Self::Cancelled,
     ];
 
-    /// The word used in JSON, SQL, URLs and pages.
+    /// The value in JSON, SQL, URLs and pages.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -54,7 +54,7 @@ impl Status {
         }
     }
 
-    /// True for `completed`, `failed` and `cancelled`.
+    /// Whether the status is terminal: `completed`, `failed` or `cancelled`.
     #[must_use]
     pub const fn is_finished(self) -> bool {
         matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
@@ -67,7 +67,7 @@ impl fmt::Display for Status {
     }
 }
 
-/// A word that is no state.
+/// Not a status.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "'{0}' is not a status; use one of scheduled, blocked, pending, running, retrying, completed, failed, cancelled"

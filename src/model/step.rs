@@ -1,4 +1,4 @@
-//! What a decision says: the steps of a task, or why not.
+//! Result of a decision: the steps of a task, or why it was refused.
 
 use std::collections::BTreeMap;
 
@@ -12,100 +12,100 @@ use super::{
 };
 use crate::clock::Time;
 
-/// What happened to a task, with what belongs to that alone.
+/// An event of a task, with its specific data.
 #[derive(Debug, Clone, PartialEq)]
 pub enum TaskEvent {
-    /// It exists.
+    /// The task was created.
     Created,
-    /// It may be claimed.
+    /// It became pending.
     Enqueued {
-        /// Why, when it is not new.
+        /// Reason; `None` for a new task.
         reason: Option<&'static str>,
     },
-    /// An attempt began.
+    /// An attempt started.
     Started {
-        /// How long it could have been claimed before.
+        /// How long it was pending.
         wait_ms: Option<u64>,
     },
-    /// An attempt went on.
+    /// An attempt made progress.
     Progressed(Progress),
-    /// Done.
+    /// The task completed.
     Completed {
-        /// Time of the attempt.
+        /// Duration of the attempt.
         duration_ms: u64,
-        /// What came out.
+        /// Result.
         result: Option<Json>,
     },
-    /// The attempt failed, another follows.
+    /// The attempt failed and will be retried.
     Retried {
-        /// Time of the attempt.
+        /// Duration of the attempt.
         duration_ms: u64,
-        /// Why it failed.
+        /// Error of the attempt.
         error: String,
-        /// When the next may start.
+        /// Start of the next attempt at the earliest.
         next_run_at: Time,
     },
-    /// Given up.
+    /// The task failed.
     Failed {
-        /// Time of the attempt.
+        /// Duration of the attempt.
         duration_ms: u64,
-        /// Why.
+        /// Error.
         error: String,
     },
-    /// The attempt was lost.
+    /// The attempt stalled.
     Stalled(StallReason),
-    /// Stopped by someone.
+    /// The task was cancelled.
     Cancelled {
-        /// Why.
+        /// Reason.
         reason: Option<String>,
     },
-    /// Removed.
+    /// The task was deleted.
     Deleted,
-    /// It groups other tasks from now on.
+    /// The task became a parent.
     BecameParent {
-        /// Its children so far, by phase.
+        /// Its existing children, by phase.
         children: BTreeMap<Name, Counts>,
     },
-    /// Someone edited it, or a report told more about it.
+    /// It was edited, or a report changed its details.
     Edited {
-        /// Which kind of edit.
+        /// Type of the edit.
         kind: EditKind,
         /// Field to old and new value.
         changes: Changes,
     },
-    /// It waits for something else than before.
+    /// Its status changed without another event.
     StatusChanged {
-        /// Why.
+        /// Reason.
         reason: &'static str,
     },
 }
 
-/// One thing that happened, with the state before it and the task after it.
+/// One event, with the status before and the task after it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Step {
-    /// The state before; `None` when the task did not exist.
+    /// Status before; `None` if the task did not exist.
     pub old_status: Option<Status>,
-    /// The task after.
+    /// Task after.
     pub after: Task,
-    /// The failures it is like.
+    /// Error groups concerned.
     pub fingerprints: FingerprintChange,
-    /// What happened.
+    /// The event.
     pub event: TaskEvent,
 }
 
-/// The error group of a failure that an event is about.
+/// Error group that an event is about.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FingerprintChange {
-    /// Fingerprint of a failed task or attempt, or of a task that was failed and is no more.
+    /// Fingerprint of a failed task or attempt, or of a task that is no longer failed.
     pub current: Option<Name>,
-    /// Fingerprint before, when another failure of a failed task was reported.
+    /// Previous fingerprint, if another failure was reported for a failed task.
     pub previous: Option<Name>,
 }
 
-/// What became of a task: the steps in order; none when there was nothing to change.
+/// Outcome of a transition: the task and the steps in order; no steps if nothing changed.
 pub type Decision = Result<(Task, Vec<Step>), TransitionError>;
 
-/// The steps of a task that comes into being.
+/// The steps of a new task.
 #[must_use]
 pub fn create(task: &Task) -> Vec<Step> {
     let status = task.status;

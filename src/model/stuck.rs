@@ -1,4 +1,5 @@
-//! Tasks that wait for what can never come: in a ring, for a group without children, or for one of these.
+//! Tasks that can never make progress: in a dependency cycle, blocked by a `close_when_done` parent without children,
+//! or blocked by such a task.
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,36 +8,36 @@ use uuid::Uuid;
 
 use super::Name;
 
-/// Why a task cannot go on without help.
+/// Why a task cannot make progress without an operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum StuckReason {
-    /// It waits for itself, through others.
+    /// It is part of a dependency cycle.
     Ring,
-    /// What it waits for cannot go on.
+    /// It is blocked by a task that cannot make progress.
     Waits,
-    /// It is a group without children.
+    /// It is a parent without children.
     NoChildren,
 }
 
-/// A task that cannot go on without help.
+/// A task that cannot make progress without an operator.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Stuck {
-    /// Which.
+    /// Task ID.
     pub task_id: Uuid,
-    /// What kind of work it is.
+    /// Task type.
     #[schema(value_type = String)]
     pub task_type: Name,
-    /// Why.
+    /// Reason.
     #[schema(inline)]
     pub reason: StuckReason,
-    /// What it waits for, of that which cannot go on.
+    /// The stuck task that it is blocked by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on: Option<Uuid>,
 }
 
-/// Of tasks and what each waits for, those that can never go on, each with why and what it waits for. `childless` groups
-/// wait for nothing. What is not in `waits` goes on by itself.
+/// Finds the tasks of a wait-for graph that can never make progress, each with the reason and what it waits for.
+/// `childless` parents wait for nothing. Tasks that are not keys of `waits` are assumed to make progress.
 #[must_use]
 pub fn stuck(waits: &HashMap<Uuid, Vec<Uuid>>, childless: &HashSet<Uuid>) -> Vec<(Uuid, StuckReason, Option<Uuid>)> {
     let mut waiters: HashMap<Uuid, Vec<Uuid>> = HashMap::new();
@@ -48,7 +49,7 @@ pub fn stuck(waits: &HashMap<Uuid, Vec<Uuid>>, childless: &HashSet<Uuid>) -> Vec
         }
         open.insert(*waiter, unsure.count());
     }
-    // Whoever waits for nothing unsure goes on, and so do those that wait for it.
+    // Repeatedly remove tasks whose dependencies all make progress.
     let mut free: Vec<_> = open.iter().filter(|(_, open)| **open == 0).map(|(id, _)| *id).collect();
     while let Some(id) = free.pop() {
         open.remove(&id);
@@ -72,12 +73,12 @@ pub fn stuck(waits: &HashMap<Uuid, Vec<Uuid>>, childless: &HashSet<Uuid>) -> Vec
         on.iter()
             .map(|(id, on)| (*id, if rings.contains(id) { StuckReason::Ring } else { StuckReason::Waits }, Some(*on))),
     );
-    // The causes first.
+    // Root causes first.
     all.sort_by_key(|(id, reason, _)| (*reason == StuckReason::Waits, *id));
     all
 }
 
-/// Those that are met again when each is followed to the one that it waits for.
+/// Nodes on cycles: each node has at most one outgoing edge.
 fn rings(on: &HashMap<Uuid, Uuid>) -> HashSet<Uuid> {
     let (mut rings, mut seen) = (HashSet::new(), HashSet::new());
     for start in on.keys() {

@@ -1,4 +1,4 @@
-//! A task's record.
+//! The task record.
 
 use std::collections::BTreeMap;
 
@@ -14,16 +14,16 @@ use super::{
 };
 use crate::clock::Time;
 
-/// How the latest attempt ended. A report that is repeated afterwards is recognised by it.
+/// How the latest attempt ended. Used to recognise a repeated report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// Reported complete.
+    /// Reported as completed.
     Completed,
-    /// Reported failed.
+    /// Reported as failed.
     Failed,
-    /// Given back.
+    /// Released by its worker.
     Released,
-    /// Taken away: lease, worker or time lost.
+    /// Stalled: lease expired, worker lost or timed out.
     Stalled,
     /// Cancelled while running.
     Cancelled,
@@ -32,7 +32,7 @@ pub enum Outcome {
 impl Outcome {
     const ALL: [Self; 5] = [Self::Completed, Self::Failed, Self::Released, Self::Stalled, Self::Cancelled];
 
-    /// The word stored in SQL.
+    /// The value in SQL.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -44,77 +44,77 @@ impl Outcome {
         }
     }
 
-    /// The outcome behind a stored word.
+    /// Parses a stored value.
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|outcome| outcome.as_str() == word)
     }
 }
 
-/// One task, as the state machine sees it.
+/// A task, as the state machine sees it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Task {
-    /// Identity, UUID (version 7 unless the client chose one).
+    /// UUID (version 7 unless the client chose it).
     pub id: Uuid,
-    /// The tenant.
+    /// Project.
     pub project_id: Name,
-    /// What kind of work it is.
+    /// Task type.
     pub task_type: Name,
-    /// The line it stands in.
+    /// Queue name.
     pub queue: Name,
-    /// The task that groups it.
+    /// Parent task.
     pub parent_task_id: Option<Uuid>,
     /// Its phase within the parent.
     pub phase: Option<Name>,
-    /// One line for people.
+    /// Title.
     pub title: Option<String>,
-    /// More for people.
+    /// Description.
     pub description: Option<String>,
-    /// 0–9, highest first.
+    /// Priority, 0–9, highest first.
     pub priority: Priority,
-    /// Where it stands.
+    /// Status.
     pub status: Status,
-    /// Input for the worker, kept as it came. Loaded only where it is needed.
+    /// Input for the worker, verbatim. Loaded only where needed.
     pub payload: Option<Json>,
-    /// Marks for people and filters.
+    /// Labels.
     pub labels: BTreeMap<Name, String>,
     /// Phases declared for its children, in order.
     pub phases: Vec<Name>,
-    /// It groups other tasks.
+    /// It is a parent task.
     pub is_parent: bool,
-    /// Attempts allowed, at least 1.
+    /// Maximum number of attempts, at least 1.
     pub max_attempts: u32,
-    /// Longest time of one attempt, seconds.
+    /// Timeout of one attempt, seconds.
     pub timeout_seconds: Option<u32>,
-    /// How long to wait between attempts.
+    /// Backoff between attempts.
     pub backoff: Backoff,
-    /// No second live task of the project has it.
+    /// Unique among the unfinished tasks of the project.
     pub unique_key: Option<String>,
     /// Tasks that must complete first.
     pub depends_on: Vec<Uuid>,
-    /// What becomes of it when one of them does not complete.
+    /// What happens if one of them does not complete.
     pub on_dependency_failure: DependencyPolicy,
-    /// A task waits, or waited, for it.
+    /// It blocks, or has blocked, another task.
     pub has_dependents: bool,
-    /// Nobody claims it: it starts and ends with its children.
+    /// It is not claimed: it starts and finishes with its children.
     pub close_when_done: bool,
-    /// Who is responsible for it.
+    /// Assignee.
     pub assignee: Option<String>,
-    /// Who else works on it.
+    /// Collaborators.
     pub collaborators: Vec<String>,
-    /// Who wants to know how it goes.
+    /// Watchers.
     pub watchers: Vec<String>,
-    /// Its id in the system that reports it, when that is no UUID.
+    /// Its ID in the reporting system, if that is not a UUID.
     pub external_id: Option<String>,
-    /// What another system's reports said, and when: such a task is only watched.
+    /// Merged reports of another system; set only for observed tasks.
     pub observed: Option<Box<Observed>>,
     /// Number of the latest attempt, 0 before the first.
     pub attempt: u32,
-    /// Attempts that failed or stalled and were followed by another.
+    /// Failed or stalled attempts that were retried.
     pub retry_count: u32,
     /// How the latest attempt ended.
     pub outcome: Option<Outcome>,
-    /// Not to start before.
+    /// Earliest start.
     pub run_at: Option<Time>,
     /// The worker of the latest attempt.
     pub worker_id: Option<Uuid>,
@@ -124,77 +124,77 @@ pub struct Task {
     pub connector_id: Option<Name>,
     /// When it was created.
     pub created_at: Time,
-    /// When it last became claimable.
+    /// When it last became pending.
     pub enqueued_at: Option<Time>,
     /// When the latest attempt started.
     pub started_at: Option<Time>,
     /// When it finished.
     pub finished_at: Option<Time>,
-    /// Output of the worker, kept as it came.
+    /// Output of the worker, verbatim.
     pub result: Option<Json>,
     /// The latest error.
     pub error: Option<String>,
-    /// The worker's hold on it while it runs.
+    /// The lease while it is running.
     pub lease: Option<Lease>,
 }
 
-/// What a client asks for when it creates a task, checked. Serialised for recurring tasks, without the id.
+/// A validated request to create a task. Serialised in schedules, without the ID.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NewTask {
-    /// Identity.
+    /// Task ID.
     #[serde(skip)]
     pub id: Uuid,
-    /// The client chose the id, so the task may exist already.
+    /// The client chose the ID, so the task may exist already.
     #[serde(skip)]
     pub id_is_chosen: bool,
-    /// The tenant; a child without one takes its parent's, others `default`.
+    /// Project; a child without one inherits its parent's, others get `default`.
     pub project_id: Option<Name>,
-    /// What kind of work it is.
+    /// Task type.
     pub task_type: Name,
-    /// The line it stands in.
+    /// Queue name.
     pub queue: Name,
-    /// The task that groups it.
+    /// Parent task.
     pub parent_task_id: Option<Uuid>,
     /// Its phase within the parent.
     pub phase: Option<Name>,
-    /// One line for people.
+    /// Title.
     pub title: Option<String>,
-    /// More for people.
+    /// Description.
     pub description: Option<String>,
-    /// 0–9.
+    /// Priority, 0–9.
     pub priority: Priority,
     /// Input for the worker.
     pub payload: Option<Json>,
-    /// Marks for people and filters.
+    /// Labels.
     pub labels: BTreeMap<Name, String>,
     /// Phases declared for its children.
     pub phases: Vec<Name>,
-    /// Attempts allowed.
+    /// Maximum number of attempts.
     pub max_attempts: u32,
-    /// Longest time of one attempt, seconds.
+    /// Timeout of one attempt, seconds.
     pub timeout_seconds: Option<u32>,
-    /// How long to wait between attempts.
+    /// Backoff between attempts.
     pub backoff: Backoff,
-    /// Not to start before.
+    /// Earliest start.
     pub run_at: Option<Time>,
-    /// No second live task of the project has it.
+    /// Unique among the unfinished tasks of the project.
     pub unique_key: Option<String>,
     /// Tasks that must complete first.
     pub depends_on: Vec<Uuid>,
-    /// What becomes of it when one of them does not complete.
+    /// What happens if one of them does not complete.
     pub on_dependency_failure: DependencyPolicy,
-    /// Nobody claims it: it starts and ends with its children.
+    /// It is not claimed: it starts and finishes with its children.
     pub close_when_done: bool,
-    /// Who is responsible for it.
+    /// Assignee.
     pub assignee: Option<String>,
-    /// Who else works on it.
+    /// Collaborators.
     pub collaborators: Vec<String>,
-    /// Who wants to know how it goes.
+    /// Watchers.
     pub watchers: Vec<String>,
 }
 
 impl Task {
-    /// How many attempts are allowed. Of a task that another system runs at least those that it made, whatever it told.
+    /// Maximum number of attempts. For an observed task at least the number of attempts made, whatever was reported.
     #[must_use]
     pub fn attempts_allowed(&self) -> u32 {
         if self.observed.is_some() { self.max_attempts.max(self.attempt) } else { self.max_attempts }
@@ -202,7 +202,7 @@ impl Task {
 }
 
 impl NewTask {
-    /// A task of which only the kind and the queue are said.
+    /// A task with only type and queue, and defaults for the rest.
     #[must_use]
     pub fn plain(id: Uuid, task_type: Name, queue: Name) -> Self {
         Self {
@@ -233,14 +233,14 @@ impl NewTask {
         }
     }
 
-    /// The tenant, when the parent's is `inherited`.
+    /// The project, given that of the parent.
     #[must_use]
     pub fn project(&self, inherited: Option<&Name>) -> Name {
         self.project_id.as_ref().or(inherited).cloned().unwrap_or_else(|| Name::literal("default"))
     }
 
-    /// The task in its first state; `inherited` is the parent's project, `waits` tells that a dependency has not
-    /// completed.
+    /// The task in its initial status; `inherited` is the parent's project, `waits` means that it has unfinished
+    /// dependencies.
     #[must_use]
     pub fn into_task(self, inherited: Option<&Name>, waits: bool, now: Time) -> Task {
         let later = self.run_at.is_some_and(|run_at| run_at > now);

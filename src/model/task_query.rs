@@ -1,4 +1,4 @@
-//! What a list of tasks is narrowed to.
+//! Filters of a task list.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,16 +8,16 @@ use uuid::Uuid;
 use super::{Name, Status};
 use crate::clock::Time;
 
-/// What a list is narrowed to; everything is optional, an empty list says nothing.
+/// Filters of a task list; all are optional, an empty list matches everything.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct TaskQuery {
-    /// States.
+    /// Statuses.
     pub statuses: Vec<Status>,
     /// Projects.
     pub projects: Vec<Name>,
     /// Queues.
     pub queues: Vec<Name>,
-    /// Kinds of work.
+    /// Task types.
     pub task_types: Vec<Name>,
     /// Phases.
     pub phases: Vec<Name>,
@@ -31,29 +31,29 @@ pub struct TaskQuery {
     /// Connectors of the latest attempt.
     #[serde(default)]
     pub connectors: Vec<Name>,
-    /// Failures that are alike.
+    /// Error group fingerprints.
     #[serde(default)]
     pub fingerprints: Vec<Name>,
-    /// Labels, each with the values it may have.
+    /// Labels, each with its accepted values.
     #[serde(default)]
     pub labels: BTreeMap<Name, BTreeSet<String>>,
     /// Lowest priority.
     pub priority_min: Option<u8>,
     /// Highest priority.
     pub priority_max: Option<u8>,
-    /// A piece of the title, the type or the first 300 characters of the error.
+    /// Substring of the title, the type or the first 300 characters of the error.
     pub text: Option<String>,
-    /// Only tasks created since then.
+    /// Only tasks created since this time.
     #[serde(default)]
     pub since: Option<Time>,
-    /// Only tasks older than this one (the last of the page before).
+    /// Only tasks older than this one (the last of the previous page).
     pub before: Option<(Time, Uuid)>,
-    /// At most so many.
+    /// Maximum number of tasks.
     pub limit: i64,
 }
 
 impl TaskQuery {
-    /// It may have to look at every task there is before it finds enough: nothing in it leads to few tasks.
+    /// Whether the query may have to scan all tasks: no filter is selective.
     #[must_use]
     pub fn is_wide(&self) -> bool {
         let finished = |status: &Status| matches!(status, Status::Completed | Status::Cancelled);

@@ -1,4 +1,4 @@
-//! Times that others send: one type for every door.
+//! Timestamps from clients: one type for every input.
 
 use std::{fmt, str::FromStr};
 
@@ -7,20 +7,21 @@ use serde::{Deserialize, Deserializer, de};
 
 use crate::clock::Time;
 
-/// A time sent by a client: in the years 1 to 9999 (UTC) and cut to whole microseconds, which is what Postgres stores.
+/// A timestamp from a client: in the years 1 to 9999 (UTC), truncated to whole microseconds, which is what Postgres
+/// stores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timestamp(Time);
 
 /// Why a text is not a [`Timestamp`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BadTimestamp {
-    /// A date and a time of day, but no zone.
+    /// A date and a time of day without a zone.
     #[error("has no time zone: add Z for UTC, or an offset, as in 2026-11-20T16:05:00Z or 2026-11-20T17:05:00+01:00")]
     NoZone,
-    /// A year that cannot be stored or shown.
+    /// A year outside the supported range.
     #[error("must be in the years 1 to 9999")]
     OutOfRange,
-    /// Anything else.
+    /// Any other syntax error.
     #[error("must be a time of RFC 3339, as in 2026-11-20T16:05:00Z")]
     Malformed,
 }
@@ -32,7 +33,7 @@ impl Timestamp {
         self.0
     }
 
-    /// Reads a time that may be without a zone, which stands for UTC then.
+    /// Parses a time; without a zone it is taken as UTC.
     ///
     /// # Errors
     /// [`BadTimestamp`], but never [`BadTimestamp::NoZone`].
@@ -44,7 +45,7 @@ impl Timestamp {
     fn checked(local: NaiveDateTime, offset_seconds: i32) -> Result<Self, BadTimestamp> {
         let offset = FixedOffset::east_opt(offset_seconds).ok_or(BadTimestamp::Malformed)?;
         let utc = local.checked_sub_offset(offset).ok_or(BadTimestamp::OutOfRange)?.and_utc();
-        // A leap second becomes the second after it.
+        // A leap second becomes the next second.
         let time = Time::from_timestamp_micros(utc.timestamp_micros()).ok_or(BadTimestamp::OutOfRange)?;
         if (1..=9_999).contains(&time.year()) { Ok(Self(time)) } else { Err(BadTimestamp::OutOfRange) }
     }
@@ -81,7 +82,7 @@ impl<'de> Deserialize<'de> for Timestamp {
     }
 }
 
-/// The local time in a text, and its offset from UTC in seconds if it has one.
+/// Parses the local time, and the UTC offset in seconds if present.
 fn read(text: &str) -> Result<(NaiveDateTime, Option<i32>), BadTimestamp> {
     let text = text.trim();
     let digits = text.trim_start_matches(['+', '-']).bytes().take_while(u8::is_ascii_digit).count();
@@ -96,7 +97,7 @@ fn read(text: &str) -> Result<(NaiveDateTime, Option<i32>), BadTimestamp> {
     parsed.map(|local| (local, offset)).ok_or(BadTimestamp::Malformed)
 }
 
-/// Cuts the zone off: `Z`, an offset, or an offset whose plus sign became a space in a query string.
+/// Splits off the zone: `Z`, an offset, or an offset whose plus sign became a space in a query string.
 fn split_zone(text: &str) -> Result<(&str, Option<i32>), BadTimestamp> {
     if let Some(local) = text.strip_suffix(['Z', 'z']) {
         return Ok((local, Some(0)));
@@ -139,7 +140,7 @@ mod tests {
             ("2026-11-20T16:05:00Z", "2026-11-20T16:05:00.000000Z"),
             ("2026-11-20t16:05:00.123456789z", "2026-11-20T16:05:00.123456Z"),
             ("2026-11-20T16:05:00+01:00", "2026-11-20T15:05:00.000000Z"),
-            // The plus sign of a query string.
+            // A plus sign decoded as a space in a query string.
             ("2026-11-20T16:05:00 01:00", "2026-11-20T15:05:00.000000Z"),
             ("2026-11-20 16:05:00-0330", "2026-11-20T19:35:00.000000Z"),
             ("2026-11-20T16:05Z", "2026-11-20T16:05:00.000000Z"),

@@ -1,4 +1,4 @@
-//! Changes that can be asked of a task, and why one is refused. [`super::state_machine`] decides them.
+//! Requested changes of a task, and why one is refused. [`super::state_machine`] decides them.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::clock::Time;
 
-/// A change of a task that someone or something asks for.
+/// A requested change of a task.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Transition {
     /// A worker claims it.
@@ -52,72 +52,73 @@ pub enum Transition {
         fence: Fence,
         /// Error message.
         error: String,
-        /// Another attempt may help.
+        /// A retry may succeed.
         retryable: bool,
-        /// 0.0–1.0, spreads the next attempt.
+        /// Random number 0.0–1.0 for the backoff.
         jitter: f64,
     },
-    /// The worker releases it untouched; the attempt does not count against `max_attempts`.
+    /// The worker releases it unprocessed; the attempt does not count against `max_attempts`.
     Release {
         /// Worker and attempt.
         fence: Fence,
     },
-    /// Its `run_at` has come, or the backoff of its last attempt is over.
+    /// Its `run_at` or the backoff of its last attempt has passed.
     Due,
-    /// Its lease expired, its worker was lost, or it timed out. Decided again here, because the lease may have been extended
-    /// since.
+    /// Its lease expired, its worker was lost, or it timed out. Checked again here, because the lease may have been
+    /// extended since.
     Stall {
         /// Which of these.
         reason: StallReason,
-        /// What happens to stalled tasks.
+        /// Stalled policy.
         policy: StalledPolicy,
     },
-    /// Someone cancels it.
+    /// Cancel request.
     Cancel {
         /// Reason, as given.
         reason: Option<String>,
     },
-    /// Someone retries a finished task.
+    /// Retry request for a finished task.
     Retry,
-    /// The same of one whose dependencies have not completed.
+    /// Retry request for a task with unfinished dependencies.
     RetryBlocked,
-    /// The same of a parent that follows its children, some of which run again; of any other task it is [`Transition::Retry`].
+    /// Retry request for a `close_when_done` parent, some of whose children are retried; for any other task same as
+    /// [`Transition::Retry`].
     Reopen,
-    /// Someone deletes it.
+    /// Delete request.
     Delete,
     /// Retention deletes it: it finished before this time.
     Expire(Time),
     /// Its first child was created, or it was reported after its children.
     BecomeParent {
-        /// Its children so far, by phase.
+        /// Its existing children, by phase.
         children: BTreeMap<Name, Counts>,
     },
-    /// Another task depends on it now.
+    /// Another task now depends on it.
     GainDependent,
     /// Status of its dependencies.
     Depend(Dependencies),
     /// Status of its children.
     Children(Counts),
-    /// Someone edits it.
+    /// Edit request.
     Edit(Box<Edit>),
-    /// Another system reports it.
+    /// Report of another system.
     Observe(Box<Observation>),
-    /// Its parent's project, for a reported task without one of its own.
+    /// The parent's project, for an observed task without one of its own.
     Inherit(Name),
-    /// Its parent has too many phases already: it counts among the children without one.
+    /// Its parent already has too many phases: count it among the children without one.
     LeavePhase,
-    /// Of an unfinished observed task: nothing was reported since this time, so it ends as stalled.
+    /// For an unfinished observed task: nothing was reported since this time, so it ends as stalled.
     GiveUp(Time),
 }
 
 impl Transition {
-    /// How many pages of 4 KiB its JSON takes.
+    /// Size of its JSON in units of 4 KiB.
     #[must_use]
     pub fn pages(&self) -> usize {
         if let Self::Complete { result: Some(result), .. } = self { result.pages() } else { 0 }
     }
 
-    /// The fence of a worker's report.
+    /// The fencing token of a worker's report.
     #[must_use]
     pub const fn fence(&self) -> Option<Fence> {
         match self {
@@ -148,52 +149,52 @@ impl Transition {
     }
 }
 
-/// Why a transition is refused. Nothing changed.
+/// Why a transition is refused. Nothing was changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TransitionError {
-    /// The table of states has no such arrow.
+    /// The state machine has no such transition.
     #[error("a {status} task cannot be {wanted}")]
     Illegal {
         /// Status of the task.
         status: Status,
-        /// What was asked for, as a participle.
+        /// Requested change, as a participle.
         wanted: &'static str,
     },
-    /// The report names an attempt or a worker that no longer holds the task.
+    /// The attempt or worker of the report no longer holds the lease.
     #[error(
         "attempt {attempt} of this worker no longer holds the task (it is {status}, attempt {current}); stop working on it"
     )]
     Fenced {
-        /// The attempt named.
+        /// Attempt in the report.
         attempt: u32,
-        /// The latest attempt.
+        /// Latest attempt.
         current: u32,
         /// Status of the task.
         status: Status,
     },
-    /// The task is not in the version that the edit is for.
+    /// The task is not in a version that the edit requires.
     #[error("the task has changed since it was read; read it again")]
     Changed,
-    /// The task was cancelled while the worker had it.
+    /// The task was cancelled while the worker was running it.
     #[error("the task was cancelled; stop working on it")]
     Cancelled,
-    /// Another system runs the task.
+    /// The task is run by another system.
     #[error(
         "the task is run by the system that reports it, so it cannot be {wanted} here; send reports to POST /api/v1/events"
     )]
     Observed {
-        /// What was asked for, as a participle.
+        /// Requested change, as a participle.
         wanted: &'static str,
     },
-    /// taskwatch runs the task.
+    /// The task is run by taskwatch.
     #[error(
         "the task is handed out by taskwatch, so its state is not observed; report it with POST /api/v1/tasks/{{id}}/…"
     )]
     Managed,
-    /// A group follows its children.
+    /// The status of a parent with `close_when_done` follows its children.
     #[error("the task closes with its children, so it cannot be {wanted}; do that to the children")]
     Group {
-        /// What was asked for, as a participle.
+        /// Requested change, as a participle.
         wanted: &'static str,
     },
 }

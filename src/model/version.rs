@@ -1,15 +1,15 @@
-//! The version of a task: what an edit can be made conditional on.
+//! The version of a task, for conditional edits.
 
 use uuid::Uuid;
 
 use super::{NewTask, Task, report::Json};
 
-/// Versions are UUIDs of version 5 below this one.
+/// Namespace of the versions, which are UUIDs of version 5.
 const NAMESPACE: Uuid = Uuid::from_u128(0x0c6d_31f8_8b52_4f0e_a1d7_64e9_25b3_90c4);
 
 impl Task {
-    /// Changes whenever the task does, but for its lease and its progress: these change with every heartbeat, and no edit
-    /// depends on them.
+    /// Changes whenever the task does, except for its lease and progress: these change with every heartbeat, and no
+    /// edit depends on them.
     #[must_use]
     pub fn version(&self) -> Uuid {
         let micros = |at: Option<crate::clock::Time>| at.map(|at| at.timestamp_micros());
@@ -23,7 +23,7 @@ impl Task {
 }
 
 impl NewTask {
-    /// The request that made a task, as far as that can be told from the task: by what nobody can edit afterwards.
+    /// Whether this request created the task, judging by the fields that cannot be edited afterwards.
     #[must_use]
     pub fn has_made(&self, task: &Task, parent: Option<&super::Name>) -> bool {
         let same_place = self.project(parent) == task.project_id && self.parent_task_id == task.parent_task_id;
@@ -42,7 +42,7 @@ impl NewTask {
     }
 }
 
-/// The same value, also when white space or the order of fields differ.
+/// JSON equality, ignoring white space and the order of fields.
 fn same_json(one: Option<&Json>, other: Option<&Json>) -> bool {
     let value = |json: &Json| serde_json::from_str::<serde_json::Value>(json.as_str()).ok();
     match (one, other) {

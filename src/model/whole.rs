@@ -1,14 +1,14 @@
-//! Whole numbers as JSON has them: `3.0` is one (Lua, PHP and R write it so).
+//! Integers as written in JSON: `3.0` is one (Lua, PHP and R write it so).
 
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, de};
 
-/// A whole number that is not negative.
+/// A non-negative integer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Whole(pub u64);
 
-/// Larger floats are not exact.
+/// Larger floats are not exact integers.
 const EXACT: f64 = 9_007_199_254_740_992.0;
 
 impl<'de> Deserialize<'de> for Whole {
@@ -42,7 +42,7 @@ impl<'de> Deserialize<'de> for Whole {
 /// For `#[serde(deserialize_with = "…")]`.
 ///
 /// # Errors
-/// When the value is no whole number or too large for the type.
+/// The value is not an integer or too large for the type.
 pub fn number<'de, T: TryFrom<u64>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
     let Whole(number) = Whole::deserialize(deserializer)?;
     T::try_from(number).map_err(|_| de::Error::custom("is too large"))
@@ -57,7 +57,7 @@ pub fn optional<'de, T: TryFrom<u64>, D: Deserializer<'de>>(deserializer: D) -> 
     number.map(|Whole(number)| T::try_from(number).map_err(|_| de::Error::custom("is too large"))).transpose()
 }
 
-/// Tells `null` from an absent field; with `#[serde(default)]`.
+/// Distinguishes `null` from an absent field; with `#[serde(default)]`.
 ///
 /// # Errors
 /// As [`number`].

@@ -1,4 +1,4 @@
-//! Workers and the connectors they drive.
+//! Workers and their connectors.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,10 +19,10 @@ macro_rules! words {
         pub enum $name { $($(#[$doc])* #[serde(rename = $word)] $variant),+ }
 
         impl $name {
-            /// Every one.
+            /// All variants.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
-            /// The word used in JSON, SQL, URLs and pages.
+            /// The value in JSON, SQL, URLs and pages.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $word),+ }
@@ -48,63 +48,63 @@ macro_rules! words {
 }
 
 words! {
-    /// What a worker does.
+    /// Status of a worker.
     WorkerStatus {
-        /// Not ready for work yet.
+        /// Not ready for tasks yet.
         Starting = "starting",
-        /// Ready, nothing to do.
+        /// Ready, no task.
         Idle = "idle",
-        /// Working.
+        /// Running tasks.
         Active = "active",
-        /// Finishes what it has, takes nothing new.
+        /// Finishing its tasks, claims no new ones.
         Draining = "draining",
-        /// Left by itself.
+        /// Stopped in an orderly way.
         Stopped = "stopped",
-        /// Silent for longer than its time to live.
+        /// No heartbeat within the worker timeout.
         Lost = "lost",
     }
 }
 
 words! {
-    /// What a connector does, as its worker reports it.
+    /// Status of a connector, as reported by its worker.
     ConnectorStatus {
         /// Not ready yet.
         Starting = "starting",
-        /// Ready, nothing to do.
+        /// Ready, no task.
         Idle = "idle",
-        /// Working.
+        /// In use.
         Active = "active",
-        /// Does not work; the message says why.
+        /// Not working; the message says why.
         Error = "error",
-        /// No report for long.
+        /// Not reported for too long.
         Unknown = "unknown",
     }
 }
 
 impl WorkerStatus {
-    /// True while it is expected to report.
+    /// Whether it is expected to send heartbeats.
     #[must_use]
     pub const fn is_online(self) -> bool {
         !matches!(self, Self::Stopped | Self::Lost)
     }
 }
 
-/// A service that a worker talks to.
+/// An external service that a worker drives.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Connector {
-    /// What it does.
+    /// Its status.
     pub status: ConnectorStatus,
-    /// What is wrong, with status `error`.
+    /// Error message, with status `error`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// When this status began.
     #[schema(value_type = String, format = DateTime)]
     pub since: Time,
-    /// With status `unknown`: when it was reported last.
+    /// With status `unknown`: time of the last report.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub reported_at: Option<Time>,
-    /// Tasks that run on it.
+    /// Number of tasks that run on it.
     #[serde(default, skip_serializing_if = "is_zero")]
     #[schema(value_type = u32)]
     pub tasks: u32,
@@ -116,7 +116,7 @@ const fn is_zero(number: &u32) -> bool {
 }
 
 impl Connector {
-    /// What it does, when nothing new is said: an unknown one is what its tasks and its last error say.
+    /// Its status without a new report: an unknown one is derived from its tasks and its last error.
     fn settled(&self) -> (ConnectorStatus, Option<String>) {
         let status = match (self.status, &self.error) {
             (ConnectorStatus::Unknown, Some(_)) => ConnectorStatus::Error,
@@ -131,56 +131,56 @@ impl Connector {
 /// A process that runs tasks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Worker {
-    /// Identity, given at registration.
+    /// ID, assigned at registration.
     pub id: Uuid,
-    /// Its name for people.
+    /// Display name.
     pub name: Name,
-    /// Where it lives.
+    /// Machine it runs on.
     pub machine_id: Name,
     /// Queues it serves.
     pub queues: Vec<Name>,
-    /// What it can do, in words of its own.
+    /// Its capabilities, free-form.
     pub capabilities: Vec<Name>,
-    /// Version of its program.
+    /// Version of its software.
     pub version: Option<String>,
-    /// What it does.
+    /// Its status.
     pub status: WorkerStatus,
     /// Its connectors.
     pub connectors: BTreeMap<Name, Connector>,
     /// When it registered.
     pub started_at: Time,
-    /// Its last sign of life.
+    /// Last heartbeat.
     pub last_seen_at: Time,
-    /// When it left or was lost.
+    /// When it stopped or was lost.
     pub stopped_at: Option<Time>,
-    /// Known by the reports of another system only.
+    /// Known only from reports of another system.
     pub observed: bool,
 }
 
-/// What happened to a worker.
+/// An event of a worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WorkerEvent {
     /// It registered.
     Started,
-    /// It does something else now.
+    /// Its status changed.
     StatusChanged {
-        /// What it did before.
+        /// Status before.
         old_status: WorkerStatus,
     },
-    /// It left (`asked`) or was lost (`lost`).
+    /// It stopped (`asked`) or was lost (`lost`).
     Stopped {
         /// Which of the two.
         reason: StopReason,
-        /// What it did before.
+        /// Status before.
         old_status: WorkerStatus,
     },
-    /// One of its connectors does something else now.
+    /// The status of one of its connectors changed.
     ConnectorChanged {
-        /// Which.
+        /// Connector ID.
         connector_id: Name,
-        /// What it did before, if it was known.
+        /// Status before, if known.
         old_status: Option<ConnectorStatus>,
-        /// What it does now.
+        /// The connector now.
         connector: Connector,
     },
 }
@@ -188,37 +188,37 @@ pub enum WorkerEvent {
 words! {
     /// Why a worker stopped.
     StopReason {
-        /// It said so.
+        /// It deregistered.
         Asked = "asked",
-        /// It was silent for longer than its time to live.
+        /// No heartbeat within the worker timeout.
         Lost = "lost",
     }
 }
 
-/// A connector in a registration or heartbeat.
+/// Report on a connector in a registration or heartbeat.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectorReport {
-    /// Which.
+    /// Connector ID.
     pub connector_id: Name,
-    /// What it does.
+    /// Status.
     pub status: ConnectorStatus,
-    /// What is wrong.
+    /// Error message.
     pub error: Option<String>,
 }
 
-/// Most connectors of a worker.
+/// Maximum number of connectors of a worker.
 pub const MAX_CONNECTORS: usize = 64;
 
 impl Worker {
-    /// All these connectors fit beside those that are known.
+    /// Whether these connectors fit within the limit in addition to the known ones.
     #[must_use]
     pub fn has_room_for<'a>(&self, connectors: impl IntoIterator<Item = &'a Name>) -> bool {
         let new: BTreeSet<_> = connectors.into_iter().filter(|id| !self.connectors.contains_key(*id)).collect();
         new.is_empty() || self.connectors.len() + new.len() <= MAX_CONNECTORS
     }
 
-    /// Takes in what the worker says of itself, and tells what changed. Connectors that are not in the list were not
-    /// reported; without a list all are as they were.
+    /// Applies a report of the worker; returns the events. Connectors missing from the list were not reported; without
+    /// a list all stay unchanged.
     pub fn report(
         &mut self,
         status: Option<WorkerStatus>,
@@ -228,7 +228,7 @@ impl Worker {
         self.last_seen_at = self.last_seen_at.max(now);
         let mut events = Vec::new();
         if !self.status.is_online() {
-            // It was lost and speaks again. Who watches may have forgotten it, so it is announced whole.
+            // A lost worker reports again. Subscribers may have dropped it, so it is announced with all its fields.
             self.status = status.unwrap_or(WorkerStatus::Idle);
             self.stopped_at = None;
             events.push(WorkerEvent::Started);
@@ -265,7 +265,7 @@ impl Worker {
         events
     }
 
-    /// A connector is reported; nothing when that is what was known, or when there is no room for one more.
+    /// Applies a connector report; `None` if nothing changed or the limit is reached.
     fn set_connector_status(
         &mut self,
         id: &Name,
@@ -288,7 +288,7 @@ impl Worker {
         Some(WorkerEvent::ConnectorChanged { connector_id: id.clone(), old_status, connector })
     }
 
-    /// A task begins on a connector.
+    /// A task starts on a connector.
     pub fn connector_acquired(&mut self, id: &Name, now: Time) -> Option<WorkerEvent> {
         let event = self.set_connector_status(id, ConnectorStatus::Active, None, now);
         if let Some(connector) = self.connectors.get_mut(id) {
@@ -297,14 +297,14 @@ impl Worker {
         event
     }
 
-    /// A task on a connector was taken away; what the connector does is for its worker to say.
+    /// A task on a connector was lost; the status of the connector is up to its worker.
     pub fn connector_lost(&mut self, id: &Name) {
         if let Some(connector) = self.connectors.get_mut(id) {
             connector.tasks = connector.tasks.saturating_sub(1);
         }
     }
 
-    /// A task on a connector is over, with an error or without.
+    /// A task on a connector ended, with or without an error.
     pub fn connector_released(&mut self, id: &Name, error: Option<String>, now: Time) -> Option<WorkerEvent> {
         let connector = self.connectors.get_mut(id)?;
         connector.tasks = connector.tasks.saturating_sub(1);
@@ -316,14 +316,14 @@ impl Worker {
         self.set_connector_status(id, status, error, now)
     }
 
-    /// The oldest last report of its connectors, but of those that are unknown already.
+    /// The oldest last report of its connectors, except those already unknown.
     #[must_use]
     pub fn unreported_since(&self) -> Option<Time> {
         let known = self.connectors.values().filter(|connector| connector.status != ConnectorStatus::Unknown);
         known.map(|connector| connector.reported_at.unwrap_or(connector.since)).min()
     }
 
-    /// Connectors that were last reported at or before `since` are unknown from now on.
+    /// Sets connectors last reported at or before `since` to unknown.
     pub fn expire_connectors(&mut self, since: Time, now: Time) -> Vec<WorkerEvent> {
         let mut events = Vec::new();
         for (id, connector) in &mut self.connectors {
@@ -338,7 +338,7 @@ impl Worker {
         events
     }
 
-    /// Marks it as gone; nothing when it is gone already.
+    /// Marks it as stopped or lost; `None` if it already is.
     pub fn stop(&mut self, reason: StopReason, now: Time) -> Option<WorkerEvent> {
         if !self.status.is_online() {
             return None;

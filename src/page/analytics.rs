@@ -1,4 +1,4 @@
-//! Analytics: throughput, waits, runs, errors and depth over the last hour, day or week.
+//! Charts of throughput, wait time, run time, errors and backlog over the last hour, day or week.
 
 use askama::Template;
 
@@ -30,7 +30,7 @@ struct Row {
     slot: Slot,
 }
 
-/// Bad values of `range`.
+/// Validates `range`.
 pub(super) fn check_range(text: &str) -> Result<(), String> {
     parse(text).map(|_| ()).ok_or_else(|| "must be one of 1h, 24h, 7d".to_owned())
 }
@@ -69,7 +69,7 @@ pub(super) fn render(view: &View, params: &Params) -> Result<Content, PageError>
     let range = params.own("range").and_then(parse).unwrap_or_default();
     let slots = feed::read(&view.board).history.over(range, now);
     let seconds = range.slot_seconds() as f64;
-    // The slot that is not over yet would always look like a fall.
+    // The incomplete last bucket would always look like a drop.
     let over = &slots[..slots.len() - 1];
     let whole = (over, seconds);
     let charts = vec![

@@ -1,4 +1,4 @@
-//! One action in the background: how it goes.
+//! Progress of a bulk action.
 
 use askama::Template;
 
@@ -21,7 +21,7 @@ pub(super) async fn render(view: &View, params: &Params) -> Result<Content, Page
     Content::new(format!("({}) {}", state(&bulk.state).2, verb(&bulk.action)), &BulkPage { bulk })
 }
 
-/// What is done, in words.
+/// The action as text.
 pub(super) fn verb(action: &BulkAction) -> &'static str {
     match action {
         BulkAction::Cancel { .. } => "Cancel tasks",
@@ -32,7 +32,7 @@ pub(super) fn verb(action: &BulkAction) -> &'static str {
     }
 }
 
-/// How its state looks.
+/// CSS class, icon and text of a state.
 const fn state(state: &BulkState) -> (&'static str, &'static str, &'static str) {
     match state {
         BulkState::Running => ("busy", "▶", "running"),

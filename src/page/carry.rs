@@ -1,9 +1,9 @@
-//! Links of pages that look at the past lead to other pages as they were then.
+//! Time travel links: links on a historical page lead to other pages at the same time.
 
 use super::{PAGES, format};
 
-/// HTML whose links to pages say when. Those that say so already stay as they are. It must be written as our templates
-/// are: texts and values hold no `"`.
+/// Adds the time to links to pages; links that already contain a time are left unchanged. Relies on the format of our
+/// templates: texts and attribute values contain no `"`.
 pub(super) fn carry(html: &str, at: &str) -> String {
     const LINK: &str = " href=\"";
     let when = format::query(&[("at".to_owned(), at.to_owned())]);
@@ -32,7 +32,7 @@ pub(super) fn carry(html: &str, at: &str) -> String {
     carried
 }
 
-/// A path is one of a page, whose own may have a place for an id.
+/// Whether a path belongs to a page; the page's path may contain an ID placeholder.
 fn is_at(page: &str, path: &str) -> bool {
     let same = |(own, part): (&str, &str)| own == part || own == "{id}" && !part.is_empty();
     page.split('/').count() == path.split('/').count() && page.split('/').zip(path.split('/')).all(same)

@@ -1,4 +1,4 @@
-//! Charts, drawn here: lines in SVG without scripts. Each has its figures in a table beside it.
+//! Server-rendered charts: SVG lines without scripts. Each has a table of its numbers beside it.
 
 use crate::{
     board::{
@@ -9,12 +9,12 @@ use crate::{
     clock::Time,
 };
 
-/// A small line without axes.
+/// A small line chart without axes.
 #[derive(Debug)]
 pub struct Sparkline {
-    /// In a box of 120 × 32.
+    /// Points in a box of 120 × 32.
     pub points: String,
-    /// What it shows, in words.
+    /// Text alternative.
     pub sentence: String,
 }
 
@@ -27,7 +27,7 @@ impl Sparkline {
         Self { points: lines(&values, top, 120.0, 31.0).join(" "), sentence }
     }
 
-    /// The last hour by minutes, without the one that is not over.
+    /// The last hour by minute, without the incomplete last one.
     #[must_use]
     pub fn of_hour(board: &Board, now: Time, what: &str, count: fn(&Tally) -> u64) -> Self {
         let slots = board.history.over(Range::Hour, now);
@@ -40,11 +40,11 @@ impl Sparkline {
 /// One line of a chart.
 #[derive(Debug)]
 pub struct Line {
-    /// What it shows.
+    /// Label.
     pub name: &'static str,
-    /// Its look; also told by its dashes.
+    /// CSS class; also distinguished by its dashes.
     pub tone: &'static str,
-    /// Pieces, broken where there was nothing to measure.
+    /// Segments, split where there is no value.
     pub pieces: Vec<String>,
     /// The last value, with its unit.
     pub last: String,
@@ -53,28 +53,28 @@ pub struct Line {
 /// A chart over time.
 #[derive(Debug)]
 pub struct Chart {
-    /// Unique on the page.
+    /// Element ID, unique on the page.
     pub id: &'static str,
-    /// What it shows.
+    /// Title.
     pub title: &'static str,
-    /// The value at its upper edge, with its unit.
+    /// The value at the upper edge, with its unit.
     pub top: String,
-    /// Its lines.
+    /// Lines.
     pub lines: Vec<Line>,
-    /// What it shows, in words.
+    /// Text alternative.
     pub sentence: String,
 }
 
-/// Width of a chart's box.
+/// Width of a chart's view box.
 const WIDTH: f64 = 600.0;
-/// Height of a chart's box.
+/// Height of a chart's view box.
 const HEIGHT: f64 = 140.0;
 
-/// A series: its name, its look, its value in a slot.
+/// A series: label, CSS class, and its value in a bucket.
 pub type Series = (&'static str, &'static str, fn(&Slot, f64) -> Option<f64>);
 
 impl Chart {
-    /// A chart of some series over slots of `seconds` each; `words` writes a value.
+    /// A chart of some series over buckets of `seconds` each; `words` formats a value.
     #[must_use]
     pub fn new(
         (id, title): (&'static str, &'static str),
@@ -103,7 +103,7 @@ impl Chart {
     }
 }
 
-/// Points of the pieces of a line in a box, with one unit of room above and below.
+/// Points of the segments of a line in a box, with a margin of one unit above and below.
 fn lines(values: &[Option<f64>], top: f64, width: f64, height: f64) -> Vec<String> {
     let step = width / values.len().saturating_sub(1).max(1) as f64;
     let mut pieces: Vec<Vec<String>> = Vec::new();
@@ -120,7 +120,7 @@ fn lines(values: &[Option<f64>], top: f64, width: f64, height: f64) -> Vec<Strin
         let point = format!("{:.0},{:.1}", index as f64 * step, height - value * (height - 1.0) / top);
         pieces.last_mut().into_iter().for_each(|piece| piece.push(point.clone()));
     }
-    // A single point is no line: it is drawn as a dot, which a line to itself with round ends is.
+    // A segment of one point is drawn as a dot: a line from the point to itself with round caps.
     let whole =
         |piece: Vec<String>| if piece.len() == 1 { [&piece[0][..], &piece[0]].join(" ") } else { piece.join(" ") };
     pieces.into_iter().map(whole).collect()

@@ -1,4 +1,4 @@
-//! Live events: the newest of the log.
+//! The events page: the newest events of the log.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::{
     feed,
 };
 
-/// Events of the past looked at for those that pass a filter.
+/// Historical view: maximum number of events examined for matches of a filter.
 const LOOK: i64 = 20_000;
 
 #[derive(Template)]
@@ -32,7 +32,7 @@ pub(super) async fn render(view: &View, params: &Params) -> Result<Content, Page
     let passes = |event: &Event| params.filter.matches(event);
     let events = match params.at {
         _ if params.filter.is_empty() => newest,
-        // Through a filter the board's newest may be too few; memory holds more, and the log all.
+        // With a filter the board's newest events may be too few; memory has more, and the log has all.
         None => view.subscriptions.newest(recent::EVENTS, passes),
         Some(moment) => {
             let epoch = view.subscriptions.epoch();

@@ -1,4 +1,4 @@
-//! Failures in groups of those that are alike: how many, since when, where, and the way to retry a group.
+//! Error groups: how many, since when, where, and a form to retry a group.
 
 use askama::Template;
 use chrono::TimeDelta;
@@ -7,9 +7,9 @@ use uuid::Uuid;
 use super::{Content, PageError, Params, View, chart::Sparkline, format};
 use crate::{board::failures::Group, clock::Time, feed, model::Name};
 
-/// Groups shown.
+/// Maximum number of groups shown.
 const SHOWN: usize = 50;
-/// A group is new for so long.
+/// How long a group counts as new.
 const NEW: TimeDelta = TimeDelta::minutes(15);
 
 #[derive(Template)]
@@ -32,7 +32,7 @@ struct Row {
     workers: Vec<(Uuid, String)>,
 }
 
-/// Bad values of `show`.
+/// Validates `show`.
 pub(super) fn check_show(text: &str) -> Result<(), String> {
     if text == "all" { Ok(()) } else { Err("must be all, or left out".to_owned()) }
 }
@@ -56,7 +56,7 @@ pub(super) fn render(view: &View, params: &Params) -> Result<Content, PageError>
         };
         (found.map(row).collect::<Vec<_>>(), board.count(crate::model::Status::Failed), board.failures.overflowed)
     };
-    // Those that go on first, of these the newest kind: an order that does not jump about with each failure.
+    // Active groups first, newest first: a stable order that does not change with each failure.
     groups.sort_by_key(|row| {
         let quiet = row.group.last_seen_at < now - NEW;
         (quiet, std::cmp::Reverse(row.group.first_seen_at), row.fingerprint.clone())

@@ -1,4 +1,4 @@
-//! How pages write things.
+//! Formatting for pages.
 
 use askama::filters::urlencode_strict;
 
@@ -12,8 +12,8 @@ use crate::{
     },
 };
 
-/// A name as part of an id: letters, digits and `-` as they are, all others by their numbers. Selectors made of ids are
-/// split at commas and spaces without regard to escapes (htmx 4.0.1).
+/// A name as part of an element ID: letters, digits and `-` unchanged, all others by code point. htmx 4.0.1 splits
+/// selectors at commas and spaces, ignoring escapes.
 #[must_use]
 pub fn anchor(name: &str) -> String {
     let mut anchor = String::with_capacity(name.len());
@@ -27,50 +27,50 @@ pub fn anchor(name: &str) -> String {
     anchor
 }
 
-/// A query string.
+/// Encodes a query string.
 #[must_use]
 pub fn query(pairs: &[(String, String)]) -> String {
     let encode = |text: &str| urlencode_strict(text).map_or_else(|_| String::new(), |encoded| encoded.to_string());
     pairs.iter().map(|(name, value)| format!("{}={}", encode(name), encode(value))).collect::<Vec<_>>().join("&")
 }
 
-/// A name as the value of a filter in a link.
+/// A name as a filter value in a link.
 #[must_use]
 pub fn filter_value(name: &str) -> String {
     crate::event::filter::escaped(name)
 }
 
-/// Names in a form field, separated by commas.
+/// Names in a form field, comma-separated.
 #[must_use]
 pub fn list(names: &[String]) -> String {
     names.iter().map(|name| filter_value(name)).collect::<Vec<_>>().join(", ")
 }
 
-/// An address with a query, when there is one.
+/// A URL with its query string, if not empty.
 #[must_use]
 pub fn address(path: &str, pairs: &[(String, String)]) -> String {
     if pairs.is_empty() { path.to_owned() } else { format!("{path}?{}", query(pairs)) }
 }
 
-/// The machine-readable form of a time, for `<time datetime>`.
+/// Machine-readable time, for `<time datetime>`.
 #[must_use]
 pub fn datetime(time: &Time) -> String {
     rfc3339(*time)
 }
 
-/// The absolute form of a time for people: UTC to the second.
+/// Absolute time: UTC, in seconds.
 #[must_use]
 pub fn absolute(time: &Time) -> String {
     time.format("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 
-/// A time of day, UTC, with milliseconds.
+/// Time of day, UTC, with milliseconds.
 #[must_use]
 pub fn clock(time: &Time) -> String {
     time.format("%H:%M:%S%.3f").to_string()
 }
 
-/// A duration in milliseconds, for people: 812 ms, 4.2 s, 3 min 20 s, 2 h 5 min, 3 d 4 h.
+/// A duration in milliseconds: 812 ms, 4.2 s, 3 min 20 s, 2 h 5 min, 3 d 4 h.
 #[must_use]
 pub fn duration(ms: &u64) -> String {
     let ms = *ms;
@@ -83,7 +83,7 @@ pub fn duration(ms: &u64) -> String {
     }
 }
 
-/// A size for people: 812 B, 4.2 kB, 3.1 MB (powers of 1,000).
+/// A size: 812 B, 4.2 kB, 3.1 MB (powers of 1,000).
 #[must_use]
 pub fn bytes(bytes: &u64) -> String {
     let units = [("TB", 1_000_000_000_000), ("GB", 1_000_000_000), ("MB", 1_000_000), ("kB", 1_000)];
@@ -94,7 +94,7 @@ pub fn bytes(bytes: &u64) -> String {
     )
 }
 
-/// A duration in whole seconds, for people: 40 s, 4 min, 2 h 5 min.
+/// A duration in whole seconds: 40 s, 4 min, 2 h 5 min.
 #[must_use]
 pub fn seconds(seconds: u64) -> String {
     match seconds {
@@ -118,20 +118,20 @@ pub fn count(number: &u64) -> String {
     text
 }
 
-/// A duration in milliseconds that may have parts, as [`duration`].
+/// A fractional duration in milliseconds, formatted as [`duration`].
 #[must_use]
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive; saturates")]
 pub fn milliseconds(ms: f64) -> String {
     duration(&(ms.max(0.0) as u64))
 }
 
-/// Day and minute, UTC.
+/// Date and time in minutes, UTC.
 #[must_use]
 pub fn minute(time: &Time) -> String {
     time.format("%m-%d %H:%M").to_string()
 }
 
-/// The time that matters in a task's state, and what it is.
+/// The relevant time for a task's status, and its label.
 #[must_use]
 pub fn since(task: &Task) -> (&'static str, &Time) {
     let (word, time) = match task.status {
@@ -152,7 +152,7 @@ pub fn decimal(number: &f64) -> String {
     format!("{number:.1}")
 }
 
-/// The class and sign of a task's state; always beside the word.
+/// CSS class and icon of a task status; always shown with the word.
 #[must_use]
 pub const fn status(status: &Status) -> (&'static str, &'static str) {
     match status {
@@ -167,7 +167,7 @@ pub const fn status(status: &Status) -> (&'static str, &'static str) {
     }
 }
 
-/// The class and sign of a worker's state.
+/// CSS class and icon of a worker status.
 #[must_use]
 pub const fn worker(status: &WorkerStatus) -> (&'static str, &'static str) {
     match status {
@@ -180,7 +180,7 @@ pub const fn worker(status: &WorkerStatus) -> (&'static str, &'static str) {
     }
 }
 
-/// The class and sign of a connector's state.
+/// CSS class and icon of a connector status.
 #[must_use]
 pub const fn connector(status: &ConnectorStatus) -> (&'static str, &'static str) {
     match status {
@@ -192,7 +192,7 @@ pub const fn connector(status: &ConnectorStatus) -> (&'static str, &'static str)
     }
 }
 
-/// The class and sign of a kind of event.
+/// CSS class and icon of an event type.
 #[must_use]
 pub const fn tone(tone: &Tone) -> (&'static str, &'static str) {
     match tone {
@@ -204,20 +204,20 @@ pub const fn tone(tone: &Tone) -> (&'static str, &'static str) {
     }
 }
 
-/// The first part of an id, enough to tell tasks of one day apart: the random end, not the time in front.
+/// The random last part of an ID, enough to distinguish tasks; the first part is only the time.
 #[must_use]
 pub fn short(id: &uuid::Uuid) -> String {
     let text = id.simple().to_string();
     text[text.len() - 8..].to_owned()
 }
 
-/// Text whose hidden characters are shown as code points.
+/// Text with hidden characters shown as code points.
 #[must_use]
 pub fn visible(text: &str) -> String {
     crate::event::visible::visible(text).into_owned()
 }
 
-/// At most so many characters, with a mark when there were more.
+/// Truncates to a number of characters, with an ellipsis.
 #[must_use]
 pub fn clip(text: &str, limit: usize) -> String {
     match text.char_indices().nth(limit) {
@@ -226,7 +226,7 @@ pub fn clip(text: &str, limit: usize) -> String {
     }
 }
 
-/// How a level of health looks: class, sign, word.
+/// CSS class, icon and text of a health level.
 #[must_use]
 pub const fn level(level: &Level) -> (&'static str, &'static str, &'static str) {
     match level {

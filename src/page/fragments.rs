@@ -1,4 +1,4 @@
-//! Fragments: a page's changing part, rendered once and shared by polls and live streams (law 6).
+//! Fragments: the changing part of a page, rendered once and shared by polls and live streams (law 6).
 
 use std::{
     borrow::Cow,
@@ -15,27 +15,27 @@ use chrono::TimeDelta;
 use super::{Page, PageError, Params, Reach, View, carry::carry, format};
 use crate::{clock::Time, event::envelope::rfc3339, feed, store::writing::Failing};
 
-/// Pages say that reports are refused once that has lasted for so long.
+/// Pages show that writes fail once that has lasted this long.
 const NOT_WRITING: Duration = Duration::from_secs(2);
-/// Fragments kept; the oldest go first.
+/// Maximum number of cached fragments; the least recently used are evicted first.
 const KEEP: usize = 500;
-/// Their bytes in all.
+/// Maximum total size of cached fragments, bytes.
 const KEEP_BYTES: usize = 64 * 1024 * 1024;
 
 /// A rendered fragment. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Fragment {
-    /// Changes with the content, and only then.
+    /// Changes if and only if the content changes.
     pub version: String,
-    /// Its title.
+    /// Page title.
     pub title: Arc<str>,
-    /// Position of the log that it shows.
+    /// Log position that it shows.
     pub position: i64,
-    /// Its bytes.
+    /// HTML.
     pub html: Bytes,
 }
 
-/// How new a fragment must be.
+/// Required freshness of a fragment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Freshness {
     /// Rendered for this request.
@@ -47,13 +47,13 @@ pub enum Freshness {
 pub(super) type Key = (&'static str, String);
 type Slot = Arc<tokio::sync::Mutex<Option<(Instant, Fragment)>>>;
 
-/// All fragments. Cheap to clone.
+/// The fragment cache. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Fragments {
     slots: Arc<Mutex<Slots>>,
 }
 
-/// What is kept, by page and query.
+/// Cached fragments by page and query.
 #[derive(Debug, Default)]
 struct Slots {
     kept: HashMap<Key, Kept>,
@@ -68,7 +68,7 @@ struct Kept {
 }
 
 impl Slots {
-    /// The slot of a fragment, which is used now.
+    /// The slot of a fragment, marked as recently used.
     fn slot(&mut self, key: &Key) -> Slot {
         let new = || Kept { used: Instant::now(), bytes: 0, slot: Slot::default() };
         let kept = self.kept.entry(key.clone()).or_insert_with(new);
@@ -78,7 +78,7 @@ impl Slots {
         slot
     }
 
-    /// Takes note of how large a fragment has become.
+    /// Records the size of a fragment.
     fn weigh(&mut self, key: &Key, slot: &Slot, bytes: usize) {
         let kept = self.kept.get_mut(key).filter(|kept| Arc::ptr_eq(&kept.slot, slot));
         if let Some(kept) = kept {
@@ -88,7 +88,7 @@ impl Slots {
         self.fit(KEEP, KEEP_BYTES);
     }
 
-    /// Removes the oldest until the rest is no more than it may be.
+    /// Evicts the least recently used until both limits are met.
     fn fit(&mut self, most: usize, most_bytes: usize) {
         while self.kept.len() > most || self.bytes > most_bytes {
             let oldest = self.kept.iter().min_by_key(|(_, kept)| kept.used).map(|(key, _)| key.clone());
@@ -104,30 +104,30 @@ struct Wrapped<'a> {
     refresh_url: String,
     title: &'a str,
     past: Option<Past>,
-    /// Reports are refused, since when and why.
+    /// Since when writes fail, and why.
     not_writing: Option<Failing>,
     content: &'a str,
 }
 
-/// What a page says that looks at the past.
+/// The header of a historical page.
 struct Past {
     position: i64,
     time: Time,
-    /// The page knows the present only.
+    /// The page has no history.
     is_present: bool,
-    /// How fast time passes; 0 when it stands still.
+    /// Replay speed; 0 when paused.
     play: u32,
-    /// Its own address.
+    /// URL of the page.
     url: String,
     now_url: String,
     stop_url: String,
-    /// Steps in time: words and addresses.
+    /// Steps in time: labels and URLs.
     steps: Vec<(&'static str, String)>,
-    /// Speeds and addresses.
+    /// Replay speeds and URLs.
     speeds: Vec<(u32, String)>,
 }
 
-/// How fast the past can be played.
+/// Available replay speeds.
 const SPEEDS: [u32; 3] = [1, 10, 60];
 
 const STEPS: [(&str, i64); 6] =
@@ -160,10 +160,10 @@ impl Past {
 }
 
 impl Fragments {
-    /// A fragment that is new enough. Whoever comes while it is being rendered waits for that one.
+    /// A fragment that is fresh enough. Concurrent requests wait for one rendering.
     ///
     /// # Errors
-    /// When the page cannot be shown.
+    /// [`PageError`] if the page cannot be rendered.
     pub async fn get(
         &self,
         view: &View,
@@ -179,7 +179,7 @@ impl Fragments {
             Freshness::Now => Some(asked),
             Freshness::Within(age) => asked.checked_sub(age),
         };
-        // What was begun after this was asked for is new enough, whoever began it.
+        // A rendering that started after this request arrived is fresh enough, whoever started it.
         if let Some((begun, fragment)) = &*slot
             && oldest.is_none_or(|oldest| *begun >= oldest)
         {
@@ -212,7 +212,7 @@ async fn render(
     let content = page.content(view, params).await?;
     let mut hasher = DefaultHasher::new();
     (&content.title, &content.html).hash(&mut hasher);
-    // The past goes on while it is played, whether something happened or not.
+    // During a replay time advances, whether or not an event occurred.
     params.at.map(|at| at.time).hash(&mut hasher);
     let not_writing = view.writing.failing_for(NOT_WRITING).filter(|_| params.at.is_none());
     not_writing.as_ref().map(|failing| &failing.reason).hash(&mut hasher);
@@ -233,8 +233,8 @@ async fn render(
     Ok(Fragment { html: wrapped.render()?.into(), version, title: content.title.into(), position })
 }
 
-/// Where the next poll goes. While the past is played it tells what was shown and when, so that the past passes as fast
-/// as is said, however often it is asked for.
+/// URL of the next poll. During a replay it contains the time shown and when, so that the replay speed does not depend
+/// on the polling interval.
 fn refresh_url(page: &Page, params: &Params, version: &str, now: Time) -> String {
     let mut query = params.pairs.clone();
     if let (Some(moment), Some(_)) = (params.at, params.play) {

@@ -1,5 +1,4 @@
-//! Live pages: one renderer per page that someone follows. It sends what changed, region by region, the same bytes to
-//! all who look.
+//! Live pages: one renderer per followed page. It sends changes region by region, the same bytes to all viewers.
 
 use std::{
     collections::HashMap,
@@ -21,21 +20,21 @@ use crate::{
     feed::pack::Packed,
 };
 
-/// A live page is looked at this often even when nothing happens: rates and states fade with time.
+/// A live page is rendered at least this often even without events: rates and states change with time.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
-/// Messages that a viewer may be behind; one that is further gets the whole page.
+/// Maximum lag of a viewer, messages; beyond it the viewer gets the whole page.
 const KEEP: usize = 64;
-/// The region that tells a page where its next poll goes. It changes with everything and is not sent alone.
+/// The region with the URL of the next poll. It changes with everything else and is never sent alone.
 const REFRESH: &str = "refresh";
 
-/// The pages that are followed, each with one renderer for all its viewers. Cheap to clone.
+/// The followed pages, each with one renderer for all its viewers. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct LivePages {
     fragments: Fragments,
     followed: Arc<Mutex<HashMap<Key, Arc<LivePage>>>>,
 }
 
-/// What all viewers of one page share.
+/// State shared by all viewers of a page.
 #[derive(Debug)]
 struct LivePage {
     state: Arc<Mutex<State>>,
@@ -48,9 +47,9 @@ struct State {
     html: Arc<str>,
     position: i64,
     base: BasePath,
-    /// The same as a message, once someone came for it.
+    /// The same as a message, once requested.
     whole: Option<Arc<Packed>>,
-    /// Since when it cannot be rendered.
+    /// Since when rendering fails.
     failing_since: Option<Instant>,
 }
 
@@ -58,13 +57,13 @@ struct State {
 #[derive(Debug, Clone)]
 pub struct Update {
     sequence: u64,
-    /// Its bytes, compressed once for all who want them so.
+    /// Its bytes, compressed at most once for all viewers.
     pub frame: Arc<Packed>,
-    /// Position of the log that it shows.
+    /// Log position that it shows.
     pub position: i64,
 }
 
-/// One viewer's side.
+/// One viewer of a live page.
 #[derive(Debug)]
 pub struct Viewer {
     state: Arc<Mutex<State>>,
@@ -73,19 +72,20 @@ pub struct Viewer {
 }
 
 impl Viewer {
-    /// Since when the page cannot be rendered; nothing while it can.
+    /// How long rendering has been failing; zero while it works.
     #[must_use]
     pub fn failing_for(&self) -> Duration {
         read(&self.state).failing_since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
-    /// It has had the whole page.
+    /// Whether the whole page has been sent.
     #[must_use]
     pub fn has_begun(&self) -> bool {
         self.has.is_some()
     }
 
-    /// The next message: the whole page first, and again after too many were missed. Nothing when the page is gone.
+    /// The next message: the whole page first, and again after too many were missed. `None` if the page no longer
+    /// exists.
     pub async fn next(&mut self) -> Option<Update> {
         let Some(has) = self.has else { return Some(self.whole()) };
         loop {
@@ -130,14 +130,14 @@ impl LivePage {
         state.sequence += 1;
         (state.html, state.position) = (html.into(), position);
         (state.whole, state.failing_since) = (None, None);
-        // Nobody there is no mistake: the renderer ends then.
+        // Fails only without viewers; the renderer stops then.
         let frame = Arc::new(Packed::new(frame));
         let _ = self.updates.send(Update { sequence: state.sequence, frame, position });
     }
 }
 
 impl LivePages {
-    /// Live pages made of these fragments.
+    /// Live pages based on a fragment cache.
     #[must_use]
     pub fn new(fragments: Fragments) -> Self {
         Self { fragments, followed: Arc::default() }
@@ -147,13 +147,13 @@ impl LivePages {
         self.followed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins to follow a page. All its viewers share one renderer, which ends with the last of them.
+    /// Follows a page. All its viewers share one renderer, which stops with the last of them.
     ///
     /// # Errors
-    /// When the page cannot be shown.
+    /// [`PageError`] if the page cannot be rendered.
     pub async fn follow(&self, view: &View, page: &'static Page, params: &Params) -> Result<Viewer, PageError> {
         let key = super::fragments::key(page, params);
-        // Rendered before the lock is taken: a slow page must not keep other pages waiting.
+        // Rendered before the lock is taken: a slow page must not block other pages.
         let first = self.fragments.get(view, page, params, Freshness::Within(page.pace.region)).await?;
         let mut followed = self.followed();
         if let Some(live) = followed.get(&key) {
@@ -179,12 +179,12 @@ struct Renderer {
     params: Params,
     key: Key,
     live: Arc<LivePage>,
-    /// When each region was sent last.
+    /// When each region was last sent.
     sent: HashMap<String, Instant>,
 }
 
 impl Renderer {
-    /// Renders at once after quiet, then at the page's pace, as long as someone looks.
+    /// Renders immediately after an idle period, then at the page's pace, while there are viewers.
     async fn run(mut self) {
         let mut feed = self.view.subscriptions.follow(self.view.subscriptions.head(), Filter::default());
         let mut look_again = Instant::now() + LOOK_AGAIN;
@@ -224,7 +224,7 @@ impl Renderer {
         }
     }
 
-    /// Nobody looks any more. Decided while nobody can join.
+    /// Whether there are no viewers left. Checked under the lock that joining requires.
     fn is_over(&self) -> bool {
         let mut followed = self.pages.followed();
         let over = self.live.updates.receiver_count() == 0;
@@ -234,7 +234,7 @@ impl Renderer {
         over
     }
 
-    /// Sends what changed and may be sent; tells when more of it may.
+    /// Sends the changes that the pace allows; returns when the rest may be sent.
     fn send(&mut self, html: &str, position: i64, now: Instant) -> Option<Instant> {
         let shown = read(&self.live.state).html.clone();
         let pace = self.page.pace.region;
@@ -263,7 +263,7 @@ impl Renderer {
 }
 
 impl Drop for Renderer {
-    /// However it ends, its viewers learn that it has.
+    /// Viewers must be notified, however the renderer ends.
     fn drop(&mut self) {
         let mut followed = self.pages.followed();
         if followed.get(&self.key).is_some_and(|live| Arc::ptr_eq(live, &self.live)) {

@@ -1,6 +1,6 @@
-//! Pages: each renders a fragment from the board or from the tables; the shell around it is the same for all.
+//! Pages: each renders a fragment from the board or from the tables; the layout around it is the same for all.
 //!
-//! To add a page: its file here, its template of the same name, its row in [`PAGES`].
+//! To add a page: its file here, its template of the same name, and its row in [`PAGES`].
 
 mod analytics;
 mod bulk;
@@ -50,75 +50,75 @@ use crate::{
     store::{EventLog, Store, search::Horizon, writing::Writing},
 };
 
-/// What pages are rendered from. Cheap to clone.
+/// Dependencies of page rendering. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct View {
     /// The tables.
     pub store: Store,
     /// The event log.
     pub event_log: EventLog,
-    /// The board; that of the past when [`Params::at`] says so.
+    /// The board; a historical one if [`Params::at`] is set.
     pub board: SharedBoard,
-    /// Boards of the past.
+    /// Historical boards.
     pub past: Past,
-    /// How far back searches look.
+    /// How far back searches go.
     pub horizon: Horizon,
     /// The feed.
     pub subscriptions: Subscriptions,
-    /// Streams.
+    /// The stream registry.
     pub ledger: Arc<Ledger>,
-    /// What streams are fed from.
+    /// Delivery of events to streams.
     pub deliveries: Deliveries,
-    /// Whether the database takes writes.
+    /// Whether the database accepts writes.
     pub writing: Writing,
-    /// The time.
+    /// The clock.
     pub clock: Clock,
-    /// How often workers are asked to report.
+    /// Heartbeat interval requested from workers, seconds.
     pub heartbeat_seconds: u32,
-    /// A worker that is silent for so long is worth a word.
+    /// Time without a heartbeat after which a worker counts as quiet.
     pub quiet: chrono::TimeDelta,
-    /// Where the server listens, for commands to try.
+    /// URL of the server, for example commands.
     pub url: String,
-    /// Where addresses of a live page lead; what is not live is led there on its way out.
+    /// Prefix added to links in live fragments; all other pages are prefixed when the response is sent.
     pub base: BasePath,
 }
 
-/// What a page is asked to show.
+/// Parameters of a page request.
 #[derive(Debug, Clone, Default)]
 pub struct Params {
-    /// The id in its path.
+    /// The ID in the path.
     pub id: Option<Uuid>,
-    /// Its filters.
+    /// Filters.
     pub filter: Filter,
-    /// The same for the tables.
+    /// Filters for queries on the tables.
     pub tasks: TaskQuery,
-    /// When: nothing is now.
+    /// Time travel: the moment to show; `None` for now.
     pub at: Option<Moment>,
-    /// How many seconds of the past pass in one.
+    /// Replay speed; `None` if not replaying.
     pub play: Option<u32>,
-    /// Its query, without what steers the refresh.
+    /// Query parameters, without those that control refreshing.
     pub pairs: Vec<(String, String)>,
 }
 
 impl Params {
-    /// The value of a parameter of its own.
+    /// The value of a parameter specific to this page.
     #[must_use]
     pub fn own(&self, name: &str) -> Option<&str> {
         self.pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    /// Its query without some parameters.
+    /// The query without some parameters.
     fn without(&self, names: &[&str]) -> Vec<(String, String)> {
         self.pairs.iter().filter(|(name, _)| !names.contains(&name.as_str())).cloned().collect()
     }
 }
 
-/// What a page says.
+/// A rendered page.
 #[derive(Debug)]
 pub struct Content {
-    /// Its title.
+    /// Title.
     pub title: String,
-    /// Its HTML.
+    /// HTML.
     pub html: String,
 }
 
@@ -131,16 +131,16 @@ impl Content {
 /// Why a page cannot be shown.
 #[derive(Debug, thiserror::Error)]
 pub enum PageError {
-    /// There is no such thing.
+    /// The object does not exist.
     #[error("{0}")]
     NotFound(String),
-    /// It cannot be shown as it was.
+    /// The historical view is unavailable.
     #[error(transparent)]
     Past(#[from] PastError),
-    /// The database does not answer.
+    /// Any error of the database.
     #[error(transparent)]
     Database(#[from] sqlx::Error),
-    /// The template fails.
+    /// The template failed.
     #[error(transparent)]
     Template(#[from] askama::Error),
 }
@@ -157,5 +157,5 @@ impl View {
     }
 }
 
-/// One region of a page goes out at most this often.
+/// Minimum interval between two updates of one region of a page.
 pub const REGION: Duration = Duration::from_millis(250);

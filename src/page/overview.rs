@@ -1,4 +1,4 @@
-//! The overview: what is wrong and why, figures, queues, parents in progress, failures.
+//! The overview: health with reasons, key metrics, queues, parent tasks in progress, recent failures.
 
 use askama::Template;
 
@@ -15,7 +15,7 @@ use crate::{
     model::{Name, phase::Counts, priority::Band},
 };
 
-/// Parents, failures and queues shown.
+/// Maximum number of parents, failures and queues shown.
 const SHOWN: usize = 8;
 
 #[derive(Template)]
@@ -37,7 +37,7 @@ struct Overview {
     slider: Option<Slider>,
 }
 
-/// The range of positions to look back to.
+/// Range of positions of the time travel slider.
 struct Slider {
     oldest: i64,
     head: i64,
@@ -57,10 +57,10 @@ struct QueueRow {
     limit: Option<String>,
 }
 
-/// Phases shown on a card.
+/// Maximum number of phases shown on a card.
 const PHASES: usize = 6;
 
-/// A parent task as a card.
+/// Card of a parent task.
 pub(super) struct ParentCard {
     pub(super) id: uuid::Uuid,
     pub(super) title: String,
@@ -80,7 +80,7 @@ struct FailureRow {
 }
 
 impl ParentCard {
-    /// With its first phases, up to `most`.
+    /// A card with at most `most` phases.
     pub(super) fn new(id: uuid::Uuid, parent: &Parent, most: usize, now: Time) -> Self {
         let total = parent.total();
         Self {
@@ -114,7 +114,7 @@ pub(super) fn render(view: &View, params: &Params) -> Result<Content, PageError>
         Overview::of(&board, view.quiet, now, view.url.clone())
     };
     let (oldest, head) = (view.subscriptions.oldest(), view.subscriptions.head());
-    // In steps: it does not have to change with every event.
+    // Rounded, so that it does not change with every event.
     let head = if params.at.is_some() { head } else { head - head % 1_000 + 1_000 };
     page.slider = (!page.is_empty).then(|| Slider { oldest, head, at: params.at.map_or(head, |at| at.position) });
     let title = match (page.health.status, page.stats.failed) {
@@ -160,7 +160,7 @@ impl Overview {
     }
 }
 
-/// Worst first.
+/// Queues, most severe first.
 fn queues(board: &Board, now: Time) -> Vec<QueueRow> {
     let serving = health::Serving::taking(board);
     let row = |(name, queue): (&Name, &crate::board::queues::Queue)| QueueRow {
@@ -183,7 +183,7 @@ fn queues(board: &Board, now: Time) -> Vec<QueueRow> {
     queues
 }
 
-/// The limits of a queue in a few words.
+/// The limits of a queue as text.
 pub(super) fn limit(queue: &crate::board::queues::Queue) -> Option<String> {
     let concurrency = queue.concurrency_limit.map(|limit| format!("at most {limit} at once"));
     let rate = queue.rate_limit.map(|limit| match queue.rate_period_seconds.unwrap_or(1) {

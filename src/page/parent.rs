@@ -11,13 +11,13 @@ use crate::{
     store::search,
 };
 
-/// Children shown: the newest, and the newest that failed.
+/// Maximum number of children shown: newest ones, and newest failed ones.
 const CHILDREN: i64 = 50;
 
-/// Phases shown.
+/// Maximum number of phases shown.
 const PHASES: usize = 200;
 
-/// Children of the past looked at for those that had failed.
+/// Historical view: children examined for failed ones.
 const LOOK: i64 = 500;
 
 #[derive(Template)]
@@ -26,7 +26,7 @@ struct ParentPage {
     task: Task,
     card: Option<ParentCard>,
     phases: Vec<Phase>,
-    /// Phases that are not shown.
+    /// Number of phases not shown.
     more_phases: usize,
     rolled_up: Option<Counts>,
     chosen: Option<String>,
@@ -43,7 +43,7 @@ struct Phase {
     is_current: bool,
 }
 
-/// Bad values of `phase`.
+/// Validates `phase`.
 pub(super) fn check_phase(text: &str) -> Result<(), String> {
     Name::new(text).map(|_| ()).map_err(|error| error.to_string())
 }
@@ -64,7 +64,7 @@ pub(super) async fn render(view: &View, params: &Params) -> Result<Content, Page
         ..TaskQuery::default()
     };
     let mut children = search::tasks(pool, &of_parent(Vec::new())).await?;
-    // What failed then may run again now.
+    // Tasks that had failed then may have been retried since.
     let (statuses, limit) = if params.at.is_some() { (Vec::new(), LOOK) } else { (vec![Status::Failed], CHILDREN) };
     let mut failed = search::tasks(pool, &TaskQuery { limit, ..of_parent(statuses) }).await?;
     if let Some(moment) = params.at {

@@ -1,4 +1,4 @@
-//! Queues, worst first: why their tasks wait, how fast they are, and the switches.
+//! Queues, most severe first: why tasks are pending, latency, pause and limits.
 
 use askama::Template;
 
@@ -13,7 +13,7 @@ use crate::{
     model::{Name, Status, priority::Band},
 };
 
-/// Queues shown; thousands would make the page useless.
+/// Maximum number of queues shown; thousands would make the page useless.
 const SHOWN: usize = 100;
 
 #[derive(Template)]
@@ -40,7 +40,7 @@ struct Row {
     concurrency_limit: Option<u32>,
     rate_limit: Option<u32>,
     rate_period_seconds: Option<u32>,
-    /// Running of at most so many: by the queue's limit.
+    /// Running tasks as a percentage of the concurrency limit.
     utilisation: Option<u64>,
     workers: usize,
     figures: Figures,

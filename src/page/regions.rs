@@ -1,18 +1,18 @@
-//! Regions: the parts of a fragment that are sent alone when only they changed.
+//! Regions: parts of a fragment that are sent separately when only they have changed.
 //!
-//! A region is an element with an `id` whose first tag ends in `data-live`; regions may lie in regions. What is between them
-//! is the frame that they hang in: when that changes, the region around it is sent whole.
+//! A region is an element with an `id` whose start tag ends in `data-live`; regions may be nested. The text between
+//! nested regions is the frame of the enclosing region: when it changes, the enclosing region is sent as a whole.
 
 use std::ops::Range;
 
-/// A region, or the whole fragment, which has no id.
+/// A region, or the whole fragment, which has no ID.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Region {
-    /// Where its id stands in the text, as written in HTML.
+    /// Range of its ID in the text, as written in HTML.
     id: Range<usize>,
-    /// Where its element stands.
+    /// Range of its element.
     span: Range<usize>,
-    /// It is a list (`data-rows`): new regions may come in front of the others, old ones leave at the end.
+    /// It is a list (`data-rows`): rows may be prepended and removed at the end.
     is_list: bool,
     inner: Vec<Region>,
 }
@@ -20,46 +20,47 @@ pub struct Region {
 /// One change to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Patch<'a> {
-    /// The id of its region; empty for the whole fragment.
+    /// ID of its region; empty for the whole fragment.
     pub id: &'a str,
     what: What<'a>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum What<'a> {
-    /// The element that stood there is another one now.
+    /// The element was replaced.
     Replace(Range<usize>, &'a str),
-    /// Rows come in front of a list; others leave at its end.
+    /// Rows were prepended to a list, and others removed at its end.
     Move(Move<'a>),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Move<'a> {
-    /// Where the first row stood.
+    /// Offset of the first old row.
     at: usize,
-    /// The new rows with what is between them and the row behind.
+    /// The new rows, with the text between them and up to the first old row.
     text: &'a str,
     rows: Vec<&'a str>,
-    /// Where the rows stood that leave, with what is between them and the row before.
+    /// Range of the removed rows, including the text before them.
     gone: Range<usize>,
     gone_ids: Vec<String>,
 }
 
 impl Patch<'_> {
-    /// The whole fragment is another one.
+    /// Whether the whole fragment was replaced.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.id.is_empty()
     }
 
-    /// As elements that htmx swaps in. Without a word about how, it morphs the element (`defaultSwap` in the heads).
+    /// The change as elements for htmx to swap in. Without `hx-swap` it morphs the element (`defaultSwap` in the page
+    /// heads).
     #[must_use]
     pub fn partials(&self) -> String {
         let id = self.id;
         match &self.what {
             What::Replace(_, html) => format!("<hx-partial id=\"{id}\">{html}</hx-partial>"),
             What::Move(Move { rows, gone_ids, .. }) => {
-                // Without the white space between them, which would pile up in the browser.
+                // Without the white space between them, which would accumulate in the browser.
                 let new = format!("<hx-partial id=\"{id}\" hx-swap=\"afterbegin\">{}</hx-partial>", rows.concat());
                 let gone = |id: &String| format!("<hx-partial id=\"{id}\" hx-swap=\"delete\"></hx-partial>");
                 std::iter::once(new).chain(gone_ids.iter().map(gone)).collect()
@@ -68,14 +69,14 @@ impl Patch<'_> {
     }
 }
 
-/// How the first tag of a list ends. Where it ends, no value of an attribute can be meant.
+/// End of the start tag of a list. At the end of a tag it cannot be part of an attribute value.
 const LIST: &str = " data-live data-rows";
 
-/// Finds the regions of a fragment. It must be written as our templates are: what opens is closed, and neither texts
-/// nor values of attributes hold `<` or `>`.
+/// Finds the regions of a fragment. Relies on the format of our templates: all elements are closed, and neither texts
+/// nor attribute values contain `<` or `>`.
 #[must_use]
 pub fn regions(html: &str) -> Region {
-    // The regions that are open, each with its tag and how many elements of that tag are open in it.
+    // Stack of open regions, each with its tag name and the number of open elements of that name within it.
     let mut open = vec![(Region { span: 0..html.len(), ..Region::default() }, "", 0_u32)];
     let mut from = 0;
     while let Some(start) = html[from..].find('<').map(|at| from + at) {
@@ -104,7 +105,7 @@ pub fn regions(html: &str) -> Region {
     open.swap_remove(0).0
 }
 
-/// Where the value of an attribute stands.
+/// Range of the value of an attribute.
 fn attribute(html: &str, tag: Range<usize>, name: &str) -> Range<usize> {
     let wanted = format!(" {name}=\"");
     let Some(start) = html[tag.clone()].find(&wanted).map(|at| tag.start + at + wanted.len()) else { return 0..0 };
@@ -112,7 +113,7 @@ fn attribute(html: &str, tag: Range<usize>, name: &str) -> Range<usize> {
     start..end
 }
 
-/// What must be sent so that one who has the old text has the new one. The region `skip` is never sent alone.
+/// The changes that turn the old text into the new one. The region `skip` is never sent alone.
 #[must_use]
 pub fn diff<'a>(old: &str, new: &'a str, skip: &str) -> Vec<Patch<'a>> {
     let mut patches = Vec::new();
@@ -141,8 +142,7 @@ fn compare<'a>(old: (&str, &Region), new: (&'a str, &Region), skip: &str, patche
     }
 }
 
-/// How many rows came in front of a list and how many of the old ones stay behind them, when that is all that happened
-/// to it and most of it stays.
+/// Number of rows prepended to a list and number of old rows kept, if nothing else changed and most rows are kept.
 fn moved(old: (&str, &Region), new: (&str, &Region)) -> Option<(usize, usize)> {
     let ((old_text, was), (new_text, is)) = (old, new);
     let (first, last) = (was.inner.first()?, was.inner.last()?);
@@ -178,7 +178,7 @@ fn rows_moved<'a>(was: &Region, new: (&'a str, &Region), counts: (usize, usize),
     }
 }
 
-/// A region without the regions in it, of which only the ids count.
+/// A region with each nested region reduced to its ID.
 fn frame<'a>(text: &'a str, region: &'a Region) -> impl Iterator<Item = &'a str> {
     let starts = std::iter::once(region.span.start).chain(region.inner.iter().map(|inner| inner.span.end));
     let ends = region.inner.iter().map(|inner| inner.span.start).chain([region.span.end]);
@@ -186,7 +186,7 @@ fn frame<'a>(text: &'a str, region: &'a Region) -> impl Iterator<Item = &'a str>
     between.chain(region.inner.iter().map(|inner| &text[inner.id.clone()]))
 }
 
-/// The old text with some patches made.
+/// The old text with patches applied.
 #[must_use]
 pub fn apply(old: &str, patches: &[Patch<'_>]) -> String {
     let edits = |patch: &Patch<'_>| match &patch.what {

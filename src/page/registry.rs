@@ -9,16 +9,16 @@ use super::{
 };
 use crate::event::{Kind, kind::Topic};
 
-/// Cheap to render: a change is there at once.
+/// Cheap to render: changes appear immediately.
 const QUICK: Pace = Pace { page: Duration::from_millis(25), region: REGION };
 /// Reads a few rows.
 const MODERATE: Pace = Pace { page: Duration::from_millis(100), region: REGION };
 /// Reads a list.
 const SLOW: Pace = Pace { page: Duration::from_secs(1), region: REGION };
-/// For screens that nobody sits before: everything that changed, once a second.
+/// For wall displays: all changes, once a second.
 const CALM: Pace = Pace { page: Duration::from_secs(1), region: Duration::ZERO };
 
-/// A page made from the board; the rest is filled in.
+/// Defaults of a page rendered from the board.
 const BOARD: Page = Page {
     name: "",
     path: "",

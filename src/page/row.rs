@@ -1,77 +1,77 @@
-//! What the table of pages says of a page.
+//! Row type of the page registry.
 
 use std::{future::Future, pin::Pin, time::Duration};
 
 use super::{Content, PageError, Params, View};
 use crate::event::{Event, filter};
 
-/// Parameters of a list of tasks that are no filters.
+/// Parameters of a task list that are not filters.
 pub const LIST: [&str; 3] = ["q", "limit", "cursor"];
 
 pub(super) type Rendering<'a> = Pin<Box<dyn Future<Output = Result<Content, PageError>> + Send + 'a>>;
 
-/// Which filters a page takes.
+/// Filters supported by a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Filters {
     /// None.
     None,
-    /// Those of a list of tasks.
+    /// Filters of a task list.
     Tasks,
-    /// Those of the event stream.
+    /// Filters of the event stream.
     Events,
 }
 
-/// How far back a page can look.
+/// Time travel support of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reach {
-    /// As far as the log.
+    /// As far back as the log.
     Log,
-    /// It knows the present only.
+    /// No history.
     Present,
 }
 
-/// One row of the table.
+/// One page.
 #[derive(Debug)]
 pub struct Page {
-    /// Its name in `/live?page=`.
+    /// Name in `/live?page=`.
     pub name: &'static str,
-    /// Its address.
+    /// URL path.
     pub path: &'static str,
-    /// Its word in the navigation; empty when it is not there.
+    /// Label in the navigation; empty if not listed.
     pub nav: &'static str,
-    /// It reads the tables; the others only the board.
+    /// Rendered from the tables; other pages only use the board.
     pub from_tables: bool,
-    /// Which filters it takes.
+    /// Supported filters.
     pub filters: Filters,
-    /// Parameters beside the filters.
+    /// Further parameters.
     pub own: &'static [(&'static str, Check)],
-    /// How far back it can look.
+    /// Time travel support.
     pub reach: Reach,
-    /// How often it changes.
+    /// Update rate.
     pub pace: Pace,
-    /// Where programs get the same from the API; `{id}` stands for the id of the page.
+    /// API endpoint with the same data; `{id}` stands for the ID of the page.
     pub api: Option<&'static str>,
-    /// Where programs follow the same.
+    /// Event stream with the same data.
     pub stream: &'static str,
     /// Whether an event can change it.
     pub concerned: fn(&Params, &Event) -> bool,
     pub(super) render: for<'a> fn(&'a View, &'a Params) -> Rendering<'a>,
 }
 
-/// Says what is wrong with the value of a parameter.
+/// Validates a parameter value.
 pub type Check = fn(&str) -> Result<(), String>;
 
-/// How often a live page may change.
+/// Maximum update rate of a live page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pace {
-    /// It is rendered at most this often.
+    /// Minimum interval between two renderings.
     pub page: Duration,
-    /// One region of it is sent at most this often; the first change after quiet goes out at once.
+    /// Minimum interval between two updates of one region; the first change after an idle period is sent immediately.
     pub region: Duration,
 }
 
 impl Page {
-    /// The page has a filter or a parameter of that name.
+    /// Whether the page has a filter or parameter of that name.
     #[must_use]
     pub fn takes(&self, name: &str) -> bool {
         let is_filter = match self.filters {
@@ -82,7 +82,7 @@ impl Page {
         is_filter || self.own.iter().any(|(own, _)| *own == name)
     }
 
-    /// Its address with an id filled in.
+    /// Its URL path with the ID filled in.
     #[must_use]
     pub fn address(&self, params: &Params) -> String {
         match params.id {
@@ -91,7 +91,7 @@ impl Page {
         }
     }
 
-    /// Renders it, as of the time asked for.
+    /// Renders it, at the requested time.
     pub(super) async fn content(&self, view: &View, params: &Params) -> Result<Content, PageError> {
         match params.at.filter(|_| self.reach == Reach::Log) {
             Some(moment) => (self.render)(&view.at(moment).await?, params).await,

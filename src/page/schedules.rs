@@ -1,4 +1,4 @@
-//! Recurring tasks: when each ran and runs next, and the switches.
+//! Schedules: last and next run, pause and resume.
 
 use askama::Template;
 
@@ -8,7 +8,7 @@ use crate::{
     store::schedules,
 };
 
-/// Shown on one page.
+/// Maximum number of schedules shown.
 const SHOWN: usize = 100;
 
 #[derive(Template)]
@@ -19,7 +19,7 @@ struct Schedules {
     is_first: bool,
 }
 
-/// Bad values of `after`.
+/// Validates `after`.
 pub(super) fn check_after(text: &str) -> Result<(), String> {
     Name::new(text).map(|_| ()).map_err(|error| error.to_string())
 }

@@ -1,4 +1,4 @@
-//! The frame around a page: navigation, link state, data age, what the viewer prefers. Not shared between viewers.
+//! The layout around a page: navigation, connection status, data age, preferences. Specific to each viewer.
 
 use std::{fmt::Write as _, sync::OnceLock};
 
@@ -7,21 +7,21 @@ use askama::Template;
 use super::{Fragment, PAGES, Page, PageError, Params, format, row::Filters};
 use crate::{clock::Time, model::fingerprint::hash};
 
-/// Seconds between polls to choose from; 0 is never.
+/// Refresh intervals to choose from, seconds; 0 is off.
 pub const REFRESHES: [u32; 6] = [2, 5, 10, 30, 60, 0];
 
-/// What a viewer prefers; kept in a cookie.
+/// Preferences of a viewer; stored in a cookie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Preferences {
-    /// Colours.
+    /// Theme.
     pub theme: &'static str,
-    /// How times are written.
+    /// Time format.
     pub times: &'static str,
-    /// Single keys do something.
+    /// Whether keyboard shortcuts are enabled.
     pub keys: &'static str,
 }
 
-/// What can be preferred: name, values, the first of which is usual.
+/// Preferences: name and values, the first of which is the default.
 pub const CHOICES: [(&str, &[&str]); 3] =
     [("theme", &["system", "light", "dark"]), ("times", &["relative", "utc", "local"]), ("keys", &["on", "off"])];
 
@@ -32,7 +32,7 @@ impl Default for Preferences {
 }
 
 impl Preferences {
-    /// Reads the cookie's value; what is not understood is as usual.
+    /// Parses the cookie value; invalid entries fall back to the default.
     #[must_use]
     pub fn read(text: &str) -> Self {
         let mut read = Self::default();
@@ -43,7 +43,7 @@ impl Preferences {
         read
     }
 
-    /// Sets one; false when there is no such choice.
+    /// Sets a preference; false if the name or value is unknown.
     pub fn set(&mut self, name: &str, value: &str) -> bool {
         let known = CHOICES.iter().find(|(choice, _)| *choice == name);
         let Some(value) = known.and_then(|(_, values)| values.iter().find(|known| **known == value)) else {
@@ -57,42 +57,42 @@ impl Preferences {
         true
     }
 
-    /// The cookie's value.
+    /// Formats the cookie value.
     #[must_use]
     pub fn write(self) -> String {
         format!("theme.{}~times.{}~keys.{}", self.theme, self.times, self.keys)
     }
 }
 
-/// What the frame needs to know of the server.
+/// Server data used by the layout.
 #[derive(Debug, Clone, Copy)]
 pub struct Server {
-    /// Live pages may be asked for.
+    /// Whether live pages are enabled.
     pub live_allowed: bool,
-    /// Seconds between polls, usually.
+    /// Default refresh interval, seconds.
     pub poll_seconds: u32,
-    /// Addresses of files.
+    /// URLs of static files.
     pub asset: fn(&str) -> String,
-    /// Version of the program.
+    /// Version of taskwatch.
     pub version: &'static str,
-    /// The time.
+    /// Current time.
     pub now: Time,
 }
 
-/// What the frame needs to know of the viewer.
+/// Viewer data used by the layout.
 #[derive(Debug, Clone)]
 pub struct Wish {
-    /// Follow instead of poll.
+    /// Live updates instead of polling.
     pub live: bool,
-    /// Seconds between polls, when chosen.
+    /// Chosen refresh interval, seconds.
     pub refresh: Option<u32>,
-    /// What they prefer.
+    /// Preferences.
     pub preferences: Preferences,
-    /// Scheme, host and port that they came by.
+    /// Scheme, host and port of the request.
     pub origin: String,
 }
 
-/// Addresses of the files of every page.
+/// URLs of the static files of every page.
 struct Files {
     icon: String,
     css: String,
@@ -117,14 +117,14 @@ impl Files {
     }
 }
 
-/// One way to refresh.
+/// One refresh option.
 struct Way {
     words: String,
     url: String,
     chosen: bool,
 }
 
-/// Something to copy.
+/// A text to copy.
 struct Copy {
     name: &'static str,
     id: &'static str,
@@ -150,11 +150,11 @@ struct Base<'a> {
     build: &'a str,
     version: &'a str,
     back: String,
-    /// The time, for those without scripts.
+    /// Time of rendering, for viewers without JavaScript.
     rendered: String,
 }
 
-/// Another one when pages must be loaded anew to work with this server: other files, another frame.
+/// Changes when pages must be reloaded to work with this server: other static files or another layout.
 pub fn build(asset: fn(&str) -> String) -> &'static str {
     static BUILD: OnceLock<String> = OnceLock::new();
     BUILD.get_or_init(|| {
@@ -214,7 +214,7 @@ fn copies(page: &Page, params: &Params, wish: &Wish) -> Vec<Copy> {
         text: format!("{origin}{}", format::address(&page.address(params), &shown)),
     }];
     if params.at.is_some() {
-        // What programs get is the present.
+        // The API returns current data only.
         return copies;
     }
     if let Some(api) = api {
@@ -231,7 +231,7 @@ fn copies(page: &Page, params: &Params, wish: &Wish) -> Vec<Copy> {
 /// A whole page around a fragment.
 ///
 /// # Errors
-/// When the template fails.
+/// The template failed.
 pub fn page(
     page: &Page,
     params: &Params,
@@ -289,7 +289,7 @@ fn dim(params: &Params) -> String {
     }
 }
 
-/// The wall has a frame without navigation.
+/// The wall display has a layout without navigation.
 #[derive(Template)]
 #[template(path = "wall_shell.html")]
 struct Wall<'a> {
@@ -300,10 +300,10 @@ struct Wall<'a> {
     dim: String,
 }
 
-/// A page that is not refreshed: a form, a text, an error.
+/// A static page: a form, a text, an error.
 ///
 /// # Errors
-/// When the template fails.
+/// The template failed.
 pub fn plain(title: &str, html: &str, server: &Server, wish: &Wish) -> Result<String, PageError> {
     let base = Base {
         title,
@@ -320,7 +320,7 @@ pub fn plain(title: &str, html: &str, server: &Server, wish: &Wish) -> Result<St
         preferences: wish.preferences,
         files: Files::new(server.asset),
         build: build(server.asset),
-        // An error says nothing about the program.
+        // An error page must not trigger a reload for a new version.
         version: "",
         back: String::new(),
         rendered: String::new(),
@@ -328,30 +328,30 @@ pub fn plain(title: &str, html: &str, server: &Server, wish: &Wish) -> Result<St
     Ok(base.render()?)
 }
 
-/// What a page says that could not be shown.
+/// Content of an error page.
 #[derive(Template)]
 #[template(path = "error.html")]
 pub struct Failure<'a> {
-    /// In a few words.
+    /// Heading.
     pub heading: &'a str,
     /// What is wrong and what to do.
     pub detail: &'a str,
-    /// Where to go on: words and address.
+    /// Links to continue with: label and URL.
     pub ways: Vec<(&'a str, String)>,
 }
 
-/// The page of preferences.
+/// The preferences page.
 #[derive(Template)]
 #[template(path = "settings.html")]
 pub struct Settings {
-    /// As they are.
+    /// Current preferences.
     pub preferences: Preferences,
 }
 
-/// The page that explains.
+/// The help page.
 #[derive(Template)]
 #[template(path = "help.html")]
 pub struct Help {
-    /// Where the server listens.
+    /// URL of the server.
     pub url: String,
 }

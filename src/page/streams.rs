@@ -1,4 +1,4 @@
-//! Who follows the events: streams and live pages, how far each is, and how the last ones ended.
+//! Stream clients: streams and live pages, their lag, and the last closed ones.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -7,7 +7,7 @@ use askama::Template;
 use super::{Content, PageError, Params, View};
 use crate::feed::ledger::{Ended, Ending, Purpose, Row};
 
-/// Rows shown of those that are open.
+/// Maximum number of open streams shown.
 const SHOWN: usize = 200;
 
 #[derive(Template)]
@@ -21,7 +21,7 @@ struct Streams {
     refused: u64,
 }
 
-/// A stream as a row of the table.
+/// A row of the table.
 struct Line {
     row: Arc<Row>,
     what: String,
@@ -53,7 +53,7 @@ pub(super) fn render(view: &View, _: &Params) -> Result<Content, PageError> {
     let (open, ended) = view.ledger.rows();
     let all = open.len();
     let mut open: Vec<_> = open.into_iter().map(|row| Line::new(view, row)).collect();
-    // Who is furthest behind comes first.
+    // Largest lag first.
     open.sort_by_key(|line| (std::cmp::Reverse(line.behind), line.row.id));
     open.truncate(SHOWN);
     let ended = ended.into_iter().map(|ended| (Line::new(view, ended.row.clone()), ended)).collect();
@@ -69,7 +69,7 @@ pub(super) fn render(view: &View, _: &Params) -> Result<Content, PageError> {
     Ok(Content { title: format!("({all} open) Streams"), html: page.render()? })
 }
 
-/// How an ending looks.
+/// CSS class and label of a close reason.
 const fn look(ending: &Ending) -> (&'static str, &'static str) {
     match *ending {
         Ending::ClientLeft | Ending::Finished | Ending::PageGone | Ending::Rotation | Ending::Drain => ("quiet", "■"),

@@ -1,4 +1,4 @@
-//! One task: its facts, what it was given, what came out, its attempts, what happened, and what can be done.
+//! One task: details, payload, result, attempts, event history and actions.
 
 use std::sync::Arc;
 
@@ -15,11 +15,11 @@ use crate::{
     store::{families, search},
 };
 
-/// Events shown.
+/// Maximum number of events shown.
 const EVENTS: i64 = 200;
-/// Longest payload or result shown, characters.
+/// Maximum length of a payload or result, characters.
 const LONGEST: usize = 8_192;
-/// Dependencies and dependents shown, of each.
+/// Maximum number of dependencies and of dependents shown.
 const NEIGHBOURS: i64 = 20;
 
 #[derive(Template)]
@@ -35,20 +35,20 @@ struct TaskPage {
     depends_on: Vec<Task>,
     gone: usize,
     dependents: Vec<Task>,
-    /// Tasks below it: all, those open, those that failed or were cancelled.
+    /// Counts of descendants: total, unfinished, failed or cancelled.
     below: u64,
     open_below: u64,
     again: u64,
     is_past: bool,
 }
 
-/// One attempt, as its events tell it.
+/// One attempt, reconstructed from events.
 struct Attempt {
     number: u32,
     worker_id: Option<Uuid>,
     machine_id: Option<Name>,
     started_at: Time,
-    /// How it ended: the kind of event.
+    /// How it ended: an event type.
     end: Option<Kind>,
     duration_ms: Option<u64>,
     error: Option<String>,
@@ -102,7 +102,7 @@ pub(super) async fn render(view: &View, params: &Params) -> Result<Content, Page
     Content::new(format!("({}) {name}", page.task.status), &page)
 }
 
-/// Tasks around this one, as they were at the time asked for.
+/// Related tasks, at the requested time.
 async fn neighbours(view: &View, params: &Params, ids: &[Uuid]) -> Result<Vec<Task>, PageError> {
     if ids.is_empty() {
         return Ok(Vec::new());
@@ -114,11 +114,11 @@ async fn neighbours(view: &View, params: &Params, ids: &[Uuid]) -> Result<Vec<Ta
     }
 }
 
-/// Newest first.
+/// Attempts, newest first.
 fn attempts(events: &[Arc<Event>]) -> Vec<Attempt> {
     let mut attempts: Vec<Attempt> = Vec::new();
     for event in events {
-        // What another system reported happened by its clock, not when the report arrived.
+        // Reported events have the timestamp of the reporting system, not the time of arrival.
         let at = event.data.reported_at.unwrap_or(event.ts);
         if event.event_type == Kind::TaskStarted {
             attempts.push(Attempt {
@@ -169,7 +169,7 @@ fn facts(task: &Task) -> Vec<(&'static str, String)> {
     facts
 }
 
-/// Attempts that count, and how many are allowed. Another system may allow more than it told.
+/// Attempt number and maximum. An observed task may have more attempts than were declared.
 fn attempt_of(task: &Task) -> String {
     let attempt = task.attempt.min(task.retry_count + 1);
     format!("{attempt} of {}", task.attempts_allowed())
@@ -180,7 +180,7 @@ fn took(task: &Task) -> Option<String> {
     u64::try_from(elapsed.num_milliseconds()).ok().map(|ms| format::duration(&ms))
 }
 
-/// How an attempt ended, in words.
+/// CSS class, icon and label of the end of an attempt.
 const fn ending(kind: &Kind) -> (&'static str, &'static str, &'static str) {
     match kind {
         Kind::TaskCompleted => ("good", "✓", "completed"),

@@ -1,4 +1,4 @@
-//! The list of tasks: filters in the URL, paged by key, with what can be done to those it finds.
+//! The task list: filters in the URL, keyset pagination, and bulk actions on the matches.
 
 use askama::Template;
 
@@ -11,10 +11,10 @@ use crate::{
     store::search,
 };
 
-/// Tasks of the past looked at for one page; their states then are not indexed.
+/// Historical view: tasks examined per page; historical statuses are not indexed.
 const LOOK: usize = 2_000;
 
-/// Tasks looked at for one page when the filters lead to none directly; said on the page.
+/// Tasks examined per page if no filter is selective; mentioned on the page.
 const HORIZON: i64 = 50_000;
 
 #[derive(Template)]
@@ -26,20 +26,20 @@ struct Tasks<'a> {
     text: &'a str,
     is_filtered: bool,
     more_filters: Vec<(&'static str, &'static str)>,
-    /// One of them is set.
+    /// Whether one of the additional filters is set.
     shows_more: bool,
     others: Vec<(String, String)>,
     labels: Vec<(String, String)>,
     is_first: bool,
     is_past: bool,
-    /// The search went back so far and no further.
+    /// The search was limited to tasks created since then.
     since: Option<Time>,
     first_url: String,
     next_url: Option<String>,
     clear_url: String,
 }
 
-/// Filters that the first row of the form has not.
+/// Filters that are not in the first row of the form.
 const MORE: [&str; 8] =
     ["project_id", "phase", "parent_task_id", "worker_id", "machine_id", "connector_id", "fingerprint", "priority"];
 
@@ -88,8 +88,8 @@ pub(super) async fn render(view: &View, params: &Params) -> Result<Content, Page
     Content::new("Tasks", &page)
 }
 
-/// The tasks that were there at a moment, as they were: one more than `limit` when there are more, and when there may be,
-/// where to go on looking.
+/// Tasks that existed at a moment, with their status then: `limit` + 1 if there are more, and, if there may be more,
+/// the cursor to continue the search.
 async fn past(
     view: &View,
     query: &TaskQuery,
@@ -114,7 +114,7 @@ async fn past(
     }
 }
 
-/// Tasks as they were at a moment; those that were not there yet are left out.
+/// Tasks with their status at a moment; tasks created later are omitted.
 pub(super) async fn as_of(view: &View, tasks: Vec<Task>, moment: Moment) -> Result<Vec<Task>, PageError> {
     let ids: Vec<_> = tasks.iter().map(|task| task.id).collect();
     let epoch = view.subscriptions.epoch();
@@ -124,7 +124,7 @@ pub(super) async fn as_of(view: &View, tasks: Vec<Task>, moment: Moment) -> Resu
     Ok(tasks.into_iter().filter_map(|task| Some(then(task.clone(), last.get(&task.id)?))).collect())
 }
 
-/// A task as its last event of that time tells it.
+/// A task as of its last event at that time.
 fn then(mut task: Task, event: &Event) -> Task {
     let status = event.status.unwrap_or(task.status);
     let same = status == task.status && event.attempt.unwrap_or_default() == task.attempt;
@@ -140,7 +140,7 @@ fn then(mut task: Task, event: &Event) -> Task {
     task.connector_id.clone_from(&event.connector_id);
     task.error.clone_from(&event.error);
     if !same {
-        // What came later.
+        // Set only later.
         task.lease = None;
         task.result = None;
         (task.finished_at, task.run_at) = (None, event.data.next_run_at);

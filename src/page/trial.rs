@@ -1,4 +1,4 @@
-//! The test client: submit a task, play the worker, see the events. Apart from the monitor.
+//! The test client: create tasks, act as a worker, watch the events. Separate from the monitor.
 
 use std::sync::Arc;
 

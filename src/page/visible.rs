@@ -1,4 +1,4 @@
-//! Text on pages. Every template writes through this, so none can forget it (`askama.toml`).
+//! Escaping of text on pages. All templates use it, so none can omit it (`askama.toml`).
 
 use std::fmt::{self, Write};
 
@@ -6,7 +6,7 @@ use askama::filters::{Escaper, Html};
 
 use crate::event::visible::visible;
 
-/// Escapes for HTML and shows hidden characters as code points, in names as well as in titles, errors and facts.
+/// Escapes HTML and shows hidden characters as code points, in names, titles, errors and details.
 #[derive(Debug, Clone, Copy)]
 pub struct Visible;
 

@@ -1,4 +1,4 @@
-//! The wall: boards of a few large tiles for a screen that nobody touches. Worst first.
+//! The wall display: boards of a few large tiles, most severe first.
 
 use std::collections::BTreeMap;
 
@@ -16,14 +16,14 @@ use crate::{
     model::{Name, Status},
 };
 
-/// Tiles of a board that stands alone; more cannot be read from five metres.
+/// Maximum number of tiles of a single board; more cannot be read from five metres.
 const TILES: usize = 6;
-/// Tiles of one of several boards that stand beside each other.
+/// Maximum number of tiles per board with several boards side by side.
 const TILES_BESIDE: usize = 3;
-/// A failure is news for so long.
+/// How long a failure counts as recent.
 const NEWS: TimeDelta = TimeDelta::minutes(15);
 
-/// The boards there are: name and heading.
+/// Available boards: name and heading.
 const BOARDS: [(&str, &str); 5] = [
     ("overview", "Overview"),
     ("queues", "Queues"),
@@ -32,7 +32,7 @@ const BOARDS: [(&str, &str); 5] = [
     ("failures", "Failures"),
 ];
 
-/// Parameters of the wall.
+/// Parameters of the wall display.
 pub(super) static OWN: [(&str, Check); 6] = [
     ("boards", |text| boards(text).map(|_| ())),
     ("rotate", |text| whole(text, 0, 3_600)),
@@ -71,7 +71,7 @@ struct Wall {
     status: Level,
     reason: Option<String>,
     boards: Vec<WallBoard>,
-    /// How many boards there are to turn over.
+    /// Number of boards to rotate through.
     count: usize,
 }
 
@@ -82,7 +82,7 @@ struct WallBoard {
     more: usize,
 }
 
-/// One tile: a look, a name, one large figure and a line below.
+/// One tile: CSS class, label, one large number and a line below.
 struct Tile {
     /// Unique within its board.
     key: String,
@@ -95,7 +95,7 @@ struct Tile {
 }
 
 impl Tile {
-    /// How many digits wide its figure is with its unit, which is smaller; the sheet has sizes for 3 to 12.
+    /// Width of its number in digits, including the smaller unit; the stylesheet has sizes for 3 to 12.
     fn width(&self) -> usize {
         (self.big.chars().count() + self.unit.chars().count().div_ceil(3)).clamp(3, 12)
     }
@@ -139,14 +139,14 @@ pub(super) fn render(view: &View, params: &Params) -> Result<Content, PageError>
         WallBoard { name, heading, tiles, more }
     });
     let boards: Vec<_> = made.collect();
-    // Nobody waits for the template.
+    // Release the lock before the template is rendered.
     drop(board);
     let (status, reason) = worst(&overall, &boards);
     let page = Wall { status, reason, count: boards.len(), boards };
     Content::new(format!("({}) Wall", format::level(&status).2.to_lowercase()), &page)
 }
 
-/// The sentence over everything. It never says less than a tile below it.
+/// The headline. It is never less severe than a tile below it.
 fn worst(overall: &Health, boards: &[WallBoard]) -> (Level, Option<String>) {
     let tiles = boards.iter().flat_map(|board| board.tiles.iter().map(move |tile| (board, tile)));
     let (mut level, mut reason) = (overall.status, None);
@@ -259,7 +259,7 @@ fn machine_tiles(board: &Board) -> Vec<Tile> {
 
 fn failure_tiles(board: &Board, now: Time) -> Vec<Tile> {
     let mut open = board.failures.open();
-    // The order of the failures page, which stands still.
+    // Same stable order as on the failures page.
     open.sort_by_key(|(key, group)| (std::cmp::Reverse(group.first_seen_at), (*key).clone()));
     if open.is_empty() {
         return vec![Tile::new("none", "Failures", "0", "no task is a failed one")];

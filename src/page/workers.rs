@@ -16,10 +16,10 @@ use crate::{
 #[template(path = "workers.html")]
 struct Workers {
     machines: BTreeMap<Name, Vec<Row>>,
-    /// Workers that are not shown.
+    /// Number of workers not shown.
     more: usize,
     left: Vec<Row>,
-    /// The same of those that left.
+    /// Number of stopped workers not shown.
     more_left: usize,
     online: usize,
     heartbeat_seconds: u32,
@@ -30,21 +30,21 @@ struct Row {
     id: Uuid,
     seen: Seen,
     tasks: Vec<(Uuid, RunningTask)>,
-    /// Tasks that are not shown.
+    /// Number of tasks not shown.
     more_tasks: usize,
 }
 
-/// Workers shown; thousands would make the page useless.
+/// Maximum number of workers shown; thousands would make the page useless.
 const SHOWN: usize = 200;
-/// Those that left in order.
+/// Maximum number of stopped workers shown.
 const LEFT: usize = 100;
-/// Tasks of one worker.
+/// Maximum number of tasks per worker.
 const TASKS: usize = 20;
 
 pub(super) fn render(view: &View, _: &Params) -> Result<Content, PageError> {
     let (present, more, left, more_left, online) = {
         let board = feed::read(&view.board);
-        // Who left in order is no news; who was lost is.
+        // Stopped workers are listed separately; lost ones stay in the main list.
         let (left, present): (Vec<_>, Vec<_>) =
             board.workers.0.iter().partition(|(_, seen)| seen.status == WorkerStatus::Stopped);
         let more = |all: &[Named<'_>], shown: usize| all.len().saturating_sub(shown);
@@ -60,10 +60,10 @@ pub(super) fn render(view: &View, _: &Params) -> Result<Content, PageError> {
     Ok(Content { title: format!("({online} online) Workers"), html: page.render()? })
 }
 
-/// A worker of the board.
+/// A worker of the board with its ID.
 type Named<'a> = (&'a Uuid, &'a Seen);
 
-/// The first so many, those online first; the others are not even copied.
+/// The first workers, online ones first; the others are not even copied.
 fn rows(board: &Board, mut workers: Vec<Named<'_>>, shown: usize) -> Vec<Row> {
     workers.sort_by(|(a_id, a), (b_id, b)| {
         let key = |seen: &Seen| !seen.status.is_online();

@@ -1,4 +1,4 @@
-//! `taskwatch health` and `taskwatch status`: ask a running server over its public API.
+//! `taskwatch health` and `taskwatch status`: query a running server over its public API.
 
 use std::time::Duration;
 
@@ -8,22 +8,22 @@ use serde_json::Value;
 
 use crate::config::{HealthSettings, ServerSettings, shown};
 
-/// How long an answer may take: less than what containers wait for a check.
+/// Request timeout: shorter than the usual timeout of container health checks.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How the work is, in a line, and whether it is as it should be.
+/// Health in one line, and whether it is OK.
 #[derive(Debug)]
 pub struct Status {
-    /// Health and its reasons.
+    /// Health status and reasons.
     pub line: String,
     /// Health is `ok`.
     pub ok: bool,
 }
 
-/// Asks whether the server lives, or with `ready` whether it can do its work.
+/// Checks liveness, or with `ready` readiness.
 ///
 /// # Errors
-/// When it does not, or does not answer; the message says why.
+/// The check fails or the server does not respond; the message says why.
 pub async fn health(settings: &HealthSettings) -> anyhow::Result<()> {
     let path = if settings.ready { "/readyz" } else { "/healthz" };
     let response = get(&settings.server, path).await?;
@@ -35,10 +35,10 @@ pub async fn health(settings: &HealthSettings) -> anyhow::Result<()> {
     bail!("{path} answers {status}: {}", text.trim())
 }
 
-/// Asks for health.
+/// Queries the health.
 ///
 /// # Errors
-/// When the server does not answer.
+/// The server does not respond.
 pub async fn status(settings: &ServerSettings) -> anyhow::Result<Status> {
     let path = "/api/v1/health";
     let response = get(settings, path).await?;

@@ -1,4 +1,4 @@
-//! `DATABASE_URL`: taken apart here, so that no part of a password gets into a message or a log.
+//! Parsing of `DATABASE_URL`; done here so that no part of a password ends up in a message or a log.
 
 use std::str::FromStr;
 
@@ -9,7 +9,7 @@ use url::Url;
 const FORM: &str = "DATABASE_URL is not of the form postgres://user:password@host:5432/database";
 const ESCAPE: &str =
     "if the user name or the password holds one of @ / ? # : % or a space, write it as %40 %2F %3F %23 %3A %25 %20";
-/// Parameters that are understood.
+/// Supported parameters.
 const KNOWN: [&str; 19] = [
     "sslmode",
     "ssl-mode",
@@ -35,7 +35,7 @@ const KNOWN: [&str; 19] = [
 /// Connection options from a URL such as `postgres://user:password@host:5432/database`.
 ///
 /// # Errors
-/// When it is not a Postgres URL; the message never holds a part of it that may be secret.
+/// Not a Postgres URL; the message contains no part of it that may be secret.
 pub(super) fn options(text: &str) -> anyhow::Result<PgConnectOptions> {
     let text = text.trim();
     if text.contains(char::REPLACEMENT_CHARACTER) {
@@ -45,7 +45,7 @@ pub(super) fn options(text: &str) -> anyhow::Result<PgConnectOptions> {
         bail!(FORM);
     }
     let Ok(mut url) = Url::parse(text) else { bail!("{FORM}; {ESCAPE}") };
-    // What stands behind a bare '/', '?' or '#' of a password is read as a path, a parameter or a fragment.
+    // After an unescaped '/', '?' or '#' the rest of a password is parsed as a path, a parameter or a fragment.
     let cut =
         url.path().contains('@') || url.fragment().is_some() || url.query_pairs().any(|(name, _)| name.contains('@'));
     if cut {
@@ -64,7 +64,7 @@ pub(super) fn options(text: &str) -> anyhow::Result<PgConnectOptions> {
     if !known.is_empty() {
         url.query_pairs_mut().extend_pairs(known);
     }
-    // What is wrong with a value may be said, the value not.
+    // The message may describe the problem, but must not contain the value.
     let Ok(options) = PgConnectOptions::from_str(url.as_str()) else {
         bail!(
             "DATABASE_URL: a part of it or the value of a parameter (sslmode, port, hostaddr) is not understood; {ESCAPE}"
@@ -103,7 +103,7 @@ mod tests {
             let error = format!("{:#}", options(url).unwrap_err());
             assert!(error.contains("%40") && !error.contains("CANARY"), "{url}: {error}");
         }
-        // Escaped, or where it does no harm, it works.
+        // Accepted where '@' is escaped or harmless.
         for url in
             ["postgres://u:a%40b%2Fc@db/x", "postgres://u:a@b@db/x", "postgres://u@db/x?application_name=me@home"]
         {

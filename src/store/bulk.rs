@@ -1,4 +1,4 @@
-//! Rows of actions on many tasks.
+//! Rows of bulk actions.
 
 use sqlx::{PgConnection, PgPool, types::Json as Sql};
 use uuid::Uuid;
@@ -62,34 +62,34 @@ macro_rules! select {
     };
 }
 
-/// The newest actions.
+/// The newest bulk actions.
 ///
 /// # Errors
-/// When the database does not answer.
+/// Any error of the database.
 pub async fn list(pool: &PgPool) -> sqlx::Result<Vec<Bulk>> {
     let rows = select!("ORDER BY created_at DESC LIMIT 100").fetch_all(pool).await?;
     rows.into_iter().map(Bulk::try_from).collect()
 }
 
-/// One action.
+/// One bulk action.
 ///
 /// # Errors
-/// When the database does not answer.
+/// Any error of the database.
 pub async fn one(pool: &PgPool, id: Uuid) -> sqlx::Result<Option<Bulk>> {
     select!("WHERE id = $1", id).fetch_optional(pool).await?.map(Bulk::try_from).transpose()
 }
 
-/// Actions with a step to be done.
+/// Bulk actions with a step that is due.
 ///
 /// # Errors
-/// When the database does not answer.
+/// Any error of the database.
 pub async fn due(pool: &PgPool, now: Time) -> sqlx::Result<Vec<Bulk>> {
     let rows =
         select!("WHERE state = 'running' AND next_at <= $1 ORDER BY next_at LIMIT 8", now).fetch_all(pool).await?;
     rows.into_iter().map(Bulk::try_from).collect()
 }
 
-/// Actions to change, held alone.
+/// Locks bulk actions FOR UPDATE.
 pub(super) async fn lock(conn: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<Vec<Bulk>> {
     let rows = select!("WHERE id = ANY($1) ORDER BY id FOR UPDATE", ids).fetch_all(conn).await?;
     rows.into_iter().map(Bulk::try_from).collect()

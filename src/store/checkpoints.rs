@@ -1,15 +1,15 @@
-//! The board at some positions, so that a start needs only the events since.
+//! Checkpoints of the board, so that a start only has to fold the events since the newest one.
 
 use sqlx::{PgConnection, PgExecutor};
 
 use crate::{clock::Time, event::envelope::Epoch};
 
-/// The newest that are kept.
+/// Number of newest checkpoints kept.
 const KEEP: i64 = 4;
-/// Positions from one checkpoint that is kept to the next.
+/// Distance in positions between older checkpoints that are kept for time travel.
 pub const SPACING: i64 = 100_000;
 
-/// A board's encoding and the position it stands for.
+/// An encoded board and its position.
 #[derive(Debug, Clone)]
 pub struct Checkpoint {
     /// The last event folded in.
@@ -18,10 +18,10 @@ pub struct Checkpoint {
     pub body: String,
 }
 
-/// The newest checkpoint of an encoding version, up to a position.
+/// The newest checkpoint of an encoding version at or before a position.
 ///
 /// # Errors
-/// When the database does not answer.
+/// Any error of the database.
 pub async fn newest(db: impl PgExecutor<'_>, version: i32, position: i64) -> sqlx::Result<Option<Checkpoint>> {
     sqlx::query_as!(
         Checkpoint,
@@ -34,10 +34,10 @@ pub async fn newest(db: impl PgExecutor<'_>, version: i32, position: i64) -> sql
     .await
 }
 
-/// The oldest checkpoint of an encoding version at or behind a position.
+/// The oldest checkpoint of an encoding version at or after a position.
 ///
 /// # Errors
-/// When the database does not answer.
+/// Any error of the database.
 pub async fn oldest_since(conn: impl PgExecutor<'_>, version: i32, position: i64) -> sqlx::Result<Option<Checkpoint>> {
     sqlx::query_as!(
         Checkpoint,
@@ -49,12 +49,12 @@ pub async fn oldest_since(conn: impl PgExecutor<'_>, version: i32, position: i64
     .await
 }
 
-/// Stores a checkpoint and removes others: all but the newest few, and the first of each [`SPACING`] positions and of each
-/// six hours that the log still has, from which the board can be shown as it was. Nothing happens when the log has another
-/// epoch than the board by now.
+/// Stores a checkpoint and prunes others. Kept are the newest few and, for time travel, the first of each [`SPACING`]
+/// positions and of each six hours that are still in the log. Does nothing if the epoch of the log is no longer that of
+/// the board.
 ///
 /// # Errors
-/// When the database does not answer.
+/// Any error of the database.
 pub async fn save(
     conn: &mut PgConnection,
     checkpoint: &Checkpoint,

@@ -1,4 +1,4 @@
-//! Counts of children per phase, written in the transaction that changes them.
+//! Counts of child tasks per phase, written in the transaction that changes them.
 
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -10,7 +10,7 @@ use crate::{
     model::phase::Counts,
 };
 
-/// Reads the counts of some parents.
+/// Loads the counts of the given parents.
 pub(super) async fn load(conn: &mut PgConnection, parents: &[Uuid], children: &mut ChildCounts) -> sqlx::Result<()> {
     let rows = sqlx::query!(
         "SELECT parent_task_id, name, pending, running, completed, failed, cancelled FROM taskwatch.phases
@@ -26,7 +26,8 @@ pub(super) async fn load(conn: &mut PgConnection, parents: &[Uuid], children: &m
     Ok(())
 }
 
-/// Writes the counts; which phases started or completed by that. Each is named once: the row remembers it.
+/// Writes the counts; returns the phases that started or completed. Each transition is returned once: the row records
+/// it.
 pub(super) async fn save(conn: &mut PgConnection, children: &ChildCounts, now: Time) -> sqlx::Result<Vec<PhaseChange>> {
     let deltas = children.deltas();
     if deltas.is_empty() {
@@ -34,7 +35,7 @@ pub(super) async fn save(conn: &mut PgConnection, children: &ChildCounts, now: T
     }
     let column = |of: fn(&CountsDelta) -> i64| deltas.iter().map(|(.., delta)| of(delta)).collect::<Vec<_>>();
     let (parents, names): (Vec<_>, Vec<_>) = deltas.iter().map(|(id, name, _)| (**id, name.as_str())).unzip();
-    // In the order of the keys, so that two writers never wait for each other in a cycle.
+    // In key order, so that two writers cannot deadlock.
     let rows = sqlx::query!(
         r#"INSERT INTO taskwatch.phases AS old (parent_task_id, name, pending, running, completed, failed, cancelled)
                SELECT * FROM unnest($1::uuid[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[],
@@ -73,13 +74,13 @@ pub(super) async fn save(conn: &mut PgConnection, children: &ChildCounts, now: T
     Ok(changes)
 }
 
-/// Counts as a row has them: pending, running, completed, failed, cancelled.
+/// Counts from the columns of a row: pending, running, completed, failed, cancelled.
 pub(super) fn counts(row: [i64; 5]) -> Counts {
     let [pending, running, completed, failed, cancelled] = row.map(|number| u64::try_from(number).unwrap_or_default());
     Counts { pending, running, completed, failed, cancelled }
 }
 
-/// Forgets phases whose last child was deleted.
+/// Deletes the rows of phases whose last child was deleted.
 async fn forget(conn: &mut PgConnection, parents: &[Uuid], names: &[&str]) -> sqlx::Result<()> {
     sqlx::query!(
         "DELETE FROM taskwatch.phases p USING unnest($1::uuid[], $2::text[]) AS left_by (parent_task_id, name)
@@ -115,7 +116,7 @@ async fn mark(conn: &mut PgConnection, changes: &[PhaseChange], now: Time) -> sq
     Ok(())
 }
 
-/// Has parents looked at again whose children began, finished or were reopened.
+/// Enqueues parents for re-evaluation whose children started, finished or were reopened.
 pub(super) async fn recheck_parents(conn: &mut PgConnection, changes: &[PhaseChange]) -> sqlx::Result<()> {
     let parents: Vec<_> =
         changes.iter().filter(|change| change.concerns_parent).map(|change| change.parent_task_id).collect();

@@ -1,4 +1,4 @@
-//! Connections: how they are opened, and what is checked before the first is used.
+//! Connections: how they are opened, and what is checked before first use.
 
 use std::{
     sync::{
@@ -25,12 +25,12 @@ use super::{
 };
 use crate::{clock::Clock, event::envelope::Epoch, model::task_query::TaskQuery};
 
-/// How long one attempt to connect may take.
+/// Timeout of one attempt to connect.
 const CONNECT: Duration = Duration::from_secs(10);
-/// Connections that it cannot work without: for writing, for reading the log, for pages.
+/// Minimum number of connections: one each for writing, for reading the log and for pages.
 const FEWEST: usize = 3;
 
-/// A database that taskwatch may use: how to reach it, and pools for reading.
+/// A usable database: connection options, and pools for reading.
 #[derive(Debug, Clone)]
 pub struct Store {
     options: PgConnectOptions,
@@ -41,10 +41,10 @@ pub struct Store {
 }
 
 impl Store {
-    /// Connects, checks the server and brings the schema up to date.
+    /// Connects, checks the server and migrates the schema.
     ///
     /// # Errors
-    /// When the server cannot be reached or used, or the schema cannot be made; the message says what to do.
+    /// The server cannot be reached or used, or the migration fails; the message says what to do.
     pub async fn open(options: PgConnectOptions, clock: Clock) -> Result<Self, Unusable> {
         let options = chosen(options);
         let mut conn = reach(&options).await?;
@@ -55,10 +55,10 @@ impl Store {
         Ok(Self::on(options, conn, identity, clock).await?)
     }
 
-    /// The same for who must not change anything: the schema must be there already.
+    /// Like [`Self::open`], but changes nothing: the schema must exist.
     ///
     /// # Errors
-    /// When the server cannot be reached or used, or the schema is not there or of another version.
+    /// The server cannot be reached or used, or the schema is missing or of another version.
     pub async fn existing(options: PgConnectOptions, clock: Clock) -> Result<Self, Unusable> {
         let options = chosen(options);
         let mut conn = reach(&options).await?;
@@ -82,25 +82,26 @@ impl Store {
     /// Connection options from a URL such as `postgres://user:password@host:5432/database`.
     ///
     /// # Errors
-    /// When it is not a Postgres URL; the message never holds a part of the password.
+    /// Not a Postgres URL; the message contains no part of the password.
     pub fn options(url: &str) -> anyhow::Result<PgConnectOptions> {
         address::options(url)
     }
 
-    /// The pool for reading. While the database is known to be away, one that refuses at once.
+    /// The pool for reading. While the database is known to be unreachable, a pool that fails immediately.
     #[must_use]
     pub fn pool(&self) -> &PgPool {
         if self.is_reachable() { self.pools.reading() } else { self.pools.refusing() }
     }
 
-    /// The same database as requests read it: with less patience, and never in the way of the program's own reads.
+    /// The same database for requests: with shorter timeouts, and with its own pool, so that requests do not block the
+    /// program's own reads.
     #[must_use]
     pub fn for_requests(&self) -> Self {
         Self { pools: self.pools.for_requests(), ..self.clone() }
     }
 
-    /// Gives the log a new epoch because somebody asks for it, as after a folder was copied or restored by hand: the old
-    /// epoch and the new one. Servers that run find it within a second.
+    /// Renews the epoch of the log on request, as after a data directory was copied or restored by hand. Returns the
+    /// old and the new epoch. Running servers notice it within a second.
     ///
     /// # Errors
     /// Any error of the database.
@@ -114,64 +115,64 @@ impl Store {
         Ok((old, new))
     }
 
-    /// A turn at reading a list. Nothing else waits for searches, and each rests before another has its turn, so that
-    /// searches one after the other leave the database most of its time.
+    /// Acquires a permit to read a list. Nothing else waits for searches, and a pause follows each before the next one
+    /// may run, so that consecutive searches leave the database idle most of the time.
     ///
     /// # Errors
-    /// When too many search.
+    /// Too many concurrent searches.
     pub async fn turn(&self, query: &TaskQuery) -> sqlx::Result<Turn> {
         let is_search = query.text.is_some() || query.is_wide();
         self.pools.turn(self.pool(), is_search && self.is_reachable()).await
     }
 
-    /// The database answered when the tailer asked it last.
+    /// Whether the database responded to the tailer's last read.
     #[must_use]
     pub fn is_reachable(&self) -> bool {
         self.reachable.load(Ordering::Relaxed)
     }
 
-    /// Takes note whether the database answers.
+    /// Records whether the database responds.
     pub fn set_reachable(&self, reachable: bool) {
         self.reachable.store(reachable, Ordering::Relaxed);
     }
 
-    /// Which log this is.
+    /// The identity of the log.
     #[must_use]
     pub const fn identity(&self) -> &Identity {
         &self.identity
     }
 
-    /// The epoch that this process publishes under.
+    /// The epoch under which this process publishes.
     #[must_use]
     pub fn epoch(&self) -> Epoch {
         self.identity.epoch()
     }
 
-    /// The clock that follows the database's.
+    /// The clock, synchronised with the database.
     #[must_use]
     pub const fn clock(&self) -> &Clock {
         &self.clock
     }
 
-    /// A connection for one who keeps it, to the log that is known.
+    /// A dedicated connection, checked to lead to the known log.
     ///
     /// # Errors
-    /// When the database does not answer, or its log is another one.
+    /// Any error of the database, or its log is a different one.
     pub async fn connect(&self) -> sqlx::Result<PgConnection> {
         let mut conn = self.connect_unchecked().await?;
         self.identity.check(&mut conn, &self.clock).await?;
         Ok(conn)
     }
 
-    /// A connection to whatever log is there.
+    /// A dedicated connection, whatever log the database holds.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// Any error of the database.
     pub async fn connect_unchecked(&self) -> sqlx::Result<PgConnection> {
         connect(&self.options).await
     }
 
-    /// There is a log, whatever the version of its schema.
+    /// Whether a log exists, of any schema version.
     ///
     /// # Errors
     /// Any error of the database.
@@ -179,27 +180,27 @@ impl Store {
         log::exists(conn).await
     }
 
-    /// Brings a schema up to date that a restore has put there.
+    /// Migrates a schema that was restored from a backup.
     ///
     /// # Errors
-    /// When the database does not answer or a migration fails.
+    /// Any error of the database, or a failed migration.
     pub async fn migrate(&self, conn: &mut PgConnection) -> anyhow::Result<()> {
         schema::bring_up_to_date(conn).await
     }
 
-    /// Closes the pools; bounded, so that a stuck connection does not hold up the end.
+    /// Closes the pools, with a timeout, so that a stuck connection does not block shutdown.
     pub async fn close(&self) {
         let _ = tokio::time::timeout(Duration::from_secs(3), self.pools.close()).await;
     }
 }
 
-/// Poolers refuse or drop what is asked for at the start of a connection, so next to nothing is: the search path is set by
-/// a statement, and floats come in binary.
+/// Poolers reject or drop startup parameters, so almost none is sent: the search path is set by a statement, and floats
+/// are transferred in binary.
 fn chosen(options: PgConnectOptions) -> PgConnectOptions {
     options.application_name("taskwatch").extra_float_digits(None)
 }
 
-/// Connects within a bound, and sets the search path, whatever the role, the database or a pooler set.
+/// Connects with a timeout and sets the search path, overriding that of the role, the database or a pooler.
 async fn connect(options: &PgConnectOptions) -> sqlx::Result<PgConnection> {
     with_timeout(CONNECT, async {
         let mut conn = PgConnection::connect_with(options).await?;
@@ -209,8 +210,8 @@ async fn connect(options: &PgConnectOptions) -> sqlx::Result<PgConnection> {
     .await
 }
 
-/// Connects for the first time. As many connections as are needed are opened at once and each must have a server process
-/// for itself: else a pooler hands them out per transaction, and locks and prepared statements would get lost.
+/// The first connection. Opens the minimum number of connections at once and requires that each has its own server
+/// process: otherwise a pooler assigns them per transaction, and locks and prepared statements would be lost.
 async fn reach(options: &PgConnectOptions) -> anyhow::Result<PgConnection> {
     let place = options.get_socket().map_or_else(
         || format!("{}:{}", options.get_host(), options.get_port()),
@@ -240,7 +241,7 @@ async fn reach(options: &PgConnectOptions) -> anyhow::Result<PgConnection> {
     Ok(conn)
 }
 
-/// The search path must be the one that was set.
+/// Checks that the search path is the one that was set.
 async fn schema_is_first(conn: &mut PgConnection) -> anyhow::Result<()> {
     let first = sqlx::query_scalar!("SELECT current_schema()::text").fetch_one(&mut *conn).await?;
     match first.as_deref() {

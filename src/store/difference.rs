@@ -1,4 +1,4 @@
-//! The difference between tasks before and after a batch, sorted into the tables that it touches.
+//! The difference between tasks before and after a batch, grouped by the tables to write.
 
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -10,7 +10,7 @@ use crate::{
     model::{Status, Task, lease::Lease},
 };
 
-/// The rows to write, by table.
+/// Rows to write, by table.
 #[derive(Default)]
 pub(super) struct Difference<'a> {
     inserted: Vec<&'a Task>,
@@ -21,18 +21,18 @@ pub(super) struct Difference<'a> {
     unready: Vec<Uuid>,
     leased: Vec<(&'a Task, &'a Lease)>,
     unleased: Vec<Uuid>,
-    /// Tasks that begin to wait for others, or wait for others than before.
+    /// Tasks that became blocked, or whose dependencies changed.
     waiting: Vec<&'a Task>,
-    /// Tasks that do not wait any more, or wait for others than before.
+    /// Tasks that are no longer blocked, or whose dependencies changed.
     unblocked: Vec<Uuid>,
-    /// Finished or deleted tasks that others wait for.
+    /// Finished or deleted tasks that block others.
     settled: Vec<Uuid>,
-    /// Observed tasks whose project their children may inherit.
+    /// Observed tasks whose project may be inherited by their children.
     ancestors: Vec<Uuid>,
 }
 
 impl<'a> Difference<'a> {
-    /// The difference that a batch makes.
+    /// Computes the difference of a batch.
     pub(super) fn of(workspace: &'a Workspace) -> Self {
         let mut difference = Self::default();
         for (id, entry, taken) in workspace.tasks() {
@@ -41,7 +41,7 @@ impl<'a> Difference<'a> {
         difference
     }
 
-    /// Sorts one task in; `taken` says that a claim took its row out of `ready` already.
+    /// Adds one task; `taken`: a claim has already deleted its row from `ready`.
     fn sort(&mut self, id: Uuid, entry: &'a TaskEntry, taken: bool) {
         match (&entry.before, &entry.after) {
             (None, Some(after)) => self.inserted.push(after),
@@ -61,7 +61,7 @@ impl<'a> Difference<'a> {
         self.sort_waiting(id, entry);
     }
 
-    /// `ready` holds what may be claimed: pending tasks that are not only watched.
+    /// `ready` contains the pending tasks, except observed ones.
     fn sort_ready(&mut self, id: Uuid, entry: &'a TaskEntry, taken: bool) {
         let was_in = entry.before.as_ref().filter(|task| in_line(task) && !taken);
         let is_in = entry.after.as_ref().filter(|task| in_line(task));
@@ -109,7 +109,7 @@ impl<'a> Difference<'a> {
 }
 
 impl Difference<'_> {
-    /// Writes them all.
+    /// Writes all rows.
     pub(super) async fn write(mut self, conn: &mut PgConnection, now: Time) -> sqlx::Result<()> {
         macro_rules! each {
             ($($rows:ident by $write:path;)+) => {
@@ -118,7 +118,7 @@ impl Difference<'_> {
                 })+
             };
         }
-        // The line keeps the order of the commands.
+        // `ready` keeps the order of the commands.
         self.ready.sort_unstable_by_key(|task| (task.enqueued_at, task.created_at, task.id));
         each! {
             inserted by task_write::insert;
@@ -146,7 +146,7 @@ fn in_line(task: &Task) -> bool {
     task.status == Status::Pending && task.observed.is_none()
 }
 
-/// The state machine touched something that is a column of `tasks` (a lease is not).
+/// Whether the state machine changed a column of `tasks` (the lease is in another table).
 fn state_changed(before: &Task, after: &Task) -> bool {
     before.status != after.status
         || before.attempt != after.attempt
@@ -166,7 +166,7 @@ fn state_changed(before: &Task, after: &Task) -> bool {
         || before.observed != after.observed
 }
 
-/// An edit or a report touched what the task says of itself.
+/// Whether an edit or a report changed descriptive fields.
 fn facts_changed(before: &Task, after: &Task) -> bool {
     before.observed != after.observed
         || before.project_id != after.project_id
@@ -178,7 +178,7 @@ fn facts_changed(before: &Task, after: &Task) -> bool {
         || before.timeout_seconds != after.timeout_seconds
         || before.created_at != after.created_at
         || before.external_id != after.external_id
-        // A task is loaded without its payload where that is not needed.
+        // The payload is `None` if it was not loaded.
         || (after.payload.is_some() && before.payload != after.payload)
         || before.title != after.title
         || before.description != after.description

@@ -1,17 +1,17 @@
-//! What maintenance looks for: due and stalled tasks, silent workers, backlogs. Reads only; the writer decides.
+//! Queries for maintenance: due and stalled tasks, lost workers, backlogs. Reads only; the writer decides.
 
 use sqlx::PgPool;
 use uuid::Uuid;
 
 use crate::{clock::Time, model::lease::StallReason};
 
-/// Most tasks or workers found in one sweep.
+/// Maximum number of tasks or workers returned per query.
 const LIMIT: i64 = 500;
 
-/// Tasks whose time has come.
+/// Tasks whose `run_at` has passed.
 ///
 /// # Errors
-/// When the database does not answer.
+/// Any error of the database.
 pub async fn tasks(pool: &PgPool, now: Time) -> sqlx::Result<Vec<Uuid>> {
     sqlx::query_scalar!(
         "SELECT id FROM taskwatch.tasks WHERE status IN ('scheduled', 'retrying') AND run_at <= $1 ORDER BY run_at LIMIT $2",
@@ -22,10 +22,10 @@ pub async fn tasks(pool: &PgPool, now: Time) -> sqlx::Result<Vec<Uuid>> {
     .await
 }
 
-/// Running tasks whose lease or time limit has passed.
+/// Running tasks whose lease or timeout has expired.
 ///
 /// # Errors
-/// When the database does not answer.
+/// Any error of the database.
 pub async fn stalled(pool: &PgPool, now: Time) -> sqlx::Result<Vec<(Uuid, StallReason)>> {
     let rows = sqlx::query!(
         r#"SELECT task_id, coalesce(deadline <= $1, false) AS "late!" FROM taskwatch.leases
@@ -39,10 +39,10 @@ pub async fn stalled(pool: &PgPool, now: Time) -> sqlx::Result<Vec<(Uuid, StallR
     Ok(rows.into_iter().map(|row| (row.task_id, reason(row.late))).collect())
 }
 
-/// Workers silent since before a moment, and without a lease that still holds.
+/// Workers whose last heartbeat is before `since`, and that hold no valid lease.
 ///
 /// # Errors
-/// When the database does not answer.
+/// Any error of the database.
 pub async fn silent_workers(pool: &PgPool, since: Time, now: Time) -> sqlx::Result<Vec<Uuid>> {
     sqlx::query_scalar!(
         "SELECT id FROM taskwatch.workers w WHERE status NOT IN ('stopped', 'lost') AND last_seen_at <= $1
@@ -55,10 +55,10 @@ pub async fn silent_workers(pool: &PgPool, since: Time, now: Time) -> sqlx::Resu
     .await
 }
 
-/// Reported tasks that have not finished and of which nothing was reported since a moment, by the reporters' clocks.
+/// Unfinished observed tasks whose last report is before a time, by the reporters' clocks.
 ///
 /// # Errors
-/// When the database does not answer.
+/// Any error of the database.
 pub async fn silent_tasks(pool: &PgPool, before: Time) -> sqlx::Result<Vec<Uuid>> {
     sqlx::query_scalar!(
         "SELECT id FROM taskwatch.tasks t
@@ -75,10 +75,10 @@ pub async fn silent_tasks(pool: &PgPool, before: Time) -> sqlx::Result<Vec<Uuid>
     .await
 }
 
-/// Workers, but those that left, with a connector that was last reported before a moment and is not unknown yet.
+/// Online workers with a connector that was last reported before a time and is not `unknown` yet.
 ///
 /// # Errors
-/// When the database does not answer.
+/// Any error of the database.
 pub async fn unreported_connectors(pool: &PgPool, since: Time) -> sqlx::Result<Vec<Uuid>> {
     sqlx::query_scalar!(
         "SELECT id FROM taskwatch.workers
@@ -90,19 +90,19 @@ pub async fn unreported_connectors(pool: &PgPool, since: Time) -> sqlx::Result<V
     .await
 }
 
-/// A worker's last heartbeat.
+/// Last heartbeat of a worker.
 #[derive(Debug, Clone, Copy)]
 pub struct LastSeen {
     /// The worker.
     pub worker_id: Uuid,
-    /// When.
+    /// Time of the last heartbeat.
     pub last_seen_at: Time,
 }
 
 /// Workers with a heartbeat after a time.
 ///
 /// # Errors
-/// When the database does not answer.
+/// Any error of the database.
 pub async fn heartbeats(pool: &PgPool, since: Time) -> sqlx::Result<Vec<LastSeen>> {
     sqlx::query_as!(
         LastSeen,
@@ -114,19 +114,19 @@ pub async fn heartbeats(pool: &PgPool, since: Time) -> sqlx::Result<Vec<LastSeen
     .await
 }
 
-/// Since when the oldest pending task of a queue is pending.
+/// Since when the oldest pending task of a queue has been pending.
 #[derive(Debug, Clone)]
 pub struct OldestPending {
     /// The queue.
     pub queue: String,
-    /// Since when.
+    /// When that task was enqueued.
     pub enqueued_at: Time,
 }
 
-/// The oldest pending task of each queue that has one; one index lookup per queue and priority.
+/// The oldest pending task of each queue with a backlog; one index lookup per queue and priority.
 ///
 /// # Errors
-/// When the database does not answer.
+/// Any error of the database.
 pub async fn oldest_pending(pool: &PgPool) -> sqlx::Result<Vec<OldestPending>> {
     sqlx::query_as!(
         OldestPending,

@@ -1,4 +1,4 @@
-//! The event log as everything outside this folder reads it: by position, by task, by time, and forward.
+//! The event log as used outside this folder: read by position, by task, by time, and sequentially.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,7 +16,7 @@ pub use super::{
     recorded::{PAGE, Recorded, gap, unreadable},
 };
 
-/// Longest time of one read forward.
+/// Timeout of one sequential read.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The event log. Cheap to clone.
@@ -24,13 +24,13 @@ const READ_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct EventLog(Store);
 
 impl EventLog {
-    /// The log of a store.
+    /// The event log of a store.
     #[must_use]
     pub const fn new(store: Store) -> Self {
         Self(store)
     }
 
-    /// Where the log begins and ends.
+    /// Oldest and newest position.
     ///
     /// # Errors
     /// Any error of the database.
@@ -38,8 +38,8 @@ impl EventLog {
         log::ends(self.0.pool()).await
     }
 
-    /// Up to [`PAGE`] events after a position, in order. An event that cannot be read, or is missing between two others,
-    /// is stood in for by one of an unknown kind: one bad row must not stop all readers.
+    /// Up to [`PAGE`] events after a position, in order. An event that is unreadable or missing is replaced by a
+    /// placeholder of an unknown type: one bad row must not stop all readers.
     ///
     /// # Errors
     /// Any error of the database.
@@ -47,7 +47,7 @@ impl EventLog {
         log::page(self.0.pool(), epoch, after).await
     }
 
-    /// One event; `None` when the log does not hold it.
+    /// One event; `None` if the log does not contain it.
     ///
     /// # Errors
     /// Any error of the database.
@@ -63,7 +63,7 @@ impl EventLog {
         log::of_task(self.0.pool(), epoch, task_id, (until, limit)).await
     }
 
-    /// The last event of each of some tasks up to a position, in no order; nothing of those that had none.
+    /// The last event of each task up to a position, unordered; tasks without events are omitted.
     ///
     /// # Errors
     /// Any error of the database.
@@ -71,7 +71,8 @@ impl EventLog {
         log::last_of_each(self.0.pool(), epoch, ids, until).await
     }
 
-    /// Events up to a position that pass a test, newest first: `want` of them, of the last `look` at the most.
+    /// Events up to a position that satisfy a predicate, newest first: at most `want`, found among the last `look`
+    /// events.
     ///
     /// # Errors
     /// Any error of the database.
@@ -92,7 +93,7 @@ impl EventLog {
         Ok(found)
     }
 
-    /// The position of the last event before a time, or at it when `inclusive`.
+    /// The position of the last event before a time; including events at that time if `inclusive`.
     ///
     /// # Errors
     /// Any error of the database.
@@ -100,7 +101,7 @@ impl EventLog {
         log::position_before(self.0.pool(), time, inclusive).await
     }
 
-    /// Makes the partitions that the log needs next; how many were made.
+    /// Creates the partitions that the log needs next; returns their number.
     ///
     /// # Errors
     /// Any error of the database.
@@ -109,15 +110,15 @@ impl EventLog {
         log::ensure_partitions(self.0.pool(), head).await
     }
 
-    /// A reader that reads forward all the time, over a connection of its own.
+    /// A sequential reader with its own connection.
     #[must_use]
     pub fn reader(&self) -> LogReader {
         LogReader { store: self.0.clone(), conn: None }
     }
 }
 
-/// Reads the log forward over a connection of its own. Every read is bounded, so that a connection whose other end is
-/// gone is left behind.
+/// Reads the log sequentially over its own connection. Every read has a timeout, so that a dead connection is
+/// abandoned.
 #[derive(Debug)]
 pub struct LogReader {
     store: Store,
@@ -128,7 +129,7 @@ impl LogReader {
     /// As [`EventLog::page`].
     ///
     /// # Errors
-    /// When the database does not answer in time, or its log is not the known one; the next call connects anew.
+    /// The database fails or times out, or its log is not the known one; the next call reconnects.
     pub async fn page(&mut self, epoch: Epoch, after: i64) -> sqlx::Result<Vec<Recorded>> {
         let (conn, read) = with_timeout(READ_TIMEOUT, async {
             let mut conn = self.connection().await?;
@@ -140,7 +141,7 @@ impl LogReader {
         Ok(read)
     }
 
-    /// Makes sure that the log is the known one, and takes over the database's time; the end of the log.
+    /// Checks that the log is the known one, and synchronises the clock with the database. Returns the head.
     ///
     /// # Errors
     /// As [`Self::page`].

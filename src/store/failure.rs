@@ -1,6 +1,6 @@
-//! Why a database cannot be used, in one sentence that says what to do.
+//! Explains in one sentence why a database cannot be used, and what to do.
 
-/// The database cannot be used; the sentence says why and what to do.
+/// The database cannot be used; the sentence gives the reason and what to do.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Unusable(pub(super) String);
@@ -19,7 +19,7 @@ impl From<sqlx::Error> for Unusable {
     }
 }
 
-/// An error and its causes, each said once: many errors hold the text of their cause already.
+/// An error and its causes, without repetition: many errors already contain the text of their cause.
 #[must_use]
 pub fn sentence(error: &anyhow::Error) -> String {
     let mut sentence = String::new();
@@ -34,11 +34,11 @@ pub fn sentence(error: &anyhow::Error) -> String {
     sentence
 }
 
-/// What to do about an error that a database or a pooler gave.
+/// Advice for an error of a database or a pooler.
 fn advice(error: &sqlx::Error) -> Option<String> {
     let text = error.to_string();
     if let Some((_, parameter)) = text.split_once("unsupported startup parameter: ") {
-        // Only what DATABASE_URL or PGOPTIONS ask for can be meant: nothing else is sent that poolers refuse.
+        // Must come from DATABASE_URL or PGOPTIONS: taskwatch itself sends no parameter that poolers reject.
         let name = parameter.split_whitespace().next().unwrap_or_default();
         return Some(format!(
             "the pooler refuses it: set ignore_startup_parameters = {name} in pgbouncer.ini, or leave options out of DATABASE_URL and PGOPTIONS"

@@ -1,17 +1,17 @@
-//! What lies below parent tasks, read before people decide about whole families.
+//! Descendants of parent tasks, read for decisions on whole families of tasks.
 
 use sqlx::PgPool;
 use uuid::Uuid;
 
 use crate::model::phase::Counts;
 
-/// Most parents of one family that are looked at.
+/// Maximum number of parents of one family that are considered.
 pub const MOST_PARENTS: usize = 10_000;
 
-/// Some tasks and the parents below them, those nearest first, at most [`MOST_PARENTS`] and one more.
+/// The given tasks and their descendants that are parents, nearest first, at most [`MOST_PARENTS`] + 1.
 ///
 /// # Errors
-/// When the database does not answer.
+/// Any error of the database.
 pub async fn parents(pool: &PgPool, roots: &[Uuid]) -> sqlx::Result<Vec<Uuid>> {
     sqlx::query_scalar!(
         r#"WITH RECURSIVE down (id) AS (
@@ -28,10 +28,10 @@ pub async fn parents(pool: &PgPool, roots: &[Uuid]) -> sqlx::Result<Vec<Uuid>> {
     .await
 }
 
-/// The children of some parents, by state.
+/// Counts of the children of the given parents, by status.
 ///
 /// # Errors
-/// When the database does not answer.
+/// Any error of the database.
 pub async fn children(pool: &PgPool, parents: &[Uuid]) -> sqlx::Result<Counts> {
     let row = sqlx::query!(
         r#"SELECT coalesce(sum(pending), 0)::bigint AS "pending!", coalesce(sum(running), 0)::bigint AS "running!",

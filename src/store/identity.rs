@@ -1,8 +1,8 @@
-//! Which log this is: the epoch that this process publishes under, and the checks that find a log that was replaced or
-//! lost its newest events (failover, restore, copied folder).
+//! Identity of the log: the epoch under which this process publishes, and the checks that detect a log that was
+//! replaced or lost its newest events (failover, restore, copied directory).
 //!
-//! Every connection is checked when it is made, the reader's again each second, the writer's in each batch (`lock_log`).
-//! A check that fails only raises a suspicion here; the tailer, and it alone, gives the log a new epoch and reads it anew.
+//! Every connection is checked when it is opened, the tailer's again every second, the writer's in each batch
+//! (`lock_log`). A failed check only reports a suspicion; only the tailer renews the epoch and reloads the log.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -19,93 +19,93 @@ use crate::{
     event::envelope::Epoch,
 };
 
-/// What this process knows of its log. Cheap to clone; clones share it.
+/// What this process knows about its log. Cheap to clone; clones share state.
 #[derive(Debug, Clone)]
 pub struct Identity(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
-    /// Counts suspicions; the tailer waits for it to change.
+    /// Counts suspicions; watched by the tailer.
     suspicions: watch::Sender<u64>,
-    /// Whether it matters where the log is stored.
+    /// Whether a change of the storage location counts as a change of the log.
     is_bound: bool,
 }
 
 #[derive(Debug)]
 struct State {
     epoch: Epoch,
-    /// When this epoch was accepted: connections made before may lead to another server.
+    /// When this epoch was accepted: older connections may lead to another server.
     since: Instant,
-    /// How often another epoch was accepted.
+    /// Number of times that another epoch was accepted.
     changes: u64,
-    /// Set from the suspicion until the log was read anew.
+    /// Set from the suspicion until the log has been reloaded.
     suspected: Option<Changed>,
-    /// The newest event that this process has published.
+    /// The newest event published by this process.
     newest: Option<Newest>,
 }
 
-/// An event that must stay in the log.
+/// A published event that must still be in the log.
 #[derive(Debug, Clone)]
 struct Newest {
     position: i64,
     json: Bytes,
 }
 
-/// Why the log is not the one that this process knows.
+/// How the log differs from the one that this process knows.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Changed {
-    /// Another process, or a command, gave it a new epoch.
+    /// Another process or a command renewed its epoch.
     #[error("the event log has epoch {found}, this server knows {known}: it was restored or promoted")]
     Epoch {
-        /// The epoch of this process.
+        /// Epoch known to this process.
         known: Epoch,
-        /// The epoch in the database.
+        /// Epoch in the database.
         found: Epoch,
     },
-    /// It is stored elsewhere than when it was written last.
+    /// Its storage location differs from that of the last append.
     #[error("the event log was written last at {stored} and is at {present} now: it was restored, copied or promoted")]
     Moved {
-        /// The place of the last append: system identifier, timeline, database, table.
+        /// Location of the last append: system identifier, timeline, database, table.
         stored: String,
-        /// The present place.
+        /// Current location.
         present: String,
     },
-    /// It has lost an event that was published.
+    /// A published event is missing.
     #[error("the event log has lost the event at position {0}, which was published already")]
     Lost(i64),
-    /// It has another event at a position that was published.
+    /// A different event is stored at a published position.
     #[error("the event log has another event at position {0} than the one that was published")]
     Other(i64),
 }
 
-/// What one look at the database says.
+/// Result of one check of the database.
 #[derive(Debug)]
 pub(super) struct Inspection {
-    /// Why the log is not the known one; nothing when it is.
+    /// How the log differs from the known one; `None` if it does not.
     pub(super) changed: Option<Changed>,
-    /// The epoch in the database.
+    /// Epoch in the database.
     pub(super) epoch: Epoch,
-    /// The database's clock.
+    /// Time of the database.
     pub(super) now: Time,
-    /// Writing is refused: a standby, or a database that was set to read-only.
+    /// Writes are rejected: a standby, or a read-only database.
     pub(super) read_only: bool,
     /// The server is a standby.
     standby: bool,
 }
 
-/// Statements of a restore come in this order: tables and functions, rows, and triggers last. Before that the database is
-/// not ready for anyone.
+/// A restore runs its statements in this order: tables and functions, rows, triggers. Until the triggers exist the
+/// database must not be used.
 const INCOMPLETE: &str = "the schema 'taskwatch' is not complete; is a restore under way?";
 
 impl Identity {
-    /// A log with this epoch, of which nothing was published yet.
+    /// A log with this epoch, of which nothing has been published yet.
     #[must_use]
     pub fn new(epoch: Epoch) -> Self {
         Self::of(epoch, true)
     }
 
-    /// A log that is only looked at, wherever it is stored.
+    /// A log that is only read, wherever it is stored.
     #[must_use]
     pub fn anywhere(epoch: Epoch) -> Self {
         Self::of(epoch, false)
@@ -120,30 +120,30 @@ impl Identity {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The epoch that this process publishes under.
+    /// The epoch under which this process publishes.
     #[must_use]
     pub fn epoch(&self) -> Epoch {
         self.state().epoch
     }
 
-    /// How often the log was found changed since the start.
+    /// Number of changes of the log detected since the start.
     #[must_use]
     pub fn changes(&self) -> u64 {
         self.state().changes
     }
 
-    /// Why the log is being read anew at the moment; nothing when it is not.
+    /// Why the log is currently being reloaded; `None` if it is not.
     #[must_use]
     pub fn suspected(&self) -> Option<Changed> {
         self.state().suspected.clone()
     }
 
-    /// The newest event that was published, as it is stored.
+    /// Records the newest published event, as stored.
     pub fn remember(&self, position: i64, json: Bytes) {
         self.state().newest = Some(Newest { position, json });
     }
 
-    /// The log was read anew: from now on this epoch is published, and `newest` is its last event.
+    /// The log was reloaded: publish under this epoch from now on; `newest` is its last event.
     pub fn accept(&self, epoch: Epoch, newest: Option<(i64, Bytes)>) {
         let mut state = self.state();
         state.changes += u64::from(state.epoch != epoch);
@@ -153,12 +153,12 @@ impl Identity {
         state.newest = newest.map(|(position, json)| Newest { position, json });
     }
 
-    /// A suspicion was unfounded.
+    /// Drops an unfounded suspicion.
     pub fn trust(&self) {
         self.state().suspected = None;
     }
 
-    /// Has the tailer look at the log at once.
+    /// Makes the tailer check the log immediately.
     pub(super) fn suspect(&self, changed: Changed) {
         let mut state = self.state();
         if state.suspected.is_none() {
@@ -169,13 +169,13 @@ impl Identity {
         self.0.suspicions.send_modify(|count| *count += 1);
     }
 
-    /// Changes when there is a suspicion.
+    /// Notifies of suspicions.
     #[must_use]
     pub fn suspicions(&self) -> watch::Receiver<u64> {
         self.0.suspicions.subscribe()
     }
 
-    /// True for a connection of this age that was made before the present epoch was accepted.
+    /// Whether a connection of this age was opened before the current epoch was accepted.
     pub(super) fn is_outdated(&self, age: Duration) -> bool {
         age > self.state().since.elapsed()
     }
@@ -208,7 +208,7 @@ impl Identity {
             Some(Changed::Moved { stored: row.stored, present: row.present.unwrap_or_default() })
         } else {
             newest.and_then(|newest| match row.body {
-                // Retention took it, together with everything that this process does not know yet.
+                // Removed by retention, together with everything that this process has not read yet.
                 None if newest.position < row.oldest => None,
                 None => Some(Changed::Lost(newest.position)),
                 Some(body) => {
@@ -220,17 +220,18 @@ impl Identity {
         Ok(Inspection { changed, epoch, now: row.now, read_only: row.read_only, standby })
     }
 
-    /// Fails on a connection whose log is not the known one, and has the tailer look at it. Takes the database's time over.
+    /// Fails on a connection whose log is not the known one, and makes the tailer check it. Synchronises the clock with
+    /// the database.
     ///
     /// # Errors
-    /// When the database does not answer, or the log has changed.
+    /// Any error of the database, or the log has changed.
     pub(super) async fn check(&self, conn: &mut PgConnection, clock: &Clock) -> sqlx::Result<Inspection> {
         let before = Instant::now();
         let inspection = self.inspect(conn).await?;
         clock.follow(inspection.now, before.elapsed());
         match inspection.changed {
             None => Ok(inspection),
-            // It may be behind, which says nothing about the log.
+            // A standby may lag, which proves nothing about the log.
             Some(changed) if inspection.standby => Err(sqlx::Error::Protocol(format!(
                 "the database is a standby that does not have everything: {changed}"
             ))),
@@ -242,14 +243,14 @@ impl Identity {
         }
     }
 
-    /// Makes sure that the log has an epoch that no reader knows with other events, and answers it. Several servers that
-    /// come here at once agree: the first one gives the new epoch, the others find it.
+    /// Ensures that no reader knows the log's epoch with other events, and returns that epoch. Safe for concurrent
+    /// servers: the first one renews the epoch, the others adopt it.
     ///
     /// # Errors
-    /// When the database does not answer or cannot be written.
+    /// Any error of the database, including a read-only one.
     pub async fn settle(&self, conn: &mut PgConnection) -> sqlx::Result<Epoch> {
         let mut tx = conn.begin().await?;
-        // Renews the epoch when the log has moved, and keeps everyone else from appending.
+        // Renews the epoch if the log has moved, and blocks all appends.
         log::lock(&mut tx, 0).await?;
         let inspection = self.inspect(&mut tx).await?;
         let epoch = match inspection.changed {
@@ -261,11 +262,11 @@ impl Identity {
     }
 }
 
-/// Gives the log a new epoch. The transaction must hold the log's lock.
+/// Renews the epoch of the log. The transaction must hold the log's lock.
 pub(super) async fn renew(conn: &mut PgConnection) -> sqlx::Result<Epoch> {
     let epoch = Epoch(fastrand::u32(..));
     sqlx::query!("UPDATE taskwatch.log SET epoch = $1", epoch.to_string()).execute(&mut *conn).await?;
-    // A checkpoint ahead of the log is of events that are lost.
+    // A checkpoint beyond the head contains events that are lost.
     sqlx::query!(
         "DELETE FROM taskwatch.checkpoints
          WHERE position > (SELECT coalesce(max(e.position), 0) FROM taskwatch.events e)"

@@ -1,4 +1,4 @@
-//! Locks and loads everything that a batch of commands names.
+//! Locks and loads the rows that a batch of commands needs.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -12,8 +12,8 @@ use crate::{
     model::{Name, Task, worker::Worker},
 };
 
-/// Locks and loads everything that the commands name: tasks in the order of their ids, then workers in the order of
-/// theirs, then queues in the order of their names, then claimed tasks, which never wait.
+/// Locks and loads the rows that the commands need. Lock order, against deadlocks: tasks by ID, workers by ID, queues
+/// by name; claimed tasks last, with SKIP LOCKED.
 pub(super) async fn load(
     conn: &mut PgConnection,
     scan: &mut ScanStart,
@@ -41,8 +41,8 @@ pub(super) async fn load(
     Ok(workspace)
 }
 
-/// What is named by tasks that may run again: the parents above them, which may run again with them, and what they
-/// depend on. Locks the graph of dependencies when it may change.
+/// Locks what retried tasks depend on: their ancestors, which may be reopened with them, and their dependencies. Locks
+/// the dependency graph if it may change.
 async fn load_retried(conn: &mut PgConnection, locks: &mut LockSet) -> sqlx::Result<()> {
     if !locks.retried.is_empty() {
         locks.tasks.extend(tasks::ancestors(conn, &locks.retried).await?.into_values());
@@ -73,7 +73,7 @@ async fn load_tasks(conn: &mut PgConnection, locks: &LockSet, workspace: &mut Wo
     if !locked.is_empty() {
         tasks::lock(conn, &locked).await?;
     }
-    // With what a repeated request is compared with.
+    // With the payload where a repeated request has to be compared with the stored task.
     let with_payload: Vec<_> = locks.observed.union(&locks.created).copied().collect();
     let ids: BTreeSet<_> = locked.into_iter().chain(locks.parents.iter().copied()).collect();
     if !ids.is_empty() {
@@ -83,8 +83,8 @@ async fn load_tasks(conn: &mut PgConnection, locks: &LockSet, workspace: &mut Wo
     load_counts(conn, locks, workspace).await
 }
 
-/// Unfinished tasks with the unique keys of finished ones, which may run again; and the parents of observed tasks, whose
-/// project they may inherit.
+/// Loads unfinished tasks that hold the unique keys of finished ones, which may be retried; and the parents of observed
+/// tasks, whose project they may inherit.
 async fn load_related(conn: &mut PgConnection, loaded: &BTreeSet<Uuid>, workspace: &mut Workspace) -> sqlx::Result<()> {
     let finished = |task: &&Task| task.status.is_finished();
     let keys: Vec<_> = workspace.living().filter(finished).filter_map(|task| task.unique_key.clone()).collect();
@@ -101,8 +101,8 @@ async fn load_related(conn: &mut PgConnection, loaded: &BTreeSet<Uuid>, workspac
     Ok(())
 }
 
-/// The counts of children: of parents that follow them, of parents that are named, and of tasks that are made parents
-/// now and may have children already, enqueued or reported before.
+/// Loads counts of children: of `close_when_done` parents, of requested parents, and of tasks that become parents now
+/// and may already have children that were enqueued or reported earlier.
 async fn load_counts(conn: &mut PgConnection, locks: &LockSet, workspace: &mut Workspace) -> sqlx::Result<()> {
     let following = workspace.living().filter(|task| task.close_when_done).map(|task| task.id);
     let observed = workspace.living().filter(|task| locks.observed.contains(&task.id));
@@ -116,7 +116,7 @@ async fn load_counts(conn: &mut PgConnection, locks: &LockSet, workspace: &mut W
     children::load(conn, &counted, workspace.children()).await
 }
 
-/// What lies above the parents that are named, and below the observed tasks that may get another parent.
+/// Loads the ancestors of the requested parents, and the levels below observed tasks that may get another parent.
 async fn load_nesting(conn: &mut PgConnection, locks: &LockSet, workspace: &mut Workspace) -> sqlx::Result<()> {
     if locks.parents.is_empty() {
         return Ok(());
@@ -136,7 +136,7 @@ async fn load_nesting(conn: &mut PgConnection, locks: &LockSet, workspace: &mut 
     Ok(())
 }
 
-/// What waits for the tasks that are about to depend on others; the lock of the graph keeps it as it is.
+/// Loads the tasks blocked by those whose dependencies are about to change; the graph lock keeps this stable.
 async fn load_waiters(
     conn: &mut PgConnection,
     commands: &[Box<dyn Pending>],
@@ -151,7 +151,7 @@ async fn load_waiters(
         workspace.waiters().load(stored);
         return Ok(());
     }
-    // One of them asks for too much; the others are not refused for that.
+    // One of them exceeds the limit; the others must not be refused for that.
     for roots in roots.iter().filter(|roots| !roots.is_empty()) {
         match waits::waiters(conn, roots).await? {
             Some(stored) => workspace.waiters().load(stored),
@@ -162,7 +162,7 @@ async fn load_waiters(
 }
 
 async fn load_workers(conn: &mut PgConnection, locks: &LockSet, workspace: &mut Workspace) -> sqlx::Result<()> {
-    // A connector becomes free with its task.
+    // A connector is released together with its task.
     let busy = |task: &Task| task.worker_id.filter(|_| task.lease.is_some() && task.connector_id.is_some());
     let busy: BTreeSet<_> = workspace.living().filter_map(busy).collect();
     let ids: BTreeSet<_> = locks.workers.union(&busy).copied().collect();
@@ -208,7 +208,7 @@ async fn load_queues(conn: &mut PgConnection, locks: &LockSet, workspace: &mut W
     Ok(())
 }
 
-/// Takes what all claims together may have, with one statement for each list of queues.
+/// Claims for all claim requests together, with one statement per distinct list of queues.
 async fn take(
     conn: &mut PgConnection,
     scan: &mut ScanStart,

@@ -1,4 +1,4 @@
-//! Statements of the event log: its epoch, its ends, appending to it, reading it.
+//! SQL of the event log: epoch, ends, append, read.
 
 use std::sync::Arc;
 
@@ -11,27 +11,28 @@ use crate::{
     event::{Draft, EventId, envelope::Epoch},
 };
 
-/// The two ends of the log.
+/// Oldest and newest position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ends {
-    /// Oldest position kept.
+    /// Oldest position in the log.
     pub oldest: i64,
-    /// Newest position; `oldest - 1` when the log is empty.
+    /// Newest position; `oldest - 1` if the log is empty.
     pub head: i64,
 }
 
-/// The log's lock is held by the transaction in hand.
+/// The current transaction holds the log's lock.
 #[derive(Debug)]
 pub(super) struct Locked {
     /// Newest position.
     pub(super) head: i64,
-    /// The transaction's id, to ask later what became of it.
+    /// Transaction ID, to look up its outcome later.
     pub(super) xid: String,
-    /// The epoch; a new one when the log is not where it was written last.
+    /// The epoch; a new one if the storage location has changed since the last append.
     pub(super) epoch: Epoch,
 }
 
-/// Makes the log's row when it is not there, and a new epoch when the log is not where it was written last.
+/// Inserts the log's row if it is missing, and renews the epoch if the storage location has changed since the last
+/// append.
 pub(super) async fn ensure_epoch(conn: &mut PgConnection) -> sqlx::Result<()> {
     let mut tx = conn.begin().await?;
     sqlx::query!(
@@ -55,16 +56,16 @@ pub(super) async fn ensure_epoch(conn: &mut PgConnection) -> sqlx::Result<()> {
 /// The log's epoch.
 ///
 /// # Errors
-/// When the database does not answer.
+/// Any error of the database.
 pub(super) async fn epoch(db: impl PgExecutor<'_>) -> sqlx::Result<Epoch> {
     let text = sqlx::query_scalar!("SELECT epoch FROM taskwatch.log").fetch_one(db).await?;
     text.parse().map_err(|e| sqlx::Error::Decode(Box::new(e)))
 }
 
-/// There is a log, whatever the version of its schema.
+/// Whether a log exists, of any schema version.
 ///
 /// # Errors
-/// When the database does not answer.
+/// Any error of the database.
 pub(super) async fn exists(db: impl PgExecutor<'_>) -> sqlx::Result<bool> {
     let found = sqlx::query_scalar!(
         r#"SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_trigger t WHERE t.tgname = 'enqueue_at_commit'
@@ -73,10 +74,10 @@ pub(super) async fn exists(db: impl PgExecutor<'_>) -> sqlx::Result<bool> {
     found.fetch_one(db).await
 }
 
-/// Where the log begins and ends.
+/// Oldest and newest position.
 ///
 /// # Errors
-/// When the database does not answer.
+/// Any error of the database.
 pub(super) async fn ends(db: impl PgExecutor<'_>) -> sqlx::Result<Ends> {
     sqlx::query_as!(
         Ends,
@@ -87,11 +88,11 @@ pub(super) async fn ends(db: impl PgExecutor<'_>) -> sqlx::Result<Ends> {
     .await
 }
 
-/// The position of the last event before a time, or at it when it counts as well. Times rise with positions but for
-/// what the clocks of several servers differ, so this is a search by halves.
+/// The position of the last event before a time; including events at that time if `inclusive`. Binary search: times
+/// increase with positions, except for clock skew between servers.
 ///
 /// # Errors
-/// When the database does not answer.
+/// Any error of the database.
 pub(super) async fn position_before(pool: &PgPool, time: Time, inclusive: bool) -> sqlx::Result<i64> {
     let ends = ends(pool).await?;
     let (mut low, mut high) = (ends.oldest - 1, ends.head);
@@ -100,7 +101,7 @@ pub(super) async fn position_before(pool: &PgPool, time: Time, inclusive: bool) 
         let at = sqlx::query_scalar!("SELECT at FROM taskwatch.events WHERE position = $1", middle)
             .fetch_optional(pool)
             .await?;
-        // Retention may have removed it meanwhile; then it was early.
+        // Retention may have removed it concurrently; then it was early.
         if at.is_none_or(|at| at < time || (inclusive && at == time)) {
             low = middle;
         } else {
@@ -110,11 +111,11 @@ pub(super) async fn position_before(pool: &PgPool, time: Time, inclusive: bool) 
     Ok(low)
 }
 
-/// Up to [`PAGE`] events after a position, in order. An event that cannot be read, or is missing between two others, is
-/// stood in for by one of an unknown kind: one bad row must not stop all readers.
+/// Up to [`PAGE`] events after a position, in order. An event that is unreadable or missing is replaced by a
+/// placeholder of an unknown type: one bad row must not stop all readers.
 ///
 /// # Errors
-/// When the database does not answer.
+/// Any error of the database.
 pub(super) async fn page(db: impl PgExecutor<'_>, epoch: Epoch, after: i64) -> sqlx::Result<Vec<Recorded>> {
     let rows = sqlx::query!(
         r#"SELECT e.position, e.body, l.oldest FROM taskwatch.events e CROSS JOIN taskwatch.log l
@@ -124,7 +125,7 @@ pub(super) async fn page(db: impl PgExecutor<'_>, epoch: Epoch, after: i64) -> s
     )
     .fetch_all(db)
     .await?;
-    // What lies below the oldest position kept is not missing: retention took it.
+    // Positions below the oldest one are not missing: retention removed them.
     let mut expected = rows.first().map_or(after + 1, |row| row.oldest.max(after + 1));
     let mut page = Vec::with_capacity(rows.len());
     for row in rows {
@@ -138,7 +139,7 @@ pub(super) async fn page(db: impl PgExecutor<'_>, epoch: Epoch, after: i64) -> s
 /// The newest events of one task up to a position, oldest first.
 ///
 /// # Errors
-/// When the database does not answer.
+/// Any error of the database.
 pub(super) async fn of_task(
     pool: &PgPool,
     epoch: Epoch,
@@ -157,10 +158,10 @@ pub(super) async fn of_task(
     Ok(rows.into_iter().rev().map(|row| recorded(epoch, row.position, row.body)).collect())
 }
 
-/// The last event of each of some tasks up to a position, in no order; nothing of those that had none.
+/// The last event of each task up to a position, unordered; tasks without events are omitted.
 ///
 /// # Errors
-/// When the database does not answer.
+/// Any error of the database.
 pub(super) async fn last_of_each(pool: &PgPool, epoch: Epoch, ids: &[Uuid], until: i64) -> sqlx::Result<Vec<Recorded>> {
     let rows = sqlx::query!(
         r#"SELECT e.position AS "position!", e.body AS "body!" FROM unnest($1::uuid[]) AS wanted (id)
@@ -174,10 +175,10 @@ pub(super) async fn last_of_each(pool: &PgPool, epoch: Epoch, ids: &[Uuid], unti
     Ok(rows.into_iter().map(|row| recorded(epoch, row.position, row.body)).collect())
 }
 
-/// One event; `None` when the log does not hold it.
+/// One event; `None` if the log does not contain it.
 ///
 /// # Errors
-/// When the database does not answer.
+/// Any error of the database.
 pub(super) async fn at(pool: &PgPool, epoch: Epoch, position: i64) -> sqlx::Result<Option<Recorded>> {
     let body = sqlx::query_scalar!("SELECT body FROM taskwatch.events WHERE position = $1", position)
         .fetch_optional(pool)
@@ -185,7 +186,7 @@ pub(super) async fn at(pool: &PgPool, epoch: Epoch, position: i64) -> sqlx::Resu
     Ok(body.map(|body| recorded(epoch, position, body)))
 }
 
-/// Takes the log's lock until the end of the transaction and reads the head after that (law 2).
+/// Acquires the log's lock until the end of the transaction, then reads the head (law 2).
 pub(super) async fn lock(conn: &mut PgConnection, known: i64) -> sqlx::Result<Locked> {
     let row =
         sqlx::query!(r#"SELECT head AS "head!", xid AS "xid!", epoch AS "epoch!" FROM taskwatch.lock_log($1)"#, known)
@@ -195,7 +196,7 @@ pub(super) async fn lock(conn: &mut PgConnection, known: i64) -> sqlx::Result<Lo
     Ok(Locked { head: row.head, xid: row.xid, epoch })
 }
 
-/// Appends drafts behind the head. The caller holds the lock and commits next.
+/// Appends drafts after the head. The caller holds the lock and commits next.
 pub(super) async fn append(
     conn: &mut PgConnection,
     epoch: Epoch,
@@ -239,29 +240,29 @@ pub(super) async fn append(
     Ok(recorded)
 }
 
-/// Whether a transaction whose commit was not answered took place: `None` while that is not settled.
+/// Outcome of a transaction whose commit was not acknowledged: whether it committed; `None` while undecided.
 pub(super) async fn settled(conn: &mut PgConnection, xid: &str, first: &Recorded) -> sqlx::Result<Option<bool>> {
     let asked = sqlx::query_scalar!("SELECT pg_xact_status($1::text::xid8)", xid).fetch_one(&mut *conn).await;
     let status = match asked {
         Ok(status) => status,
-        // 22023, "in the future": after a crash that id was never used, as far as the server knows.
+        // 22023, "in the future": after a crash, the server has never assigned that ID.
         Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("22023") => None,
         Err(error) => return Err(error),
     };
     if status.as_deref() == Some("in progress") {
         return Ok(None);
     }
-    // After a crash the id may have been given to another transaction, so the log itself has the last word.
+    // After a crash the ID may have been reused by another transaction, so the log itself decides.
     let stored = sqlx::query_scalar!("SELECT body FROM taskwatch.events WHERE position = $1", first.id.position)
         .fetch_optional(conn)
         .await?;
     Ok(Some(stored.as_deref() == Some(first.json.as_str())))
 }
 
-/// Makes partitions ahead of a head; how many were made.
+/// Creates partitions ahead of a head; returns their number.
 ///
 /// # Errors
-/// When the database does not answer.
+/// Any error of the database.
 pub(super) async fn ensure_partitions(pool: &PgPool, head: i64) -> sqlx::Result<i32> {
     sqlx::query_scalar!(r#"SELECT taskwatch.ensure_partitions($1) AS "made!""#, head).fetch_one(pool).await
 }

@@ -1,4 +1,4 @@
-//! Postgres: all SQL is here. Only [`writer`] changes tasks or appends events (law 1).
+//! Postgres: all SQL is in this folder. Only [`writer`] changes tasks or appends events (law 1).
 
 mod address;
 pub mod bulk;

@@ -1,5 +1,5 @@
-//! Pools for reading: one for the program itself, one for requests, a small one for searches. Every connection is checked
-//! to lead to the known log.
+//! Pools for reading: one for the program itself, one for requests, a small one for searches. Every connection is
+//! checked to lead to the known log.
 
 use std::{
     sync::Arc,
@@ -12,36 +12,36 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::identity::Identity;
 use crate::clock::Clock;
 
-/// Searches at once: each keeps a core of the database busy.
+/// Concurrent searches: each one uses a core of the database.
 const SEARCHES_AT_ONCE: usize = 1;
-/// After a search the next one waits so many times as long as it took.
+/// Pause after a search, as a multiple of its duration.
 const REST: u32 = 9;
-/// The longest such time.
+/// Maximum pause after a search.
 const LONGEST_REST: Duration = Duration::from_secs(2);
-/// How long a search waits for its turn.
+/// How long a search waits for its permit.
 const TURN: Duration = Duration::from_secs(4);
 
-/// The program's own reads.
+/// Reads of the program itself.
 const OWN: Reading = Reading { connections: 6, statement: "5s", acquire: Duration::from_secs(5) };
-/// A page or a list that takes longer than this is not worth waiting for.
+/// Requests: a page or a list that takes longer than this is not worth waiting for.
 const REQUESTS: Reading = Reading { connections: 6, statement: "2s", acquire: Duration::from_secs(3) };
-/// Searches that have to look at many rows.
+/// Searches that may have to scan many rows.
 const SEARCHES: Reading = Reading { connections: 2, statement: "2s", acquire: Duration::from_secs(2) };
 
 /// All pools. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Pools {
-    /// What this clone reads by.
+    /// The pool used by this clone.
     reading: PgPool,
     requests: PgPool,
-    /// Few at a time, so that reads of one row never wait behind them.
+    /// Few connections, so that reads of single rows never wait behind searches.
     searches: PgPool,
     turns: Arc<Semaphore>,
-    /// Closed from the start: what is asked of it fails at once.
+    /// Always closed: every acquire fails immediately.
     refusing: PgPool,
 }
 
-/// A turn at reading a list; a search rests when it goes.
+/// Permit to read a list; the pause of a search starts when it is dropped.
 #[derive(Debug)]
 pub struct Turn {
     pool: PgPool,
@@ -49,7 +49,7 @@ pub struct Turn {
     began: Instant,
 }
 
-/// A pool for reading: connections at the most, how long a statement may take, how long one waits for a connection.
+/// Limits of a read pool: number of connections, statement timeout, acquire timeout.
 struct Reading {
     connections: u32,
     statement: &'static str,
@@ -62,10 +62,10 @@ impl Reading {
         let current = identity.clone();
         PgPoolOptions::new()
             .max_connections(self.connections)
-            // A round trip for each acquire costs a fifth of the throughput; a dead connection shows itself anyway.
+            // A round trip per acquire costs a fifth of the throughput; a dead connection is noticed on use.
             .test_before_acquire(false)
             .acquire_timeout(self.acquire)
-            // One from before the log changed may lead to a server that was replaced.
+            // A connection opened before the log changed may lead to a replaced server.
             .before_acquire(move |_, meta| {
                 let usable = !current.is_outdated(meta.age);
                 Box::pin(async move { Ok(usable) })
@@ -73,7 +73,7 @@ impl Reading {
             .after_connect(move |conn, _| {
                 let (identity, clock) = (identity.clone(), clock.clone());
                 Box::pin(async move {
-                    // Lists have optional filters; only a plan made for the values at hand uses the right index.
+                    // Lists have optional filters; only a custom plan for the actual values uses the right index.
                     sqlx::query!(
                         "SELECT set_config('search_path', 'taskwatch', false) AS path,
                                 set_config('statement_timeout', $1, false) AS timeout,
@@ -126,7 +126,7 @@ impl Pools {
 }
 
 impl Turn {
-    /// Where to read.
+    /// The pool to read from.
     #[must_use]
     pub const fn pool(&self) -> &PgPool {
         &self.pool
@@ -137,7 +137,7 @@ impl Drop for Turn {
     fn drop(&mut self) {
         let Some(permit) = self.permit.take() else { return };
         let rest = self.began.elapsed().saturating_mul(REST).min(LONGEST_REST);
-        // Outside of a runtime nothing searches any more.
+        // Without a runtime nothing searches any more.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
                 tokio::time::sleep(rest).await;

@@ -1,4 +1,4 @@
-//! Rows of queues: what operators decided, and how much of a limit is used.
+//! Rows of queues: operator settings and the usage of limits.
 
 use sqlx::{PgConnection, types::Json as Sql};
 
@@ -28,8 +28,8 @@ impl QueueRow {
     }
 }
 
-/// The queues that claims ask for. Whoever claims holds their rows, so that a pause takes effect between two commits;
-/// the row of a limited queue is held alone, so that its limit holds across servers.
+/// The queues requested by claims. A claim locks their rows in share mode, so that a pause takes effect between two
+/// commits; the row of a limited queue is locked exclusively, so that its limit holds across servers.
 pub(super) async fn claimed_from(conn: &mut PgConnection, names: &[&str]) -> sqlx::Result<Vec<QueueState>> {
     let rows = sqlx::query_as!(
         QueueRow,
@@ -51,14 +51,14 @@ pub(super) async fn claimed_from(conn: &mut PgConnection, names: &[&str]) -> sql
     Ok(states)
 }
 
-/// Counts what runs in queues with a concurrency limit.
+/// Counts running tasks of queues with a concurrency limit.
 async fn count_running(conn: &mut PgConnection, states: &mut [QueueState]) -> sqlx::Result<()> {
     let limited: Vec<_> = states.iter().filter(|state| state.concurrency_limit.is_some()).collect();
     if limited.is_empty() {
         return Ok(());
     }
     let names: Vec<_> = limited.iter().map(|state| state.name.as_str().to_owned()).collect();
-    // A new statement: it sees what the last holder of the rows committed.
+    // A new statement, so that it sees what the previous lock holder committed.
     let running = sqlx::query!(
         r#"SELECT queue AS "queue!", count(*) AS "count!" FROM taskwatch.leases WHERE queue = ANY($1) GROUP BY queue"#,
         &names
@@ -72,7 +72,7 @@ async fn count_running(conn: &mut PgConnection, states: &mut [QueueState]) -> sq
     Ok(())
 }
 
-/// Queues that operators decide about, held alone.
+/// Locks queues FOR UPDATE, to change their settings.
 pub(super) async fn lock(conn: &mut PgConnection, names: &[&str]) -> sqlx::Result<Vec<QueueState>> {
     add(conn, names).await?;
     let rows = sqlx::query_as!(
@@ -88,7 +88,7 @@ pub(super) async fn lock(conn: &mut PgConnection, names: &[&str]) -> sqlx::Resul
     Ok(states)
 }
 
-/// Makes queues known.
+/// Inserts unknown queues.
 pub(super) async fn add(conn: &mut PgConnection, names: &[&str]) -> sqlx::Result<()> {
     sqlx::query!(
         "INSERT INTO taskwatch.queues (name) SELECT DISTINCT name FROM unnest($1::text[]) AS new (name) ORDER BY name
@@ -100,7 +100,7 @@ pub(super) async fn add(conn: &mut PgConnection, names: &[&str]) -> sqlx::Result
     Ok(())
 }
 
-/// Writes a queue that changed.
+/// Writes a changed queue.
 pub(super) async fn save(conn: &mut PgConnection, queue: &QueueState) -> sqlx::Result<()> {
     sqlx::query!(
         "UPDATE taskwatch.queues SET paused_at = $2, concurrency_limit = $3, rate_limit = $4,

@@ -1,4 +1,4 @@
-//! Claims: taking the first tasks of some queues, without waiting for anyone.
+//! Claims: takes the first tasks of queues without waiting for locks.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -8,16 +8,16 @@ use std::{
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-/// How long a transaction that inserts into `ready` may take at the most: the writer's own time limits.
+/// Upper bound on the duration of a transaction that inserts into `ready`: the writer's own timeouts.
 const LONGEST_INSERT: Duration = Duration::from_secs(60);
-/// How often the floor is measured.
+/// Interval of measuring the scan start.
 const FLOOR_EVERY: Duration = Duration::from_secs(5);
 
-/// The lowest ticket that may still be ready. Claims start there instead of walking over the dead index entries of
-/// everything ever claimed, which cannot be removed while some old snapshot is open.
+/// The lowest ticket that may still be in `ready`. Claims start there instead of scanning the dead index entries of all
+/// earlier claims, which cannot be vacuumed while an old snapshot is open.
 ///
-/// A ticket is handed out before its row can be seen, so a measured floor counts only for tickets that are older
-/// than [`LONGEST_INSERT`].
+/// A ticket is assigned before its row becomes visible, so a measured value is used only once it is older than
+/// [`LONGEST_INSERT`].
 #[derive(Debug, Default)]
 pub(super) struct ScanStart {
     ticket: i64,
@@ -25,7 +25,7 @@ pub(super) struct ScanStart {
 }
 
 impl ScanStart {
-    /// Takes the first `limit` tasks of the queues: highest priority first, then longest waiting.
+    /// Takes the first `limit` tasks of the queues: by priority, then oldest first.
     pub(super) async fn take(
         &mut self,
         conn: &mut PgConnection,
@@ -75,8 +75,8 @@ impl ScanStart {
         Ok(rows.into_iter().map(|(.., id)| id).collect())
     }
 
-    /// As [`ScanStart::take`], at most so many of each queue: for queues of which some are limited. Whoever holds the rows
-    /// of limited queues is alone with them, so these tasks are free.
+    /// Like [`ScanStart::take`], with a maximum per queue: for lists with limited queues. The rows of limited queues
+    /// are locked exclusively, so no other claim competes for these tasks.
     pub(super) async fn take_within(
         &mut self,
         conn: &mut PgConnection,

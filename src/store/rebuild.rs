@@ -1,5 +1,5 @@
-//! The board as it stands at the end of the log: from the newest checkpoint and the events since, or, where neither covers
-//! what retention removed, from the tables.
+//! Rebuilds the board at the head of the log: from the newest checkpoint and the events since, or, if retention removed
+//! events that no checkpoint covers, from the tables.
 
 use std::{panic::AssertUnwindSafe, sync::Arc};
 
@@ -24,36 +24,36 @@ use crate::{
     model::{Name, Status, report::Progress},
 };
 
-/// Events that are folded into a board that is made from the tables: the newest, for rates, history and what happened
-/// lately. About ten seconds of work.
+/// Events folded into a board that is built from the tables: the newest, for rates, history and recent events. About
+/// ten seconds of work.
 const FOLDED_EVENTS: i64 = 1_000_000;
 
-/// Why the board cannot be made.
+/// Why the board cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub enum RebuildError {
-    /// The database does not answer.
+    /// Any error of the database.
     #[error(transparent)]
     Database(#[from] sqlx::Error),
-    /// A checkpoint cannot be written down.
+    /// A checkpoint cannot be encoded.
     #[error(transparent)]
     Encoding(#[from] serde_json::Error),
 }
 
-/// What a server starts with.
+/// Initial state of a server.
 #[derive(Debug)]
 pub struct Rebuilt {
-    /// The board at the end of the log.
+    /// The board at the head of the log.
     pub board: Board,
-    /// The newest events up to there, oldest first.
+    /// The newest events up to the head, oldest first.
     pub newest: Vec<Recorded>,
-    /// Oldest position kept.
+    /// Oldest position in the log.
     pub oldest: i64,
 }
 
-/// Makes the board at the end of the log, and reads the newest events.
+/// Builds the board at the head of the log, and reads the newest events.
 ///
 /// # Errors
-/// Any error of the database; [`RebuildError`] when the board cannot be made from what is there.
+/// Any error of the database; [`RebuildError`] if the board cannot be built.
 pub async fn rebuild(conn: &mut PgConnection, epoch: Epoch) -> Result<Rebuilt, RebuildError> {
     let board = board(conn, epoch).await?;
     let oldest = log::ends(&mut *conn).await?.oldest;
@@ -76,7 +76,7 @@ async fn board(conn: &mut PgConnection, epoch: Epoch) -> Result<Board, RebuildEr
     board.epoch = epoch;
     let mut saved = board.position;
     while board.position < ends.head {
-        // A long log was not folded with this version yet: whoever looks at the past needs boards on the way.
+        // This version has not folded a long log yet: time travel needs checkpoints in between.
         if board.position / checkpoints::SPACING > saved / checkpoints::SPACING {
             save(conn, &board, epoch).await?;
             saved = board.position;
@@ -86,7 +86,7 @@ async fn board(conn: &mut PgConnection, epoch: Epoch) -> Result<Board, RebuildEr
     Ok(board)
 }
 
-/// Folds the next events, up to `to`. Each one counts, also when it cannot be read.
+/// Folds the next events, up to `to`. Unreadable events count as well.
 async fn fold_page(conn: &mut PgConnection, board: &mut Board, to: i64) -> sqlx::Result<()> {
     let mut page = log::page(&mut *conn, board.epoch, board.position).await?;
     if page.is_empty() {
@@ -98,10 +98,11 @@ async fn fold_page(conn: &mut PgConnection, board: &mut Board, to: i64) -> sqlx:
     Ok(())
 }
 
-/// Folds an event in. One that the board fails on must not stop all readers: it is passed over, loudly.
+/// Folds one event. If the board panics on it, the event is skipped with an error in the log: it must not stop all
+/// readers.
 ///
 /// # Errors
-/// When it is not the next one.
+/// The event is not the next one.
 pub fn fold(board: &mut Board, event: &Arc<Event>) -> Result<(), OutOfOrder> {
     let folded = std::panic::catch_unwind(AssertUnwindSafe(|| board.apply(event)));
     folded.unwrap_or_else(|_| {
@@ -128,9 +129,9 @@ async fn save(conn: &mut PgConnection, board: &Board, epoch: Epoch) -> Result<()
     Ok(())
 }
 
-/// The board from the tables and the newest events, as of one moment.
+/// The board from the tables and the newest events, consistent at one position.
 async fn from_tables(conn: &mut PgConnection, epoch: Epoch) -> sqlx::Result<Board> {
-    // Positions are given inside the transactions that change the rows, so one snapshot has both at the same position.
+    // Positions are assigned in the transactions that change the rows, so one snapshot shows both at the same position.
     let mut tx = conn.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
     let ends = log::ends(&mut *tx).await?;
     let from = (ends.oldest - 1).max(ends.head - FOLDED_EVENTS);
@@ -138,7 +139,7 @@ async fn from_tables(conn: &mut PgConnection, epoch: Epoch) -> sqlx::Result<Boar
     let pending = |tables: &Tables| -> u64 {
         tables.tasks.iter().filter(|row| row.status == Status::Pending).map(|row| row.count).sum()
     };
-    // How many tasks could be claimed before the first event that is folded, so that history counts from there.
+    // Pending tasks before the first folded event, as the start value of the history.
     let now = i64::try_from(pending(&tables)).unwrap_or(i64::MAX);
     let before = now - net_pending(&mut tx, epoch, from, ends.head).await?;
     let mut board = Board { epoch, position: from, ..Board::default() };
@@ -152,7 +153,7 @@ async fn from_tables(conn: &mut PgConnection, epoch: Epoch) -> sqlx::Result<Boar
     Ok(board)
 }
 
-/// By how much events change the number of tasks that can be claimed.
+/// Net change of the number of pending tasks over a range of events.
 async fn net_pending(conn: &mut PgConnection, epoch: Epoch, mut after: i64, to: i64) -> sqlx::Result<i64> {
     let mut net = 0;
     while after < to {
@@ -197,7 +198,7 @@ async fn counted(conn: &mut PgConnection) -> sqlx::Result<Vec<Counted>> {
     Ok(readable("tasks of a queue", row))
 }
 
-/// Rows that can be read; the others are named in the log and left out.
+/// The readable rows; others are logged and omitted.
 fn readable<T>(what: &str, rows: impl Iterator<Item = sqlx::Result<T>>) -> Vec<T> {
     rows.filter_map(|row| row.inspect_err(|error| tracing::error!(%error, what, "a row cannot be read")).ok()).collect()
 }
@@ -251,7 +252,7 @@ async fn running(conn: &mut PgConnection) -> sqlx::Result<Vec<(Uuid, RunningTask
     Ok(readable("a running task", rows))
 }
 
-/// Parents that the board holds: those that have children, or began with declared phases, and have not ended.
+/// Parents shown on the board: unfinished ones with children or with declared phases.
 async fn parents(conn: &mut PgConnection) -> sqlx::Result<Vec<(Uuid, Parent)>> {
     let rows = sqlx::query!(
         "SELECT id, project_id, task_type, queue, parent_task_id, title, status, created_at, phases FROM taskwatch.tasks
@@ -295,7 +296,7 @@ async fn phases(conn: &mut PgConnection) -> sqlx::Result<Vec<(Uuid, Phase)>> {
     Ok(readable("a phase", rows))
 }
 
-/// Failed tasks by fingerprint, with the newest of each as the event that told of it.
+/// Failed tasks by fingerprint, with the newest of each as its failure event.
 async fn failures(conn: &mut PgConnection) -> sqlx::Result<Vec<(Name, u64, Event)>> {
     let rows = sqlx::query!(
         r#"SELECT DISTINCT ON (fingerprint) fingerprint AS "fingerprint!", id, task_type, queue, worker_id, error,

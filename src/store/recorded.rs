@@ -1,5 +1,5 @@
-//! Events as they are read from the log. What cannot be read, or is missing, is stood in for by an event of an unknown
-//! kind: the log cannot be edited, so its readers have to survive it.
+//! Events as read from the log. An unreadable or missing event is replaced by a placeholder of an unknown type: the log
+//! is immutable, so readers have to tolerate it.
 
 use std::{
     borrow::Cow,
@@ -12,25 +12,25 @@ use crate::{
     event::{Event, EventId, Kind, envelope::Epoch, truncate, upcast},
 };
 
-/// Most events in one read. Positions are dense, so the bound on the position is a bound on the rows.
+/// Maximum number of events per read. Positions are dense, so a range of positions bounds the number of rows.
 pub const PAGE: i64 = 1_000;
 
-/// An event at its place, with the bytes that are stored and sent.
+/// An event at its position, with the bytes that are stored and sent.
 #[derive(Debug, Clone)]
 pub struct Recorded {
-    /// Its id.
+    /// Event ID.
     pub id: EventId,
-    /// What happened.
+    /// The parsed event.
     pub event: Arc<Event>,
-    /// The name of its kind, which may be newer than this program.
+    /// The name of its type, which may be unknown to this version.
     pub name: Cow<'static, str>,
     /// The encoded JSON object.
     pub json: String,
-    /// False when the stored event is missing or cannot be read; then this one stands in for it.
+    /// False if the stored event is missing or unreadable; then this is a placeholder.
     pub intact: bool,
 }
 
-/// Stands in for events that are not in the log though it reaches further: up to [`PAGE`] after a position, up to `to`.
+/// Placeholders for events missing from the log: at most [`PAGE`] after a position, up to `to`.
 #[must_use]
 pub fn gap(epoch: Epoch, after: i64, to: i64) -> Vec<Recorded> {
     (after + 1..=to.min(after + PAGE)).map(|position| missing(epoch, position)).collect()
@@ -43,7 +43,7 @@ pub(super) fn recorded(epoch: Epoch, position: i64, stored: String) -> Recorded 
         report(position, "an event of the log cannot be read; it is handed on as of an unknown kind");
     }
     let upcast::Read { mut event, json, name, intact } = read;
-    // The row says where it stands.
+    // The column is authoritative for the position.
     event.position = Some(position);
     if json.is_empty() {
         return stand_in(id, "this event of the log cannot be read; taskwatch verify names it");
@@ -65,12 +65,12 @@ fn stand_in(id: EventId, why: &str) -> Recorded {
     Recorded { id, name: event.event_type.name().into(), event: Arc::new(event), json, intact: false }
 }
 
-/// Positions whose events could not be read, as far as they were reported.
+/// Positions whose events could not be read, as far as reported.
 static REPORTED: Mutex<BTreeSet<i64>> = Mutex::new(BTreeSet::new());
-/// Positions reported at most.
+/// Maximum number of reported positions.
 const MAX_REPORTED: usize = 1_000;
 
-/// Says once per position that its event cannot be read.
+/// Logs once per position that its event is unreadable.
 fn report(position: i64, what: &str) {
     let mut reported = REPORTED.lock().unwrap_or_else(PoisonError::into_inner);
     if reported.len() < MAX_REPORTED && reported.insert(position) {
@@ -78,13 +78,14 @@ fn report(position: i64, what: &str) {
     }
 }
 
-/// How many events this process found missing or unreadable, up to 1,000.
+/// Number of missing or unreadable events found by this process, at most 1,000.
 #[must_use]
 pub fn unreadable() -> usize {
     REPORTED.lock().unwrap_or_else(PoisonError::into_inner).len()
 }
 
-/// True when what is stored at a position is what was published. A frame has blanks where a stored text has line breaks.
+/// Whether the event stored at a position is the published one. A frame has spaces where the stored text has line
+/// breaks.
 pub(super) fn is_published_as(epoch: Epoch, position: i64, stored: String, published: &[u8]) -> bool {
     let stored = recorded(epoch, position, stored).json;
     let plain = |byte: u8| if matches!(byte, b'\r' | b'\n' | 0) { b' ' } else { byte };

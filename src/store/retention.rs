@@ -1,4 +1,5 @@
-//! Old events and tasks leave: events by whole partitions, the rest in small steps, never under a long lock.
+//! Retention of events and tasks: events are removed by partition, everything else in small steps, never under a long
+//! lock.
 
 use std::time::Duration;
 
@@ -8,21 +9,21 @@ use uuid::Uuid;
 use super::{Store, checkpoints, log};
 use crate::clock::Time;
 
-/// Events removed in one statement, where a whole partition cannot go yet.
+/// Events removed per statement where a partition cannot be dropped as a whole yet.
 const STEP: i64 = 2_000;
-/// Such statements in one round.
+/// Maximum number of such statements per round.
 const STEPS: usize = 10;
-/// Tasks removed in one command.
+/// Tasks removed per command.
 const TASKS: i64 = 200;
-/// How long the catalogue change of a partition may wait for its lock; it is tried again in the next round.
+/// Lock timeout for detaching a partition; the next round retries.
 const LOCK: &str = "SET lock_timeout = '2s'";
-/// Pause between statements, so that others come first.
+/// Pause between statements, to give way to other work.
 const BREATH: Duration = Duration::from_millis(20);
 
-/// Finished tasks that may go, oldest first.
+/// Finished tasks older than `before`, oldest first.
 ///
 /// # Errors
-/// When the database does not answer.
+/// Any error of the database.
 pub async fn old_tasks(pool: &PgPool, before: Time) -> sqlx::Result<Vec<Uuid>> {
     sqlx::query_scalar!(
         "SELECT id FROM taskwatch.tasks
@@ -39,10 +40,10 @@ pub async fn old_tasks(pool: &PgPool, before: Time) -> sqlx::Result<Vec<Uuid>> {
     .await
 }
 
-/// Removes workers that left long ago, and what is known of actions that were over by then.
+/// Removes workers that stopped before a time, and bulk actions that finished before it.
 ///
 /// # Errors
-/// When the database does not answer.
+/// Any error of the database.
 pub async fn forget(pool: &PgPool, before: Time) -> sqlx::Result<()> {
     sqlx::query!(
         "DELETE FROM taskwatch.workers w WHERE status IN ('stopped', 'lost') AND stopped_at < $1
@@ -57,15 +58,15 @@ pub async fn forget(pool: &PgPool, before: Time) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// One round: removes the events that the round before announced to go, then announces those older than `before`. Whoever
-/// reads learns the oldest position kept in between. Nothing is announced that the newest checkpoint of the board does not
-/// cover, nor the newest event. True when a newer checkpoint would let more go.
+/// One round: removes the events announced by the previous round, then announces those older than `before`. In between,
+/// readers learn the new oldest position. Events not covered by the newest checkpoint of the board are not announced,
+/// nor is the newest event. Returns true if a newer checkpoint would allow more to be removed.
 ///
 /// # Errors
-/// When the database does not answer, or a lock was not free in time.
+/// Any error of the database, including a lock timeout.
 pub async fn events(store: &Store, before: Time, version: i32) -> sqlx::Result<bool> {
     let mut conn = store.connect().await?;
-    // One server at a time; the others have nothing to add.
+    // One server at a time; others have nothing to do.
     let alone = sqlx::query_scalar!(r#"SELECT pg_try_advisory_lock(2954718240671830551) AS "alone!""#)
         .fetch_one(&mut conn)
         .await?;
@@ -87,7 +88,7 @@ async fn round(conn: &mut PgConnection, pool: &PgPool, before: Time, version: i3
     Ok(covered < old)
 }
 
-/// The first position whose event is not older than a moment, found by halving: times rise with positions.
+/// The first position whose event is not older than a time. Binary search: times increase with positions.
 async fn first_since(conn: &mut PgConnection, ends: log::Ends, before: Time) -> sqlx::Result<i64> {
     let (mut low, mut high) = (ends.oldest, ends.head + 1);
     while low < high {
@@ -104,7 +105,7 @@ async fn first_since(conn: &mut PgConnection, ends: log::Ends, before: Time) -> 
     Ok(low)
 }
 
-/// Removes what lies below the oldest position kept.
+/// Removes events below the oldest position.
 async fn remove(conn: &mut PgConnection, ends: log::Ends) -> sqlx::Result<()> {
     let partitions = sqlx::query!(
         r#"SELECT c.relname::text AS "name!",
@@ -118,7 +119,8 @@ async fn remove(conn: &mut PgConnection, ends: log::Ends) -> sqlx::Result<()> {
     .await?;
     for partition in partitions {
         if partition.end <= ends.oldest {
-            // Beside the writers: neither waits for the other. A round that was cut off between the two is finished here.
+            // Concurrently with the writers: neither blocks the other. FINALIZE completes a detach that an earlier
+            // round started.
             let how = if partition.leaving { "FINALIZE" } else { "CONCURRENTLY" };
             let detach = format!("ALTER TABLE taskwatch.events DETACH PARTITION taskwatch.{} {how}", partition.name);
             sqlx::raw_sql(sqlx::AssertSqlSafe(detach)).execute(&mut *conn).await?;

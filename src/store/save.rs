@@ -1,4 +1,4 @@
-//! Writes what a batch of commands changed.
+//! Writes the changes of a batch of commands.
 
 use std::collections::HashSet;
 
@@ -7,15 +7,15 @@ use sqlx::PgConnection;
 use super::{bulk, children, difference::Difference, queues, schedules, waits, workers};
 use crate::{command::Workspace, event::Draft, model::Name};
 
-/// What a batch leaves to its writer.
+/// Output of saving a batch.
 pub(super) struct Saved {
     /// Events to append.
     pub(super) drafts: Vec<Draft>,
-    /// Queues that have a row, once this is committed.
+    /// Queues that have a row once the transaction is committed.
     pub(super) queues: Vec<Name>,
 }
 
-/// Writes every row that changed, and hands over the events to append. `known_queues` have a row already.
+/// Writes every changed row and returns the events to append. `known_queues` already have a row.
 pub(super) async fn save(
     conn: &mut PgConnection,
     mut workspace: Workspace,

@@ -1,4 +1,4 @@
-//! Rows of recurring tasks.
+//! Rows of schedules.
 
 use sqlx::{PgConnection, PgPool, types::Json as Sql};
 use uuid::Uuid;
@@ -9,7 +9,7 @@ use crate::{
     model::{Name, schedule::Schedule, task::NewTask},
 };
 
-/// Most schedules fired in one sweep, and listed at once.
+/// Maximum number of schedules run per sweep, and listed at once.
 const LIMIT: i64 = 500;
 
 struct Row {
@@ -53,10 +53,10 @@ macro_rules! select {
     };
 }
 
-/// All schedules, by name, from the first after `after`.
+/// Schedules by name, starting after the name `after`.
 ///
 /// # Errors
-/// When the database does not answer.
+/// Any error of the database.
 pub async fn list(pool: &PgPool, after: &str) -> sqlx::Result<Vec<Schedule>> {
     let rows = select!("WHERE name > $1 ORDER BY name LIMIT $2", after, LIMIT).fetch_all(pool).await?;
     rows.into_iter().map(Schedule::try_from).collect()
@@ -65,15 +65,15 @@ pub async fn list(pool: &PgPool, after: &str) -> sqlx::Result<Vec<Schedule>> {
 /// One schedule.
 ///
 /// # Errors
-/// When the database does not answer.
+/// Any error of the database.
 pub async fn one(pool: &PgPool, name: &Name) -> sqlx::Result<Option<Schedule>> {
     select!("WHERE name = $1", name.as_str()).fetch_optional(pool).await?.map(Schedule::try_from).transpose()
 }
 
-/// Schedules whose time has come.
+/// Schedules that are due.
 ///
 /// # Errors
-/// When the database does not answer.
+/// Any error of the database.
 pub async fn due(pool: &PgPool, now: Time) -> sqlx::Result<Vec<Schedule>> {
     let rows = select!("WHERE paused_at IS NULL AND next_run_at <= $1 ORDER BY next_run_at LIMIT $2", now, LIMIT)
         .fetch_all(pool)
@@ -81,7 +81,7 @@ pub async fn due(pool: &PgPool, now: Time) -> sqlx::Result<Vec<Schedule>> {
     rows.into_iter().map(Schedule::try_from).collect()
 }
 
-/// Schedules to change, held alone.
+/// Locks schedules FOR UPDATE.
 pub(super) async fn lock(conn: &mut PgConnection, names: &[&str]) -> sqlx::Result<Vec<Schedule>> {
     let rows = select!("WHERE name = ANY($1) ORDER BY name FOR UPDATE", names as &[&str]).fetch_all(conn).await?;
     rows.into_iter().map(Schedule::try_from).collect()

@@ -1,28 +1,28 @@
-//! The schema: what the database must be like, and its migrations.
+//! The schema: requirements on the server, and migrations.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use sqlx::{PgConnection, migrate::Migrator};
 
-/// The oldest Postgres that has what we use.
+/// Oldest supported Postgres version.
 const OLDEST_SERVER: i32 = 140_000;
-/// How long another server may keep us from looking at the schema, or anything from changing it.
+/// Timeout for the schema lock held by another server, and for locks during migrations.
 const LOCK: Duration = Duration::from_secs(30);
-/// Silence after which it is said what is waited for.
+/// Delay after which a wait is logged.
 const QUIET: Duration = Duration::from_secs(3);
-/// How often the lock is tried.
+/// Interval of attempts to take the lock.
 const TRY: Duration = Duration::from_millis(100);
 
-/// All migrations. Which have run stands in a table of our own schema, whatever the search path is; our own lock is held
-/// meanwhile, so that of the migrator, which waits without a bound, is not needed.
+/// All migrations. Applied migrations are recorded in a table of our own schema, whatever the search path is. Our own
+/// advisory lock is held, so the migrator's lock, which waits without a timeout, is disabled.
 static MIGRATOR: Migrator = Migrator {
     table_name: std::borrow::Cow::Borrowed("taskwatch._sqlx_migrations"),
     locking: false,
     ..sqlx::migrate!()
 };
 
-/// Checks that the server is one that can be used.
+/// Checks that the server is supported.
 pub(super) async fn check_server(conn: &mut PgConnection) -> anyhow::Result<()> {
     let server = sqlx::query!(
         r#"SELECT current_setting('server_version_num')::int AS "version!", current_setting('server_encoding') AS "encoding!",
@@ -50,14 +50,14 @@ pub(super) async fn check_server(conn: &mut PgConnection) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// Makes the schema, if there is none, and brings it up to date.
+/// Creates the schema if it is missing, and runs pending migrations.
 pub(super) async fn bring_up_to_date(conn: &mut PgConnection) -> anyhow::Result<()> {
     // Two servers may start at once.
     lock(&mut *conn).await?;
     sqlx::query!("SELECT set_config('lock_timeout', $1, false) AS timeout", format!("{}s", LOCK.as_secs()))
         .fetch_one(&mut *conn)
         .await?;
-    // Looked for first: PostgreSQL asks for the right to create before it looks.
+    // Checked first: PostgreSQL checks the CREATE privilege even if the schema exists.
     if !exists(&mut *conn).await? {
         let made = sqlx::raw_sql("CREATE SCHEMA IF NOT EXISTS taskwatch").execute(&mut *conn).await;
         made.context(
@@ -73,7 +73,7 @@ pub(super) async fn bring_up_to_date(conn: &mut PgConnection) -> anyhow::Result<
     Ok(())
 }
 
-/// Checks that the schema is there and is the present one; makes and changes nothing.
+/// Checks that the schema exists in the current version; changes nothing.
 pub(super) async fn must_be_there(conn: &mut PgConnection) -> anyhow::Result<()> {
     let there = sqlx::query_scalar!(r#"SELECT to_regclass('taskwatch._sqlx_migrations') IS NOT NULL AS "there!""#);
     if !there.fetch_one(&mut *conn).await? {
@@ -81,7 +81,7 @@ pub(super) async fn must_be_there(conn: &mut PgConnection) -> anyhow::Result<()>
             "this database holds no taskwatch: name the right one with --data-dir or DATABASE_URL, or start taskwatch on it once"
         );
     }
-    // Not checked at build time: the migrator makes this table.
+    // Not checked at compile time: the migrator creates this table.
     let done = sqlx::query_scalar("SELECT max(version) FROM taskwatch._sqlx_migrations WHERE success");
     let done: i64 = done.fetch_one(&mut *conn).await.map(Option::unwrap_or_default)?;
     let newest = MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or_default();
@@ -99,8 +99,8 @@ async fn exists(conn: &mut PgConnection) -> sqlx::Result<bool> {
         .await
 }
 
-/// Versions that relied on the search path wrote down their migrations elsewhere when a pooler dropped it. Such a table is
-/// taken over when it is shown to be ours.
+/// Earlier versions relied on the search path and, if a pooler dropped it, recorded their migrations elsewhere. Such a
+/// table is adopted if it is verifiably ours.
 async fn adopt(conn: &mut PgConnection) -> anyhow::Result<()> {
     let found = sqlx::query!(
         r#"SELECT to_regclass('taskwatch._sqlx_migrations') IS NOT NULL AS "ours!",
@@ -114,7 +114,7 @@ async fn adopt(conn: &mut PgConnection) -> anyhow::Result<()> {
     }
     let first = MIGRATOR.iter().next().map(|migration| (migration.version, migration.checksum.to_vec()));
     let theirs: Option<(i64, Vec<u8>)> = if found.public {
-        // Not checked at build time: this table is not there then.
+        // Not checked at compile time: this table does not exist then.
         sqlx::query_as("SELECT version, checksum FROM public._sqlx_migrations ORDER BY version LIMIT 1")
             .fetch_optional(&mut *conn)
             .await?
@@ -134,7 +134,7 @@ async fn adopt(conn: &mut PgConnection) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Takes the lock of the schema within a bound: its holder may be stuck.
+/// Takes the schema lock with a timeout: its holder may be stuck.
 async fn lock(conn: &mut PgConnection) -> anyhow::Result<()> {
     let started = Instant::now();
     let mut logged = false;
@@ -160,7 +160,7 @@ async fn lock(conn: &mut PgConnection) -> anyhow::Result<()> {
     }
 }
 
-/// Who holds the lock of the schema.
+/// Describes the holder of the schema lock.
 async fn holder(conn: &mut PgConnection) -> sqlx::Result<String> {
     let holder = sqlx::query!(
         r#"SELECT l.pid AS "pid!", coalesce(a.application_name, '') AS "name!", coalesce(a.client_addr::text, 'this machine') AS "from!"
@@ -178,7 +178,7 @@ async fn holder(conn: &mut PgConnection) -> sqlx::Result<String> {
     ))
 }
 
-/// Says what takes so long, again and again, while it does.
+/// Logs repeatedly what is being waited for, while it takes long.
 pub(super) async fn saying<T>(what: &str, work: impl Future<Output = T>) -> T {
     let mut work = std::pin::pin!(work);
     loop {

@@ -1,4 +1,4 @@
-//! Lists of tasks and one task's record. Lists are paged by key and never counted.
+//! Task lists and task details. Lists use keyset pagination and are never counted.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,21 +19,21 @@ use crate::{
     model::{Name, Task, task_query::TaskQuery},
 };
 
-/// The time and the id of tasks, with a tail.
+/// Selects creation time and ID of tasks, with a trailing clause.
 macro_rules! select_places {
     ($tail:literal $(, $arg:expr)* $(,)?) => {
         sqlx::query!("SELECT t.created_at, t.id FROM taskwatch.tasks t " + $tail $(, $arg)*)
     };
 }
 
-/// The ids of tasks, with a tail.
+/// Selects IDs of tasks, with a trailing clause.
 macro_rules! select_ids {
     ($tail:literal $(, $arg:expr)* $(,)?) => {
         sqlx::query_scalar!("SELECT t.id FROM taskwatch.tasks t " + $tail $(, $arg)*)
     };
 }
 
-/// A page of what a [`TaskQuery`] finds: the one statement of what its fields mean.
+/// A page of results of a [`TaskQuery`]: the only place that translates its fields to SQL.
 macro_rules! narrowed {
     ($select:ident, [$($head:tt)*], $query:ident, $found:ident) => {
         $select!(
@@ -78,21 +78,21 @@ macro_rules! narrowed {
     };
 }
 
-/// How long a [`Horizon`] is good for.
+/// How long a [`Horizon`] is cached.
 const HORIZON_AGE: Duration = Duration::from_secs(60);
 
-/// When the newest tasks begin, looked up once a minute. Cheap to clone.
+/// Creation time of the n-th newest task, looked up once a minute. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Horizon(Arc<Mutex<Option<Looked>>>);
 
-/// When it was looked up, and what was found.
+/// When it was looked up, and the result.
 type Looked = (Instant, Option<Time>);
 
 impl Horizon {
-    /// When about the `newest` tasks begin: nothing when there are not more.
+    /// Approximate creation time of the oldest of the `newest` tasks; `None` if there are no more tasks than that.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// Any error of the database.
     pub async fn get(&self, store: &Store, newest: i64) -> sqlx::Result<Option<Time>> {
         let mut known = self.0.lock().await;
         if let Some((_, since)) = known.filter(|(read, _)| read.elapsed() < HORIZON_AGE) {
@@ -113,7 +113,7 @@ async fn horizon(pool: &PgPool, newest: i64) -> sqlx::Result<Option<Time>> {
     .await
 }
 
-/// Values as SQL takes them.
+/// Query parameters as SQL arguments.
 struct Narrowed<'a> {
     statuses: Vec<&'a str>,
     projects: Vec<String>,
@@ -145,10 +145,10 @@ impl<'a> Narrowed<'a> {
     }
 }
 
-/// A page of tasks, newest first, without their payloads. Rows that cannot be read are left out.
+/// A page of tasks, newest first, without payloads. Unreadable rows are omitted.
 ///
 /// # Errors
-/// When the database does not answer, or not within the time for pages.
+/// Any error of the database, including the statement timeout for pages.
 pub async fn tasks(pool: &PgPool, query: &TaskQuery) -> sqlx::Result<Vec<Task>> {
     let found = Narrowed::new(query);
     let page = async {
@@ -162,7 +162,7 @@ pub async fn tasks(pool: &PgPool, query: &TaskQuery) -> sqlx::Result<Vec<Task>> 
     one_by_one(pool, narrowed!(select_ids, [], query, found).fetch_all(pool).await?).await
 }
 
-/// Tasks of which some cannot be read: those are named in the log and left out.
+/// Tasks read one at a time: unreadable ones are logged and omitted.
 async fn one_by_one(pool: &PgPool, ids: Vec<Uuid>) -> sqlx::Result<Vec<Task>> {
     let mut found = Vec::with_capacity(ids.len());
     for id in ids {
@@ -181,7 +181,7 @@ async fn one_by_one(pool: &PgPool, ids: Vec<Uuid>) -> sqlx::Result<Vec<Task>> {
     Ok(found)
 }
 
-/// The ids of the tasks of a page, each with the time it was created; as [`tasks`], but without their records.
+/// Creation times and IDs of the tasks of a page; like [`tasks`], without the rows.
 ///
 /// # Errors
 /// As [`tasks`].
@@ -191,10 +191,10 @@ pub async fn places(pool: &PgPool, query: &TaskQuery) -> sqlx::Result<Vec<(Time,
     Ok(rows.into_iter().map(|row| (row.created_at, row.id)).collect())
 }
 
-/// One task with everything; `None` when there is none.
+/// One task with all fields; `None` if it does not exist.
 ///
 /// # Errors
-/// When the database does not answer.
+/// Any error of the database.
 pub async fn task(pool: &PgPool, id: Uuid) -> sqlx::Result<Option<Task>> {
     tasks::readable(async {
         let row: Option<TaskRow> = select_tasks!("t.payload", "WHERE t.id = $1", id).fetch_optional(pool).await?;
@@ -203,10 +203,10 @@ pub async fn task(pool: &PgPool, id: Uuid) -> sqlx::Result<Option<Task>> {
     .await
 }
 
-/// What a blocked task still waits for.
+/// Unfinished dependencies of a blocked task.
 ///
 /// # Errors
-/// When the database does not answer.
+/// Any error of the database.
 pub async fn open_dependencies(pool: &PgPool, id: Uuid) -> sqlx::Result<Vec<Uuid>> {
     sqlx::query_scalar!(
         "SELECT d.depends_on FROM taskwatch.dependents d LEFT JOIN taskwatch.tasks t ON t.id = d.depends_on
@@ -217,16 +217,16 @@ pub async fn open_dependencies(pool: &PgPool, id: Uuid) -> sqlx::Result<Vec<Uuid
     .await
 }
 
-/// The text that stands for a task in [`TaskQuery::before`].
+/// The pagination cursor of a task, for [`TaskQuery::before`].
 #[must_use]
 pub fn cursor(task: &Task) -> String {
     format!("{:x}-{}", task.created_at.timestamp_micros(), task.id.simple())
 }
 
-/// Some tasks without their payloads, in no order; those that are gone are left out.
+/// Tasks by ID, without payloads, unordered; deleted ones are omitted.
 ///
 /// # Errors
-/// When the database does not answer.
+/// Any error of the database.
 pub async fn some(pool: &PgPool, ids: &[Uuid]) -> sqlx::Result<Vec<Task>> {
     let all = async {
         let rows = select_tasks!("NULL::json", "WHERE t.id = ANY($1)", ids).fetch_all(pool).await?;
@@ -238,10 +238,10 @@ pub async fn some(pool: &PgPool, ids: &[Uuid]) -> sqlx::Result<Vec<Task>> {
     }
 }
 
-/// Blocked tasks that wait for one, up to `limit`.
+/// Tasks blocked by a task, up to `limit`.
 ///
 /// # Errors
-/// When the database does not answer.
+/// Any error of the database.
 pub async fn dependents(pool: &PgPool, id: Uuid, limit: i64) -> sqlx::Result<Vec<Uuid>> {
     sqlx::query_scalar!(
         "SELECT task_id FROM taskwatch.dependents WHERE depends_on = $1 ORDER BY task_id LIMIT $2",

@@ -1,4 +1,4 @@
-//! What waits for what cannot come, looked for now and then. Reads only.
+//! Finds tasks that can never make progress; runs periodically. Reads only.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,28 +12,28 @@ use crate::{
     model::stuck::{self, Stuck},
 };
 
-/// Relations looked at, the oldest: enough to find what has been waiting for long, and bounded.
+/// Dependency rows examined, oldest first: enough to find long-blocked tasks, and bounded.
 const RELATIONS: i64 = 100_000;
-/// Groups looked at.
+/// Parents examined.
 const GROUPS: i64 = 1_000;
-/// A group may be without children for so long: they come after it.
+/// Grace period for a parent without children: they are created after it.
 const PATIENCE: TimeDelta = TimeDelta::seconds(60);
 
-/// What cannot go on.
+/// Result of a search for stuck tasks.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// Without help by people; the causes first, at most as many as asked for.
+    /// Tasks that need an operator; root causes first, truncated to the requested number.
     pub stuck: Vec<Stuck>,
-    /// How many these are in all.
+    /// Total number of them.
     pub total: usize,
-    /// Tasks that only have to be looked at again.
+    /// Tasks that only need re-evaluation.
     pub forgotten: Vec<Uuid>,
 }
 
-/// Looks for tasks that wait for what cannot come, and for those that were forgotten.
+/// Finds tasks that can never make progress, and tasks whose re-evaluation was missed.
 ///
 /// # Errors
-/// When the database does not answer.
+/// Any error of the database.
 pub async fn find(pool: &PgPool, now: Time, most: usize) -> sqlx::Result<Found> {
     let groups = idle_groups(pool).await?;
     let waits = waits(pool).await?;
@@ -60,7 +60,7 @@ struct Group {
     may_go_on: bool,
 }
 
-/// Groups in progress none of whose children is open.
+/// `close_when_done` parents in progress without unfinished children.
 async fn idle_groups(pool: &PgPool) -> sqlx::Result<Vec<Group>> {
     sqlx::query_as!(
         Group,
@@ -78,7 +78,7 @@ async fn idle_groups(pool: &PgPool) -> sqlx::Result<Vec<Group>> {
     .await
 }
 
-/// What blocked tasks and groups wait for, as far as that waits as well.
+/// Wait-for graph of blocked tasks and parents, limited to nodes that are waiting themselves.
 async fn waits(pool: &PgPool) -> sqlx::Result<HashMap<Uuid, Vec<Uuid>>> {
     let rows = sqlx::query!(
         r#"WITH relations AS (SELECT d.task_id, d.depends_on FROM taskwatch.dependents d LIMIT $1)
@@ -105,7 +105,7 @@ async fn waits(pool: &PgPool) -> sqlx::Result<HashMap<Uuid, Vec<Uuid>>> {
     Ok(waits)
 }
 
-/// Blocked tasks that wait for what is gone or did not complete.
+/// Blocked tasks with a dependency that was deleted or did not complete.
 async fn dangling(pool: &PgPool) -> sqlx::Result<Vec<Uuid>> {
     sqlx::query_scalar!(
         r#"SELECT DISTINCT d.task_id AS "id!" FROM (SELECT * FROM taskwatch.dependents LIMIT $1) AS d

@@ -1,4 +1,4 @@
-//! Rows of tasks, leases and what may be claimed: the way in. Only the writer's batches come here.
+//! Writes rows of tasks, leases and `ready`. Only the writer's batches use it.
 //!
 //! JSON is sent as text and cast to json, so that it is stored byte for byte: sqlx's own type would send it as jsonb.
 
@@ -88,7 +88,7 @@ pub(super) async fn insert(conn: &mut PgConnection, tasks: &[&Task]) -> sqlx::Re
     Ok(())
 }
 
-/// Writes the columns that the state machine changes.
+/// Writes the columns changed by the state machine.
 pub(super) async fn update(conn: &mut PgConnection, tasks: &[&Task]) -> sqlx::Result<()> {
     let col = Columns(tasks);
     let done = sqlx::query!(
@@ -127,7 +127,7 @@ pub(super) async fn update(conn: &mut PgConnection, tasks: &[&Task]) -> sqlx::Re
     expect_rows("tasks", done.rows_affected(), tasks.len())
 }
 
-/// Writes what tasks say of themselves, which edits and reports change.
+/// Writes descriptive columns, which edits and reports change.
 pub(super) async fn describe(conn: &mut PgConnection, tasks: &[&Task]) -> sqlx::Result<()> {
     let col = Columns(tasks);
     let done = sqlx::query!(
@@ -200,7 +200,7 @@ pub(super) async fn unready(conn: &mut PgConnection, ids: &[Uuid]) -> sqlx::Resu
     expect_rows("ready", done.rows_affected(), ids.len())
 }
 
-/// Writes the leases of running tasks, new or changed.
+/// Upserts the leases of running tasks.
 pub(super) async fn lease(conn: &mut PgConnection, tasks: &[(&Task, &Lease)]) -> sqlx::Result<()> {
     let col = Columns(tasks);
     sqlx::query!(
@@ -219,7 +219,7 @@ pub(super) async fn lease(conn: &mut PgConnection, tasks: &[(&Task, &Lease)]) ->
         &col.map(|(t, _)| t.deadline()) as &[Option<Time>],
         &col.map(|(_, lease)| lease.stalled),
         &col.map(|(_, lease)| lease.progress.as_ref().map(json_text)) as &[Option<String>],
-        // Only what was claimed counts against the limits of its queue.
+        // Only claimed tasks count against the limits of their queue.
         &col.map(|(t, lease)| lease.expires_at.map(|_| t.queue.as_str())) as &[Option<&str>],
     )
     .execute(conn)
@@ -232,7 +232,7 @@ pub(super) async fn unlease(conn: &mut PgConnection, ids: &[Uuid]) -> sqlx::Resu
     expect_rows("leases", done.rows_affected(), ids.len())
 }
 
-/// The rows are locked, so each must be there; anything else means that someone else writes these tables.
+/// The rows are locked, so all must exist; otherwise another program writes these tables.
 fn expect_rows(table: &str, changed: u64, expected: usize) -> sqlx::Result<()> {
     if usize::try_from(changed) == Ok(expected) {
         return Ok(());
@@ -254,7 +254,7 @@ impl Columns<'_, &Task> {
         self.map(|task| task.id)
     }
 
-    /// Of failed tasks.
+    /// Fingerprints of failed tasks.
     fn fingerprints(&self) -> Vec<Option<String>> {
         self.map(|task| task.fingerprint().map(|name| name.to_string()))
     }

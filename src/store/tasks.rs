@@ -1,4 +1,4 @@
-//! Rows of tasks with their leases, read; see [`super::save`] for the way in.
+//! Reads rows of tasks with their leases; for writing see [`super::save`].
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -71,12 +71,13 @@ pub(super) struct TaskRow {
     pub(super) progress: Option<Sql<Progress>>,
 }
 
-/// `SELECT` of [`TaskRow`]s with an expression for the payload (it can be large) and a tail; the one list of columns.
+/// `SELECT` of [`TaskRow`]s with an expression for the payload (it can be large) and a trailing clause; the only list
+/// of columns.
 macro_rules! select_tasks {
     ($payload:literal, $tail:literal $(, $arg:expr)* $(,)?) => {
         sqlx::query_as!(
             crate::store::tasks::TaskRow,
-            // Nullability is spelled out: sqlx infers it from a plan, which depends on the size of the tables.
+            // Nullability is annotated: sqlx infers it from a plan, which depends on the size of the tables.
             r#"SELECT t.id AS "id!", t.project_id AS "project_id!", t.task_type AS "task_type!", t.queue AS "queue!",
                    t.parent_task_id AS "parent_task_id?", t.phase AS "phase?", t.title AS "title?",
                    t.description AS "description?", t.priority AS "priority!", t.status AS "status!", "#
@@ -158,12 +159,12 @@ impl TryFrom<TaskRow> for Task {
 }
 
 /// Runs a read in which a row may be so damaged that the driver panics (sqlx does on timestamps out of its range,
-/// transact-rs/sqlx#2234); that is a decoding error then.
+/// transact-rs/sqlx#2234); the panic becomes a decoding error.
 pub(super) async fn readable<T>(read: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
     AssertUnwindSafe(read).catch_unwind().await.unwrap_or_else(|_| Err(decode("a value is out of range")))
 }
 
-/// A row is damaged, as opposed to a database that does not answer.
+/// Whether a row is damaged, as opposed to a failing database.
 pub(super) const fn is_unreadable(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. })
 }
@@ -197,12 +198,12 @@ pub(super) fn json_text(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).expect("our own types have string keys only and no failing serializer")
 }
 
-/// Our counters are bounded far below this; Postgres has no unsigned integers.
+/// Our counters are bounded far below `i32::MAX`; Postgres has no unsigned integers.
 pub(super) fn signed(number: u32) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }
 
-/// Locks tasks in the order of their ids, so that two writers never wait for each other in a ring.
+/// Locks tasks in ID order, so that two writers cannot deadlock.
 pub(super) async fn lock(conn: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<()> {
     sqlx::query_scalar!("SELECT id FROM taskwatch.tasks WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE", ids)
         .fetch_all(conn)
@@ -210,7 +211,7 @@ pub(super) async fn lock(conn: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<
     Ok(())
 }
 
-/// The live tasks that have some unique keys.
+/// Unfinished tasks with the given unique keys.
 pub(super) async fn with_keys(conn: &mut PgConnection, keys: &[String]) -> sqlx::Result<Vec<Uuid>> {
     sqlx::query_scalar!(
         "SELECT id FROM taskwatch.tasks
@@ -221,14 +222,14 @@ pub(super) async fn with_keys(conn: &mut PgConnection, keys: &[String]) -> sqlx:
     .await
 }
 
-/// What some tasks depend on, as far as these are blocked.
+/// Dependencies of those of the given tasks that are blocked.
 pub(super) async fn waited_for(conn: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<Vec<Uuid>> {
     sqlx::query_scalar!(r#"SELECT DISTINCT depends_on AS "id!" FROM taskwatch.dependents WHERE task_id = ANY($1)"#, ids)
         .fetch_all(conn)
         .await
 }
 
-/// What some tasks depend on.
+/// Dependencies of the given tasks.
 pub(super) async fn dependencies(conn: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<Vec<Uuid>> {
     sqlx::query_scalar!(
         r#"SELECT DISTINCT awaited AS "id!" FROM taskwatch.tasks t, unnest(t.depends_on) AS awaited WHERE t.id = ANY($1)"#,
@@ -238,7 +239,7 @@ pub(super) async fn dependencies(conn: &mut PgConnection, ids: &[Uuid]) -> sqlx:
     .await
 }
 
-/// The parents above some tasks, as far up as matters: task to its parent.
+/// Ancestors of the given tasks, up to the maximum depth: task to parent.
 pub(super) async fn ancestors(conn: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<HashMap<Uuid, Uuid>> {
     let rows = sqlx::query!(
         r#"WITH RECURSIVE up (id, parent, level) AS (
@@ -257,7 +258,7 @@ pub(super) async fn ancestors(conn: &mut PgConnection, ids: &[Uuid]) -> sqlx::Re
     Ok(rows.into_iter().map(|row| (row.id, row.parent)).collect())
 }
 
-/// How many levels of tasks lie below some tasks; those above which there is nothing to know are left out.
+/// Number of levels of tasks below the given tasks; tasks beyond the limit of rows are omitted.
 pub(super) async fn levels_below(conn: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<HashMap<Uuid, i32>> {
     let rows = sqlx::query!(
         r#"WITH RECURSIVE down (root, id, level) AS (
@@ -275,14 +276,14 @@ pub(super) async fn levels_below(conn: &mut PgConnection, ids: &[Uuid]) -> sqlx:
     Ok(rows.into_iter().map(|row| (row.root, row.levels)).collect())
 }
 
-/// Of some tasks those that do not group others so far; the first child changes them.
+/// Those of the given tasks that are not parents yet; their first child changes them.
 pub(super) async fn not_yet_parents(conn: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<Vec<Uuid>> {
     sqlx::query_scalar!("SELECT id FROM taskwatch.tasks WHERE id = ANY($1) AND NOT is_parent", ids)
         .fetch_all(conn)
         .await
 }
 
-/// Tasks as they are now; with their payload those in `whole`.
+/// Loads tasks; with payload if listed in `whole`.
 pub(super) async fn load(conn: &mut PgConnection, ids: &[Uuid], whole: &[Uuid]) -> sqlx::Result<Vec<Task>> {
     let rows = select_tasks!("CASE WHEN t.id = ANY($2) THEN t.payload END", "WHERE t.id = ANY($1)", ids, whole)
         .fetch_all(conn)

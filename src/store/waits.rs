@@ -1,4 +1,4 @@
-//! Who waits for whom, and who has to be looked at again.
+//! Dependencies between tasks, and tasks to re-evaluate.
 
 use std::collections::HashMap;
 
@@ -7,13 +7,14 @@ use uuid::Uuid;
 
 use crate::model::Task;
 
-/// Most tasks looked at again in one command.
+/// Maximum number of tasks re-evaluated per command.
 const LIMIT: i64 = 500;
 
-/// Most relations followed to find a ring.
+/// Maximum number of dependencies followed when looking for a cycle.
 const MOST_WAITERS: i32 = 10_000;
 
-/// Who waits for some tasks, directly or not: task to those that wait for it. Nothing when they are too many.
+/// Tasks blocked by the given tasks, directly or transitively: task to the tasks that it blocks. `None` if there are
+/// too many.
 pub(super) async fn waiters(conn: &mut PgConnection, seeds: &[Uuid]) -> sqlx::Result<Option<HashMap<Uuid, Vec<Uuid>>>> {
     let rows = sqlx::query!(
         r#"SELECT awaited AS "awaited!", waiter AS "waiter!" FROM taskwatch.waiters($1, $2)"#,
@@ -32,10 +33,10 @@ pub(super) async fn waiters(conn: &mut PgConnection, seeds: &[Uuid]) -> sqlx::Re
     Ok(Some(waiters))
 }
 
-/// Tasks to look at again, oldest first: the row's number and the task.
+/// Tasks to re-evaluate, oldest first: row number and task.
 ///
 /// # Errors
-/// When the database does not answer.
+/// Any error of the database.
 pub async fn rechecks(pool: &PgPool) -> sqlx::Result<Vec<(i64, Uuid)>> {
     let rows = sqlx::query!("SELECT number, task_id FROM taskwatch.rechecks ORDER BY number LIMIT $1", LIMIT)
         .fetch_all(pool)
@@ -43,13 +44,13 @@ pub async fn rechecks(pool: &PgPool) -> sqlx::Result<Vec<(i64, Uuid)>> {
     Ok(rows.into_iter().map(|row| (row.number, row.task_id)).collect())
 }
 
-/// They were looked at.
+/// Deletes re-evaluation requests that were handled.
 pub(super) async fn rechecked(conn: &mut PgConnection, numbers: &[i64]) -> sqlx::Result<()> {
     sqlx::query!("DELETE FROM taskwatch.rechecks WHERE number = ANY($1)", numbers).execute(conn).await?;
     Ok(())
 }
 
-/// Blocked tasks wait for what they depend on.
+/// Inserts the dependencies of blocked tasks.
 pub(super) async fn wait(conn: &mut PgConnection, tasks: &[&Task]) -> sqlx::Result<()> {
     sqlx::query!(
         "INSERT INTO taskwatch.dependents (depends_on, task_id)
@@ -65,13 +66,13 @@ pub(super) async fn wait(conn: &mut PgConnection, tasks: &[&Task]) -> sqlx::Resu
     Ok(())
 }
 
-/// Tasks do not wait any more.
+/// Deletes the dependencies of tasks that are no longer blocked.
 pub(super) async fn go_on(conn: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<()> {
     sqlx::query!("DELETE FROM taskwatch.dependents WHERE task_id = ANY($1)", ids).execute(conn).await?;
     Ok(())
 }
 
-/// What waits for these is looked at again.
+/// Requests re-evaluation of the tasks blocked by these.
 pub(super) async fn settle(conn: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<()> {
     sqlx::query!(
         "INSERT INTO taskwatch.rechecks (task_id)
@@ -83,7 +84,7 @@ pub(super) async fn settle(conn: &mut PgConnection, ids: &[Uuid]) -> sqlx::Resul
     Ok(())
 }
 
-/// Children of these, reported by another system, may inherit another project.
+/// Requests re-evaluation of observed children of these tasks, which may inherit another project.
 pub(super) async fn bequeath(conn: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<()> {
     sqlx::query!(
         "INSERT INTO taskwatch.rechecks (task_id)
@@ -96,8 +97,8 @@ pub(super) async fn bequeath(conn: &mut PgConnection, ids: &[Uuid]) -> sqlx::Res
     Ok(())
 }
 
-/// One batch at a time takes in reports of other systems, or changes dependencies: their rules look at tasks that they
-/// cannot lock, because these may not exist yet.
+/// Serialises batches that ingest reports or change dependencies: their rules read tasks that they cannot lock, because
+/// these may not exist yet.
 pub(super) async fn lock_graph(conn: &mut PgConnection) -> sqlx::Result<()> {
     sqlx::query!("SELECT pg_advisory_xact_lock(5180124417830623921) AS locked").fetch_one(conn).await?;
     Ok(())

@@ -1,5 +1,5 @@
-//! A note beside the private database's folder of how far its log was: a folder that is put back from an older copy has
-//! nothing inside that tells so.
+//! A file next to the private database's directory that records the head of its log: a directory restored from an older
+//! copy contains no sign of being old.
 
 use std::{
     fs, io,
@@ -9,24 +9,24 @@ use std::{
 use super::{Store, log};
 use crate::event::EventId;
 
-/// The note's file, in the data folder.
+/// File name, in the data directory.
 const FILE: &str = "log.position";
 
-/// Where the note of a data folder is kept.
+/// Path of the position file of a data directory.
 #[derive(Debug, Clone)]
 pub struct Witness(PathBuf);
 
 impl Witness {
-    /// The note of a data folder; nothing is read or written yet.
+    /// The position file of a data directory; no I/O yet.
     #[must_use]
     pub fn new(data_dir: &Path) -> Self {
         Self(data_dir.join(FILE))
     }
 
-    /// Notes the newest event. The file is replaced as a whole.
+    /// Records the newest event. The file is replaced atomically.
     ///
     /// # Errors
-    /// When the folder cannot be written.
+    /// The directory is not writable.
     pub fn note(&self, newest: EventId) -> io::Result<()> {
         let fresh = self.0.with_extension("new");
         fs::write(&fresh, newest.to_string())?;
@@ -37,10 +37,10 @@ impl Witness {
         fs::read_to_string(&self.0).ok()?.trim().parse().ok()
     }
 
-    /// Gives the log a new epoch when it ends before what was noted. To be called before the log is read.
+    /// Renews the epoch if the log ends before the recorded position. Must be called before the log is read.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// Any error of the database.
     pub async fn compare(&self, store: &Store) -> sqlx::Result<()> {
         let Some(noted) = self.noted().filter(|noted| noted.epoch == store.epoch()) else { return Ok(()) };
         let head = log::ends(store.pool()).await?.head;

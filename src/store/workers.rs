@@ -1,4 +1,4 @@
-//! Rows of workers, in and out.
+//! Rows of workers: reading and writing.
 
 use std::collections::BTreeMap;
 
@@ -63,7 +63,7 @@ pub(super) async fn load(db: impl PgExecutor<'_>, ids: &[Uuid]) -> sqlx::Result<
     rows.into_iter().map(Worker::try_from).collect()
 }
 
-/// Every worker; rows that cannot be read are named in the log and left out.
+/// All workers; unreadable rows are logged and omitted.
 pub(super) async fn all(db: impl PgExecutor<'_>) -> sqlx::Result<Vec<Worker>> {
     let rows = sqlx::query_as!(
         WorkerRow,
@@ -80,7 +80,7 @@ pub(super) async fn all(db: impl PgExecutor<'_>) -> sqlx::Result<Vec<Worker>> {
     Ok(rows.into_iter().filter_map(read).collect())
 }
 
-/// Locks workers in the order of their ids; always after tasks.
+/// Locks workers in ID order; always after tasks.
 pub(super) async fn lock(conn: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<()> {
     sqlx::query_scalar!("SELECT id FROM taskwatch.workers WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE", ids)
         .fetch_all(conn)
@@ -123,7 +123,7 @@ pub(super) async fn save(conn: &mut PgConnection, workers: &[&Worker]) -> sqlx::
     Ok(())
 }
 
-/// The leases that workers hold now.
+/// The leases that workers hold.
 pub(super) async fn held(conn: &mut PgConnection, worker_ids: &[Uuid]) -> sqlx::Result<Vec<(Uuid, Uuid)>> {
     let rows = sqlx::query!(
         r#"SELECT worker_id AS "worker_id!", task_id FROM taskwatch.leases WHERE worker_id = ANY($1)"#,

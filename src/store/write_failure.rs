@@ -1,9 +1,9 @@
-//! What a failed transaction of the writer means: the fault of a command, or of a database that takes nothing.
+//! Classifies errors of the writer's transactions: the fault of a command, or of a database that accepts no writes.
 
-/// The code of a statement that was cancelled, as by its time-out.
+/// SQLSTATE of a cancelled statement, as by a timeout.
 const TOO_SLOW: &str = "57014";
 
-/// What an operator should read instead of the database's own words.
+/// Replacement text for operators, in place of the database's message.
 pub(super) fn in_words(error: &sqlx::Error) -> String {
     let code = error.as_database_error().and_then(|error| error.code()).unwrap_or_default().into_owned();
     match code.as_str() {
@@ -19,12 +19,12 @@ pub(super) fn in_words(error: &sqlx::Error) -> String {
     }
 }
 
-/// A statement took longer than it may.
+/// Whether a statement timed out.
 pub(super) fn is_too_slow(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == TOO_SLOW)
 }
 
-/// The program failed on a batch.
+/// The program panicked on a batch.
 #[derive(Debug, thiserror::Error)]
 #[error("the program failed on a batch")]
 pub(super) struct Panicked;
@@ -33,7 +33,7 @@ pub(super) fn is_panic(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Configuration(cause) if cause.is::<Panicked>())
 }
 
-/// The database would refuse every write.
+/// The database rejects every write.
 #[derive(Debug, thiserror::Error)]
 #[error("the database is read-only: a standby, or set so by default_transaction_read_only")]
 struct ReadOnly;
@@ -46,14 +46,14 @@ pub(super) fn is_read_only(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Configuration(cause) if cause.is::<ReadOnly>())
 }
 
-/// A task with this id or unique key exists.
+/// Whether a task with the same ID or unique key exists.
 pub(super) fn is_taken(error: &sqlx::Error) -> bool {
     let constraint = error.as_database_error().and_then(|error| error.constraint());
     matches!(constraint, Some("tasks_unique" | "tasks_pkey"))
 }
 
-/// True for errors that the same batch would meet again: bad data (22), broken constraints (23), and other classes that
-/// are about the statement. Connection losses, shutdowns, deadlocks and time-outs are not.
+/// Whether the same batch would fail again: bad data (22), constraint violations (23), and other classes caused by the
+/// statement. Lost connections, shutdowns, deadlocks and timeouts are not.
 pub(super) fn is_fault_of_batch(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Database(error) => {
@@ -63,7 +63,7 @@ pub(super) fn is_fault_of_batch(error: &sqlx::Error) -> bool {
             }
             // 40: serialisation and deadlock, 53: out of resources, 55: lock not available, 57: shutdown and cancel,
             // 58: system error, 08: connection, 25P03: idle in transaction.
-            // 3D and 3F: the database or the schema is not there, 42P01 and 42883: nor are tables or functions; a restore.
+            // 3D and 3F: no such database or schema, 42P01 and 42883: no such table or function, as during a restore.
             let elsewhere = ["40", "53", "55", "57", "58", "08", "25", "3D", "3F", "42P01", "42883"];
             !elsewhere.iter().any(|class| code.starts_with(class))
         }

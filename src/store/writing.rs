@@ -1,4 +1,4 @@
-//! Whether the database takes what the writer writes: since when not, and why.
+//! Whether the database accepts writes: since when not, and why.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -9,10 +9,10 @@ use sqlx::PgPool;
 
 use crate::clock::{Clock, Time};
 
-/// A transaction that takes longer than this is said to be stuck.
+/// A transaction that takes longer than this counts as stuck.
 const STUCK: Duration = Duration::from_secs(5);
 
-/// The writer's state, shared with everyone who tells of it. Cheap to clone.
+/// Write status shared between the writer and those who report it. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Writing {
     state: Arc<Mutex<State>>,
@@ -22,28 +22,28 @@ pub struct Writing {
 #[derive(Debug, Default)]
 struct State {
     failing: Option<Failing>,
-    /// When the transaction in hand was begun.
+    /// Start of the current transaction.
     attempt: Option<Instant>,
-    /// Who keeps it waiting.
+    /// What blocks it.
     held_by: Option<String>,
-    /// When the database took something last, or was asked whether it would.
+    /// Last successful write or probe.
     succeeded: Option<Instant>,
 }
 
-/// Why nothing can be written.
+/// Why writing fails.
 #[derive(Debug, Clone)]
 pub struct Failing {
-    /// When it began, by the server's clock.
+    /// Start of the failure, by the server's clock.
     pub since: Time,
-    /// How long ago that was.
+    /// Time since then.
     pub elapsed: Duration,
-    /// Why, for people.
+    /// Reason, for people.
     pub reason: String,
     began: Instant,
 }
 
 impl Writing {
-    /// All is well so far.
+    /// Initially healthy.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
         Self { state: Arc::default(), clock }
@@ -53,7 +53,7 @@ impl Writing {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Since when nothing can be written, and why; `None` while writing works.
+    /// Since when writing fails, and why; `None` while it works.
     #[must_use]
     pub fn failing(&self) -> Option<Failing> {
         let state = self.state();
@@ -70,25 +70,25 @@ impl Writing {
         Some(Failing { since, elapsed, reason, began })
     }
 
-    /// The same once it has lasted for a while.
+    /// Like [`Self::failing`], only once it has lasted for at least this long.
     #[must_use]
     pub fn failing_for(&self, least: Duration) -> Option<Failing> {
         self.failing().filter(|failing| failing.elapsed >= least)
     }
 
-    /// A transaction begins.
+    /// A transaction starts.
     pub(super) fn begins(&self) {
         let mut state = self.state();
         state.attempt = Some(Instant::now());
         state.held_by = None;
     }
 
-    /// The transaction is over, whatever came of it.
+    /// The transaction has ended, whatever its outcome.
     pub(super) fn ends(&self) {
         self.state().attempt = None;
     }
 
-    /// The database took something.
+    /// A write or probe succeeded.
     pub(super) fn succeeds(&self) {
         let mut state = self.state();
         state.succeeded = Some(Instant::now());
@@ -98,7 +98,7 @@ impl Writing {
         }
     }
 
-    /// The database did not take something; the first reason since it worked is when it began.
+    /// A write or probe failed; the time of the first failure since the last success is kept.
     pub(super) fn fails(&self, reason: &str) {
         let (since, began) = (self.clock.now(), Instant::now());
         let mut state = self.state();
@@ -109,12 +109,12 @@ impl Writing {
         state.failing = Some(Failing { since, elapsed: Duration::ZERO, reason, began });
     }
 
-    /// How long ago the database took something; nothing before the first time.
+    /// Time since the last success; `None` before the first one.
     pub(super) fn idle_for(&self) -> Option<Duration> {
         self.state().succeeded.map(|at| at.elapsed())
     }
 
-    /// Finds out who keeps a transaction waiting, and says so.
+    /// Finds out and logs what blocks the current transaction.
     pub(super) async fn diagnose(&self, pool: &PgPool) {
         let holder = sqlx::query!(
             r#"SELECT a.pid AS "pid!", coalesce(nullif(a.application_name, ''), 'unknown') AS "application!",

@@ -1,4 +1,4 @@
-//! An event as a line for people.
+//! Formats an event as a human-readable line.
 
 use std::fmt::Write;
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::event::{Kind, kind::Tone, visible::visible_line};
 
-/// Time, kind, where, what, how long, and what was said; in colours when wanted.
+/// Time, type, location, subject, duration and message; optionally in colour.
 pub(super) fn readable(event: &Value, colour: bool) -> String {
     let text = |field: &str| event[field].as_str().unwrap_or_default();
     let kind = text("event_type");

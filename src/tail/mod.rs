@@ -1,5 +1,5 @@
-//! `taskwatch tail`: follows the stream in a terminal. It knows the public stream only and comes back behind the last
-//! event it printed, also when the server was away.
+//! `taskwatch tail`: follows the stream in a terminal. Uses only the public stream and resumes after the last event it
+//! printed, even after a server outage.
 
 mod line;
 mod parse;
@@ -19,20 +19,20 @@ use crate::{
     event::visible::{visible_json, visible_line},
 };
 
-/// What the server's ledger shows.
+/// User agent, shown in the stream registry.
 const AGENT: &str = concat!("taskwatch-tail/", env!("CARGO_PKG_VERSION"));
-/// Silence after which a connection counts as dead: more than two heartbeats of the slowest kind.
+/// Time without data after which a connection counts as dead: more than two of the longest heartbeat intervals.
 const SILENCE: Duration = Duration::from_secs(150);
-/// Longest time to connect.
+/// Connect timeout.
 const CONNECT: Duration = Duration::from_secs(10);
-/// Pause before a server that does not answer is tried again.
+/// Delay before reconnecting to a server that does not respond.
 const PAUSE: Duration = Duration::from_secs(2);
 
 /// How a connection ended.
 enum End {
-    /// The stream is over for good.
+    /// The stream is finished; do not reconnect.
     Closed,
-    /// It broke, or the server said goodbye: come back after this time.
+    /// The connection was lost or the server sent `bye`: reconnect after this delay.
     Broken(String),
 }
 
@@ -43,10 +43,10 @@ struct Tail {
     retry: Duration,
 }
 
-/// Prints events until the stream is over; it ends only with `--max-events`.
+/// Prints events until the stream is finished, which happens only with `--max-events`.
 ///
 /// # Errors
-/// When the server refuses the filters, or the output cannot be written.
+/// The server rejects the filters, or the output cannot be written.
 pub async fn run(settings: TailSettings) -> anyhow::Result<()> {
     let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let http = reqwest::Client::builder().user_agent(AGENT).connect_timeout(CONNECT).read_timeout(SILENCE).build()?;
@@ -62,7 +62,7 @@ pub async fn run(settings: TailSettings) -> anyhow::Result<()> {
     }
 }
 
-/// A word about the connection, beside the events.
+/// Prints a message about the connection, separate from the events.
 fn note(text: &str) {
     let _ = writeln!(std::io::stderr(), "taskwatch tail: {}", visible_line(text));
 }
@@ -117,7 +117,7 @@ impl Tail {
         }
     }
 
-    /// One message of the stream.
+    /// Handles one message of the stream.
     fn take(&mut self, message: &Message) -> anyhow::Result<Option<End>> {
         if let Some(retry) = message.retry_ms {
             self.retry = Duration::from_millis(retry.min(60_000));
@@ -145,7 +145,7 @@ impl Tail {
             "bye" => return Ok(Some(End::Broken(format!("the server says bye ({})", json()["reason"])))),
             "close" => return Ok(Some(End::Closed)),
             _ => {
-                // A result may hold numbers that are JSON, but beyond all floats: it is shown as it came then.
+                // A result may contain valid JSON numbers outside the range of floats: it is then printed unchanged.
                 let event = serde_json::from_str::<Value>(&message.data).ok().filter(|_| !self.settings.json);
                 let line = match event {
                     Some(event) => line::readable(&event, self.colour),
@@ -160,12 +160,12 @@ impl Tail {
         if message.id.is_some() {
             self.cursor.clone_from(&message.id);
         }
-        // The close may be lost with the connection.
+        // The `close` frame may be lost with the connection.
         Ok((self.settings.max_events == Some(0)).then_some(End::Closed))
     }
 }
 
-/// The innermost cause, which says most.
+/// The innermost cause, which is the most specific.
 fn root(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(inner) = cause.source() {

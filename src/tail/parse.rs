@@ -1,4 +1,4 @@
-//! Server-Sent Events, as far as our server writes them: LF only, each frame complete.
+//! Parser for Server-Sent Events, limited to what our server writes: LF only, complete frames.
 
 /// One message.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -9,14 +9,14 @@ pub(super) struct Message {
     pub(super) retry_ms: Option<u64>,
 }
 
-/// Bytes that are not a whole frame yet.
+/// Bytes of an incomplete frame.
 #[derive(Debug, Default)]
 pub(super) struct Parser {
     rest: Vec<u8>,
 }
 
 impl Parser {
-    /// Takes what came; gives the messages that are complete.
+    /// Feeds bytes; returns the messages that are complete.
     pub(super) fn push(&mut self, bytes: &[u8]) -> Vec<Message> {
         self.rest.extend_from_slice(bytes);
         let mut messages = Vec::new();

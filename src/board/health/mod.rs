@@ -1,5 +1,5 @@
-//! Health: of a queue, of a task, and of everything together, with the reasons. One table of rules, [`rules::RULES`], says
-//! what is a reason.
+//! Health of a queue, of a task, and of the whole system, with the reasons. One table of rules, [`rules::RULES`],
+//! defines the reasons.
 
 pub mod rules;
 mod serving;
@@ -18,52 +18,52 @@ use rules::{QueueScope, RULES, Rule, TaskScope, Test, WorkerScope};
 pub use serving::Serving;
 pub use task::of_task;
 
-/// Reasons in one answer.
+/// Maximum number of reasons in one answer.
 const MAX_REASONS: usize = 50;
 
-/// How severe a reason is, and the status of what has it.
+/// Severity of a reason, and the status derived from the most severe reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Level {
     /// Tasks are processed, or there are none.
     Ok,
-    /// Tasks are processed, but not as they should be.
+    /// Tasks are processed, with problems.
     Degraded,
-    /// Tasks are pending and nothing is processed.
+    /// Tasks are pending and none is processed.
     Stalled,
 }
 
-/// One reason.
+/// A reason for a health status.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Reason {
-    /// For programs; does not change between versions.
+    /// Machine-readable code; stable across versions.
     pub code: &'static str,
-    /// How severe it is.
+    /// Severity.
     pub severity: Level,
-    /// For people.
+    /// Human-readable description.
     pub text: String,
-    /// The queue it is about.
+    /// Queue concerned.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue: Option<Name>,
-    /// The task it is about.
+    /// Task concerned.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub task_id: Option<Uuid>,
-    /// The worker it is about.
+    /// Worker concerned.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub worker_id: Option<Uuid>,
 }
 
-/// A status and its reasons.
+/// A health status and its reasons.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Health {
-    /// The most severe of the reasons.
+    /// Severity of the most severe reason.
     pub status: Level,
     /// Most severe first.
     pub reasons: Vec<Reason>,
 }
 
 impl Reason {
-    /// A reason by its rule.
+    /// A reason from its rule.
     const fn of(rule: &Rule, text: String) -> Self {
         Self::new(rule.code, rule.severity, text)
     }
@@ -81,7 +81,7 @@ impl Health {
     }
 }
 
-/// Everything together. A worker without a heartbeat for `quiet` is a reason before it is lost.
+/// Health of the whole system. A worker without a heartbeat for `quiet` is a reason before it is lost.
 #[must_use]
 pub fn overall(board: &Board, quiet: TimeDelta, now: Time) -> Health {
     let serving = Serving::taking(board);
@@ -97,13 +97,13 @@ pub fn overall(board: &Board, quiet: TimeDelta, now: Time) -> Health {
     Health::of(reasons)
 }
 
-/// Of a queue.
+/// Health of a queue.
 #[must_use]
 pub fn of_queue(serving: &Serving<'_>, name: &Name, queue: &Queue, now: Time) -> Health {
     Health::of(queue_reason(serving, name, queue, now).into_iter().collect())
 }
 
-/// Why the tasks of a queue are pending: the first rule that holds.
+/// Why tasks of a queue are pending: the first rule that matches.
 fn queue_reason(serving: &Serving<'_>, name: &Name, queue: &Queue, now: Time) -> Option<Reason> {
     if queue.waiting() == 0 {
         return None;
@@ -118,7 +118,7 @@ fn queue_reason(serving: &Serving<'_>, name: &Name, queue: &Queue, now: Time) ->
     })
 }
 
-/// What is wrong with a worker and its connectors.
+/// Problems of a worker and its connectors.
 fn worker_reasons(board: &Board, id: Uuid, quiet: TimeDelta, now: Time) -> Vec<Reason> {
     let Some(worker) = board.workers.0.get(&id) else { return Vec::new() };
     let scope = WorkerScope { worker, quiet, now };
@@ -132,7 +132,7 @@ fn worker_reasons(board: &Board, id: Uuid, quiet: TimeDelta, now: Time) -> Vec<R
     reasons
 }
 
-/// What is wrong with a running task.
+/// Problems of a running task.
 fn running_reasons(board: &Board, id: Uuid, now: Time) -> Vec<Reason> {
     let Some(task) = board.running.0.get(&id) else { return Vec::new() };
     let scope = TaskScope { id, task, p95_ms: board.kinds.usual_ms(&task.task_type, now), now };
@@ -143,7 +143,7 @@ fn running_reasons(board: &Board, id: Uuid, now: Time) -> Vec<Reason> {
     tests.map(|(rule, text)| Reason { task_id: Some(id), ..Reason::of(rule, text) }).collect()
 }
 
-/// Tasks that wait for what can never come; the board names some of them.
+/// Tasks that can never make progress; the board lists some of them.
 fn stuck(board: &Board) -> Vec<Reason> {
     let mut reasons: Vec<_> = board.stuck.iter().filter_map(rules::stuck_reason).collect();
     if let Some(more) = board.stuck_total.checked_sub(board.stuck.len() as u64).filter(|more| *more > 0) {
@@ -168,7 +168,7 @@ mod tests {
         Time::from_timestamp(1_800_000_000, 0).unwrap()
     }
 
-    /// A board after some events, each so many seconds after the start.
+    /// A board after some events, each with its offset in seconds from the start.
     fn board(events: impl IntoIterator<Item = (i64, Event)>) -> Board {
         let mut board = Board::default();
         for (index, (seconds, mut event)) in events.into_iter().enumerate() {

@@ -1,4 +1,5 @@
-//! The rules of health: ONE table. Health of queues, workers, tasks and the whole is made from it, and so are the alerts.
+//! The health rules: ONE table. Health of queues, workers, tasks and the system is derived from it, and so are the
+//! alerts.
 //!
 //! To add a rule, add its row and its test.
 
@@ -16,39 +17,39 @@ use crate::{
     },
 };
 
-/// A task may be pending for so long before a missing worker is a reason.
+/// How long a task may be pending before a missing worker is a reason.
 const NO_WORKER_AFTER: TimeDelta = TimeDelta::seconds(10);
-/// A queue with workers of which nothing was claimed for so long, and nothing runs, is at a standstill.
+/// A queue with workers is stalled if for this long nothing was claimed and nothing runs.
 const STANDSTILL_AFTER: TimeDelta = TimeDelta::seconds(60);
-/// A lost worker is a reason for so long.
+/// How long a lost worker is a reason.
 const LOST_FOR: TimeDelta = TimeDelta::minutes(5);
-/// A task is slow when it runs for so many times the p95 of its type,
+/// A task is slow if it runs for longer than this multiple of the p95 of its type,
 const SLOW_FACTOR: u64 = 3;
-/// and never sooner than this, milliseconds.
+/// and for at least this long, milliseconds.
 const SLOW_AT_LEAST_MS: u64 = 10_000;
 
 /// A rule.
 #[derive(Debug)]
 pub struct Rule {
-    /// For programs; does not change between versions.
+    /// Machine-readable code; stable across versions.
     pub code: &'static str,
-    /// How severe it is when it holds.
+    /// Severity.
     pub severity: Level,
     /// What it means.
     pub about: &'static str,
     pub(super) test: Test,
 }
 
-/// When a rule holds, with the text for people.
+/// The condition of a rule; returns the human-readable text.
 #[derive(Debug)]
 pub(super) enum Test {
-    /// Of a queue with pending tasks; the first that holds counts.
+    /// On a queue with pending tasks; the first match counts.
     Queue(fn(&QueueScope<'_>) -> Option<String>),
-    /// Of a worker and its connectors.
+    /// On a worker and its connectors.
     Worker(fn(&WorkerScope<'_>) -> Vec<String>),
-    /// Of a running task.
+    /// On a running task.
     RunningTask(fn(&TaskScope<'_>) -> Option<String>),
-    /// Of a task that cannot move without help, and what would help.
+    /// On a task that cannot make progress without an operator; the text says what would help.
     StuckTask(fn(&Stuck) -> Option<String>),
 }
 
@@ -56,7 +57,7 @@ pub(super) enum Test {
 pub(super) struct QueueScope<'a> {
     pub(super) name: &'a Name,
     pub(super) queue: &'a Queue,
-    /// Workers that claim from it.
+    /// Number of workers that claim from it.
     pub(super) workers: usize,
     pub(super) now: Time,
 }
@@ -64,7 +65,7 @@ pub(super) struct QueueScope<'a> {
 /// A worker.
 pub(super) struct WorkerScope<'a> {
     pub(super) worker: &'a Seen,
-    /// It is quiet after this time without a heartbeat.
+    /// Time without a heartbeat after which it counts as quiet.
     pub(super) quiet: TimeDelta,
     pub(super) now: Time,
 }
@@ -73,7 +74,7 @@ pub(super) struct WorkerScope<'a> {
 pub(super) struct TaskScope<'a> {
     pub(super) id: Uuid,
     pub(super) task: &'a RunningTask,
-    /// 95 of 100 tasks of its type run for less, milliseconds; when that is known.
+    /// p95 of the run time of its type, milliseconds, if known.
     pub(super) p95_ms: Option<u64>,
     pub(super) now: Time,
 }
@@ -226,7 +227,7 @@ pub const RULES: &[Rule] = &[
     },
 ];
 
-/// Why a task cannot move without help.
+/// Why a task cannot make progress without an operator.
 pub(super) fn stuck_reason(stuck: &Stuck) -> Option<Reason> {
     RULES.iter().find_map(|rule| match rule.test {
         Test::StuckTask(test) => Some(Reason { task_id: Some(stuck.task_id), ..Reason::of(rule, test(stuck)?) }),
@@ -248,7 +249,7 @@ impl QueueScope<'_> {
 }
 
 impl<'a> WorkerScope<'a> {
-    /// Connectors of an online worker with a status.
+    /// Connectors of an online worker that have a given status.
     fn connectors(
         &self,
         status: ConnectorStatus,

@@ -7,10 +7,10 @@ use crate::{
     model::{Name, worker::WorkerStatus},
 };
 
-/// How many workers serve each queue, counted once for all queues.
+/// Number of workers per queue, computed once for all queues.
 #[derive(Debug)]
 pub struct Serving<'a> {
-    /// Those that named no queues and claimed nothing may serve any.
+    /// Workers that listed no queues and claimed nothing may serve any queue.
     any: usize,
     by_queue: HashMap<&'a Name, usize>,
 }
@@ -22,7 +22,7 @@ impl<'a> Serving<'a> {
         Self::of(board, |status| status.is_online() && status != WorkerStatus::Draining)
     }
 
-    /// Workers that are expected to report.
+    /// Workers that are expected to send heartbeats.
     #[must_use]
     pub fn online(board: &'a Board) -> Self {
         Self::of(board, WorkerStatus::is_online)
@@ -39,7 +39,7 @@ impl<'a> Serving<'a> {
         serving
     }
 
-    /// Those that serve a queue.
+    /// Number of workers that serve a queue.
     #[must_use]
     pub fn at(&self, queue: &Name) -> usize {
         self.any + self.by_queue.get(queue).copied().unwrap_or_default()

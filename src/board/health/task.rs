@@ -1,4 +1,4 @@
-//! Health of one task: why it does not move.
+//! Health of one task: why it makes no progress.
 
 use chrono::TimeDelta;
 use uuid::Uuid;
@@ -11,10 +11,10 @@ use crate::{
     model::{Status, Task},
 };
 
-/// Dependencies named in a reason.
+/// Maximum number of dependencies listed in a reason.
 const MAX_NAMED: usize = 5;
 
-/// Why one task does not move; `open` are its dependencies that have not completed.
+/// Why one task makes no progress; `open` are its unfinished dependencies.
 #[must_use]
 pub fn of_task(board: &Board, task: &Task, open: &[Uuid], quiet: TimeDelta, now: Time) -> Health {
     let because =

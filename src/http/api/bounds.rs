@@ -1,4 +1,4 @@
-//! Field types that check themselves.
+//! Self-validating field types.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -92,7 +92,7 @@ impl TryFrom<Whole> for Wait {
     }
 }
 
-/// At most 32 different names of people.
+/// At most 32 distinct names of people.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(try_from = "Vec<NewName>")]
 pub(super) struct People(pub(super) Vec<String>);
@@ -108,7 +108,7 @@ impl TryFrom<Vec<NewName>> for People {
     }
 }
 
-/// An object in which no key is given twice: of two values one would be dropped in silence.
+/// An object without duplicate keys: otherwise one of two values would be dropped silently.
 #[derive(Debug, Clone)]
 pub(super) struct Unique<K, V>(pub(super) BTreeMap<K, V>);
 

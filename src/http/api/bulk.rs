@@ -1,4 +1,4 @@
-//! One action on many tasks: named ones at once, all that a filter finds in the background.
+//! Bulk actions: on listed tasks immediately, on all tasks that match a filter in the background.
 
 use std::collections::BTreeMap;
 
@@ -35,107 +35,107 @@ use crate::{
     store::{bulk, search},
 };
 
-/// A preview counts up to here.
+/// Maximum count in a preview.
 const MAX_COUNT: i64 = 100_000;
 
-/// What is to be done.
+/// The action.
 #[derive(Debug, Clone, Copy, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::http) enum Wanted {
-    /// Stop what has not finished.
+    /// Cancel unfinished tasks.
     Cancel,
-    /// Run finished tasks again.
+    /// Retry finished tasks.
     Retry,
-    /// Remove them.
+    /// Delete tasks.
     Delete,
     /// Change priority, queue or assignee.
     Edit,
 }
 
-/// An action, and the tasks it is for: by `ids` or by `filter`.
+/// A bulk action on tasks given by `ids` or by `filter`.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct BulkInput {
     action: Wanted,
-    /// Up to 1000 tasks; done at once, with one outcome each.
+    /// Up to 1000 task IDs; processed immediately, with one outcome each.
     #[schema(max_items = 1000)]
     ids: Option<Vec<Uuid>>,
-    /// The filters of `GET /api/v1/tasks`, as in `{"status": "failed", "queue": "mail,sms"}`; at least one. Done in the
-    /// background, newest first, to the tasks that exist now.
+    /// The filters of `GET /api/v1/tasks`, as in `{"status": "failed", "queue": "mail,sms"}`; at least one. Processed
+    /// in the background, newest first, on the tasks that exist now.
     #[schema(value_type = Option<BTreeMap<String, String>>)]
     filter: Option<Unique<String, String>>,
-    /// Only count what it would be done to.
+    /// Only count the matching tasks.
     #[serde(default)]
     preview: bool,
-    /// With `cancel`, `retry` and `delete`: do the same to all tasks below them, in the background. Left out: their children
-    /// stay as they are.
+    /// With `cancel`, `retry` and `delete`: also apply to all descendants, in the background. By default children are
+    /// unchanged.
     #[serde(default)]
     children: bool,
-    /// Tasks per second at the most, 1 to 10000.
+    /// Rate limit in tasks per second, 1 to 10000.
     #[serde(default, deserialize_with = "whole::optional")]
     #[schema(minimum = 1, maximum = 10000)]
     pace_per_second: Option<u32>,
-    /// With `cancel`: why.
+    /// With `cancel`: reason.
     #[schema(value_type = Option<String>, max_length = 500)]
     reason: Option<Text<500>>,
-    /// With `edit`.
+    /// With `edit`: priority.
     #[schema(value_type = Option<u8>, minimum = 0, maximum = 9)]
     priority: Option<Priority>,
-    /// With `edit`.
+    /// With `edit`: queue.
     queue: Option<NewName>,
-    /// With `edit`.
+    /// With `edit`: assignee.
     #[schema(value_type = Option<String>, max_length = 128)]
     assignee: Option<Text<128>>,
 }
 
-/// What an action would be done to.
+/// Result of a preview.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(in crate::http) struct Preview {
-    /// Tasks found.
+    /// Number of matching tasks.
     matched: u64,
-    /// There are more; they were not counted.
+    /// There are more, which were not counted.
     more: bool,
 }
 
-/// What was done to named tasks.
+/// Outcomes for the listed tasks.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(in crate::http) struct DoneToEach {
     succeeded: u64,
     failed: u64,
-    /// What is done to the tasks below them; absent when there are none.
+    /// What happens to their descendants; absent if there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     children: Option<ChildrenTold>,
     outcomes: Vec<Outcome>,
 }
 
 impl DoneToEach {
-    /// What is done to the tasks below them.
+    /// What happens to their descendants.
     pub(in crate::http) const fn children(&self) -> Option<ChildrenTold> {
         self.children
     }
 
-    /// How many it was done to, how many not, and why these were not.
+    /// Numbers of successes and failures, and the reasons of the failures.
     pub(in crate::http) fn told(self) -> (u64, u64, Vec<(Uuid, String)>) {
         let problems = self.outcomes.into_iter().filter_map(Outcome::problem).collect();
         (self.succeeded, self.failed, problems)
     }
 }
 
-/// An action in the background.
+/// A bulk action.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(in crate::http) struct BulkRecord {
     id: Uuid,
-    /// What is done.
+    /// The action.
     #[schema(value_type = Object)]
     action: BulkAction,
-    /// Who asked for it.
+    /// Who requested it.
     actor: String,
     state: BulkState,
     #[serde(skip_serializing_if = "Option::is_none")]
     pace_per_second: Option<u32>,
-    /// Tasks that it was done to so far.
+    /// Tasks processed successfully so far.
     succeeded: u64,
-    /// Tasks whose state did not allow it.
+    /// Tasks whose status did not allow the action.
     failed: u64,
     #[schema(value_type = String, format = DateTime)]
     created_at: Time,
@@ -160,7 +160,7 @@ impl From<Bulk> for BulkRecord {
     }
 }
 
-/// One action in the background.
+/// A bulk action.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(in crate::http) struct OneBulk {
     /// The last event before this was read: `/events?after=<event_id>` continues from here without a gap.
@@ -169,7 +169,7 @@ pub(in crate::http) struct OneBulk {
     bulk: BulkRecord,
 }
 
-/// The newest actions in the background.
+/// Recent bulk actions.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(in crate::http) struct ManyBulks {
     /// The last event before this was read: `/events?after=<event_id>` continues from here without a gap.
@@ -205,7 +205,7 @@ impl BulkInput {
     }
 }
 
-/// Do one thing to many tasks: to named ones at once, to all that a filter finds in the background.
+/// Apply one action to many tasks, by ids (immediate) or by filter (background).
 #[utoipa::path(post, path = "/api/v1/tasks/bulk", operation_id = "startBulkAction", tag = "tasks", request_body = BulkInput,
     responses((status = 200, description = "Done to each, or with `preview` a count", body = DoneToEach), (status = 202, description = "Begun; read how it goes at /api/v1/bulk/{id}", body = OneBulk), (status = 422, description = "A field is wrong", body = Problem)))]
 pub(in crate::http) async fn begin(
@@ -225,15 +225,15 @@ pub(in crate::http) async fn begin(
     }
 }
 
-/// What became of an action.
+/// Result of a bulk request.
 pub(in crate::http) enum Begun {
-    /// It was done to each.
+    /// Processed immediately.
     Each(DoneToEach),
-    /// It is worked on in the background.
+    /// Accepted, runs in the background.
     Background(Uuid),
 }
 
-/// Does it, or begins to.
+/// Runs or starts a bulk action.
 pub(in crate::http) async fn do_it(site: &Site, caller: &Caller, input: &BulkInput) -> Result<Begun, Problem> {
     let action = input.action()?;
     match input.targets()? {
@@ -262,7 +262,7 @@ async fn preview(site: &Site, input: &BulkInput) -> Result<Preview, Problem> {
     }
 }
 
-/// What an action is for.
+/// Targets of a bulk action.
 enum Targets<'a> {
     Ids(&'a [Uuid]),
     Filter(Box<TaskQuery>),
@@ -329,7 +329,7 @@ async fn in_background(
     Ok(Begun::Background(id))
 }
 
-/// List the newest actions in the background.
+/// List recent bulk actions.
 #[utoipa::path(get, path = "/api/v1/bulk", operation_id = "listBulkActions", tag = "tasks",
     responses((status = 200, description = "As asked", body = ManyBulks)))]
 pub(in crate::http) async fn list(State(site): State<Site>) -> Result<Out<ManyBulks>, Problem> {
@@ -338,7 +338,7 @@ pub(in crate::http) async fn list(State(site): State<Site>) -> Result<Out<ManyBu
     Ok(Out(ManyBulks { event_id, bulks: bulks.into_iter().map(BulkRecord::from).collect() }))
 }
 
-/// Read how an action in the background goes.
+/// Get a bulk action and its progress.
 #[utoipa::path(get, path = "/api/v1/bulk/{id}", operation_id = "getBulkAction", tag = "tasks", params(("id" = Uuid, Path)),
     responses((status = 200, description = "As asked", body = OneBulk), (status = 404, description = "Not found", body = Problem)))]
 pub(in crate::http) async fn read(State(site): State<Site>, Id(id): Id) -> Result<Out<OneBulk>, Problem> {
@@ -347,7 +347,7 @@ pub(in crate::http) async fn read(State(site): State<Site>, Id(id): Id) -> Resul
     Ok(Out(OneBulk { event_id, bulk: bulk.into() }))
 }
 
-/// Stop an action in the background. What was done stays done.
+/// Stop a bulk action; tasks already processed are not reverted.
 #[utoipa::path(post, path = "/api/v1/bulk/{id}/cancel", operation_id = "cancelBulkAction", tag = "tasks", params(("id" = Uuid, Path)),
     responses((status = 200, description = "As asked", body = OneBulk), (status = 404, description = "Not found", body = Problem)))]
 pub(in crate::http) async fn cancel(

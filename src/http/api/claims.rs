@@ -1,4 +1,4 @@
-//! Taking tasks, with a long poll.
+//! Claims, with long polling.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -17,30 +17,30 @@ use crate::{
     model::{Name, whole},
 };
 
-/// A waiting claim looks again by itself this often: what another server's clients enqueue arrives through the feed,
-/// and this is the net below that.
+/// Interval at which a waiting claim polls: tasks enqueued through other servers normally arrive through the feed, and
+/// this is the fallback.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
-/// An answer without a task comes no sooner than this: a worker that asks again at once must not take the writer's time
-/// from others.
+/// Minimum time until an empty response: a worker that retries immediately must not use up the writer's time.
 const EMPTY: Duration = Duration::from_millis(20);
 
-/// What a worker asks for.
+/// A claim.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct ClaimInput {
-    /// For whom.
+    /// Claiming worker.
     worker_id: Uuid,
-    /// From which queues; the highest priority first, then what waits longest.
+    /// Queues to claim from; highest priority first, then oldest pending.
     #[schema(min_items = 1, max_items = 64)]
     queues: Vec<Name>,
-    /// At most so many, 1 to 100.
+    /// Maximum number of tasks, 1 to 100.
     #[serde(default = "one", deserialize_with = "whole::number")]
     #[schema(minimum = 1, maximum = 100, default = 1)]
     limit: u32,
-    /// The connector that will do the work: it becomes `active` with the first task and `idle`, or `error`, after the last.
+    /// Connector that will run the tasks: it becomes `active` with the first task and `idle`, or `error`, after the
+    /// last.
     connector_id: Option<Name>,
-    /// How long to wait when there is nothing, 0 to 30.
+    /// Long poll timeout in seconds, 0 to 30.
     #[serde(default, deserialize_with = "whole::number")]
     #[schema(minimum = 0, maximum = 30, default = 0)]
     wait_seconds: u32,
@@ -50,10 +50,10 @@ const fn one() -> u32 {
     1
 }
 
-/// Claim tasks.
+/// Claim tasks for a worker (long poll).
 ///
-/// The highest priority comes first, then what has been pending longest. Each claim is a lease: it ends unless the worker
-/// reports or sends heartbeats. The answer is empty when nothing came within the wait.
+/// Highest priority first, then oldest pending. Each claim is a lease, which expires unless it is extended by reports
+/// or heartbeats. Returns an empty list when nothing became available within `wait_seconds`.
 #[utoipa::path(post, path = "/api/v1/claims", operation_id = "claimTasks", tag = "workers", request_body = ClaimInput,
     responses((status = 200, description = "As asked", body = ManyTasks), (status = 404, description = "Not found", body = Problem), (status = 422, description = "A field is wrong", body = Problem)))]
 pub(in crate::http) async fn claim(

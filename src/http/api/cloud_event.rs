@@ -1,7 +1,7 @@
-//! CloudEvents 1.0 by the letter: structured, in batches, and in binary mode; their data is a native report.
+//! CloudEvents 1.0: structured, batch and binary mode, with a native report as data.
 //!
-//! `type` (its last word) stands for `event_type`, `time` for `ts`, `source` for `source`, and `subject` for `task_id` or,
-//! in reports of workers, for `worker_id`; what the data says itself goes first.
+//! Mapping: `type` (its last component) to `event_type`, `time` to `ts`, `source` to `source`, and `subject` to
+//! `task_id` or, in reports of workers, to `worker_id`; fields in the data take precedence.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ use crate::{
     model::Timestamp,
 };
 
-/// The attributes that mean something here; others are extensions, which are allowed and ignored.
+/// Attributes with a meaning here; others are extensions, which are allowed and ignored.
 const ATTRIBUTES: [&str; 6] = ["specversion", "type", "source", "id", "time", "subject"];
 
 /// A CloudEvent as JSON.
@@ -41,7 +41,7 @@ pub(super) struct CloudEvent {
 type Fields = BTreeMap<String, Box<RawValue>>;
 
 impl CloudEvent {
-    /// The native report within, as JSON.
+    /// The native report in it, as JSON.
     pub(super) fn unwrapped(self) -> Result<String, Wrong> {
         if self.specversion != "1.0" {
             return Err(("specversion", "must be 1.0".to_owned()));
@@ -55,7 +55,7 @@ impl CloudEvent {
         let text = |text: &str| to_raw_value(text).map_err(|error| ("data", error.to_string()));
         let kind = self.kind.rsplit('.').next().unwrap_or_default();
         fields.insert("event_type".to_owned(), text(kind)?);
-        // A source is a URI and may be long; what matters is that it is the same each time.
+        // A source is a URI and may be long; a hash suffices, since it only has to be stable.
         let source = if self.source.len() <= 128 {
             self.source
         } else {
@@ -73,7 +73,7 @@ impl CloudEvent {
     }
 }
 
-/// The fields of the report in the data, which is an object, or absent.
+/// The fields of the report: data must be an object or absent.
 fn data(data: Option<Box<RawValue>>, base64: Option<String>) -> Result<Fields, Wrong> {
     let wrong = |field, problem: &Problem| (field, format!("must be a JSON object, the report: {}", problem.detail));
     match (data, base64) {
@@ -95,8 +95,8 @@ fn data(data: Option<Box<RawValue>>, base64: Option<String>) -> Result<Fields, W
     }
 }
 
-/// An event in binary mode, made structured: its attributes are headers, its data is the body. Nothing when the headers
-/// name no event.
+/// Converts an event in binary mode to structured mode: attributes from the headers, data from the body. `None` if the
+/// headers contain no event.
 pub(super) fn binary(headers: &HeaderMap, body: &[u8]) -> Result<Option<Vec<u8>>, Problem> {
     let mut event = BTreeMap::new();
     for name in ATTRIBUTES {
@@ -126,12 +126,12 @@ pub(super) fn binary(headers: &HeaderMap, body: &[u8]) -> Result<Option<Vec<u8>>
         .map_err(|error| Problem::field(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", "data", error.to_string()))
 }
 
-/// Whether the headers are those of an event in binary mode.
+/// Whether the headers contain an event in binary mode.
 pub(super) fn is_binary(headers: &HeaderMap) -> bool {
     ATTRIBUTES.iter().any(|name| headers.contains_key(format!("ce-{name}")))
 }
 
-/// That the data of an event in binary mode is JSON, which it also is when nothing is said.
+/// Checks that the data of an event in binary mode is JSON, which is the default content type.
 pub(super) fn check_data_is_json(headers: &HeaderMap) -> Result<(), Problem> {
     let kind = headers.get(header::CONTENT_TYPE).map_or(Some("application/json"), |kind| kind.to_str().ok());
     let kind = kind.and_then(|kind| kind.split(';').next()).unwrap_or_default().trim().to_ascii_lowercase();
@@ -142,7 +142,7 @@ pub(super) fn check_data_is_json(headers: &HeaderMap) -> Result<(), Problem> {
     Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail))
 }
 
-/// The value of an attribute's header: unquoted, then percent-decoded (HTTP binding of CloudEvents, 3.1.3.2).
+/// Decodes an attribute header: unquoted, then percent-decoded (HTTP binding of CloudEvents, 3.1.3.2).
 fn attribute(value: &[u8]) -> Option<String> {
     let value = value.trim_ascii();
     let quoted = value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\""));
@@ -159,7 +159,7 @@ fn attribute(value: &[u8]) -> Option<String> {
     String::from_utf8(percent_decoded(&bytes)).ok()
 }
 
-/// A percent sign that no two hex digits follow stands for itself.
+/// A percent sign not followed by two hex digits is kept.
 fn percent_decoded(bytes: &[u8]) -> Vec<u8> {
     let hex = |digits: &[u8]| {
         let digits = digits.iter().all(u8::is_ascii_hexdigit).then_some(digits)?;

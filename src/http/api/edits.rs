@@ -1,4 +1,4 @@
-//! Edits of a task by people.
+//! Edits of a task.
 
 use std::collections::HashSet;
 
@@ -28,37 +28,37 @@ use crate::{
     model::{Name, NewName, Priority, edit::Edit, transition},
 };
 
-/// New values; what is absent stays, `null` removes.
+/// New values; absent fields stay unchanged, `null` clears a field.
 #[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct EditTask {
-    /// One line for people.
+    /// Title.
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<String>, max_length = 500)]
     title: Option<Option<Text<500>>>,
-    /// More for people.
+    /// Description.
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<String>, max_length = 16384)]
     description: Option<Option<Text<16384>>>,
-    /// 0 (lowest) to 9 (highest).
+    /// Priority, 0 (lowest) to 9 (highest).
     #[schema(value_type = Option<u8>, minimum = 0, maximum = 9)]
     priority: Option<Priority>,
-    /// The line it stands in; a running task stays where it is (409).
+    /// Queue; the queue of a running task cannot be changed (409).
     queue: Option<NewName>,
-    /// All labels.
+    /// The complete set of labels.
     #[schema(value_type = Option<BTreeMap<String, String>>)]
     labels: Option<Labels>,
-    /// Who is responsible for it.
+    /// Assignee.
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<String>, max_length = 128)]
     assignee: Option<Option<Text<128>>>,
-    /// Who else works on it, all of them.
+    /// The complete list of collaborators.
     #[schema(value_type = Option<Vec<String>>, max_items = 32)]
     collaborators: Option<People>,
-    /// Who wants to know how it goes, all of them.
+    /// The complete list of watchers.
     #[schema(value_type = Option<Vec<String>>, max_items = 32)]
     watchers: Option<People>,
-    /// All tasks that must complete first; only a blocked task gets others (409).
+    /// IDs of all tasks that must complete first; only a blocked task can get others (409).
     #[schema(max_items = 1000)]
     depends_on: Option<Vec<Uuid>>,
 }
@@ -85,7 +85,7 @@ impl EditTask {
     }
 }
 
-/// Change what a task says of itself. Each kind of change is an event with the old and the new values; the state stays.
+/// Edit task attributes; each change is an event with the old and new values, and the status stays the same.
 #[utoipa::path(patch, path = "/api/v1/tasks/{id}", operation_id = "editTask", tag = "tasks", params(("id" = Uuid, Path)), request_body = EditTask,
     responses((status = 200, description = "As asked", body = OneTask), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Not possible in its state", body = Problem), (status = 412, description = "The task has changed", body = Problem), (status = 422, description = "A field is wrong", body = Problem)))]
 pub(in crate::http) async fn edit(

@@ -1,4 +1,4 @@
-//! Failures in groups, and what happened over the last hour, day and week.
+//! Error groups, and time series of the last hour, day and week.
 
 use axum::{
     Json as Out,
@@ -21,33 +21,33 @@ use crate::{
     model::Name,
 };
 
-/// Failures that are alike.
+/// An error group: failures with the same fingerprint.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct FailureGroup {
-    /// The filter `fingerprint` finds them.
+    /// Use the filter `fingerprint` to find its tasks.
     fingerprint: Name,
-    /// What kind of work it is.
+    /// Task type.
     task_type: Name,
-    /// What their errors have in common.
+    /// Common part of the errors.
     pattern: String,
     /// The latest error.
     error: String,
-    /// The task it is from.
+    /// Task of the latest error.
     #[serde(skip_serializing_if = "Option::is_none")]
     task_id: Option<Uuid>,
-    /// Tasks that are failed ones now.
+    /// Currently failed tasks.
     open: u64,
-    /// How often a task was given up.
+    /// Tasks that failed.
     failed: u64,
-    /// How often an attempt failed and another followed.
+    /// Failed attempts that were retried.
     retried: u64,
     #[schema(value_type = String, format = DateTime)]
     first_seen_at: Time,
     #[schema(value_type = String, format = DateTime)]
     last_seen_at: Time,
-    /// Queues of these tasks, at most 8.
+    /// Queues of the tasks, at most 8.
     queues: Vec<Name>,
-    /// Workers they failed on, at most 8.
+    /// Workers on which they failed, at most 8.
     workers: Vec<Uuid>,
 }
 
@@ -70,7 +70,7 @@ impl From<(&Name, &Group)> for FailureGroup {
     }
 }
 
-/// Groups of failures, the latest first: the 200 that matter most.
+/// Error groups, latest first, at most 200.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct Groups {
     /// The last event before this was read: `/events?after=<event_id>` continues from here without a gap.
@@ -78,7 +78,7 @@ pub(super) struct Groups {
     groups: Vec<FailureGroup>,
 }
 
-/// Failures in groups of those that are alike in kind of work and error.
+/// List error groups.
 #[utoipa::path(get, path = "/api/v1/failures", operation_id = "listFailures", tag = "watching",
     responses((status = 200, description = "As asked", body = Groups)))]
 pub(super) async fn failures(State(site): State<Site>) -> Out<Groups> {
@@ -88,10 +88,10 @@ pub(super) async fn failures(State(site): State<Site>) -> Out<Groups> {
     Out(Groups { event_id: site.event_id_at(board.position), groups })
 }
 
-/// What happened in one stretch of time.
+/// One time bucket.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct Stretch {
-    /// When it begins.
+    /// Start of the bucket.
     #[schema(value_type = Option<String>, format = DateTime)]
     from: Option<Time>,
     /// Tasks created.
@@ -100,19 +100,19 @@ pub(super) struct Stretch {
     started: u64,
     /// Tasks completed.
     completed: u64,
-    /// Tasks given up.
+    /// Tasks failed.
     failed: u64,
-    /// Attempts that failed and were followed by another.
+    /// Failed attempts that were retried.
     retried: u64,
-    /// Attempts that failed of attempts that ended, 0-100.
+    /// Failed attempts as a percentage of all finished attempts, 0-100.
     error_percent: f64,
-    /// How long tasks waited to be claimed.
+    /// Wait time until claimed.
     #[serde(skip_serializing_if = "Option::is_none")]
     wait: Option<Percentiles>,
-    /// How long attempts took.
+    /// Run time of attempts.
     #[serde(skip_serializing_if = "Option::is_none")]
     run: Option<Percentiles>,
-    /// Most tasks that could be claimed at once.
+    /// Maximum number of pending tasks.
     most_waiting: u64,
 }
 
@@ -137,18 +137,18 @@ impl Stretch {
     }
 }
 
-/// A range of time in equal stretches.
+/// Time series in equal buckets.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct Ranged {
-    /// The word asked for.
+    /// The requested range.
     range: &'static str,
-    /// Length of a stretch.
+    /// Length of a bucket, seconds.
     seconds: i64,
-    /// Oldest first; the last is not over.
+    /// Oldest first; the last one is incomplete.
     stretches: Vec<Stretch>,
 }
 
-/// What happened over the last hour, day or week.
+/// Time series for the last hour, day or week.
 #[utoipa::path(get, path = "/api/v1/history", operation_id = "getHistory", tag = "watching",
     params(("range" = Option<String>, Query, description = "1h in minutes (default), 24h in quarters of an hour, 7d in hours")),
     responses((status = 200, description = "As asked", body = Ranged), (status = 400, description = "A parameter is wrong", body = Problem)))]

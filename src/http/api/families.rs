@@ -1,4 +1,4 @@
-//! What is done to a parent, and to its children with it when that is asked for.
+//! Actions on a parent task, optionally including its descendants.
 
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -17,32 +17,32 @@ use crate::{
     store::{WriteError, families, search},
 };
 
-/// What is done to the tasks below those that something is done to.
+/// What happens to the descendants.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub(in crate::http) struct ChildrenTold {
-    /// Tasks below that the same is done to, in the background; 0 unless `children` was asked for.
+    /// Number of descendants to be processed in the background; 0 unless `children` is set.
     pub(in crate::http) concerned: u64,
-    /// Tasks below that stay open: they are left alone.
+    /// Number of unfinished descendants that stay unchanged.
     pub(in crate::http) open: u64,
-    /// The action in the background; read how it goes at /api/v1/bulk/{id}.
+    /// ID of the bulk action; see /api/v1/bulk/{id} for its progress.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::http) bulk_id: Option<Uuid>,
 }
 
-/// Whether children are meant too.
+/// Whether to include descendants.
 #[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct WithChildren {
-    /// Do the same to all tasks below it, in the background. Left out: its children stay as they are.
+    /// Also apply to all descendants, in the background. By default children are unchanged.
     #[serde(default)]
     pub(in crate::http) children: bool,
 }
 
 impl WithChildren {
-    /// The same as a parameter of an address.
+    /// The same from query parameters.
     ///
     /// # Errors
-    /// 400 for another parameter or another value.
+    /// 400 for any other parameter or value.
     pub(in crate::http) fn of_query(pairs: &[(String, String)]) -> Result<Self, Problem> {
         let bad = |field: &str, detail| Problem::field(StatusCode::BAD_REQUEST, "invalid_parameter", field, detail);
         let mut wish = Self::default();
@@ -58,7 +58,7 @@ impl WithChildren {
     }
 }
 
-/// The tasks below some others.
+/// The descendants of some tasks.
 struct Family {
     parents: Vec<Uuid>,
     counts: Counts,
@@ -68,14 +68,14 @@ impl Family {
     async fn of(site: &Site, roots: &[Uuid]) -> Result<Self, Problem> {
         let mut parents = families::parents(site.store.pool(), roots).await?;
         if parents.len() > families::MOST_PARENTS {
-            // Rare: one level at a time then, which the answer shows.
+            // Rare: then only one level at a time is processed, as the response shows.
             parents.truncate(families::MOST_PARENTS);
         }
         let counts = families::children(site.store.pool(), &parents).await?;
         Ok(Self { parents, counts })
     }
 
-    /// What an action does to it, or leaves alone.
+    /// How many descendants an action processes, and how many it leaves unchanged.
     fn told(&self, action: &BulkAction, wanted: bool) -> ChildrenTold {
         let open = self.counts.total() - self.counts.finished();
         let (concerned, left) = match action {
@@ -90,8 +90,8 @@ impl Family {
     }
 }
 
-/// Does something to each of some tasks, and to those below them when `children` is set. What is told of children is
-/// nothing when there are none.
+/// Applies a change to each of some tasks, and to their descendants if `children` is set. The second result is `None`
+/// if there are no descendants.
 pub(in crate::http) async fn steer(
     site: &Site,
     caller: &Caller,
@@ -111,7 +111,7 @@ pub(in crate::http) async fn steer(
     Ok((outcomes, told.filter(|_| begun)))
 }
 
-/// The same of one task.
+/// The same for one task.
 pub(in crate::http) async fn steer_one(
     site: &Site,
     caller: &Caller,
@@ -124,7 +124,7 @@ pub(in crate::http) async fn steer_one(
         command = Transition::Reopen;
         let task = search::task(site.store.pool(), id).await?.ok_or(Refusal::NoTask(id))?;
         if !task.status.is_finished() {
-            // It goes on; only its children have something to do again.
+            // The parent itself is unfinished; only its children are retried.
             let nothing = Transition::Depend(Dependencies::Open);
             let (outcomes, told) = steer(site, caller, vec![(id, nothing)], action, true).await?;
             return match outcomes.into_iter().next() {

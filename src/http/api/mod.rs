@@ -1,4 +1,5 @@
-//! `/api/v1`: JSON in and out, problems as problem+json. The OpenAPI document comes from these handlers.
+//! `/api/v1`: JSON requests and responses, errors as problem+json. The OpenAPI document is generated from these
+//! handlers.
 
 mod bounds;
 pub(super) mod bulk;
@@ -46,7 +47,7 @@ pub use document::document;
 )]
 struct Document;
 
-/// The routes and their description.
+/// The routes and their OpenAPI description.
 pub fn router() -> OpenApiRouter<Site> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(tasks::create, tasks::list))

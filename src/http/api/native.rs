@@ -1,4 +1,4 @@
-//! One report of another system, checked and made a report for the writer.
+//! Validates one report of another system and converts it for the writer.
 
 use serde::{Deserialize, Deserializer, de::Error};
 use uuid::Uuid;
@@ -18,15 +18,15 @@ use crate::{
     },
 };
 
-/// Ids that are no UUIDs become UUIDs of version 5 below this one.
+/// Namespace for IDs that are not UUIDs; they are mapped to UUIDs of version 5.
 pub(super) const NAMESPACE: Uuid = Uuid::from_u128(0x7a1c_9f04_63de_4b58_9d2e_5b1f_0c8a_6e31);
-/// A reporter's clock may be ahead by this much.
+/// Maximum accepted skew of a reporter's clock into the future.
 const AHEAD: chrono::TimeDelta = chrono::TimeDelta::days(1);
 
-/// Longest duration of an attempt: ten years, milliseconds.
+/// Maximum duration of an attempt: ten years, milliseconds.
 const LONGEST_MS: u64 = 10 * 366 * 86_400_000;
 
-/// An id in the reporting system: a text or a whole number.
+/// An ID in the reporting system: a string or an integer.
 #[derive(Debug, Clone)]
 pub(super) struct ForeignId(Name);
 
@@ -63,60 +63,60 @@ impl ForeignId {
     }
 }
 
-/// A native report: the fields of an event. Those that taskwatch itself adds are allowed and ignored, so that the events
-/// of one taskwatch can be reported to another.
+/// A native report: the fields of an event. Fields that taskwatch itself adds are allowed and ignored, so that the
+/// events of one taskwatch can be reported to another.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NativeReport {
-    /// What happened: `task_created`, `task_enqueued`, `task_started`, `task_progress`, `task_completed`, `task_retry`,
-    /// `task_failed`, `task_cancelled`, `worker_started`, `worker_heartbeat`, `worker_status_changed`, `worker_stopped` or
-    /// `connector_status_changed`.
+    /// Event type: `task_created`, `task_enqueued`, `task_started`, `task_progress`, `task_completed`, `task_retry`,
+    /// `task_failed`, `task_cancelled`, `worker_started`, `worker_heartbeat`, `worker_status_changed`, `worker_stopped`
+    /// or `connector_status_changed`.
     event_type: String,
-    /// When it happened, by the clock of the reporting system; without it, now.
+    /// Timestamp by the clock of the reporting system; defaults to now.
     #[schema(value_type = Option<String>, format = DateTime)]
     ts: Option<Timestamp>,
-    /// Which system reports; keeps apart ids that are no UUIDs.
+    /// Reporting system; namespace of IDs that are not UUIDs.
     source: Option<Name>,
-    /// The task, by any id of up to 128 bytes.
+    /// Task ID, any string of up to 128 bytes.
     #[schema(value_type = Option<String>, max_length = 128)]
     task_id: Option<ForeignId>,
-    /// Number of the attempt; give it when attempts are repeated. Without it: the first.
+    /// Attempt number; send it if tasks are retried. Defaults to 1.
     #[schema(value_type = Option<u32>, minimum = 1)]
     #[serde(default, deserialize_with = "whole::optional")]
     attempt: Option<u32>,
-    /// What kind of work it is.
+    /// Task type.
     task_type: Option<NewName>,
     project_id: Option<NewName>,
-    /// The task that groups it; it may be reported later, or never.
+    /// Parent task; it may be reported later, or never.
     #[schema(value_type = Option<String>, max_length = 128)]
     parent_task_id: Option<ForeignId>,
     phase: Option<NewName>,
     queue: Option<NewName>,
     #[schema(value_type = Option<u8>, minimum = 0, maximum = 9)]
     priority: Option<Priority>,
-    /// Who works on it, by any id of up to 128 bytes; unknown workers are made known.
+    /// Worker ID, any string of up to 128 bytes; unknown workers are created.
     #[schema(value_type = Option<String>, max_length = 128)]
     worker_id: Option<ForeignId>,
     machine_id: Option<NewName>,
     connector_id: Option<NewName>,
-    /// Time of the attempt, milliseconds.
+    /// Duration of the attempt, milliseconds.
     #[serde(default, deserialize_with = "whole::optional")]
     duration_ms: Option<u64>,
-    /// One line for people.
+    /// One-line message.
     #[schema(value_type = Option<String>, max_length = 2000)]
     message: Option<Mended<2000>>,
-    /// What went wrong.
+    /// Error message.
     #[schema(value_type = Option<String>, max_length = 16384)]
     error: Option<Mended<16384>>,
     counts: Option<WorkCounts>,
     #[schema(value_type = Option<BTreeMap<String, String>>)]
     labels: Option<Labels>,
-    /// Of a worker or connector: what it does.
+    /// Status of the worker or connector.
     status: Option<Name>,
-    /// Input of the task, any JSON.
+    /// Payload of the task, any JSON.
     #[schema(value_type = Option<serde_json::Value>)]
     payload: Option<Free>,
-    /// What belongs to one kind only.
+    /// Fields specific to the event type.
     #[serde(default)]
     data: NativeData,
     #[schema(value_type = Option<serde_json::Value>)]
@@ -142,7 +142,7 @@ pub(super) struct NativeReport {
     truncated: Option<serde::de::IgnoredAny>,
 }
 
-/// What belongs to one kind of report only; what is not known is ignored.
+/// Fields specific to the event type; unknown ones are ignored.
 #[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
 pub(super) struct NativeData {
     #[schema(value_type = Option<String>, max_length = 500)]
@@ -156,34 +156,34 @@ pub(super) struct NativeData {
     max_attempts: Option<Attempts>,
     #[schema(value_type = Option<u32>, minimum = 1, maximum = 604800)]
     timeout_seconds: Option<Seconds>,
-    /// Not to start before.
+    /// Earliest start time.
     #[schema(value_type = Option<String>, format = DateTime)]
     run_at: Option<Timestamp>,
-    /// After a retry: when the next attempt may start.
+    /// With a retry: earliest start of the next attempt.
     #[schema(value_type = Option<String>, format = DateTime)]
     next_run_at: Option<Timestamp>,
-    /// 0 to 100.
+    /// Progress in percent, 0 to 100.
     #[schema(minimum = 0, maximum = 100)]
     percent: Option<f64>,
-    /// Output, any JSON.
+    /// Result, any JSON.
     #[schema(value_type = Option<serde_json::Value>)]
     result: Option<Free>,
-    /// The worker's name for people.
+    /// Display name of the worker.
     name: Option<NewName>,
     /// Queues that the worker serves.
     queues: Option<Vec<Name>>,
-    /// Version of the worker's program.
+    /// Version of the worker's software.
     #[schema(value_type = Option<String>, max_length = 128)]
     version: Option<Text<128>>,
-    /// What the worker or connector does.
+    /// Status of the worker or connector.
     status: Option<Name>,
 }
 
-/// A field at fault, and what is wrong with it.
+/// An invalid field, and what is wrong with it.
 pub(super) type Wrong = (&'static str, String);
 
 impl NativeReport {
-    /// The report for the writer, with the id of the task it is about.
+    /// The report for the writer, with the ID of its task.
     pub(super) fn check(self, now: Time) -> Result<(Option<Uuid>, IngestedReport), Wrong> {
         let at = self.ts.map_or(now, Timestamp::get);
         if at > now + AHEAD || at < Time::UNIX_EPOCH {

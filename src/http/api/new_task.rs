@@ -1,4 +1,4 @@
-//! A task to create, checked.
+//! Validation of tasks to create.
 
 use std::collections::HashSet;
 
@@ -15,86 +15,86 @@ use crate::{
     model::{Name, NewName, Priority, Timestamp, dependency::DependencyPolicy, lease::Backoff, task::NewTask},
 };
 
-/// Most tasks that one waits for.
+/// Maximum number of dependencies of a task.
 pub(in crate::http) const MAX_DEPENDENCIES: usize = 1_000;
 
 /// A task to create.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct CreateTask {
-    /// Chosen by the client, so that a repeated request creates nothing twice.
+    /// Chosen by the client, so that a repeated request creates no duplicate.
     id: Option<Uuid>,
-    /// What kind of work it is.
+    /// Task type.
     task_type: NewName,
-    /// The line it stands in.
+    /// Queue.
     #[serde(default = "default_name")]
     #[schema(default = "default")]
     queue: NewName,
-    /// The tenant; a child takes its parent's, others `default`.
+    /// Project; a child task inherits its parent's, others get `default`.
     project_id: Option<NewName>,
-    /// The task that groups it.
+    /// Parent task.
     parent_task_id: Option<Uuid>,
     /// Its phase within the parent.
     phase: Option<NewName>,
-    /// One line for people.
+    /// Title.
     #[schema(value_type = Option<String>, max_length = 500)]
     title: Option<Text<500>>,
-    /// More for people.
+    /// Description.
     #[schema(value_type = Option<String>, max_length = 16384)]
     description: Option<Text<16384>>,
-    /// 0 (lowest) to 9 (highest).
+    /// Priority, 0 (lowest) to 9 (highest).
     #[serde(default)]
     #[schema(value_type = u8, minimum = 0, maximum = 9, default = 5)]
     priority: Priority,
-    /// Input for the worker: any JSON, handed over as it is.
+    /// Arbitrary JSON passed to the worker.
     #[schema(value_type = Option<serde_json::Value>)]
     payload: Option<Free>,
-    /// Attempts allowed, 1 to 100.
+    /// Maximum number of attempts, 1 to 100.
     #[serde(default = "default_attempts")]
     #[schema(value_type = u32, minimum = 1, maximum = 100, default = 3)]
     max_attempts: Attempts,
-    /// Longest time of one attempt, 1 to 604800 seconds.
+    /// Attempt timeout, 1 to 604800 seconds.
     #[schema(value_type = Option<u32>, minimum = 1, maximum = 604800)]
     timeout_seconds: Option<Seconds>,
-    /// Marks for people and filters, at most 32.
+    /// Labels (max 32).
     #[serde(default)]
     #[schema(value_type = BTreeMap<String, String>)]
     labels: Labels,
-    /// Phases of its children, in order, at most 32. A task with phases is a parent.
+    /// Phases of its children, in order (max 32). A task with phases is a parent task.
     #[serde(default)]
     #[schema(value_type = Vec<String>)]
     phases: Phases,
-    /// Not to start before.
+    /// Earliest start time.
     #[schema(value_type = Option<String>, format = DateTime)]
     run_at: Option<Timestamp>,
-    /// While a task of the project with the same key is live, that one is answered and nothing is created.
+    /// Deduplication key: while an unfinished task of the project has this key, that task is returned instead.
     #[schema(value_type = Option<String>, min_length = 1, max_length = 256)]
     unique_key: Option<Text<256>>,
-    /// Tasks that must complete first, at most 1000; they exist, or are created by the same request.
+    /// IDs of tasks that must complete first (max 1000, existing or in the same request).
     #[serde(default)]
     #[schema(max_items = 1000)]
     depends_on: Vec<Uuid>,
-    /// What becomes of it when one of these fails, is cancelled or deleted.
+    /// Policy when a dependency fails, is cancelled or deleted.
     #[serde(default)]
     on_dependency_failure: DependencyPolicy,
-    /// For a parent that nobody claims: it starts with its first child and ends with its last.
+    /// Parent task only: not claimed, starts with its first child and finishes with its last.
     #[serde(default)]
     close_when_done: bool,
-    /// Wait before the first retry, 0 to 604800 seconds, doubled for each further one; about half of it is random.
+    /// Initial retry delay, 0 to 604800 seconds; doubles per attempt, about half of it is random.
     #[serde(default = "default_base")]
     #[schema(value_type = u32, minimum = 0, maximum = 604800, default = 1)]
     retry_base_seconds: Wait,
-    /// Longest wait between attempts, 0 to 604800 seconds.
+    /// Maximum retry delay, 0 to 604800 seconds.
     #[schema(value_type = Option<u32>, minimum = 0, maximum = 604800, default = 3600)]
     retry_cap_seconds: Option<Wait>,
-    /// Who is responsible for it.
+    /// Assignee.
     #[schema(value_type = Option<String>, max_length = 128)]
     assignee: Option<Text<128>>,
-    /// Who else works on it, at most 32.
+    /// Collaborators (max 32).
     #[serde(default)]
     #[schema(value_type = Vec<String>, max_items = 32)]
     collaborators: People,
-    /// Who wants to know how it goes, at most 32.
+    /// Watchers (max 32).
     #[serde(default)]
     #[schema(value_type = Vec<String>, max_items = 32)]
     watchers: People,
@@ -113,7 +113,7 @@ const fn default_attempts() -> Attempts {
 }
 
 impl CreateTask {
-    /// Checks what fields say together; `prefix` is the path to this task in the request.
+    /// Validates combinations of fields; `prefix` is the path of this task in the request.
     pub(in crate::http) fn check(self, prefix: &str) -> Result<NewTask, Problem> {
         let wrong = |field: &str, detail: &str| {
             Err(Problem::field(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", format!("{prefix}{field}"), detail))

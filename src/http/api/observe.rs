@@ -1,4 +1,4 @@
-//! Reports of systems that run their own work: taskwatch only watches.
+//! Ingest of reports from systems that run their own tasks, which taskwatch only observes.
 
 use axum::{
     Json as Out,
@@ -25,13 +25,13 @@ use crate::{
     },
 };
 
-/// Largest body of reports.
+/// Maximum size of a body of reports, bytes.
 const MAX_BODY: usize = 4 * 1024 * 1024;
 
-/// Reports as they came, each to be judged by itself.
+/// Raw reports, each validated separately.
 pub(super) struct Reports {
     each: Each,
-    /// They are CloudEvents, also if they do not look like it.
+    /// The content type says CloudEvents, whatever the items look like.
     cloud: bool,
 }
 
@@ -62,21 +62,21 @@ impl<S: Send + Sync> FromRequest<S> for Reports {
     }
 }
 
-/// What became of one report.
+/// Result of one report.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct Heard {
-    /// The task here, also when it has another id in the reporting system.
+    /// The task ID in taskwatch, which differs from a non-UUID ID in the reporting system.
     #[serde(skip_serializing_if = "Option::is_none")]
     task_id: Option<Uuid>,
-    /// 200, or what a request of its own would have got.
+    /// 200, or the status that a separate request would have had.
     status: u16,
-    /// `recorded`, `unchanged` (it told nothing new) or `refused`.
+    /// `recorded`, `unchanged` (no new information) or `refused`.
     outcome: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<String>,
-    /// The field at fault.
+    /// The invalid field.
     #[serde(skip_serializing_if = "Option::is_none")]
     field: Option<String>,
 }
@@ -94,16 +94,17 @@ impl Heard {
     }
 }
 
-/// One outcome per report, in order.
+/// One result per report, in order.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct AllHeard {
     outcomes: Vec<Heard>,
 }
 
-/// Report what happens in a system that runs its own work: native reports, or CloudEvents (structured, batch, binary).
+/// Report events of tasks run by another system (native JSON or CloudEvents).
 ///
-/// Unknown tasks and workers come into being by what is reported. Reports may come twice, late and in any order: what a
-/// task is depends on the set of its reports only, by the reporter's own times and attempts.
+/// CloudEvents are accepted in structured, batch and binary mode. Unknown tasks and workers are created on first
+/// mention. Reports may be duplicated, late or out of order: the result depends only on the set of reports, ordered by
+/// their own timestamps and attempts.
 #[utoipa::path(post, path = "/api/v1/events", operation_id = "reportEvents", tag = "observing",
     request_body(content(
         (Vec<NativeReport> = "application/json"), (NativeReport = "application/x-ndjson"),

@@ -1,4 +1,4 @@
-//! The board in JSON: queues, figures, the snapshot; and single events.
+//! The board as JSON: queues, statistics, snapshot; and single events.
 
 use std::{collections::BTreeMap, ops::Bound};
 
@@ -24,39 +24,39 @@ use crate::{
     model::{Name, Status, priority::Band},
 };
 
-/// One queue.
+/// A queue.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct QueueRecord {
     name: Name,
-    /// Its tasks by state.
+    /// Its tasks by status.
     #[schema(value_type = BTreeMap<String, u64>)]
     tasks: BTreeMap<Status, u64>,
-    /// What may be claimed, by band of priority.
+    /// Pending tasks by priority band.
     depth: Depth,
-    /// Since when the oldest claimable task waits; measured every 5 s.
+    /// When the oldest pending task was enqueued; measured every 5 s.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     oldest_enqueued_at: Option<Time>,
-    /// Since when nothing is handed out.
+    /// When it was paused; absent if active.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     paused_at: Option<Time>,
-    /// At most so many of its tasks run at once.
+    /// Concurrency limit: maximum number of running tasks.
     #[serde(skip_serializing_if = "Option::is_none")]
     concurrency_limit: Option<u32>,
-    /// At most so many of its tasks start within the period.
+    /// Rate limit: maximum number of tasks started per period.
     #[serde(skip_serializing_if = "Option::is_none")]
     rate_limit: Option<u32>,
-    /// That period, seconds.
+    /// Period of the rate limit, seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     rate_period_seconds: Option<u32>,
     #[serde(flatten)]
     figures: Figures,
-    /// Why its tasks wait, if something is wrong.
+    /// Health, with the reasons why tasks are pending.
     health: Health,
 }
 
-/// Claimable tasks by band of priority.
+/// Pending tasks by priority band.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct Depth {
     /// Priorities 7 to 9.
@@ -67,32 +67,32 @@ pub(super) struct Depth {
     low: u64,
 }
 
-/// All queues.
+/// A list of queues.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct ManyQueues {
-    /// Position of the log that this shows.
+    /// Log position of this data.
     position: i64,
-    /// The event there: `/events?after=<event_id>` continues from here.
+    /// The event at this position: `/events?after=<event_id>` continues from here.
     event_id: String,
     queues: Vec<QueueRecord>,
-    /// Give it as `cursor` to get the next page; absent on the last.
+    /// Pass it as `cursor` to get the next page; absent on the last page.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_cursor: Option<String>,
 }
 
-/// Most queues in one answer.
+/// Maximum number of queues in one response.
 const MAX_QUEUES: usize = 1_000;
 
-/// Where a page of a list of queues begins, and how long it is.
+/// Pagination of a list of queues.
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct QueuePage {
-    /// Behind this name.
+    /// Start after this name.
     cursor: Option<String>,
     limit: Option<usize>,
 }
 
-/// List the queues by name, paged by `cursor`.
+/// List queues.
 #[utoipa::path(get, path = "/api/v1/queues", operation_id = "listQueues", tag = "watching",
     params(("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "Most queues in the answer"), ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before")),
     responses((status = 200, description = "As asked", body = ManyQueues), (status = 400, description = "A parameter is wrong", body = Problem)))]
@@ -135,17 +135,17 @@ fn record(serving: &health::Serving<'_>, name: &Name, queue: &Queue, now: Time) 
     }
 }
 
-/// One queue with its tasks.
+/// A queue.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct QueueAndPosition {
-    /// Position of the log that this shows.
+    /// Log position of this data.
     position: i64,
-    /// The event there: `/events?after=<event_id>` continues from here.
+    /// The event at this position: `/events?after=<event_id>` continues from here.
     event_id: String,
     queue: QueueRecord,
 }
 
-/// Read one queue.
+/// Get a queue.
 #[utoipa::path(get, path = "/api/v1/queues/{name}", operation_id = "getQueue", tag = "watching", params(("name" = String, Path)),
     responses((status = 200, description = "As asked", body = QueueAndPosition), (status = 404, description = "Not found", body = Problem)))]
 pub(super) async fn queue(State(site): State<Site>, Named(name): Named) -> Result<Out<QueueAndPosition>, Problem> {
@@ -165,18 +165,18 @@ pub(super) async fn queue(State(site): State<Site>, Named(name): Named) -> Resul
     }))
 }
 
-/// The figures of the overview.
+/// Headline metrics.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct Overview {
-    /// Position of the log that this shows.
+    /// Log position of this data.
     position: i64,
-    /// The event there: `/events?after=<event_id>` continues from here.
+    /// The event at this position: `/events?after=<event_id>` continues from here.
     event_id: String,
     #[serde(flatten)]
     stats: Stats,
 }
 
-/// The figures of the overview.
+/// Headline metrics.
 #[utoipa::path(get, path = "/api/v1/stats", operation_id = "getStats", tag = "watching", responses((status = 200, description = "As asked", body = Overview)))]
 pub(super) async fn stats(State(site): State<Site>) -> Out<Overview> {
     let now = site.clock.now();
@@ -184,18 +184,18 @@ pub(super) async fn stats(State(site): State<Site>) -> Out<Overview> {
     Out(Overview { position: board.position, event_id: site.event_id_at(board.position), stats: board.stats(now) })
 }
 
-/// How everything stands.
+/// Overall health.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct Overall {
-    /// Position of the log that this shows.
+    /// Log position of this data.
     position: i64,
-    /// The event there: `/events?after=<event_id>` continues from here.
+    /// The event at this position: `/events?after=<event_id>` continues from here.
     event_id: String,
     #[serde(flatten)]
     health: Health,
 }
 
-/// Read health: `ok`, `degraded` or `stalled`, with the reasons, most severe first.
+/// Overall health: `ok`, `degraded` or `stalled`, with reasons, most severe first.
 #[utoipa::path(get, path = "/api/v1/health", operation_id = "getHealth", tag = "watching", responses((status = 200, description = "As asked", body = Overall)))]
 pub(super) async fn overall(State(site): State<Site>) -> Out<Overall> {
     let now = site.clock.now();
@@ -207,14 +207,14 @@ pub(super) async fn overall(State(site): State<Site>) -> Out<Overall> {
     })
 }
 
-/// Everything the board shows, with the position it stands for: read `/events?after=<event_id>` from there.
+/// Current state with its log position; continue with `/events?after=<event_id>`.
 #[utoipa::path(get, path = "/api/v1/snapshot", operation_id = "getSnapshot", tag = "watching", responses((status = 200, description = "As asked", body = Object)))]
 pub(super) async fn snapshot(State(site): State<Site>) -> Result<Response, Problem> {
     let (_, body) = snapshot::json(&site.board).await;
     Ok(([(header::CONTENT_TYPE, "application/json")], Body::from(body)).into_response())
 }
 
-/// One whole event, as it was stored and sent.
+/// Get one event as stored.
 #[utoipa::path(get, path = "/api/v1/events/{event_id}", operation_id = "getEvent", tag = "watching", params(("event_id" = String, Path)),
     responses((status = 200, description = "As asked", body = Object), (status = 400, description = "A parameter is wrong", body = Problem), (status = 404, description = "Not found", body = Problem)))]
 pub(super) async fn event(State(site): State<Site>, Path(text): Path<String>) -> Result<Response, Problem> {

@@ -1,4 +1,4 @@
-//! What operators decide about queues.
+//! Queue control by operators.
 
 use axum::{Json as Out, extract::State, http::StatusCode};
 use serde::{Deserialize, Serialize};
@@ -19,21 +19,21 @@ use crate::{
     },
 };
 
-/// A queue as operators set it.
+/// Operator settings of a queue.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(in crate::http) struct QueueSettings {
     name: Name,
-    /// Since when nothing is handed out.
+    /// When it was paused; absent if active.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     paused_at: Option<Time>,
-    /// At most so many of its tasks run at once.
+    /// Concurrency limit: maximum number of running tasks.
     #[serde(skip_serializing_if = "Option::is_none")]
     concurrency_limit: Option<u32>,
-    /// At most so many of its tasks start within the period.
+    /// Rate limit: maximum number of tasks started per period.
     #[serde(skip_serializing_if = "Option::is_none")]
     rate_limit: Option<u32>,
-    /// The period of the rate limit, seconds.
+    /// Period of the rate limit, seconds.
     rate_period_seconds: u32,
 }
 
@@ -49,25 +49,26 @@ impl From<QueueState> for QueueSettings {
     }
 }
 
-/// One queue.
+/// A queue.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(in crate::http) struct OneQueue {
     queue: QueueSettings,
 }
 
-/// New limits; what is absent stays, `null` lifts a limit.
+/// New limits; absent fields stay unchanged, `null` removes a limit.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct LimitQueue {
-    /// Tasks that run at once, 1 to 100000.
+    /// Concurrency limit: maximum number of running tasks, 1 to 100000.
     #[serde(default, deserialize_with = "whole::present")]
     #[schema(value_type = Option<u32>, minimum = 1, maximum = 100000)]
     concurrency_limit: Option<Option<u32>>,
-    /// Tasks that start within the period, 1 to 100000.
+    /// Rate limit: maximum number of tasks started per period, 1 to 100000.
     #[serde(default, deserialize_with = "whole::present")]
     #[schema(value_type = Option<u32>, minimum = 1, maximum = 100000)]
     rate_limit: Option<Option<u32>>,
-    /// The period of the rate limit, 1 to 86400 seconds. No stretch of this length sees more starts than the limit.
+    /// Period of the rate limit, 1 to 86400 seconds. A sliding window: no period of this length has more starts than
+    /// the limit.
     #[serde(default, deserialize_with = "whole::optional")]
     #[schema(minimum = 1, maximum = 86400, default = 1)]
     rate_period_seconds: Option<u32>,
@@ -96,7 +97,7 @@ impl LimitQueue {
     }
 }
 
-/// Stop handing out the tasks of a queue. What runs goes on.
+/// Pause a queue: no new claims, running tasks continue.
 #[utoipa::path(post, path = "/api/v1/queues/{name}/pause", operation_id = "pauseQueue", tag = "queues", params(("name" = String, Path)),
     responses((status = 200, description = "As asked", body = OneQueue), (status = 400, description = "A parameter is wrong", body = Problem)))]
 pub(in crate::http) async fn pause(
@@ -107,7 +108,7 @@ pub(in crate::http) async fn pause(
     decide(&site, &caller, name, QueueChange::Pause).await
 }
 
-/// Hand out the tasks of a queue again.
+/// Resume a queue.
 #[utoipa::path(post, path = "/api/v1/queues/{name}/resume", operation_id = "resumeQueue", tag = "queues", params(("name" = String, Path)),
     responses((status = 200, description = "As asked", body = OneQueue), (status = 400, description = "A parameter is wrong", body = Problem)))]
 pub(in crate::http) async fn resume(
@@ -118,7 +119,7 @@ pub(in crate::http) async fn resume(
     decide(&site, &caller, name, QueueChange::Resume).await
 }
 
-/// Limit how many tasks of a queue run at once and how many start within a period, across all servers.
+/// Set concurrency and rate limits of a queue, which hold across all servers.
 #[utoipa::path(patch, path = "/api/v1/queues/{name}", operation_id = "limitQueue", tag = "queues", params(("name" = String, Path)), request_body = LimitQueue,
     responses((status = 200, description = "As asked", body = OneQueue), (status = 400, description = "A parameter is wrong", body = Problem), (status = 422, description = "A field is wrong", body = Problem)))]
 pub(in crate::http) async fn limit(

@@ -1,4 +1,4 @@
-//! Tasks and workers as the API shows them.
+//! Tasks and workers as represented in the API.
 
 use std::collections::BTreeMap;
 
@@ -31,11 +31,11 @@ pub(in crate::http) struct TaskRecord {
     title: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     description: Option<String>,
-    /// 0 (lowest) to 9 (highest).
+    /// Priority, 0 (lowest) to 9 (highest).
     #[schema(value_type = u8, minimum = 0, maximum = 9)]
     priority: u8,
     status: Status,
-    /// Input for the worker, as it was given. Left out of lists and of answers to reports.
+    /// Payload, unchanged. Omitted in lists and in responses to reports.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<serde_json::Value>)]
     payload: Option<Json>,
@@ -47,40 +47,40 @@ pub(in crate::http) struct TaskRecord {
     max_attempts: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     timeout_seconds: Option<u32>,
-    /// Wait before the first retry, seconds; doubled for each further one.
+    /// Initial retry delay, seconds; doubles per attempt.
     retry_base_seconds: u32,
-    /// Longest wait between attempts, seconds.
+    /// Maximum retry delay, seconds.
     retry_cap_seconds: u32,
-    /// No second live task of the project has it.
+    /// Deduplication key: unique among the unfinished tasks of the project.
     #[serde(skip_serializing_if = "Option::is_none")]
     unique_key: Option<String>,
-    /// Tasks that must complete first.
+    /// IDs of tasks that must complete first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     depends_on: Vec<Uuid>,
     #[serde(skip_serializing_if = "Option::is_none")]
     on_dependency_failure: Option<DependencyPolicy>,
-    /// Nobody claims it: it starts and ends with its children.
+    /// Not claimed: starts with its first child and finishes with its last.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     close_when_done: bool,
-    /// Who is responsible for it.
+    /// Assignee.
     #[serde(skip_serializing_if = "Option::is_none")]
     assignee: Option<String>,
-    /// Who else works on it.
+    /// Collaborators.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     collaborators: Vec<String>,
-    /// Who wants to know how it goes.
+    /// Watchers.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     watchers: Vec<String>,
-    /// Another system runs and reports it.
+    /// Run and reported by another system.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     observed: bool,
-    /// Its id there, when that is no UUID.
+    /// ID in the reporting system, if that is not a UUID.
     #[serde(skip_serializing_if = "Option::is_none")]
     external_id: Option<String>,
-    /// Number of the latest attempt; 0 before the first. Reports name it.
+    /// Number of the latest attempt; 0 before the first. Required in reports.
     attempt: u32,
     retry_count: u32,
-    /// Not to start before.
+    /// Earliest start time.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     run_at: Option<Time>,
@@ -103,14 +103,14 @@ pub(in crate::http) struct TaskRecord {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     finished_at: Option<Time>,
-    /// Output of the worker, as it was given.
+    /// Result, unchanged.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<serde_json::Value>)]
     result: Option<Json>,
     /// The latest error.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
-    /// When the worker's hold ends unless it reports.
+    /// When the lease expires unless extended.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     lease_expires_at: Option<Time>,
@@ -118,7 +118,7 @@ pub(in crate::http) struct TaskRecord {
     progress: Option<ProgressRecord>,
 }
 
-/// How far a running task is.
+/// Progress of a running task.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(in crate::http) struct ProgressRecord {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -187,20 +187,20 @@ impl From<Task> for TaskRecord {
     }
 }
 
-/// One task.
+/// A task.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(in crate::http) struct OneTask {
     pub(in crate::http) task: TaskRecord,
 }
 
-/// Several tasks.
+/// A list of tasks.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(in crate::http) struct ManyTasks {
     /// The last event before this was read: `/events?after=<event_id>` continues from here without a gap.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::http) event_id: Option<String>,
     pub(in crate::http) tasks: Vec<TaskRecord>,
-    /// Give it as `cursor` for the next page; absent on the last.
+    /// Pass it as `cursor` to get the next page; absent on the last page.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::http) next_cursor: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! What workers report of their tasks: one by one, or many in one call.
+//! Reports of workers on their tasks: single, or many in one call.
 
 use axum::{Json as Out, extract::State, http::StatusCode};
 use serde::{Deserialize, Serialize};
@@ -23,17 +23,17 @@ use crate::{
     store::WriteError,
 };
 
-/// How far an attempt is.
+/// Progress of an attempt.
 #[derive(Debug, Clone, Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct ProgressFields {
-    /// 0 to 100.
+    /// Progress in percent, 0 to 100.
     #[schema(minimum = 0, maximum = 100)]
     percent: Option<f64>,
-    /// One line for people.
+    /// One-line message.
     #[schema(value_type = Option<String>, max_length = 2000)]
     message: Option<Mended<2000>>,
-    /// Work in units.
+    /// Progress in work units.
     counts: Option<WorkCounts>,
 }
 
@@ -46,46 +46,46 @@ impl ProgressFields {
     }
 }
 
-/// Every report names its worker and the attempt that its claim named.
+/// A progress report. Every report contains the worker and the attempt number from its claim.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct ProgressInput {
     worker_id: Uuid,
     #[serde(deserialize_with = "whole::number")]
     attempt: u32,
-    /// 0 to 100.
+    /// Progress in percent, 0 to 100.
     #[schema(minimum = 0, maximum = 100)]
     percent: Option<f64>,
-    /// One line for people.
+    /// One-line message.
     #[schema(value_type = Option<String>, max_length = 2000)]
     message: Option<Mended<2000>>,
-    /// Work in units.
+    /// Progress in work units.
     counts: Option<WorkCounts>,
 }
 
-/// The work is done.
+/// Report of success.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct CompleteInput {
     worker_id: Uuid,
     #[serde(deserialize_with = "whole::number")]
     attempt: u32,
-    /// What came out: any JSON, kept as it is.
+    /// Result, any JSON, stored unchanged.
     #[schema(value_type = Option<serde_json::Value>)]
     result: Option<Free>,
 }
 
-/// The attempt failed.
+/// Report of a failed attempt.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct FailInput {
     worker_id: Uuid,
     #[serde(deserialize_with = "whole::number")]
     attempt: u32,
-    /// Why.
+    /// Error message.
     #[schema(value_type = String, max_length = 16384)]
     error: Mended<16384>,
-    /// Another attempt may help.
+    /// Whether a retry may succeed.
     #[serde(default = "yes")]
     #[schema(default = true)]
     retryable: bool,
@@ -95,7 +95,7 @@ const fn yes() -> bool {
     true
 }
 
-/// The task goes back untouched.
+/// Release of an unprocessed task.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct ReleaseInput {
@@ -112,55 +112,55 @@ pub(in crate::http) struct Report {
     worker_id: Uuid,
     #[serde(deserialize_with = "whole::number")]
     attempt: u32,
-    /// What is reported.
+    /// Type of the report.
     report: ReportKind,
-    /// With `progress`: 0 to 100.
+    /// With `progress`: progress in percent, 0 to 100.
     #[schema(minimum = 0, maximum = 100)]
     percent: Option<f64>,
-    /// With `progress`: one line for people.
+    /// With `progress`: one-line message.
     #[schema(value_type = Option<String>, max_length = 2000)]
     message: Option<Mended<2000>>,
-    /// With `progress`: work in units.
+    /// With `progress`: progress in work units.
     counts: Option<WorkCounts>,
-    /// With `complete`: what came out.
+    /// With `complete`: result.
     #[schema(value_type = Option<serde_json::Value>)]
     result: Option<Free>,
-    /// With `fail`: why.
+    /// With `fail`: error message.
     #[schema(value_type = Option<String>, max_length = 16384)]
     error: Option<Mended<16384>>,
-    /// With `fail`: another attempt may help.
+    /// With `fail`: whether a retry may succeed.
     retryable: Option<bool>,
 }
 
-/// What is reported.
+/// Type of the report.
 #[derive(Debug, Clone, Copy, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::http) enum ReportKind {
-    /// As `POST /tasks/{id}/progress`.
+    /// Same as `POST /tasks/{id}/progress`.
     Progress,
-    /// As `POST /tasks/{id}/complete`.
+    /// Same as `POST /tasks/{id}/complete`.
     Complete,
-    /// As `POST /tasks/{id}/fail`.
+    /// Same as `POST /tasks/{id}/fail`.
     Fail,
-    /// As `POST /tasks/{id}/release`.
+    /// Same as `POST /tasks/{id}/release`.
     Release,
 }
 
-/// What became of one line.
+/// Result of one line.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(in crate::http) struct Outcome {
-    /// The task; absent when the line could not be read.
+    /// Task ID; absent if the line could not be parsed.
     #[serde(skip_serializing_if = "Option::is_none")]
     task_id: Option<Uuid>,
-    /// 200, or the status that the single call would have had.
+    /// 200, or the status that a separate request would have had.
     status: u16,
-    /// The kind of error.
+    /// Error code.
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<&'static str>,
     /// What is wrong and what to do.
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<String>,
-    /// The field at fault.
+    /// The invalid field.
     #[serde(skip_serializing_if = "Option::is_none")]
     field: Option<String>,
 }
@@ -183,7 +183,7 @@ impl Outcome {
         }
     }
 
-    /// Why it was not done.
+    /// The reason of a failure.
     pub(in crate::http) fn problem(self) -> Option<(Uuid, String)> {
         Some((self.task_id?, self.detail?))
     }
@@ -193,7 +193,7 @@ impl Outcome {
     }
 }
 
-/// One outcome per line, in order.
+/// One result per line, in order.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(in crate::http) struct Outcomes {
     outcomes: Vec<Outcome>,
@@ -219,7 +219,7 @@ impl Site {
     }
 }
 
-/// Tell how far a task is; extends its lease.
+/// Report progress and extend the lease.
 #[utoipa::path(post, path = "/api/v1/tasks/{id}/progress", operation_id = "reportProgress", tag = "workers", params(("id" = Uuid, Path)), request_body = ProgressInput,
     responses((status = 200, description = "As asked", body = OneTask), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Not possible in its state", body = Problem)))]
 pub(in crate::http) async fn progress(
@@ -234,7 +234,7 @@ pub(in crate::http) async fn progress(
     report(&site, id, command).await
 }
 
-/// The task is done.
+/// Report success.
 #[utoipa::path(post, path = "/api/v1/tasks/{id}/complete", operation_id = "completeTask", tag = "workers", params(("id" = Uuid, Path)), request_body = CompleteInput,
     responses((status = 200, description = "As asked", body = OneTask), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Not possible in its state", body = Problem)))]
 pub(in crate::http) async fn complete(
@@ -247,7 +247,7 @@ pub(in crate::http) async fn complete(
     report(&site, id, Transition::Complete { fence, result: input.result.map(|json| json.0) }).await
 }
 
-/// The attempt failed; the task is retried while attempts are left.
+/// Report a failed attempt; the task is retried while attempts are left.
 #[utoipa::path(post, path = "/api/v1/tasks/{id}/fail", operation_id = "failTask", tag = "workers", params(("id" = Uuid, Path)), request_body = FailInput,
     responses((status = 200, description = "As asked", body = OneTask), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Not possible in its state", body = Problem)))]
 pub(in crate::http) async fn fail(
@@ -262,7 +262,7 @@ pub(in crate::http) async fn fail(
     report(&site, id, command).await
 }
 
-/// Give a task back untouched; the attempt does not count against `max_attempts`.
+/// Release a task; the attempt does not count against `max_attempts`.
 #[utoipa::path(post, path = "/api/v1/tasks/{id}/release", operation_id = "releaseTask", tag = "workers", params(("id" = Uuid, Path)), request_body = ReleaseInput,
     responses((status = 200, description = "As asked", body = OneTask), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Not possible in its state", body = Problem)))]
 pub(in crate::http) async fn release(
@@ -275,7 +275,7 @@ pub(in crate::http) async fn release(
     report(&site, id, Transition::Release { fence }).await
 }
 
-/// Report on many tasks in one call (array or NDJSON); each line has its own outcome, also one that cannot be read.
+/// Report on many tasks in one call (array or NDJSON); one outcome per line, also for invalid lines.
 #[utoipa::path(post, path = "/api/v1/reports", operation_id = "reportMany", tag = "workers", request_body = Vec<Report>,
     responses((status = 200, description = "As asked", body = Outcomes), (status = 422, description = "A field of a single report is wrong", body = Problem)))]
 pub(in crate::http) async fn many(State(site): State<Site>, _: Caller, lines: Each) -> Result<Out<Outcomes>, Problem> {
@@ -305,7 +305,7 @@ pub(in crate::http) async fn many(State(site): State<Site>, _: Caller, lines: Ea
     Ok(Out(Outcomes { outcomes: read.into_iter().map(outcome).collect() }))
 }
 
-/// One line of a bulk report: the task it is about, if that could be read, and what is to be done.
+/// Parses one line of a bulk report: its task, if that could be parsed, and the transition.
 fn read_line(line: &[u8], site: &Site) -> (Option<Uuid>, Result<Transition, Problem>) {
     match parse::<Report>(line, "") {
         Ok(report) => (Some(report.task_id), report.command(site)),

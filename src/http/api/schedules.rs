@@ -1,4 +1,4 @@
-//! Recurring tasks.
+//! Schedules.
 
 use std::collections::BTreeMap;
 
@@ -26,24 +26,24 @@ use crate::{
     store::schedules,
 };
 
-/// When a task is created again and again, and which.
+/// A schedule to create or replace.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct PutSchedule {
-    /// Five fields: minute, hour, day of month, month, day of week, as in `*/15 8-18 * * MON-FRI`; six with seconds in
-    /// front; seven with a year behind; or `@hourly`, `@daily`, `@midnight`, `@weekly`, `@monthly`, `@yearly`, `@annually`.
-    /// Named hours run once a day each, also where clocks are changed: the first time when an hour comes twice, right
-    /// after the gap when it does not come.
+    /// Cron expression with five fields: minute, hour, day of month, month, day of week, as in `*/15 8-18 * * MON-FRI`;
+    /// six with leading seconds; seven with a trailing year; or `@hourly`, `@daily`, `@midnight`, `@weekly`,
+    /// `@monthly`, `@yearly`, `@annually`. Named hours run once per day each, also at clock changes: at the first
+    /// occurrence of a repeated hour, right after the gap for a skipped one.
     #[schema(max_length = 128)]
     cron: String,
-    /// IANA name of the time zone that this is meant in.
+    /// IANA time zone of the cron expression.
     #[serde(default = "utc")]
     #[schema(default = "UTC")]
     time_zone: String,
-    /// The task to create each time; without `id`, `run_at` and `depends_on`. With a `unique_key` nothing is created while
-    /// the last one is live.
+    /// The task to create per run; without `id`, `run_at` and `depends_on`. With a `unique_key` no task is created
+    /// while the previous one is unfinished.
     task: CreateTask,
-    /// It is there, but does not fire.
+    /// Create it paused.
     #[serde(default)]
     paused: bool,
 }
@@ -52,28 +52,28 @@ fn utc() -> String {
     "UTC".to_owned()
 }
 
-/// A recurring task.
+/// A schedule.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(in crate::http) struct ScheduleRecord {
     name: Name,
     cron: String,
     time_zone: String,
-    /// The task that is created each time.
+    /// The task created per run.
     #[schema(value_type = Object)]
     task: BTreeMap<String, Box<RawValue>>,
-    /// Since when it does not fire.
+    /// When it was paused; absent if active.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     paused_at: Option<Time>,
-    /// When it fires next.
+    /// Time of the next run.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     next_run_at: Option<Time>,
-    /// The time it last fired for.
+    /// Scheduled time of the last run.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     last_run_at: Option<Time>,
-    /// The task created then.
+    /// Task created by the last run.
     #[serde(skip_serializing_if = "Option::is_none")]
     last_task_id: Option<Uuid>,
     #[schema(value_type = String, format = DateTime)]
@@ -82,7 +82,7 @@ pub(in crate::http) struct ScheduleRecord {
 
 impl From<Schedule> for ScheduleRecord {
     fn from(schedule: Schedule) -> Self {
-        // As text, so that the payload stays as it came.
+        // As text, so that the payload stays unchanged.
         let text = serde_json::to_string(&schedule.task).unwrap_or_default();
         let mut task: BTreeMap<String, Box<RawValue>> = serde_json::from_str(&text).unwrap_or_default();
         task.retain(|name, value| name == "payload" || !["null", "[]"].contains(&value.get()));
@@ -108,7 +108,7 @@ impl From<Schedule> for ScheduleRecord {
     }
 }
 
-/// One recurring task.
+/// A schedule.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(in crate::http) struct OneSchedule {
     /// The last event before this was read: `/events?after=<event_id>` continues from here without a gap.
@@ -117,7 +117,7 @@ pub(in crate::http) struct OneSchedule {
     schedule: ScheduleRecord,
 }
 
-/// All recurring tasks.
+/// A list of schedules.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(in crate::http) struct ManySchedules {
     /// The last event before this was read: `/events?after=<event_id>` continues from here without a gap.
@@ -125,8 +125,7 @@ pub(in crate::http) struct ManySchedules {
     schedules: Vec<ScheduleRecord>,
 }
 
-/// Create or change a recurring task. Each firing creates one task, also with several servers; firings missed while none
-/// ran happen once, late.
+/// Create or replace a schedule. Each run creates one task, also with several servers; missed runs are made up once.
 #[utoipa::path(put, path = "/api/v1/schedules/{name}", operation_id = "putSchedule", tag = "schedules", params(("name" = String, Path)), request_body = PutSchedule,
     responses((status = 200, description = "As asked", body = OneSchedule), (status = 422, description = "A field is wrong", body = Problem)))]
 pub(in crate::http) async fn put(
@@ -165,7 +164,7 @@ pub(in crate::http) async fn put(
     decide(&site, &caller, name, ScheduleChange::Put(Box::new(schedule))).await
 }
 
-/// List the recurring tasks by name.
+/// List schedules.
 #[utoipa::path(get, path = "/api/v1/schedules", operation_id = "listSchedules", tag = "schedules",
     responses((status = 200, description = "As asked", body = ManySchedules)))]
 pub(in crate::http) async fn list(State(site): State<Site>) -> Result<Out<ManySchedules>, Problem> {
@@ -174,7 +173,7 @@ pub(in crate::http) async fn list(State(site): State<Site>) -> Result<Out<ManySc
     Ok(Out(ManySchedules { event_id, schedules: schedules.into_iter().map(ScheduleRecord::from).collect() }))
 }
 
-/// Read one recurring task.
+/// Get a schedule.
 #[utoipa::path(get, path = "/api/v1/schedules/{name}", operation_id = "getSchedule", tag = "schedules", params(("name" = String, Path)),
     responses((status = 200, description = "As asked", body = OneSchedule), (status = 404, description = "Not found", body = Problem)))]
 pub(in crate::http) async fn read(State(site): State<Site>, Named(name): Named) -> Result<Out<OneSchedule>, Problem> {
@@ -183,7 +182,7 @@ pub(in crate::http) async fn read(State(site): State<Site>, Named(name): Named) 
     Ok(Out(OneSchedule { event_id, schedule: schedule.into() }))
 }
 
-/// Keep a recurring task from firing.
+/// Pause a schedule.
 #[utoipa::path(post, path = "/api/v1/schedules/{name}/pause", operation_id = "pauseSchedule", tag = "schedules", params(("name" = String, Path)),
     responses((status = 200, description = "As asked", body = OneSchedule), (status = 404, description = "Not found", body = Problem)))]
 pub(in crate::http) async fn pause(
@@ -194,7 +193,7 @@ pub(in crate::http) async fn pause(
     decide(&site, &caller, name, ScheduleChange::Pause).await
 }
 
-/// Let a recurring task fire again, from now on.
+/// Resume a schedule from now.
 #[utoipa::path(post, path = "/api/v1/schedules/{name}/resume", operation_id = "resumeSchedule", tag = "schedules", params(("name" = String, Path)),
     responses((status = 200, description = "As asked", body = OneSchedule), (status = 404, description = "Not found", body = Problem)))]
 pub(in crate::http) async fn resume(
@@ -205,7 +204,7 @@ pub(in crate::http) async fn resume(
     decide(&site, &caller, name, ScheduleChange::Resume).await
 }
 
-/// Remove a recurring task. The tasks it created stay.
+/// Delete a schedule; its tasks are kept.
 #[utoipa::path(delete, path = "/api/v1/schedules/{name}", operation_id = "deleteSchedule", tag = "schedules", params(("name" = String, Path)),
     responses((status = 204, description = "Done"), (status = 404, description = "Not found", body = Problem)))]
 pub(in crate::http) async fn delete(

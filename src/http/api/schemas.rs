@@ -1,4 +1,4 @@
-//! JSON Schemas of what the stream sends.
+//! JSON Schemas of events and stream frames.
 
 use std::{collections::BTreeMap, sync::LazyLock};
 
@@ -10,13 +10,13 @@ use crate::{
     http::{assets::Document, problem::Problem},
 };
 
-/// Where to find the schema of each event and frame of the stream.
+/// List JSON Schemas of events and stream frames.
 #[utoipa::path(get, path = "/api/v1/schemas", operation_id = "listSchemas", tag = "watching", responses((status = 200, description = "Name to address", body = BTreeMap<String, String>)))]
 pub(super) async fn schemas() -> Out<BTreeMap<&'static str, String>> {
     Out(schema::names().map(|name| (name, format!("/api/v1/schemas/{name}"))).collect())
 }
 
-/// The JSON Schema (draft 2020-12) of the data of one kind of event, or of one of the stream's own frames.
+/// Get one JSON Schema (draft 2020-12) of an event type or stream frame.
 #[utoipa::path(get, path = "/api/v1/schemas/{name}", operation_id = "getSchema", tag = "watching", params(("name" = String, Path, description = "An event type, or `hello`, `heartbeat` …")),
     responses((status = 200, description = "As asked", body = Object, content_type = "application/schema+json"), (status = 404, description = "Not found", body = Problem)))]
 pub(super) async fn schema(Path(name): Path<String>, headers: HeaderMap) -> Result<Response, Problem> {
@@ -31,13 +31,13 @@ pub(super) async fn schema(Path(name): Path<String>, headers: HeaderMap) -> Resu
     Ok(found.answer(&headers))
 }
 
-/// Adds the schemas to the OpenAPI document, and what the stream's items are: in the words of OpenAPI 3.2, which few tools
-/// read yet, as an extension of 3.1.
+/// Adds the schemas to the OpenAPI document, and describes the items of the stream with a keyword of OpenAPI 3.2, which
+/// few tools support yet, as an extension of 3.1.
 pub(super) fn describe(document: &mut Value) {
     let reference = |name: &str| json!({ "$ref": format!("#/components/schemas/{name}") });
     for name in schema::names() {
         if let Some(mut schema) = schema::named(name) {
-            // Within the document it has another place.
+            // Within the document it has another ID.
             if let Some(fields) = schema.as_object_mut() {
                 fields.remove("$id");
                 fields.remove("$schema");

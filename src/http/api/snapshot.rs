@@ -1,4 +1,4 @@
-//! The board as JSON: whole for `GET /api/v1/snapshot`, in frames at the start of a stream.
+//! The board as JSON: as one object for `GET /api/v1/snapshot`, as frames at the start of a stream.
 
 use std::{
     collections::HashMap,
@@ -20,19 +20,19 @@ use crate::{
     model::{Name, phase::Counts},
 };
 
-/// A snapshot is given out for so long, also when events came since: they follow behind it, so nothing is missed, and
-/// many who come at once cost one encoding.
+/// How long a snapshot is reused, even after new events: these follow in the stream, so nothing is missed, and many
+/// concurrent clients cost one encoding.
 const REUSE: Duration = Duration::from_millis(500);
-/// Largest frame of a snapshot, bytes of JSON.
+/// Maximum size of a snapshot frame, bytes of JSON.
 const MAX_CHUNK: usize = 48 * 1024;
 
-/// The board as one JSON object, with the last event that it shows.
+/// The board as one JSON object, with its last event.
 pub async fn json(board: &SharedBoard) -> (EventId, String) {
     let board = feed::read(board).clone();
     aside(move || whole(&board)).await
 }
 
-/// What takes long is done beside the threads that answer requests.
+/// Runs slow work outside the threads that serve requests.
 async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
@@ -52,14 +52,15 @@ fn whole(board: &Board) -> (EventId, String) {
     (board.id(), Value::Object(whole).to_string())
 }
 
-/// The frames of the last snapshot, shared by all readers that begin at the same position.
+/// The frames of the last snapshot, shared by all readers that start at the same position.
 #[derive(Debug, Default)]
 pub struct Snapshots(Mutex<HashMap<Form, Arc<Mutex<Option<Frames>>>>>);
 
-/// A snapshot as frames. Only the last has an id: whoever is cut off before has seen no snapshot and starts again.
+/// A snapshot as frames. Only the last one has an ID: a client that is disconnected earlier has no snapshot and starts
+/// over.
 #[derive(Debug, Clone)]
 pub struct Frames {
-    /// The last event that it shows.
+    /// The last event it contains.
     pub id: EventId,
     at: Instant,
     /// The bytes.
@@ -67,7 +68,7 @@ pub struct Frames {
 }
 
 impl Snapshots {
-    /// The snapshot as of now. Who comes while it is encoded waits for that, without holding a thread.
+    /// The current snapshot. Concurrent callers wait for one encoding, without blocking a thread.
     pub async fn frames(&self, board: &SharedBoard, form: Form) -> Frames {
         let last = self.0.lock().await.entry(form).or_default().clone();
         let mut last = last.lock().await;
@@ -76,7 +77,7 @@ impl Snapshots {
         if let Some(frames) = last.as_ref().filter(usable) {
             return frames.clone();
         }
-        // A copy, so that the tailer does not wait for the encoding.
+        // A copy, so that the encoding does not block the tailer.
         let board = feed::read(board).clone();
         let id = board.id();
         let frames = aside(move || encode(&board, form).into()).await;
@@ -110,9 +111,9 @@ fn chunk(form: Form, part: &str, items: &[Value]) -> Bytes {
     form.control("snapshot", &json!({ "part": part, "items": items }), None, None)
 }
 
-/// The parts of a snapshot: what it is called, and its items.
+/// The parts of a snapshot: name and items.
 fn parts(board: &Board) -> [(&'static str, Vec<Value>); 6] {
-    // As of its last event, so that a snapshot is the same for everyone at a position.
+    // The time of its last event, so that the snapshot at a position is the same for everyone.
     let now = board.ts.unwrap_or_default();
     let sums = board.parents.all_rolled_up();
     [
@@ -128,7 +129,7 @@ fn parts(board: &Board) -> [(&'static str, Vec<Value>); 6] {
     ]
 }
 
-/// A queue with its figures instead of what they are counted from.
+/// A queue with derived statistics in place of raw counters.
 fn queue_item(name: &Name, queue: &Queue, now: Time) -> Value {
     let mut item = with("queue", name, queue);
     if let (Value::Object(fields), Value::Object(figures)) = (&mut item, value(queue.figures(now))) {
@@ -138,7 +139,7 @@ fn queue_item(name: &Name, queue: &Queue, now: Time) -> Value {
     item
 }
 
-/// A parent with what follows from its counts.
+/// A parent with values derived from its counts.
 fn parent_item(id: Uuid, parent: &Parent, below: Option<&Counts>, now: Time) -> Value {
     let mut item = with("task_id", id, parent);
     if let Value::Object(fields) = &mut item {

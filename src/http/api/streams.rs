@@ -1,4 +1,4 @@
-//! The ledger of streams in JSON.
+//! The stream registry as JSON.
 
 use std::{net::IpAddr, sync::atomic::Ordering};
 
@@ -15,10 +15,10 @@ use crate::{
     http::site::Site,
 };
 
-/// One stream.
+/// A stream client.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct StreamRecord {
-    /// Its number since the server started.
+    /// Sequence number since the server started.
     id: u64,
     purpose: Purpose,
     #[schema(value_type = String)]
@@ -26,7 +26,7 @@ pub(super) struct StreamRecord {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     user_agent: Option<Box<str>>,
-    /// Its query: filters and the rest.
+    /// Query string: filters and other parameters.
     #[schema(value_type = String)]
     query: Box<str>,
     /// `named`, `unnamed` (Server-Sent Events without `event:`) or `lines`.
@@ -35,26 +35,26 @@ pub(super) struct StreamRecord {
     /// `native` or `cloudevents`.
     #[schema(value_type = String)]
     format: Format,
-    /// Compressed.
+    /// Compressed with gzip.
     gzip: bool,
     #[schema(value_type = String, format = DateTime)]
     opened_at: Time,
-    /// The last event examined for it.
+    /// ID of the last event examined for it.
     cursor: String,
-    /// Events of the log that were not yet examined for it.
+    /// Lag in events.
     behind: i64,
-    /// How long the oldest of these has been here, milliseconds; absent when it is older than memory reaches.
+    /// Lag in milliseconds; absent if the oldest of these events is no longer in memory.
     #[serde(skip_serializing_if = "Option::is_none")]
     behind_ms: Option<u64>,
     /// Events sent.
     events: u64,
-    /// Bytes sent, compressed as sent.
+    /// Bytes sent, after compression.
     bytes: u64,
-    /// Events dropped: never any. Who is slow gets them later.
+    /// Always 0: slow clients are served late, never skipped.
     dropped: u64,
 }
 
-/// A stream that has ended.
+/// A closed stream.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct EndedRecord {
     #[serde(flatten)]
@@ -67,16 +67,16 @@ pub(super) struct EndedRecord {
 /// All streams of this server.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct ManyStreams {
-    /// The end of the log.
+    /// Head of the log.
     head: String,
     /// Oldest first.
     open: Vec<StreamRecord>,
-    /// The last hundred, newest first.
+    /// The last hundred closed streams, newest first.
     ended: Vec<EndedRecord>,
-    /// Sent since the server started, to all streams.
+    /// Events sent since the server started, over all streams.
     events: u64,
     bytes: u64,
-    /// Streams that found no place.
+    /// Streams rejected because of a limit.
     refused: u64,
 }
 
@@ -103,7 +103,7 @@ fn record(site: &Site, row: &Row, open: bool) -> StreamRecord {
     }
 }
 
-/// Who follows the events of this server, how far each is, and how the last ones ended.
+/// Connected and recently closed stream clients.
 #[utoipa::path(get, path = "/api/v1/streams", operation_id = "listStreams", tag = "watching", responses((status = 200, description = "As asked", body = ManyStreams)))]
 pub(super) async fn streams(State(site): State<Site>) -> Out<ManyStreams> {
     let (open, ended) = site.ledger.rows();

@@ -1,4 +1,4 @@
-//! Create, list, read, cancel, retry, delete.
+//! Create, list, get, cancel, retry and delete tasks.
 
 use axum::{
     Json as Out,
@@ -31,13 +31,13 @@ use crate::{
     store::{WriteError, search},
 };
 
-/// Events of one task shown at once.
+/// Maximum number of events of one task in a response.
 const MAX_EVENTS: i64 = 1_000;
 
-/// Create one task, or many (array or NDJSON): all or none.
+/// Create one or many tasks atomically (array or NDJSON).
 ///
-/// A task whose `id` exists already, or whose `unique_key` a live task of its project has, is answered as it is, and
-/// nothing is created (200 when that holds for all).
+/// A task whose `id` exists, or whose `unique_key` is in use by an unfinished task of its project, is returned
+/// unchanged, and none is created (200 if that applies to all).
 #[utoipa::path(post, path = "/api/v1/tasks", operation_id = "createTask", tag = "tasks", request_body = CreateTask,
     responses((status = 201, description = "Created", body = OneTask), (status = 200, description = "As asked", body = OneTask), (status = 422, description = "A field is wrong", body = Problem)))]
 pub(in crate::http) async fn create(
@@ -64,7 +64,7 @@ pub(in crate::http) async fn create(
         }
         Err(error) => return Err(error.into()),
     };
-    // A repetition with the same key is answered as the first request was.
+    // A repetition with the same idempotency key gets the status of the first request.
     let created = tasks.iter().zip(&keyed).any(|(created, keyed)| created.is_new || *keyed);
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };
     let mut tasks = tasks.into_iter().map(|created| TaskRecord::from(created.task));
@@ -81,7 +81,7 @@ fn reused() -> Problem {
     Problem::field(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", "Idempotency-Key", detail)
 }
 
-/// List tasks, newest first, narrowed by filters, paged by `cursor`.
+/// List tasks, newest first.
 #[utoipa::path(get, path = "/api/v1/tasks", operation_id = "listTasks", tag = "tasks",
     params(
         ("limit" = Option<i64>, Query, minimum = 1, maximum = 200, description = "Most tasks of a page; 50 when it is left out"),
@@ -92,7 +92,7 @@ pub(in crate::http) async fn list(
     Query(pairs): Query<Vec<(String, String)>>,
 ) -> Result<Out<ManyTasks>, Problem> {
     let mut query = query::tasks(&pairs)?;
-    // Before the table is read: what it does not show yet is an event behind this one.
+    // Read before the table: whatever the table does not show yet is a later event.
     let event_id = Some(site.event_id());
     let limit = query.limit;
     query.limit += 1;
@@ -103,17 +103,17 @@ pub(in crate::http) async fn list(
     Ok(Out(ManyTasks { event_id, tasks: tasks.into_iter().map(TaskRecord::from).collect(), next_cursor }))
 }
 
-/// A task, and why it does not move.
+/// A task, and why it makes no progress.
 #[derive(Debug, serde::Serialize, utoipa::ToSchema)]
 pub(in crate::http) struct TaskAndHealth {
     /// The last event before this was read: `/events?after=<event_id>` continues from here without a gap.
     event_id: String,
     task: TaskRecord,
-    /// How it stands, and why.
+    /// Health and reasons.
     health: Health,
 }
 
-/// Read one task, with its payload and result, and why it does not move.
+/// Get a task with payload, result and status reason.
 #[utoipa::path(get, path = "/api/v1/tasks/{id}", operation_id = "getTask", tag = "tasks", params(("id" = Uuid, Path)),
     responses((status = 200, description = "As asked", body = TaskAndHealth), (status = 404, description = "Not found", body = Problem)))]
 pub(in crate::http) async fn read(State(site): State<Site>, Id(id): Id) -> Result<Response, Problem> {
@@ -126,11 +126,11 @@ pub(in crate::http) async fn read(State(site): State<Site>, Id(id): Id) -> Resul
     Ok((version, Out(TaskAndHealth { event_id, task: task.into(), health })).into_response())
 }
 
-/// A task, and what was done to the tasks below it.
+/// A task, and what happens to its descendants.
 #[derive(Debug, serde::Serialize, utoipa::ToSchema)]
 pub(in crate::http) struct Steered {
     task: TaskRecord,
-    /// What is done to the tasks below it; absent when there are none.
+    /// What happens to its descendants; absent if there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     children: Option<ChildrenTold>,
 }
@@ -141,14 +141,14 @@ impl From<(Task, Option<ChildrenTold>)> for Steered {
     }
 }
 
-/// What was done to the tasks below a task that was removed.
+/// What happens to the descendants of a deleted task.
 #[derive(Debug, serde::Serialize, utoipa::ToSchema)]
 pub(in crate::http) struct Removed {
     children: ChildrenTold,
 }
 
-/// Remove a task. Its events stay in the log. Its children stay as they are unless `children=true`: then all tasks below
-/// it are removed as well, in the background.
+/// Delete a task; its events are kept. Its children are kept as well unless `children=true`: then all descendants are
+/// deleted in the background.
 #[utoipa::path(delete, path = "/api/v1/tasks/{id}", operation_id = "deleteTask", tag = "tasks",
     params(("id" = Uuid, Path), ("children" = Option<bool>, Query, description = "Remove all tasks below it as well")),
     responses((status = 204, description = "Done"), (status = 200, description = "Done; the task has children", body = Removed), (status = 404, description = "Not found", body = Problem)))]
@@ -166,19 +166,19 @@ pub(in crate::http) async fn delete(
     })
 }
 
-/// Why a task is stopped.
+/// Options of a cancellation.
 #[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct Cancel {
-    /// For people.
+    /// Human-readable reason.
     #[schema(value_type = Option<String>, max_length = 500)]
     reason: Option<Text<500>>,
-    /// Stop all tasks below it as well, in the background. Left out: its children stay as they are.
+    /// Also cancel all descendants, in the background. By default children are unchanged.
     #[serde(default)]
     children: bool,
 }
 
-/// Stop a task that has not finished. A worker that has it learns so at its next report or heartbeat.
+/// Cancel an unfinished task; the worker is told on its next report or heartbeat.
 #[utoipa::path(post, path = "/api/v1/tasks/{id}/cancel", operation_id = "cancelTask", tag = "tasks", params(("id" = Uuid, Path)), request_body = Option<Cancel>,
     responses((status = 200, description = "As asked", body = Steered), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Not possible in its state", body = Problem)))]
 pub(in crate::http) async fn cancel(
@@ -191,8 +191,8 @@ pub(in crate::http) async fn cancel(
     Ok(Out(steer_one(&site, &caller, id, &action, body.0.children).await?.into()))
 }
 
-/// Run a finished task again; it is blocked first while something that it depends on is not done. With `children`, what
-/// failed or was cancelled below it runs again as well, in the background; that is how a group runs again.
+/// Retry a finished task. It becomes blocked first while it has unfinished dependencies. With `children`, its failed
+/// and cancelled descendants are retried as well, in the background; use this to retry a parent with `close_when_done`.
 #[utoipa::path(post, path = "/api/v1/tasks/{id}/retry", operation_id = "retryTask", tag = "tasks", params(("id" = Uuid, Path)), request_body = Option<WithChildren>,
     responses((status = 200, description = "As asked", body = Steered), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Not possible in its state", body = Problem)))]
 pub(in crate::http) async fn retry(
@@ -204,12 +204,12 @@ pub(in crate::http) async fn retry(
     Ok(Out(steer_one(&site, &caller, id, &BulkAction::Retry, body.0.children).await?.into()))
 }
 
-/// The newest events of a task, oldest first: the bytes of the stream, in an array.
+/// Event history of a task. The newest events, oldest first, exactly as in the stream.
 #[utoipa::path(get, path = "/api/v1/tasks/{id}/events", operation_id = "listTaskEvents", tag = "tasks", params(("id" = Uuid, Path)),
     responses((status = 200, description = "As asked", body = Vec<Object>), (status = 404, description = "Not found", body = Problem)))]
 pub(in crate::http) async fn events(State(site): State<Site>, Id(id): Id) -> Result<Response, Problem> {
     let events = site.event_log.of_task(site.subscriptions.epoch(), id, i64::MAX, MAX_EVENTS).await?;
-    // A deleted task has events still.
+    // The events of a deleted task are kept.
     if events.is_empty() && search::task(site.store.pool(), id).await?.is_none() {
         return Err(Refusal::NoTask(id).into());
     }
@@ -218,7 +218,7 @@ pub(in crate::http) async fn events(State(site): State<Site>, Id(id): Id) -> Res
     Ok(([(header::CONTENT_TYPE, "application/json")], Body::from(body)).into_response())
 }
 
-/// Changes one task on someone's behalf.
+/// Applies a transition to one task, on behalf of a caller.
 pub(in crate::http) async fn change(
     site: &Site,
     id: Uuid,

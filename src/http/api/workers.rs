@@ -1,4 +1,4 @@
-//! Register, list, heartbeat, leave.
+//! Register, list, heartbeat, deregister.
 
 use std::collections::BTreeSet;
 
@@ -32,42 +32,42 @@ use crate::{
     },
 };
 
-/// Most queues, capabilities or connectors of a worker.
+/// Maximum number of queues, capabilities or connectors of a worker.
 const MAX_LIST: usize = 64;
 
-/// A worker that comes.
+/// A worker registration.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct RegisterWorker {
-    /// Its name for people.
+    /// Display name.
     name: NewName,
-    /// Where it lives.
+    /// Machine it runs on.
     machine_id: NewName,
     /// Queues it serves.
     #[serde(default)]
     #[schema(max_items = 64)]
     queues: Vec<Name>,
-    /// Services it talks to.
+    /// External services that it drives.
     #[serde(default)]
     #[schema(max_items = 64)]
     connectors: Vec<ConnectorInput>,
-    /// What it can do, in words of its own.
+    /// Capabilities, free-form.
     #[serde(default)]
     #[schema(max_items = 64)]
     capabilities: Vec<Name>,
-    /// Version of its program.
+    /// Version of its software.
     #[schema(value_type = Option<String>, max_length = 128)]
     version: Option<Text<128>>,
 }
 
-/// A connector as its worker sees it.
+/// A connector as reported by its worker.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct ConnectorInput {
     connector_id: NewName,
     #[serde(default = "idle")]
     status: ConnectorStatus,
-    /// What is wrong, with status `error`.
+    /// Error message, with status `error`.
     #[schema(value_type = Option<String>, max_length = 2000)]
     error: Option<Mended<2000>>,
 }
@@ -76,17 +76,17 @@ const fn idle() -> ConnectorStatus {
     ConnectorStatus::Idle
 }
 
-/// What a worker needs to know.
+/// Result of a registration.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(in crate::http) struct Registered {
     pub(in crate::http) worker: WorkerRecord,
-    /// Send a heartbeat this often.
+    /// Interval of heartbeats, seconds.
     heartbeat_seconds: u32,
-    /// A claim holds this long after each report or heartbeat.
+    /// Lease duration, seconds; renewed by each report or heartbeat.
     lease_seconds: u32,
 }
 
-/// Make a worker known. It gets an id for everything that follows.
+/// Register a worker. The returned ID is required in all further calls.
 #[utoipa::path(post, path = "/api/v1/workers", operation_id = "registerWorker", tag = "workers", request_body = RegisterWorker,
     responses((status = 201, description = "Created", body = Registered), (status = 422, description = "A field is wrong", body = Problem)))]
 pub(in crate::http) async fn register(
@@ -99,7 +99,7 @@ pub(in crate::http) async fn register(
     Ok((StatusCode::CREATED, location, Out(registered)).into_response())
 }
 
-/// Makes a worker known.
+/// Registers a worker.
 pub(in crate::http) async fn register_as(
     site: &Site,
     Json(input): Json<RegisterWorker>,
@@ -167,7 +167,7 @@ fn reports(connectors: Vec<ConnectorInput>) -> Result<Vec<ConnectorReport>, Prob
     Ok(connectors.into_iter().map(report).collect())
 }
 
-/// All workers on the board.
+/// Online and recently stopped or lost workers.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(in crate::http) struct ManyWorkers {
     /// The last event before this was read: `/events?after=<event_id>` continues from here without a gap.
@@ -175,7 +175,7 @@ pub(in crate::http) struct ManyWorkers {
     workers: Vec<WorkerRecord>,
 }
 
-/// List the workers that are online, and the last that have gone.
+/// List workers.
 #[utoipa::path(get, path = "/api/v1/workers", operation_id = "listWorkers", tag = "workers", responses((status = 200, description = "As asked", body = ManyWorkers)))]
 pub(in crate::http) async fn list(State(site): State<Site>) -> Out<ManyWorkers> {
     let board = feed::read(&site.board);
@@ -185,7 +185,7 @@ pub(in crate::http) async fn list(State(site): State<Site>) -> Out<ManyWorkers> 
     })
 }
 
-/// One worker.
+/// A worker.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(in crate::http) struct OneWorker {
     /// The last event before this was read: `/events?after=<event_id>` continues from here without a gap.
@@ -193,7 +193,7 @@ pub(in crate::http) struct OneWorker {
     worker: WorkerRecord,
 }
 
-/// Read one worker.
+/// Get a worker.
 #[utoipa::path(get, path = "/api/v1/workers/{id}", operation_id = "getWorker", tag = "workers", params(("id" = Uuid, Path)),
     responses((status = 200, description = "As asked", body = OneWorker), (status = 404, description = "Not found", body = Problem)))]
 pub(in crate::http) async fn read(State(site): State<Site>, Id(id): Id) -> Result<Out<OneWorker>, Problem> {
@@ -202,23 +202,23 @@ pub(in crate::http) async fn read(State(site): State<Site>, Id(id): Id) -> Resul
     Ok(Out(OneWorker { event_id: site.event_id_at(board.position), worker }))
 }
 
-/// A sign of life.
+/// Heartbeat.
 #[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct HeartbeatInput {
-    /// What it does; `stopped` and `lost` cannot be reported (leave with DELETE).
+    /// Status of the worker; `stopped` and `lost` cannot be reported (use DELETE to stop).
     status: Option<WorkerStatus>,
-    /// Connectors that changed, or all of them.
-    /// Without a list all are as they were reported last; of a list, only those in it are reported.
+    /// Connectors that changed, or all of them. Without a list all stay as last reported; connectors missing from a
+    /// list are not updated.
     #[schema(max_items = 64)]
     connectors: Option<Vec<ConnectorInput>>,
-    /// The tasks it works on: their leases are extended, and the answer tells which of them to stop. Left out: the worker
-    /// lives, and no lease is extended. The leases of tasks that are not listed end.
+    /// The running tasks: their leases are extended, and the response lists which of them to stop. Without it only the
+    /// worker is kept alive, and no lease is extended. Leases of tasks that are not listed expire.
     #[schema(max_items = 1000)]
     tasks: Option<Vec<HeldTask>>,
 }
 
-/// A task that a worker works on.
+/// A task that a worker is running.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct HeldTask {
@@ -228,14 +228,14 @@ pub(in crate::http) struct HeldTask {
     progress: Option<ProgressFields>,
 }
 
-/// What a worker learns from its heartbeat.
+/// Response to a heartbeat.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(in crate::http) struct Beat {
-    /// Tasks to stop working on: cancelled, or no longer its own.
+    /// Tasks to stop working on: cancelled, or the lease was lost.
     cancelled: Vec<Uuid>,
 }
 
-/// Tell that a worker lives and what it works on; extends the leases of the tasks that are listed.
+/// Send a heartbeat and extend leases of the listed tasks.
 #[utoipa::path(post, path = "/api/v1/workers/{id}/heartbeat", operation_id = "sendHeartbeat", tag = "workers", params(("id" = Uuid, Path)), request_body = HeartbeatInput,
     responses((status = 200, description = "As asked", body = Beat), (status = 404, description = "Not found", body = Problem)))]
 pub(in crate::http) async fn heartbeat(
@@ -271,7 +271,7 @@ pub(in crate::http) async fn heartbeat(
     Ok(Out(Beat { cancelled: site.writer.run(command).await? }))
 }
 
-/// The worker leaves. What it still holds goes back to its queues.
+/// Stop a worker; its tasks return to their queues.
 #[utoipa::path(delete, path = "/api/v1/workers/{id}", operation_id = "unregisterWorker", tag = "workers", params(("id" = Uuid, Path)),
     responses((status = 204, description = "Done"), (status = 404, description = "Not found", body = Problem)))]
 pub(in crate::http) async fn leave(

@@ -1,4 +1,4 @@
-//! One action on many tasks: a preview first, then it is done.
+//! Bulk actions: a preview first, then the action.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ use crate::{
     store::search,
 };
 
-/// Parameters that are no filters.
+/// Parameters that are not filters.
 const OWN: [&str; 11] = [
     "scope",
     "action",
@@ -33,9 +33,9 @@ const OWN: [&str; 11] = [
     "confirm",
     "from",
 ];
-/// Tasks shown as examples.
+/// Number of example tasks shown.
 const EXAMPLES: i64 = 10;
-/// Tasks counted at the most.
+/// Maximum count of tasks.
 const COUNTED: i64 = 100_000;
 
 #[derive(Template)]
@@ -45,7 +45,7 @@ struct Preview {
     verb: &'static str,
     ids: Vec<String>,
     filters: Fields,
-    /// How many tasks, in words.
+    /// Number of tasks, as text.
     tasks: String,
     is_empty: bool,
     unfit: usize,
@@ -56,7 +56,7 @@ struct Preview {
 #[template(path = "bulk_done.html")]
 struct Done {
     succeeded: u64,
-    /// Some could not be done.
+    /// Number of tasks that could not be processed.
     failed: Option<u64>,
     children: Option<ChildrenTold>,
     problems: Vec<(Uuid, String)>,
@@ -84,7 +84,7 @@ fn in_words(matched: usize, more: bool) -> String {
     }
 }
 
-/// Its filters, without what is empty.
+/// The filters of the form, without empty ones.
 fn filters(fields: &Fields) -> Fields {
     let is_filter = |name: &str| !OWN.contains(&name) && name != "cursor" && name != "limit";
     fields.iter().filter(|(name, value)| is_filter(name) && !value.trim().is_empty()).cloned().collect()
@@ -98,7 +98,7 @@ fn ids(fields: &Fields) -> Result<Vec<Uuid>, Problem> {
         .map_err(|_| Problem::field(StatusCode::BAD_REQUEST, "invalid_field", "ids", "must be ids of tasks"))
 }
 
-/// Whether the state of a task allows an action.
+/// Whether the status of a task allows an action.
 fn fits(action: &str, task: &Task) -> bool {
     match action {
         "retry" => task.status.is_finished() && task.observed.is_none() && !task.close_when_done,
@@ -181,7 +181,7 @@ async fn try_begin(site: &Site, caller: &Caller, sent: Sent) -> Result<bulk::Beg
     }
     let ids = ids(&fields)?;
     if ids.is_empty() {
-        // A filter that stands there twice has the values of both.
+        // A repeated filter has the values of all its occurrences.
         let filter = filter::merged(&filters(&fields), &[]).map_err(Problem::from)?;
         wanted.insert("filter".to_owned(), raw(&filter.into_iter().collect::<BTreeMap<_, _>>()));
         wanted.extend(object(&fields, &[("pace_per_second", As::Number)], false)?);

@@ -1,5 +1,5 @@
-//! What the forms on pages do: the calls of the API, with the fields of a form instead of JSON. They work without
-//! scripts: each answers with the page to look at next.
+//! Form handlers of the pages: they call the API with form fields in place of JSON. Forms work without JavaScript: each
+//! response is the page to show next.
 
 use std::{collections::BTreeMap, convert::Infallible, time::Duration};
 
@@ -33,13 +33,13 @@ use crate::{
 mod many;
 mod trial;
 
-/// The fields of a form, as sent.
+/// Raw fields of a form.
 type Fields = Vec<(String, String)>;
-/// The fields of a form, or why it cannot be read.
+/// The fields of a form, or the error in parsing them.
 struct Sent(Result<Fields, Problem>);
-/// Largest form.
+/// Maximum size of a form, bytes.
 const MAX_FORM: usize = 1024 * 1024;
-/// Most fields of a form.
+/// Maximum number of fields of a form.
 const MAX_FIELDS: usize = 2_000;
 
 impl<S: Send + Sync> FromRequest<S> for Sent {
@@ -94,10 +94,10 @@ pub(super) fn router() -> Router<Site> {
         .route("/help", get(help))
 }
 
-/// How long the next page waits for what was just done to be shown.
+/// How long the redirect waits for the board to show the change.
 const CATCH_UP: Duration = Duration::from_secs(1);
 
-/// The page to look at next, or the page that says what is wrong.
+/// Redirects to the next page, or renders the error.
 async fn then<T>(site: &Site, headers: &HeaderMap, done: Result<T, Problem>, next: &str) -> Response {
     match done {
         Ok(_) => goes_on(site, next).await,
@@ -105,7 +105,7 @@ async fn then<T>(site: &Site, headers: &HeaderMap, done: Result<T, Problem>, nex
     }
 }
 
-/// The next page, once the board knows what was just done.
+/// Redirects once the board is up to date with the change.
 async fn goes_on(site: &Site, next: &str) -> Response {
     if let Ok(ends) = site.event_log.ends().await {
         let mut feed = site.subscriptions.follow(site.subscriptions.head(), Filter::default());
@@ -118,37 +118,37 @@ async fn goes_on(site: &Site, next: &str) -> Response {
 fn fields(sent: Sent) -> Result<Fields, Problem> {
     let mut fields = sent.0?;
     if let Some((name, _)) = fields.first_mut() {
-        // A byte order mark in front of the form.
+        // Strip a byte order mark at the start of the form.
         *name = name.trim_start_matches('\u{feff}').to_owned();
     }
     Ok(fields)
 }
 
-/// The value of a field; nothing when it is empty.
+/// The value of a field; `None` if it is empty.
 fn field<'a>(fields: &'a Fields, name: &str) -> Option<&'a str> {
     fields.iter().find(|(key, _)| key == name).map(|(_, value)| value.trim()).filter(|value| !value.is_empty())
 }
 
-/// What a field is in JSON.
+/// The JSON type of a field.
 #[derive(Clone, Copy)]
 enum As {
     Text,
-    /// A number, or what was typed, so that the error names it.
+    /// A number, or else the raw text, so that the error message shows it.
     Number,
-    /// Names by commas.
+    /// Comma-separated names.
     List,
-    /// JSON as typed.
+    /// Raw JSON.
     Json,
 }
 
-/// A JSON object whose values are texts: what was typed as JSON stays as it was typed.
+/// A JSON object with raw values: JSON typed by the user stays unchanged.
 type Object = BTreeMap<String, Box<RawValue>>;
 
 fn raw(value: &impl Serialize) -> Box<RawValue> {
     to_raw_value(value).expect("texts, numbers, lists and objects of them are JSON")
 }
 
-/// An object of some fields for the API. What is empty is left out, or `null` when that means something there.
+/// Builds an API object from form fields. Empty fields are omitted, or `null` if that has a meaning.
 fn object(fields: &Fields, wanted: &[(&str, As)], empty_is_null: bool) -> Result<Object, Problem> {
     let mut object = Object::new();
     for (name, kind) in wanted {
@@ -169,12 +169,13 @@ fn object(fields: &Fields, wanted: &[(&str, As)], empty_is_null: bool) -> Result
     Ok(object)
 }
 
-/// The input of a call of the API.
+/// The input of an API call.
 fn input<T: DeserializeOwned>(object: &Object) -> Result<Json<T>, Problem> {
     input::parse(raw(object).get().as_bytes(), "").map(Json)
 }
 
-/// Does something to a task, and to those below it when that was ticked; then that goes on in the background and is shown.
+/// Applies an action to a task, and to its descendants if that was ticked; in that case the page of the bulk action is
+/// next.
 async fn act(
     site: &Site,
     headers: &HeaderMap,
@@ -182,7 +183,7 @@ async fn act(
     id: Uuid,
     (action, sent): (BulkAction, Sent),
 ) -> Response {
-    // A form without a field that is ticked may have no body at all.
+    // A form with only unticked checkboxes may have an empty body.
     let children = fields(sent).is_ok_and(|fields| field(&fields, "children") == Some("true"));
     let done = steer_one(site, caller, id, &action, children).await;
     let below = done.as_ref().ok().and_then(|(_, children)| children.as_ref()?.bulk_id);

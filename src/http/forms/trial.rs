@@ -1,4 +1,4 @@
-//! The test client: submits tasks and plays the worker, by the calls that programs use.
+//! The test client: creates tasks and acts as a worker, using the same calls as programs.
 
 use axum::{
     extract::State,
@@ -19,20 +19,20 @@ use crate::http::{
 };
 use crate::page::format;
 
-/// Tasks submitted at once.
+/// Maximum number of tasks created at once.
 const MOST: usize = 100;
 
-/// Tasks that the page follows at once.
+/// Maximum number of tasks that the page follows.
 const FOLLOWED: usize = 200;
 
-/// The page that follows some tasks.
+/// URL of the page that follows the given tasks.
 fn back(tasks: &[Uuid]) -> String {
     let ids: Vec<_> = tasks.iter().map(Uuid::to_string).collect();
     let pair = (!ids.is_empty()).then(|| ("task_id".to_owned(), ids.join(",")));
     format::address("/test-client", pair.as_slice())
 }
 
-/// The tasks that the page follows already.
+/// The tasks that the page already follows.
 fn followed(fields: &Fields) -> Result<Vec<Uuid>, Problem> {
     let texts = field(fields, "task_id").unwrap_or_default().split(',').map(str::trim).filter(|text| !text.is_empty());
     let ids: Option<Vec<_>> = texts.map(|text| Uuid::parse_str(text).ok()).collect();
@@ -77,7 +77,7 @@ async fn try_submit(site: &Site, caller: Caller, sent: Sent) -> Result<Vec<Uuid>
 }
 
 pub(super) async fn work(State(site): State<Site>, headers: HeaderMap, caller: Caller, sent: Sent) -> Response {
-    // Where to go next is known before anything is done.
+    // The next page must be known before anything is changed.
     let read = fields(sent).and_then(|fields| Ok((followed(&fields)?, fields)));
     let (mut shown, fields) = match read {
         Ok(read) => read,
@@ -94,7 +94,7 @@ pub(super) async fn work(State(site): State<Site>, headers: HeaderMap, caller: C
     }
 }
 
-/// What of a claim's answer matters here.
+/// The relevant part of a claim's response.
 #[derive(serde::Deserialize)]
 struct Claimed {
     tasks: Vec<Taken>,
@@ -106,7 +106,7 @@ struct Taken {
     attempt: u32,
 }
 
-/// Takes one task as a worker of its own and ends it; tells which.
+/// Claims one task with a worker of its own and reports on it; returns its ID.
 async fn try_work(site: &Site, caller: &Caller, fields: &Fields) -> Result<Uuid, Problem> {
     let queue = field(fields, "queue").unwrap_or("test-client");
     if !["complete", "fail", "give_up"].contains(&field(fields, "end").unwrap_or("complete")) {
@@ -124,7 +124,7 @@ async fn try_work(site: &Site, caller: &Caller, fields: &Fields) -> Result<Uuid,
 async fn end_one(site: &Site, caller: &Caller, worker_id: Uuid, queue: &str, fields: &Fields) -> Result<Uuid, Problem> {
     let claim = object_of(json!({ "worker_id": worker_id, "queues": [queue] }));
     let claimed = claims::claim(State(site.clone()), caller.clone(), input(&claim)?).await?;
-    // As text: a payload may hold numbers that are JSON, but beyond all floats.
+    // As text: a payload may contain valid JSON numbers outside the range of floats.
     let claimed: Claimed = parse(raw(&claimed.0).get().as_bytes(), "")?;
     let Some(Taken { id, attempt }) = claimed.tasks.into_iter().next() else {
         let detail = format!("No task waits in the queue {queue}. Submit one, or look whether the queue is paused.");

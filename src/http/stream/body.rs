@@ -1,8 +1,8 @@
-//! What goes out on a connection: the body of an answer, or a stream without the layers that answers pass through.
+//! Bodies sent on a connection: the body of a response, or a stream that bypasses the layers of responses.
 //!
-//! A stream is polled for each of its events, so each layer around it would cost every delivery. Its handler leaves it
-//! beside the answer, and our own connection takes it up here. A server of others that this router is mounted in takes
-//! no notice of that and reads it through the answer's body.
+//! A stream is polled for each of its events, so each layer around it would add to the cost of every delivery. Its
+//! handler puts it into the extensions of the response, where our own connection takes it. Another program's server, in
+//! which this router may be mounted, ignores that and reads the stream through the response body.
 
 use std::{
     pin::Pin,
@@ -17,36 +17,36 @@ use hyper::body::{Body as _, Frame, SizeHint};
 use super::{Cut, reader::Reader};
 use crate::http::activity::{InFlight, Progress};
 
-/// Largest piece handed to an HTTP/2 stream. It buffers a piece whole, however little of it the client will take.
+/// Maximum chunk passed to an HTTP/2 stream, bytes. It buffers a chunk as a whole, however little the client accepts.
 const PIECE: usize = 16 * 1024;
 
-/// A body on its way to a connection.
+/// A body being sent on a connection.
 #[derive(Debug)]
 pub(in crate::http) struct Outgoing {
     body: Kind,
-    /// Of an HTTP/2 stream.
+    /// For an HTTP/2 stream.
     pieces: Option<Box<Pieces>>,
-    /// The request is answered when this goes.
+    /// Dropping it marks the request as finished.
     _answered: InFlight,
 }
 
 #[derive(Debug)]
 enum Kind {
-    /// Of an answer.
+    /// Body of a response.
     Answer(Body),
-    /// Of a stream.
+    /// A stream.
     Stream(Box<Reader>),
 }
 
-/// The rest of a frame, and how the client takes what it was given.
+/// The rest of a frame, and the write progress of the client.
 #[derive(Debug)]
 struct Pieces {
     rest: Bytes,
     progress: Arc<Progress>,
 }
 
-/// A stream beside its answer, taken once: by our connection, or by the answer's body. Extensions must be shareable,
-/// hence the lock.
+/// A stream in the extensions of its response, taken once: by our connection, or by the response body. Extensions must
+/// be `Sync`, hence the lock.
 #[derive(Clone)]
 struct Beside(Arc<Mutex<Option<Box<Reader>>>>);
 
@@ -56,7 +56,7 @@ impl Beside {
     }
 }
 
-/// The body of an answer whose stream was not taken up.
+/// The response body of a stream that was not taken by our connection.
 struct Deferred {
     beside: Beside,
     reader: Option<Box<Reader>>,
@@ -78,7 +78,7 @@ impl hyper::body::Body for Deferred {
     }
 }
 
-/// An answer whose body is a stream.
+/// A response whose body is a stream.
 pub(super) fn with_stream(reader: Reader) -> Response {
     let beside = Beside(Arc::new(Mutex::new(Some(Box::new(reader)))));
     let mut response = Response::new(Body::new(Deferred { beside: beside.clone(), reader: None }));
@@ -87,7 +87,7 @@ pub(super) fn with_stream(reader: Reader) -> Response {
 }
 
 impl Outgoing {
-    /// The answer as the connection sends it; without a body to a `HEAD` request.
+    /// The response as sent by the connection; without a body for `HEAD`.
     pub(in crate::http) fn of(
         mut response: Response,
         head: bool,
@@ -119,7 +119,7 @@ impl Pieces {
             let frame = match body.poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => frame,
                 Poll::Pending => {
-                    // The client has everything that there is.
+                    // Everything available has been sent.
                     self.progress.waits_for_us();
                     return Poll::Pending;
                 }
@@ -130,7 +130,7 @@ impl Pieces {
                 Err(other) => return Poll::Ready(Some(Ok(other))),
             }
         }
-        // Asked again, it has taken what it got before.
+        // A further poll means that the previous chunk was accepted.
         self.progress.waits_for_client();
         let piece = self.rest.split_to(self.rest.len().min(PIECE));
         Poll::Ready(Some(Ok(Frame::data(piece))))

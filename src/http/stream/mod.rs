@@ -1,4 +1,4 @@
-//! `GET /events`: the log as Server-Sent Events, as lines of JSON, or in answers of a long poll.
+//! `GET /events`: the event log as Server-Sent Events, as lines of JSON, or as responses of a long poll.
 
 mod body;
 mod pace;
@@ -25,12 +25,12 @@ use crate::{
     feed::ledger::{Ending, Opening, Peer, Purpose},
 };
 
-/// Ends a body without its last chunk, so that every client comes back (some take a clean end for the end of all).
+/// Aborts a body without its last chunk, so that every client reconnects (some treat a clean end as final).
 #[derive(Debug, thiserror::Error)]
 #[error("the stream is cut on purpose, so that the client comes back")]
 pub(super) struct Cut;
 
-/// Follow the log: every event that passes the filters, in order, without a gap.
+/// Subscribe to the event log: all matching events, in order, without gaps.
 #[utoipa::path(get, path = "/events", operation_id = "streamEvents", tag = "watching",
     params(
         ("Last-Event-ID" = Option<String>, Header, description = "Continue behind this event"),
@@ -87,7 +87,7 @@ pub(super) async fn events(
     }
     let (body, word) = match entered {
         Ok(place) => Reader::open(&site, &wish, &begin, place).await,
-        // A refusal by status would end a browser's EventSource for good.
+        // An error status would stop a browser's EventSource permanently.
         Err(full) => Reader::refused(&site, &wish, full),
     };
     Ok(respond(&site, word, &wish, body))
@@ -109,7 +109,7 @@ fn respond(site: &Site, resume: &'static str, wish: &Wish, reader: Reader) -> Re
     response
 }
 
-/// The cursor cannot be served, and the client wants to hear it by status.
+/// The error for a cursor that cannot be served, if the client prefers a status.
 fn gap(site: &Site, reason: &str) -> Problem {
     let epoch = site.subscriptions.epoch();
     let id = |position| EventId { epoch, position };
@@ -121,7 +121,7 @@ fn gap(site: &Site, reason: &str) -> Problem {
     Problem::new(StatusCode::GONE, "gap", detail)
 }
 
-/// When a client should come back: spread, and wider the more there are.
+/// Reconnect delay, milliseconds: randomised, over a range that grows with the number of streams.
 pub(super) fn retry_ms(site: &Site) -> u32 {
     let clients = u32::try_from(site.ledger.open()).unwrap_or(u32::MAX);
     fastrand::u32(1_000..=4_000 + clients.min(4_000))

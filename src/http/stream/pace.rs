@@ -1,4 +1,4 @@
-//! A replay at a speed: an event waits until it is its turn.
+//! Replay at a speed: an event is delayed until it is due.
 
 use std::task::{Context, Poll, ready};
 
@@ -12,48 +12,48 @@ use crate::{
     },
 };
 
-/// What there is to send.
+/// The next item to send.
 pub(super) enum Next {
     Piece(Piece),
-    /// As much as was asked for.
+    /// The requested range is complete.
     Done,
-    /// The log does not have what comes next.
+    /// The log does not have the next event.
     Gone(Gone),
 }
 
 /// The pace of a replay.
 pub(super) struct Pace {
     speed: f64,
-    /// The first event's own time, and when it was sent.
+    /// Timestamp of the first event, and when it was sent.
     began: Option<(Time, Instant)>,
     held: Option<Held>,
 }
 
-/// An event that waits.
+/// A delayed event.
 struct Held {
     piece: Piece,
     due: Instant,
-    /// The position before it: what was examined and sent.
+    /// The position before it: the last one examined and sent.
     before: i64,
 }
 
 impl Pace {
-    /// So many times as fast as it happened.
+    /// A replay at a multiple of the original speed.
     pub(super) const fn new(speed: f64) -> Self {
         Self { speed, began: None, held: None }
     }
 
-    /// When the event that waits is due.
+    /// When the delayed event is due.
     pub(super) fn due(&self) -> Option<Instant> {
         self.held.as_ref().map(|held| held.due)
     }
 
-    /// The position before the event that waits.
+    /// The position before the delayed event.
     pub(super) fn before(&self) -> Option<i64> {
         self.held.as_ref().map(|held| held.before)
     }
 
-    /// The next event once it is due. While one waits, its stream's timer has to wake the stream.
+    /// The next event once it is due. While one is delayed, the stream must be woken by its own timer.
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>, delivery: &mut Delivery, limit: Limit) -> Poll<Next> {
         if self.held.is_none() {
             let before = delivery.position();

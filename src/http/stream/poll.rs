@@ -1,4 +1,4 @@
-//! The long poll, for clients behind proxies that hold back what streams: the same events, as answers.
+//! Long polling, for clients behind proxies that buffer streams: the same events, as responses.
 
 use std::time::Duration;
 
@@ -21,30 +21,30 @@ use crate::{
     http::{api::snapshot, site::Site},
 };
 
-/// How long reading the log for an answer may take.
+/// Timeout of reading the log for a response.
 const READ: Duration = Duration::from_secs(5);
 
-/// One answer of a long poll.
+/// One response of a long poll.
 #[derive(Debug, utoipa::ToSchema)]
 #[expect(dead_code, reason = "it describes the JSON that is put together from parts already encoded")]
 pub(super) struct Polled {
-    /// As in `hello`: `live`, `resumed`, `snapshot`, `reset`, `replay`.
+    /// Start mode, as in `hello`: `live`, `resumed`, `snapshot`, `reset`, `replay`.
     resume: String,
-    /// Why the cursor could not be served, with `reset`.
+    /// With `reset`: why the cursor could not be served.
     reason: Option<String>,
-    /// The board, as `GET /api/v1/snapshot` gives it, with `snapshot` and `reset`.
+    /// With `snapshot` and `reset`: the current state, as in `GET /api/v1/snapshot`.
     snapshot: Option<serde_json::Value>,
-    /// What passed the filters, in order.
+    /// Matching events, in order.
     events: Vec<serde_json::Value>,
-    /// Give it as `after` in the next call.
+    /// Pass it as `after` in the next call.
     cursor: String,
-    /// The end of the log.
+    /// Head of the log.
     head: String,
     /// True when a replay has reached its end.
     done: bool,
 }
 
-/// Answers at once when there is something to tell, else as soon as there is, at the latest after `wait`.
+/// Responds as soon as there is anything to send, at the latest after `wait`.
 pub(super) async fn answer(site: &Site, wish: &Wish, begin: &Begin, wait: Duration) -> Response {
     let mut after = begin.end(site);
     let (word, reason) = match begin.start {
@@ -60,7 +60,7 @@ pub(super) async fn answer(site: &Site, wish: &Wish, begin: &Begin, wait: Durati
     let mut delivery = site.deliveries.open(after, &wish.filter, wish.form, false);
     let until = begin.until;
     let limit = Limit { events: Some(wish.max_events.unwrap_or(POLLED).min(POLLED)), until };
-    // Who has a board to read, or asked for the end of the log, is not kept waiting.
+    // A client that gets a snapshot, or asked only for the head, does not have to wait.
     let wait = if board.is_some() || reason.is_some() || (wish.requested.is_none() && word == "live") {
         Duration::ZERO
     } else {
@@ -86,7 +86,7 @@ pub(super) async fn answer(site: &Site, wish: &Wish, begin: &Begin, wait: Durati
         body.extend_from_slice(board.as_bytes());
     }
     body.extend_from_slice(b",\"events\":[");
-    // One event a line: commas between them make it a list.
+    // One event per line, joined by commas to a JSON array.
     for (number, line) in lines.as_ref().split(|byte: &u8| *byte == b'\n').filter(|line| !line.is_empty()).enumerate() {
         if number > 0 {
             body.extend_from_slice(b",");
@@ -99,11 +99,11 @@ pub(super) async fn answer(site: &Site, wish: &Wish, begin: &Begin, wait: Durati
     response
 }
 
-/// Lines of what is there; waits for the first.
+/// Collects the available lines; waits for the first one.
 async fn collect(site: &Site, delivery: &mut Delivery, mut limit: Limit, deadline: Instant) -> BytesMut {
     let mut lines = BytesMut::new();
     while limit.events != Some(0) {
-        // What is there already is taken, also when it has to be read; only at the head of the log is it waited.
+        // Available events are taken, even if they have to be read from the log; wait only at the head.
         let patience = match (lines.is_empty(), delivery.behind() > 0) {
             (true, true) => deadline.max(Instant::now() + READ),
             (true, false) => deadline,

@@ -1,4 +1,4 @@
-//! One stream: a body that hands frames to its connection as fast as that takes them, and not faster.
+//! One stream: a body that passes frames to its connection as fast as the connection accepts them, and no faster.
 
 use std::{
     collections::VecDeque,
@@ -36,19 +36,19 @@ use crate::{
     http::{api::snapshot::Frames, site::Site},
 };
 
-/// Time for the last frame to leave before the connection is cut.
+/// How long the last frame may take to be sent before the connection is aborted.
 const LEAVE: Duration = Duration::from_millis(50);
-/// A paced replay looks this often whether it is to end.
+/// Interval at which a paced replay checks for shutdown.
 const LOOK_UP: Duration = Duration::from_secs(1);
-/// A reader that is this far behind is told, and told again after so long.
+/// Lag from which on a reader is told, and interval of repeating it.
 const LAGGING: TimeDelta = TimeDelta::seconds(10);
-/// Heartbeats say that writing fails once it has for so long.
+/// Heartbeats report failing writes after this time.
 const NOT_WRITING: Duration = Duration::from_secs(2);
-/// Heartbeats say that the log cannot be read once it could not for so long.
+/// Heartbeats report that the log cannot be read after this time.
 const STALE: Duration = Duration::from_secs(3);
-/// The streams of a server that stops end spread over this time at most.
+/// At shutdown, streams are closed at random over at most this time.
 const DRAIN: Duration = Duration::from_millis(2_500);
-/// The same for each stream.
+/// Share of each stream in that time.
 const DRAIN_EACH: Duration = Duration::from_micros(500);
 
 /// A stream's body.
@@ -56,25 +56,25 @@ pub(in crate::http) struct Reader {
     site: Site,
     form: Form,
     gzip: bool,
-    /// What is to be sent when the log changes.
+    /// Whether to send a snapshot when the log changes.
     snapshot: Snapshot,
     gap_is_error: bool,
-    /// The snapshot of a new beginning, while it is encoded.
+    /// The snapshot for a restart, while it is being encoded.
     restarting: Option<Pin<Box<dyn Future<Output = Frames> + Send>>>,
     heartbeat: Duration,
-    /// What is sent before anything else, ready to be written.
+    /// Frames to send before anything else, already encoded.
     first: VecDeque<First>,
     delivery: Delivery,
     limit: Limit,
     pace: Option<Pace>,
-    /// Rings when the next heartbeat, the end, or the next event of a paced replay is due.
+    /// Fires when the next heartbeat, the end, or the next event of a paced replay is due.
     timer: Pin<Box<Sleep>>,
-    /// The timer knows whom to wake.
+    /// The waker is registered with the timer.
     armed: bool,
     beat_at: Instant,
     end_at: Option<(Instant, Ending)>,
     draining: bool,
-    /// It was in step once.
+    /// The reader was up to date at least once.
     caught_up: bool,
     told_lagging: Option<Time>,
     ending: Option<End>,
@@ -89,13 +89,13 @@ enum First {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     Clean,
-    /// The last frame needs time to leave: hyper drops what it has not written yet when a body fails.
+    /// Waits until the last frame is sent: hyper drops unwritten data when a body fails.
     Leaving,
 }
 
 impl Reader {
-    /// Prepares the first frames: `hello` at once, then `reset` and a snapshot when there are any. With the word that
-    /// `hello` says.
+    /// Prepares the first frames: `hello`, then `reset` and a snapshot if applicable. Returns also the start mode in
+    /// `hello`.
     pub(super) async fn open(site: &Site, wish: &Wish, begin: &Begin, place: Place) -> (Self, &'static str) {
         let oldest = site.subscriptions.oldest();
         let (mut after, word, reset) = match begin.start {
@@ -137,9 +137,9 @@ impl Reader {
         (reader, word)
     }
 
-    /// Says why there is no place, and that the client should come back.
+    /// A stream that only reports the exceeded limit and when to reconnect.
     pub(super) fn refused(site: &Site, wish: &Wish, full: Full) -> (Self, &'static str) {
-        // Without its filter, so that refused clients make no classes.
+        // Without its filter, so that rejected clients create no classes.
         let mut reader = Self::new(site, wish, site.subscriptions.end(), &Filter::default());
         reader.puts("bye", &json!({ "reason": full.as_str() }), None, Some(retry_ms(site)));
         reader.leaves();
@@ -178,7 +178,7 @@ impl Reader {
         reader
     }
 
-    /// A frame for this reader alone.
+    /// A frame for this reader only.
     fn control(&self, name: &str, data: &Value, id: Option<EventId>, retry_ms: Option<u32>) -> Bytes {
         let frame = self.form.control(name, data, id, retry_ms);
         if self.gzip { pack::stored(&frame) } else { frame }
@@ -189,7 +189,7 @@ impl Reader {
         self.first.push_back(First::Own(frame));
     }
 
-    /// The last position examined, as an id.
+    /// The last position examined, as an event ID.
     fn id(&self) -> EventId {
         let before = self.pace.as_ref().and_then(Pace::before);
         let position = before.unwrap_or_else(|| self.delivery.position());
@@ -197,7 +197,7 @@ impl Reader {
         EventId { epoch: self.delivery.epoch(), position }
     }
 
-    /// Sends bytes, and notes it.
+    /// Returns bytes to send, and counts them.
     fn sends(&self, events: u64, bytes: Bytes) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         if let Some(place) = &self.place {
             place.sent(events, bytes.len());
@@ -205,7 +205,8 @@ impl Reader {
         Poll::Ready(Some(Ok(Frame::data(bytes))))
     }
 
-    /// A real event with the last position examined, so that a filtered reader never falls out of the log.
+    /// A heartbeat: a real event with the last position examined, so that the cursor of a filtered reader never
+    /// expires.
     fn beats(&self) -> Bytes {
         let (id, head) = (self.id(), self.site.subscriptions.head());
         let behind = (head - id.position).max(0);
@@ -220,7 +221,7 @@ impl Reader {
         self.control("heartbeat", &data, Some(id), None)
     }
 
-    /// The last frame. Its id says how far the stream came, so that nothing is examined twice.
+    /// The last frame. Its ID is the last position examined, so that nothing is examined twice.
     fn ends(&mut self, ending: Ending) -> Bytes {
         if let Some(place) = &self.place {
             place.ends(ending);
@@ -241,11 +242,11 @@ impl Reader {
         self.armed = false;
     }
 
-    /// Sets the timer to what comes next.
+    /// Sets the timer to whatever is due next.
     fn rest(&mut self) {
         let now = Instant::now();
         let due = self.pace.as_ref().and_then(Pace::due);
-        // While an event waits nothing else wakes the stream, so it looks up now and then whether the server stops.
+        // While an event is delayed nothing else wakes the stream, so it checks periodically for shutdown.
         let due = due.filter(|due| *due > now).map(|due| due.min(now + LOOK_UP));
         let end = self.end_at.map(|(at, _)| at);
         let next = [due, end].into_iter().flatten().fold(self.beat_at, Instant::min);
@@ -253,7 +254,7 @@ impl Reader {
         self.armed = false;
     }
 
-    /// What the timer rang for, if that sends something.
+    /// Handles the timer; returns a frame to send, if any.
     fn rang(&mut self) -> Option<Bytes> {
         let now = Instant::now();
         if let Some((_, ending)) = self.end_at.filter(|(at, _)| *at <= now) {
@@ -267,7 +268,7 @@ impl Reader {
         beats.then(|| self.beats())
     }
 
-    /// The server stops: this stream ends at a moment of its own, so that not all clients come back at once.
+    /// Shutdown: this stream ends at a random time, so that clients do not all reconnect at once.
     fn drains(&mut self) {
         let streams = u32::try_from(self.site.ledger.open()).unwrap_or(u32::MAX);
         let spread = DRAIN_EACH.saturating_mul(streams).min(DRAIN);
@@ -323,8 +324,8 @@ impl Reader {
         }
     }
 
-    /// The log was replaced or lost its newest events: `reset`, then a snapshot where one is wanted. A client that has to
-    /// be told by status, or that reads a range, comes back for that.
+    /// The log was replaced or lost its newest events: sends `reset`, then a snapshot if requested. A client that wants
+    /// an error status, or that reads a range, has to reconnect for that.
     fn poll_restart(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         let frame = if self.gap_is_error || self.pace.is_some() || self.limit.until.is_some() {
             self.ends(Ending::LogChanged)
@@ -341,7 +342,7 @@ impl Reader {
         self.sends(0, frame)
     }
 
-    /// The first frame of a new beginning; the snapshot follows it.
+    /// The `reset` frame of a restart; the snapshot follows it.
     fn restarts(&mut self, snapshot: Option<&Frames>) -> Bytes {
         let requested = self.id().to_string();
         let end = self.site.subscriptions.end();
@@ -359,7 +360,7 @@ impl Reader {
         frame
     }
 
-    /// Tells a reader that was in step how far it is behind; nothing is dropped, it only gets it late.
+    /// Tells a reader that was up to date that it lags; events are delivered late, never dropped.
     fn lagging(&mut self, ts: Time) -> Option<Bytes> {
         let now = self.site.clock.now();
         if !self.caught_up || now - ts < LAGGING || self.told_lagging.is_some_and(|told| now - told < LAGGING) {
@@ -398,8 +399,8 @@ impl Body for Reader {
             None => {}
         }
         loop {
-            // The task that polls a body stays the same, so the timer is asked once for each time it is set.
-            // Without tokio's budget: a poll that is refused for it would not ask at all.
+            // The same task always polls a body, so the waker is registered once each time the timer is set. Without
+            // tokio's coop budget: a poll refused because of it would not register the waker.
             let rang = if this.armed {
                 this.timer.is_elapsed()
             } else {
@@ -413,7 +414,7 @@ impl Body for Reader {
                 }
             }
             let polled = this.poll_events(cx);
-            // Looked at after the reader left its waker, so that a stop in between is not missed.
+            // Checked after the reader registered its waker, so that a shutdown in between is not missed.
             if polled.is_pending() && !this.draining && this.site.deliveries.draining() {
                 this.drains();
             }
@@ -424,13 +425,13 @@ impl Body for Reader {
     }
 }
 
-/// Since when the log could not be read; nothing while it can.
+/// Since when the log could not be read; `None` while it can.
 fn stale_since(site: &Site) -> Option<Time> {
     let age = site.subscriptions.age();
     (age > STALE).then(|| site.clock.now() - TimeDelta::from_std(age).unwrap_or_default())
 }
 
-/// 10 % around a duration, so that readers do not beat in step.
+/// A duration ±10%, so that readers do not send heartbeats in lockstep.
 pub(super) fn jittered(duration: Duration) -> Duration {
     duration.mul_f64(0.9 + 0.2 * fastrand::f64())
 }

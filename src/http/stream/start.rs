@@ -1,4 +1,4 @@
-//! Where a stream begins: what a cursor comes to.
+//! Where a stream starts: resolution of the cursor.
 
 use std::time::Duration;
 
@@ -11,38 +11,38 @@ use crate::{
     http::{problem::Problem, site::Site},
 };
 
-/// A cursor ahead of this server may come from one that is ahead of it for a moment.
+/// How long to wait for a cursor ahead of this server: another server may be briefly ahead.
 const CATCH_UP: Duration = Duration::from_secs(2);
 
-/// What a cursor comes to.
+/// Resolution of a cursor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Start {
-    /// Behind this position; the word for `hello`.
+    /// After this position; with the start mode for `hello`.
     After(i64, &'static str),
-    /// It cannot be served: why.
+    /// It cannot be served; with the reason.
     Gap(&'static str),
 }
 
-/// Where a stream begins, and where a replay ends.
+/// Start of a stream, and end of a replay.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Begin {
-    /// The log's epoch that the positions belong to.
+    /// Epoch of the positions.
     pub(super) epoch: Epoch,
     pub(super) start: Start,
-    /// The position before the range of a replay.
+    /// Position before the range of a replay.
     from: Option<i64>,
     /// The last position to send.
     pub(super) until: Option<i64>,
 }
 
 impl Begin {
-    /// As [`Self::position`], with its epoch.
+    /// [`Self::position`] with its epoch.
     pub(super) fn end(&self, site: &Site) -> EventId {
         EventId { epoch: self.epoch, position: self.position(site) }
     }
 
-    /// The position behind which the stream begins. After a gap a replay has what is left of its range; everything else
-    /// begins with a snapshot.
+    /// The position after which the stream starts. After a gap a replay continues with the rest of its range;
+    /// everything else starts with a snapshot.
     pub(super) fn position(&self, site: &Site) -> i64 {
         match (self.start, self.from) {
             (Start::After(position, _), _) => position,
@@ -52,10 +52,10 @@ impl Begin {
     }
 }
 
-/// Works out where to begin.
+/// Resolves the start.
 ///
 /// # Errors
-/// 400 when a replay's range is none; 503 when times have to be looked up and the log does not answer.
+/// 400 if the range of a replay is invalid; 503 if times have to be looked up and the database fails.
 pub(super) async fn begin(site: &Site, wish: &Wish) -> Result<Begin, Problem> {
     let epoch = site.subscriptions.epoch();
     let until = match wish.replay.until {
@@ -64,7 +64,7 @@ pub(super) async fn begin(site: &Site, wish: &Wish) -> Result<Begin, Problem> {
     };
     let from = match wish.replay.from {
         None => None,
-        // A time names the first event at or after it.
+        // A time refers to the first event at or after it.
         Some(from @ Moment::Time(_)) => Some(position(site, from, "from").await?),
         Some(from) => Some(position(site, from, "from").await? - 1),
     };
@@ -79,7 +79,7 @@ pub(super) async fn begin(site: &Site, wish: &Wish) -> Result<Begin, Problem> {
         return Err(Problem::field(StatusCode::BAD_REQUEST, "invalid_parameter", "until", detail));
     }
     let start = match (&wish.cursor, from) {
-        // A client that comes back to its replay has got so far.
+        // A client that resumes its replay continues at its cursor.
         (Cursor::Absent, Some(after)) if after + 1 < site.subscriptions.oldest() => Start::Gap("too_old"),
         (Cursor::Absent, Some(after)) => Start::After(after, "replay"),
         (cursor, _) => of_cursor(site, cursor, wish.snapshot).await,
@@ -87,7 +87,7 @@ pub(super) async fn begin(site: &Site, wish: &Wish) -> Result<Begin, Problem> {
     Ok(Begin { epoch, start, from, until })
 }
 
-/// The position that a moment names; of a time: that of the last event before it.
+/// The position of a moment; for a time: that of the last event before it.
 async fn position(site: &Site, moment: Moment, field: &'static str) -> Result<i64, Problem> {
     match moment {
         Moment::Position(position) => Ok(position),

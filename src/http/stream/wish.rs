@@ -1,4 +1,4 @@
-//! What a reader of the stream asks for, by headers and query.
+//! Parameters of a stream request, from headers and query.
 
 use std::{str::FromStr, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::{
     model::{Timestamp, timestamp::BadTimestamp},
 };
 
-/// Parameters that are no filters.
+/// Parameters that are not filters.
 pub const PARAMETERS: [&str; 14] = [
     "last_event_id",
     "lastEventId",
@@ -31,12 +31,12 @@ pub const PARAMETERS: [&str; 14] = [
     "poll",
     "wait",
 ];
-/// Longest wait of a long poll, seconds: below what proxies cut (60 s).
+/// Maximum long poll timeout, seconds: below the usual timeout of proxies (60 s).
 const LONGEST_WAIT: u64 = 55;
-/// Events in one answer of a long poll, unless it asks for fewer.
+/// Maximum number of events in one response of a long poll.
 pub(super) const POLLED: u64 = 1_000;
 
-/// Where a reader wants to begin.
+/// Requested start of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Cursor {
     Absent,
@@ -53,7 +53,7 @@ pub(super) enum Snapshot {
     Never,
 }
 
-/// An end of a range that is to be replayed.
+/// One end of a replay range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Moment {
     Position(i64),
@@ -61,30 +61,30 @@ pub(super) enum Moment {
     Time(Time),
 }
 
-/// A part of the log, again.
+/// A replay of a part of the log.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Replay {
     pub(super) from: Option<Moment>,
     pub(super) until: Option<Moment>,
-    /// Times as fast as it happened; `None`: as fast as it can be read.
+    /// Multiple of the original speed; `None`: as fast as possible.
     pub(super) speed: Option<f64>,
 }
 
-/// Everything that can be asked for.
+/// All parameters of a stream request.
 #[derive(Debug, Clone)]
 pub(super) struct Wish {
     pub(super) filter: Filter,
     pub(super) form: Form,
     pub(super) gzip: bool,
     pub(super) cursor: Cursor,
-    /// The cursor as it was given, as far as it can be repeated safely.
+    /// The cursor as given, sanitised for display.
     pub(super) requested: Option<String>,
     pub(super) snapshot: Snapshot,
     pub(super) gap_is_error: bool,
     pub(super) heartbeat: Duration,
     pub(super) max_events: Option<u64>,
     pub(super) replay: Replay,
-    /// A long poll: answer within this time.
+    /// Long poll timeout, if it is a long poll.
     pub(super) wait: Option<Duration>,
 }
 
@@ -95,7 +95,7 @@ impl Query<'_> {
         self.0.iter().find(|(key, value)| key == name && !value.is_empty()).map(|(_, value)| value.as_str())
     }
 
-    /// One of several words.
+    /// Parses one of several values.
     fn word<T: Copy>(&self, name: &str, words: &[(&str, T)]) -> Result<T, Problem> {
         let Some(value) = self.value(name) else { return Ok(words[0].1) };
         words.iter().find(|(word, _)| *word == value).map(|(_, meaning)| *meaning).ok_or_else(|| {
@@ -136,7 +136,7 @@ fn bad(field: &str, detail: impl Into<String>) -> Problem {
 }
 
 impl Wish {
-    /// Reads a request.
+    /// Parses a request.
     ///
     /// # Errors
     /// 400 that names the parameter, or 406.
@@ -216,7 +216,7 @@ fn replay(query: &Query<'_>) -> Result<Replay, Problem> {
     Ok(replay)
 }
 
-/// Whether frames or lines are asked for: the first media type in `Accept` that we have.
+/// Frames or lines: the first supported media type in `Accept`.
 fn wire(headers: &HeaderMap, names: bool) -> Result<Wire, Problem> {
     let events = if names { Wire::Named } else { Wire::Unnamed };
     let asked: Vec<_> = items(headers, header::ACCEPT).collect();
@@ -237,11 +237,11 @@ fn wire(headers: &HeaderMap, names: bool) -> Result<Wire, Problem> {
     })
 }
 
-/// Clients that ask for gzip and do not decode it: `sseclient` 0.0.27 reads below the decoder of `requests`, which asks
+/// Clients that accept gzip but do not decode it: `sseclient` 0.0.27 reads below the decoder of `requests`, which asks
 /// for gzip by default.
 const DO_NOT_DECODE: [&str; 1] = ["python-requests/"];
 
-/// The client takes gzip and has not forbidden to transform what it gets.
+/// Whether the client accepts gzip and has not set `no-transform`.
 pub(in crate::http) fn takes_gzip(headers: &HeaderMap) -> bool {
     let agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if DO_NOT_DECODE.iter().any(|name| agent.starts_with(name)) {
@@ -257,7 +257,7 @@ pub(in crate::http) fn takes_gzip(headers: &HeaderMap) -> bool {
     takes && !forbidden
 }
 
-/// The items of a header that is a list.
+/// The items of a list header.
 fn items(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
     let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).map(str::trim).filter(|item| !item.is_empty())

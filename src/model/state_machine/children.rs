@@ -1,4 +1,4 @@
-//! Groups: parents that nobody claims, because they start and end with their children.
+//! Parents with `close_when_done`: not claimed, they start and finish with their children.
 
 use std::collections::BTreeMap;
 
@@ -14,22 +14,23 @@ use crate::model::{
     task::Outcome,
 };
 
-/// Most bytes that the children of a new parent take in one event; the rest goes into further ones.
+/// Maximum size of the counts of a new parent's children in one event, bytes; the rest is split into further events.
 const MAX_CHILDREN_BYTES: usize = 4_096;
 
 impl Task {
-    /// A group starts with its first child and ends with its last; a child that runs again opens it again.
+    /// Starts with the first child and finishes with the last; a retried child reopens it.
     pub(super) fn follow(&self, children: &Counts, now: Time) -> Decision {
         if !self.close_when_done || self.status == Status::Cancelled {
             return Ok(self.unchanged());
         }
         if children.total() == 0 {
-            // One that never had a child waits for its first; one whose last child was removed has nothing to wait for.
+            // Without any child so far it waits for the first one; if the last child was removed there is nothing to
+            // wait for.
             let emptied = self.is_parent && !self.status.is_finished();
             return Ok(if emptied { self.empty(now) } else { self.unchanged() });
         }
         let done = children.finished() == children.total();
-        // A child may have run again and ended before anyone looked.
+        // A child may have been retried and finished since the last evaluation.
         let disagrees = (self.status == Status::Failed) != (children.failed > 0);
         let (mut task, mut steps) = self.unchanged();
         if task.status.is_finished() && (!done || disagrees) {
@@ -70,7 +71,7 @@ impl Task {
         })
     }
 
-    /// Its children run again, so it waits for them again.
+    /// Its children are retried, so it waits for them again.
     pub(super) fn reopen(&self, now: Time) -> Decision {
         if !self.close_when_done || !self.status.is_finished() {
             return self.retry(false, now);
@@ -82,12 +83,12 @@ impl Task {
         }))
     }
 
-    /// It groups other tasks. What its children are so far is told in as many pieces as fit into events.
+    /// Becomes a parent. The counts of its existing children are split into as many events as necessary.
     pub(super) fn become_parent(&self, children: BTreeMap<Name, Counts>) -> (Self, Vec<Step>) {
         let mut pieces = vec![BTreeMap::new()];
         let mut size = 0;
         for (name, counts) in children {
-            // In JSON a name may be twice as long, and the counts take about a hundred bytes.
+            // In JSON a name may take twice its length, and the counts about a hundred bytes.
             let bytes = 2 * name.as_str().len() + 120;
             if size + bytes > MAX_CHILDREN_BYTES && size > 0 {
                 pieces.push(BTreeMap::new());
@@ -107,7 +108,7 @@ impl Task {
         (task, steps)
     }
 
-    /// It counts among the children without a phase.
+    /// Moves to the children without a phase.
     pub(super) fn leave_phase(&self) -> (Self, Vec<Step>) {
         if self.phase.is_none() {
             return self.unchanged();

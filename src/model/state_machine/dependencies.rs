@@ -1,4 +1,4 @@
-//! Blocked tasks follow their dependencies; finished tasks run again.
+//! Blocked tasks follow their dependencies; finished tasks are retried.
 
 use crate::{
     clock::Time,
@@ -11,7 +11,7 @@ use crate::{
 };
 
 impl Task {
-    /// A blocked task learns where its dependencies stand.
+    /// Applies the combined status of the dependencies to a blocked task.
     pub(super) fn depend(&self, dependencies: Dependencies, now: Time) -> Decision {
         if self.status != Status::Blocked || self.close_when_done {
             return Ok(self.unchanged());
@@ -42,7 +42,7 @@ impl Task {
         }
     }
 
-    /// Someone retries a finished task. One that `waits` for others is blocked first, as a new one is.
+    /// Retries a finished task. With `waits` (unfinished dependencies) it becomes blocked first, like a new one.
     pub(super) fn retry(&self, waits: bool, now: Time) -> Decision {
         if !self.status.is_finished() {
             return Err(TransitionError::Illegal { status: self.status, wanted: "retried" });

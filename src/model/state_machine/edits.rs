@@ -1,4 +1,4 @@
-//! Edits: what people change about a task without changing its status, with old and new value of each field.
+//! Edits: changes by people that leave the status unchanged, with the old and new value of each field.
 
 use uuid::Uuid;
 
@@ -9,14 +9,14 @@ use crate::model::{
     transition::TransitionError,
 };
 
-/// The steps of an edit so far.
+/// The edited task and the steps so far.
 struct Chain {
     task: Task,
     steps: Vec<Step>,
 }
 
 impl Chain {
-    /// One step, when something changed.
+    /// Adds a step if something changed.
     fn step(&mut self, kind: EditKind, changes: Changes, change: impl FnOnce(&mut Task)) {
         if changes.is_empty() {
             return;
@@ -28,7 +28,7 @@ impl Chain {
 }
 
 impl Task {
-    /// Edits it. A running task stays in its queue, and only a blocked one gets other dependencies.
+    /// Applies an edit. A running task stays in its queue, and only a blocked task may get other dependencies.
     pub(super) fn edit(&self, edit: Edit) -> Decision {
         if edit.only_if.as_ref().is_some_and(|versions| !versions.contains(&self.version())) {
             return Err(TransitionError::Changed);
@@ -55,7 +55,7 @@ impl Task {
         let assignees = change("assignee", &self.assignee, assignee.as_ref());
         let others = change("collaborators", &self.collaborators, collaborators.as_ref());
         let watching = change("watchers", &self.watchers, watchers.as_ref());
-        // What others count by is told apart from long texts, so that it is never cut from a large event.
+        // Fields used for counting are in a separate event from long texts, so that they are never truncated.
         chain.step(EditKind::Facts, lines.into_iter().collect(), |task| {
             task.queue = queue.unwrap_or_else(|| task.queue.clone());
         });
@@ -84,7 +84,7 @@ impl Task {
 }
 
 impl Chain {
-    /// Additions and removals are told apart.
+    /// Additions and removals are separate steps.
     fn depend_on(&mut self, wanted: Vec<Uuid>) {
         let old = self.task.depends_on.clone();
         let kept: Vec<_> = old.iter().filter(|id| wanted.contains(id)).copied().collect();

@@ -1,4 +1,4 @@
-//! The error groups that events are about.
+//! Error groups of task events.
 
 use crate::model::{
     Name, Status, Task,
@@ -13,7 +13,7 @@ impl Task {
         (self.status == Status::Failed).then(|| fingerprint(&self.task_type, self.error.as_deref()))
     }
 
-    /// The error groups that an event which makes `after` of this task is about.
+    /// The error groups concerned by an event that changes this task to `after`.
     pub(super) fn fingerprint_change(&self, after: &Self, event: &TaskEvent) -> FingerprintChange {
         let (before, now) = (self.fingerprint(), after.fingerprint());
         match event {

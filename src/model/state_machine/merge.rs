@@ -1,4 +1,4 @@
-//! Reports of other systems merged into a task: what it is depends on the set of its reports only, never on their order.
+//! Merges reports of other systems into a task: the result depends only on the set of reports, never on their order.
 
 use uuid::Uuid;
 
@@ -13,7 +13,7 @@ use crate::{
 };
 
 impl Task {
-    /// A task of which nothing was reported yet.
+    /// An observed task before its first report.
     #[must_use]
     pub fn placeholder(id: Uuid, inherited: Option<&Name>, now: Time) -> Self {
         let new = NewTask {
@@ -99,13 +99,13 @@ impl Task {
         }
     }
 
-    /// Everything that follows from the merged reports.
+    /// Recomputes everything that derives from the merged reports.
     fn recompute(&mut self, observed: &Observed) {
         let status = observed.status(self.run_at.is_some());
         self.status = status;
         self.created_at = observed.first.unwrap_or(self.created_at);
         self.enqueued_at = observed.enqueued;
-        // A start that was reported for a time after the end is not believed.
+        // Ignore a start that is reported to be after the end.
         let ended = observed.ended.map(|(at, _)| at);
         let reported = observed.started.filter(|started| ended.is_none_or(|ended| *started <= ended));
         self.started_at = reported.or_else(|| {
@@ -129,7 +129,7 @@ impl Task {
         self.error = observed.error.clone().filter(|_| status != Status::Completed);
         let again = observed.ended.is_some_and(|(_, end)| end == ObservedKind::Retried);
         self.retry_count = self.attempt.saturating_sub(1) + u32::from(again);
-        // Whoever reports is not lost.
+        // An observed task has no lease expiry: its worker is not tracked by heartbeats.
         let lease = Lease { expires_at: None, progress: observed.progress.clone(), stalled: false };
         self.lease = (status == Status::Running).then_some(lease);
         if let Some(at) = observed.given_up().filter(|_| !status.is_finished()) {

@@ -1,4 +1,4 @@
-//! The task state machine. Every change of a task's state is decided here and nowhere else.
+//! The task state machine: the only place that decides status changes of a task.
 
 mod children;
 mod dependencies;
@@ -21,10 +21,10 @@ use crate::model::{
 };
 
 impl Task {
-    /// Decides a command: the task afterwards and what happened, or why not. Changes nothing by itself.
+    /// Decides a transition: the resulting task and its steps, or why it is refused. Changes nothing itself.
     ///
     /// # Errors
-    /// [`TransitionError`] when the table of states does not allow it or the fence does not hold.
+    /// [`TransitionError`] if the status does not allow the transition or the fence is invalid.
     pub fn decide(&self, command: Transition, now: Time) -> Decision {
         match command {
             Transition::Claim { by, lease_until } => self.claim(by, lease_until, now),
@@ -179,7 +179,7 @@ impl Task {
             return Ok(self.unchanged());
         }
         let stalled = TaskEvent::Stalled(reason);
-        // Nobody here can give the task to someone else.
+        // The task cannot be given to another worker here.
         if policy == StalledPolicy::Report || self.observed.is_some() || self.close_when_done {
             let reported = Lease { stalled: true, ..lease.clone() };
             return Ok(self.step(stalled, |task| task.lease = Some(reported)));
@@ -222,23 +222,23 @@ impl Task {
         }))
     }
 
-    /// taskwatch hands it out, so it may change its state.
+    /// Fails for an observed task: taskwatch does not control it.
     pub(super) fn is_ours(&self, wanted: &'static str) -> Result<(), TransitionError> {
         if self.observed.is_some() { Err(TransitionError::Observed { wanted }) } else { Ok(()) }
     }
 
-    /// A sign of life ends a stall, unless it was for the time limit: that stays passed, and is reported once.
+    /// A report ends a stall, except for a timeout: that remains exceeded, and is reported only once.
     fn stays_stalled(&self, lease: &Lease, now: Time) -> bool {
         lease.stalled && self.deadline().is_some_and(|deadline| deadline <= now)
     }
 
-    /// The end of the running attempt's time limit.
+    /// When the running attempt times out.
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
         Some(self.started_at? + TimeDelta::seconds(i64::from(self.timeout_seconds?)))
     }
 
-    /// The lease, if this report's worker and attempt still hold the task.
+    /// The lease, if the worker and attempt of the fence still hold it.
     fn held(&self, fence: Fence) -> Result<&Lease, TransitionError> {
         let same = self.worker_id == Some(fence.worker_id) && self.attempt == fence.attempt;
         self.is_ours("reported by a worker")?;
@@ -249,7 +249,7 @@ impl Task {
         }
     }
 
-    /// The same report came before: same worker, same attempt, same outcome.
+    /// Whether this is a repeated report: same worker, same attempt, same outcome.
     fn repeats(&self, fence: Fence, outcome: Outcome) -> bool {
         self.outcome == Some(outcome) && self.worker_id == Some(fence.worker_id) && self.attempt == fence.attempt
     }
@@ -290,7 +290,7 @@ impl Task {
     }
 }
 
-/// A time span in whole milliseconds, never negative.
+/// A duration in whole milliseconds, never negative.
 pub(super) fn millis(span: TimeDelta) -> u64 {
     u64::try_from(span.num_milliseconds()).unwrap_or_default()
 }

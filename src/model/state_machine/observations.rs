@@ -1,4 +1,4 @@
-//! The events that tell what a report changed.
+//! Events for the changes made by a report.
 
 use serde_json::{Value, json};
 
@@ -15,13 +15,13 @@ use crate::{
 };
 
 impl Task {
-    /// The first report of a task: it comes into being and goes where the report says.
+    /// The first report of a task: creates it and moves it to the reported status.
     #[must_use]
     pub fn first_observed(self, observation: &Observation, now: Time) -> (Self, Vec<Step>) {
         let mut after = self;
         after.merge(observation);
         let settled = after.clone();
-        // It begins as every task does, and then goes on.
+        // It is created like every task, then transitions.
         let waits = if settled.status == Status::Scheduled { Status::Scheduled } else { Status::Pending };
         let begun = Self {
             status: waits,
@@ -58,7 +58,7 @@ impl Task {
         Ok((after, steps))
     }
 
-    /// The parent's project, for a task that has none of its own.
+    /// Inherits the parent's project, if it has none of its own.
     pub(super) fn inherit(&self, project: &Name) -> Decision {
         let own = self.observed.as_ref().is_none_or(|observed| observed.own_project);
         if own || self.project_id == *project {
@@ -68,18 +68,18 @@ impl Task {
         Ok(self.step(TaskEvent::Edited { kind: EditKind::Facts, changes }, |task| task.project_id = project.clone()))
     }
 
-    /// True while its project is its parent's, or `default` for want of one.
+    /// Whether its project is inherited: from its parent, or `default` without one.
     #[must_use]
     pub fn inherits(&self) -> bool {
         self.observed.as_ref().is_some_and(|observed| !observed.own_project)
     }
 
-    /// The events that lead from what was known to what is known now.
+    /// The events that lead from the previous state to the current one.
     fn steps_to(&self, after: &Self, now: Time) -> Vec<Step> {
         let mut between = self.clone();
         let mut steps = Vec::new();
         let same = self.status == after.status && self.attempt == after.attempt;
-        // What others count by is told apart from long texts, so that it is never cut from a large event.
+        // Fields used for counting are in a separate event from long texts, so that they are never truncated.
         for changes in [self.placed(after), self.retold(after)] {
             if changes.is_empty() {
                 continue;
@@ -108,11 +108,11 @@ impl Task {
         steps
     }
 
-    /// What the task has become, as an event.
+    /// The event for its new status.
     fn arrived(&self, now: Time) -> TaskEvent {
         let said = self.observed.as_ref().and_then(|seen| seen.duration_ms);
         let ended = self.observed.as_ref().and_then(|seen| seen.ended).map_or(now, |(at, _)| at);
-        // The times say how long it took; where they are missing, the start was reckoned from what was said.
+        // The timestamps give the duration; if they are missing, the start was derived from the reported duration.
         let duration_ms = self.started_at.map_or(said.unwrap_or(0), |started| millis(ended - started));
         let error = || self.error.clone().unwrap_or_else(|| "no error was reported".to_owned());
         match self.status {
@@ -131,7 +131,7 @@ impl Task {
         }
     }
 
-    /// Where it belongs, as far as another word changed that.
+    /// Changed routing fields (project, queue, parent and the like).
     fn placed(&self, after: &Self) -> Changes {
         let mut changes = Changes::new();
         let mut compare = |field: &str, old: Value, new: Value| {
@@ -148,7 +148,7 @@ impl Task {
         changes
     }
 
-    /// What else of its record another word changed, and of its attempt if that stays the same.
+    /// Changed other fields of the task, and of its attempt if that is still the same.
     fn retold(&self, after: &Self) -> Changes {
         let mut changes = Changes::new();
         let mut compare = |field: &str, old: Value, new: Value| {

@@ -1,5 +1,5 @@
-//! Observed tasks without further reports. They end as stalled after a while; a report that is newer than all before
-//! brings them back, an older one changes nothing.
+//! Observed tasks without further reports. After a while they end as stalled; a report newer than all earlier ones
+//! revives them, an older one has no effect.
 
 use super::millis;
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
 };
 
 impl Task {
-    /// It ended because nothing more was reported.
+    /// Marks it as ended for lack of reports.
     pub(super) fn end_in_silence(&mut self, at: Time) {
         self.status = Status::Failed;
         self.finished_at = Some(at);
@@ -23,7 +23,7 @@ impl Task {
         self.lease = None;
     }
 
-    /// Gives up a reported task that has not finished and of which nothing was reported since `before`.
+    /// Fails an unfinished observed task whose last report is before `before`.
     pub(super) fn give_up(&self, before: Time, now: Time) -> Decision {
         let Some(seen) = &self.observed else { return Err(TransitionError::Managed) };
         let Some(sign) = seen.last_sign().filter(|sign| *sign < before && !self.status.is_finished()) else {
@@ -86,11 +86,11 @@ mod tests {
             (Status::Failed, Some(later), None)
         );
         assert_eq!(steps.len(), 2);
-        // The same report again changes nothing; once more given up neither.
+        // The same report again has no effect; neither does giving up again.
         let (same, steps) = hear(&given_up, ObservedKind::Started, start);
         assert_eq!((same.status, same.finished_at, steps.len()), (Status::Failed, Some(later), 0));
         assert_eq!(given_up.decide(Transition::GiveUp(later), later).unwrap().1.len(), 0);
-        // News do, and so does an end, however old.
+        // A newer report does, and so does an end, however old.
         assert_eq!(hear(&given_up, ObservedKind::Progressed, later).0.status, Status::Running);
         assert_eq!(hear(&given_up, ObservedKind::Completed, start).0.status, Status::Completed);
     }

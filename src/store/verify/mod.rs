@@ -1,4 +1,4 @@
-//! `taskwatch verify`: walks the log, checks density and order, folds it, and compares the result with the tables.
+//! `taskwatch verify`: replays the log, checks density and order, and compares the folded state with the tables.
 
 mod relations;
 mod tables;
@@ -18,21 +18,21 @@ use crate::{
     model::Status,
 };
 
-/// Differences written out; more are only counted.
+/// Maximum number of differences listed; more are only counted.
 const SHOWN: usize = 50;
 
-/// What was checked, and what did not fit.
+/// What was checked, and the differences.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// Events walked.
+    /// Events replayed.
     pub events: u64,
-    /// The last position.
+    /// Head of the log.
     pub head: i64,
     /// Tasks compared.
     pub tasks: u64,
     /// Workers compared.
     pub workers: u64,
-    /// Every difference, in words.
+    /// Differences, as text.
     pub differences: Vec<String>,
 }
 
@@ -54,7 +54,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// What the log says of a task.
+/// State of a task according to the log.
 #[derive(Debug, PartialEq, Eq)]
 struct Folded {
     status: Status,
@@ -69,19 +69,19 @@ struct Folded {
     project_id: String,
 }
 
-/// Compares the log with the tables, at one moment, while everyone goes on working.
+/// Compares the log with the tables in one snapshot, while the system keeps running.
 ///
 /// # Errors
-/// When the database does not answer.
+/// Any error of the database.
 pub async fn verify(store: &Store) -> anyhow::Result<Report> {
     let mut conn = store.connect().await?;
     let mut report = Report::default();
-    // One snapshot: positions are given inside the transactions that change the rows, so it is exact.
+    // One snapshot: positions are assigned in the transactions that change the rows, so the comparison is exact.
     let mut tx = conn.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
     let epoch = log::epoch(&mut *tx).await?;
     let ends = log::ends(&mut *tx).await?;
     let mut tasks: HashMap<Uuid, Folded> = HashMap::new();
-    // The beginning of the log may have gone with retention; then the board goes on from a checkpoint of that time.
+    // If retention removed the beginning of the log, the board continues from a checkpoint of that time.
     let trimmed = ends.oldest > 1;
     let mut board = if trimmed { base(&mut tx, ends, &mut report).await? } else { Board::default() };
     let mut position = ends.oldest - 1;
@@ -122,7 +122,7 @@ pub async fn verify(store: &Store) -> anyhow::Result<Report> {
     Ok(report)
 }
 
-/// The oldest checkpoint that the rest of the log goes on from.
+/// The oldest checkpoint from which the rest of the log can be folded.
 async fn base(tx: &mut PgConnection, ends: log::Ends, report: &mut Report) -> anyhow::Result<Board> {
     let found = checkpoints::oldest_since(tx, board::VERSION, ends.oldest - 1).await?;
     let read = found.and_then(|checkpoint| serde_json::from_str(&checkpoint.body).ok());
@@ -134,7 +134,7 @@ async fn base(tx: &mut PgConnection, ends: log::Ends, report: &mut Report) -> an
 
 fn check_body(recorded: &Recorded, report: &mut Report) {
     let id = recorded.id.to_string();
-    // An epoch may have changed since; the position may not.
+    // The epoch may have changed since; the position must match.
     let same = recorded.event.position == Some(recorded.id.position)
         && recorded.event.event_id.as_ref().is_some_and(|own| own.split('-').nth(1) == id.split('-').nth(1));
     if !same {
@@ -146,7 +146,7 @@ fn fold(event: &Event, tasks: &mut HashMap<Uuid, Folded>, trimmed: bool, report:
     let (Some(id), Some(status)) = (event.task_id, event.status) else { return };
     if let Some((from, _)) = moved(event) {
         let known = tasks.get(&id).map(|task| task.status);
-        // What happened before the log begins is not known.
+        // The status before the first kept event is unknown.
         let told = known.is_some() || !trimmed;
         if from != known && told {
             let words = |status: Option<Status>| status.map_or("absent", Status::as_str);

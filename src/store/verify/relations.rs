@@ -1,4 +1,4 @@
-//! What tasks wait for, children per phase, decisions about queues: the tables against each other and the log.
+//! Dependencies, children per phase, queue settings: the tables compared with each other and with the log.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::{
     model::{Status, phase::NO_PHASE},
 };
 
-/// `dependents` holds exactly what blocked tasks depend on; tasks that are waited for know it.
+/// `dependents` contains exactly the dependencies of blocked tasks; tasks that block others are marked as such.
 pub(super) async fn compare_waits(conn: &mut PgConnection, report: &mut Report) -> anyhow::Result<()> {
     let rows = sqlx::query!(
         r#"SELECT coalesce(t.id, d.task_id) AS "id!", coalesce(t.awaited, d.depends_on) AS "awaited!"
@@ -34,7 +34,7 @@ pub(super) async fn compare_waits(conn: &mut PgConnection, report: &mut Report) 
     Ok(())
 }
 
-/// `phases` counts the children; the board shows the same of the parents it holds.
+/// `phases` counts the children; the board shows the same for the parents it contains.
 pub(super) async fn compare_phases(conn: &mut PgConnection, board: &Board, report: &mut Report) -> anyhow::Result<()> {
     let rows = sqlx::query!(
         r#"SELECT coalesce(p.parent_task_id, t.parent_task_id) AS "id!", coalesce(p.name, t.name) AS "name!"
@@ -86,7 +86,7 @@ pub(super) async fn compare_phases(conn: &mut PgConnection, board: &Board, repor
     Ok(())
 }
 
-/// The board shows what operators decided.
+/// The board shows the operators' queue settings.
 pub(super) async fn compare_queues(conn: &mut PgConnection, board: &Board, report: &mut Report) -> anyhow::Result<()> {
     let rows = sqlx::query!("SELECT name, paused_at, concurrency_limit, rate_limit FROM taskwatch.queues")
         .fetch_all(conn)

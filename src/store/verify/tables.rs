@@ -1,4 +1,4 @@
-//! Tasks, workers and counts: the tables against the log.
+//! Tasks, workers and counts: the tables compared with the log.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -17,7 +17,7 @@ use crate::{
 
 type Connectors = BTreeMap<Name, Connector>;
 
-/// What is shown of connectors.
+/// The visible fields of connectors.
 fn badges(connectors: &Connectors) -> Vec<(&Name, ConnectorStatus, Option<&str>, Time)> {
     connectors.iter().map(|(id, c)| (id, c.status, c.error.as_deref(), c.since)).collect()
 }
@@ -37,7 +37,7 @@ pub(super) async fn compare_tasks(
     .await?;
     for row in rows {
         report.tasks += 1;
-        // That a task was made a parent may have been told before the log begins.
+        // The task may have become a parent before the first kept event.
         if let Some(log) = folded.get_mut(&row.id).filter(|_| trimmed) {
             log.is_parent |= row.is_parent;
         }
@@ -72,7 +72,7 @@ pub(super) async fn compare_tasks(
     Ok(())
 }
 
-/// `ready` holds exactly the pending tasks, `leases` exactly the running ones.
+/// `ready` contains exactly the pending tasks, `leases` exactly the running ones.
 pub(super) async fn compare_sides(conn: &mut PgConnection, report: &mut Report) -> anyhow::Result<()> {
     let rows = sqlx::query!(
         r#"SELECT coalesce(t.id, r.task_id) AS "id!" FROM (SELECT * FROM taskwatch.tasks WHERE status = 'pending' AND observed IS NULL) t
@@ -102,7 +102,7 @@ pub(super) async fn compare_workers(conn: &mut PgConnection, board: &Board, repo
     for row in rows {
         report.workers += 1;
         let Some(seen) = board.workers.0.get(&row.id) else {
-            // The board forgets workers that have long gone.
+            // The board drops workers that stopped long ago.
             if !matches!(row.status.as_str(), "stopped" | "lost") {
                 report
                     .differences
@@ -134,7 +134,7 @@ pub(super) async fn compare_board(conn: &mut PgConnection, board: &Board, report
     let mut by_status: BTreeMap<Status, u64> = BTreeMap::new();
     let mut depth: BTreeMap<(String, usize), u64> = BTreeMap::new();
     for row in rows {
-        // A row that cannot be read was named with its task.
+        // An unreadable row was already reported with its task.
         let (Ok(status), Ok(count)) = (row.status.parse::<Status>(), u64::try_from(row.count)) else { continue };
         *by_status.entry(status).or_default() += count;
         if status == Status::Pending {
@@ -160,7 +160,7 @@ pub(super) async fn compare_board(conn: &mut PgConnection, board: &Board, report
     Ok(())
 }
 
-/// Groups of failures against the failed tasks. Groups that the board forgot are not missed.
+/// Error groups of the board against the failed tasks. Groups evicted from the board are not reported.
 pub(super) async fn compare_failures(
     conn: &mut PgConnection,
     board: &Board,

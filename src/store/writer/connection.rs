@@ -1,4 +1,4 @@
-//! The writer's connection: checked to lead to the known log, and asked now and then whether it takes writes.
+//! The writer's connection: checked to lead to the known log, and probed periodically for whether it accepts writes.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::store::{
 };
 
 impl WriterLoop {
-    /// How long to wait before the database is asked whether it takes writes.
+    /// Time until the next write probe.
     pub(super) fn until_probe(&self) -> Duration {
         if self.writing.failing().is_some() {
             return MAX_PAUSE;
@@ -22,8 +22,7 @@ impl WriterLoop {
         PROBE_INTERVAL.saturating_sub(self.writing.idle_for().unwrap_or_default()).max(MAX_PAUSE)
     }
 
-    /// Asks the database whether it takes writes, without writing anything: while nobody reports, or because reports are
-    /// refused.
+    /// Probes whether the database accepts writes, without writing: while the writer is idle, or because writes fail.
     pub(super) async fn probe(&mut self) {
         self.writing.begins();
         let asked = with_timeout(TRANSACTION_TIMEOUT, self.ask()).await;
@@ -54,8 +53,8 @@ impl WriterLoop {
         Ok(())
     }
 
-    /// Asks until the database knows what became of a commit that it did not answer. A log that was replaced meanwhile
-    /// does not hold it.
+    /// Polls until the outcome of an unacknowledged commit is known. If the log was replaced meanwhile, the commit is
+    /// lost.
     pub(super) async fn took_place(&mut self, xid: &str, recorded: &[Recorded]) -> bool {
         let Some(first) = recorded.first() else { return false };
         let epoch = self.epoch;
@@ -80,17 +79,17 @@ impl WriterLoop {
         }
     }
 
-    /// A connection of the writer's own. A failure here is not the fault of a batch.
+    /// Opens a connection for the writer. An error here is not the fault of a batch.
     pub(super) async fn connect(&mut self) -> sqlx::Result<PgConnection> {
         let connected = with_timeout(ANSWER_TIMEOUT, self.prepared_connection()).await;
         let conn = connected.map_err(|error| match error {
-            // Kept, so that people read what it is.
+            // Kept as is, so that its message reaches people.
             error if is_read_only(&error) => error,
             error => sqlx::Error::Io(std::io::Error::other(error)),
         })?;
         let epoch = self.store.epoch();
         if epoch != self.epoch {
-            // Nothing that was known of the log before counts any more.
+            // Cached state of the previous log is invalid.
             (self.epoch, self.known_head) = (epoch, 0);
             (self.scan, self.known_queues) = (ScanStart::default(), HashSet::new());
         }
@@ -103,9 +102,10 @@ impl WriterLoop {
         if inspection.read_only {
             return Err(read_only_error());
         }
-        // A writer that hangs must not keep the log's lock: Postgres ends it. What is acknowledged is durable, whatever
-        // the database's default is. Its statements go to rows by their keys; plans are made once, when the tables may
-        // still be empty, and must not be full scans then. What looks like a scan all the same must not be compiled for 10 ms.
+        // Postgres terminates a hung writer, so that it cannot keep the log's lock. An acknowledged write is durable,
+        // whatever the database's default is. The writer's statements access rows by key; plans are cached, maybe
+        // while the tables are still empty, and must not be full scans. JIT is off: it would compile what looks like
+        // a scan for 10 ms.
         sqlx::query!(
             "SELECT set_config('idle_in_transaction_session_timeout', '10s', false) AS idle,
                     set_config('lock_timeout', '10s', false) AS lock,

@@ -1,6 +1,6 @@
-//! Which commands are written next. Short ones go at once, together; long ones (a thousand reports, a payload of a
-//! megabyte) go as well while nothing else comes, but beside short ones they get a small share of the writer's time: one
-//! caller must not stop the others.
+//! Queue of commands to write. Short ones are written immediately, together. Long ones (a thousand reports, a payload
+//! of a megabyte) are too while nothing else arrives, but next to short ones they get a small share of the writer's
+//! time: one caller must not block the others.
 
 use std::{
     collections::VecDeque,
@@ -9,31 +9,31 @@ use std::{
 
 /// A command of more than this weight is long.
 const LONG: usize = 100;
-/// Weight of one transaction, about: rows, and as many 4 KiB of JSON.
+/// Approximate maximum weight of one transaction; one unit is a row or 4 KiB of JSON.
 const MAX_WEIGHT: usize = 4_096;
-/// The same of a transaction of long commands: short ones that come meanwhile wait for its end.
+/// The same for a transaction of long commands: short ones that arrive meanwhile wait for its end.
 const MAX_LONG_WEIGHT: usize = 1_024;
-/// Long commands that may wait.
+/// Maximum number of queued long commands.
 const MAX_LONG: usize = 64;
-/// Short commands keep coming while the last one is not older than this.
+/// Short commands count as arriving continuously while the last one is not older than this.
 const QUIET: Duration = Duration::from_millis(20);
-/// While short commands keep coming, a long one is followed by so many times as much time for them as it took itself.
+/// While short commands keep arriving, the pause after a long command, as a multiple of its duration.
 const REST: u32 = 19;
-/// The longest such time, so that long commands get their turn within their callers' patience.
+/// Maximum such pause, so that long commands are written before their callers time out.
 const LONGEST_REST: Duration = Duration::from_secs(3);
 
-/// What waits to be written.
+/// Queued commands.
 #[derive(Debug)]
 pub(super) struct Line<T> {
     short: VecDeque<(T, usize)>,
     long: VecDeque<(T, usize)>,
-    /// When a short one came last.
+    /// When the last short command arrived.
     last_short: Option<Instant>,
-    /// Until when long ones wait for short ones that keep coming.
+    /// Until when long commands are held back while short ones keep arriving.
     rests_until: Option<Instant>,
-    /// The batch in hand is of long ones.
+    /// The current batch consists of long commands.
     is_long: bool,
-    /// Nothing comes any more, so nothing is waited for.
+    /// The queue is closed, so nothing is held back.
     closed: bool,
 }
 
@@ -51,7 +51,7 @@ impl<T> Default for Line<T> {
 }
 
 impl<T> Line<T> {
-    /// Takes one in; a long one comes back when too many of them wait.
+    /// Enqueues a command; a long one is returned if too many of them are queued.
     pub(super) fn push(&mut self, item: T, weight: usize, now: Instant) -> Result<(), T> {
         if weight <= LONG {
             self.last_short = Some(now);
@@ -64,7 +64,7 @@ impl<T> Line<T> {
         Ok(())
     }
 
-    /// Fewer short ones wait than this.
+    /// Whether fewer than `most` short commands are queued.
     pub(super) fn has_room(&self, most: usize) -> bool {
         self.short.len() < most
     }
@@ -73,12 +73,12 @@ impl<T> Line<T> {
         self.short.is_empty() && self.long.is_empty()
     }
 
-    /// Nothing comes any more.
+    /// Closes the queue: no more commands arrive.
     pub(super) fn close(&mut self) {
         self.closed = true;
     }
 
-    /// Until when those that wait have to; nothing when none does.
+    /// When the held back commands become due; `None` if there are none.
     pub(super) fn turn(&self) -> Option<Instant> {
         let quiet = self.last_short.map(|at| at + QUIET);
         self.rests_until.filter(|_| !self.long.is_empty()).map(|rests| quiet.map_or(rests, |quiet| quiet.min(rests)))
@@ -88,20 +88,20 @@ impl<T> Line<T> {
         !self.closed && (!self.short.is_empty() || self.last_short.is_some_and(|at| now < at + QUIET))
     }
 
-    /// The next batch, of `most` commands at the most; empty when nothing may go yet.
+    /// The next batch, of at most `most` commands; empty if none may be written yet.
     pub(super) fn next(&mut self, most: usize, now: Instant) -> Vec<T> {
         let among_short = self.keeps_coming(now);
         let rests = among_short && self.rests_until.is_some_and(|until| now < until);
         self.is_long = !self.long.is_empty() && !rests;
         match (self.is_long, among_short) {
-            // One at a time: short ones wait for it.
+            // One at a time, because short commands wait for it.
             (true, true) => batch(&mut self.long, 1, 0),
             (true, false) => batch(&mut self.long, most, MAX_LONG_WEIGHT),
             (false, _) => batch(&mut self.short, most, MAX_WEIGHT),
         }
     }
 
-    /// The batch in hand was written.
+    /// Records the duration of the current batch.
     pub(super) fn took(&mut self, time: Duration, now: Instant) {
         if self.is_long {
             self.rests_until = Some(now + time.saturating_mul(REST).min(LONGEST_REST));
@@ -109,7 +109,7 @@ impl<T> Line<T> {
     }
 }
 
-/// The first of a line, as many as fit into a transaction, at least one.
+/// The first commands of a queue that fit into one transaction, at least one.
 fn batch<T>(line: &mut VecDeque<(T, usize)>, most: usize, most_weight: usize) -> Vec<T> {
     let mut weight = 0;
     let fits = line.iter().take(most).take_while(|(_, more)| {

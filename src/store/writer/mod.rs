@@ -1,7 +1,7 @@
-//! The one writer: commands from a bounded channel, as many as wait, in one transaction (group commit).
+//! The single writer: commands from a bounded channel, all queued ones in one transaction (group commit).
 //!
-//! There is no timer: the next batch forms while the last one commits. A caller is answered after the commit is
-//! durable, never before.
+//! There is no timer: the next batch accumulates while the previous one commits. A caller is answered only after the
+//! commit is durable.
 
 mod connection;
 mod line;
@@ -28,43 +28,43 @@ use crate::{
     command::{Command, WriterPolicy},
 };
 
-/// Commands that may wait.
+/// Channel capacity, commands.
 const CHANNEL_COMMANDS: usize = 8_192;
-/// Commands in one transaction.
+/// Maximum number of commands per transaction.
 pub const MAX_BATCH: usize = 512;
-/// How long a caller waits for the database before it is asked to repeat.
+/// How long a caller waits for the database before it gets [`WriteError::Unavailable`] and has to retry.
 const CALLER_TIMEOUT: Duration = Duration::from_secs(15);
-/// Longest time of one transaction, and of a connection or a commit alone. The server's own limits are shorter, but a
-/// connection whose other end is gone never hears of them.
+/// Timeout of one transaction, and of a connect or a commit alone. The server's own timeouts are shorter, but they do
+/// not help on a dead connection.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(45);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
-/// Once the database has refused writes for so long, callers are refused at once.
+/// Once writes have failed for this long, callers are refused immediately.
 const REFUSE_AFTER: Duration = Duration::from_secs(2);
-/// A transaction that has waited for so long is looked at.
+/// A transaction that has waited for this long is diagnosed.
 const DIAGNOSE_AFTER: Duration = Duration::from_secs(2);
-/// The database is asked whether it takes writes when nothing was written for so long.
+/// After this long without a write, the database is probed.
 const PROBE_INTERVAL: Duration = Duration::from_secs(5);
-/// Longest pause between attempts to reach the database.
+/// Maximum delay between attempts to reconnect.
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 
-/// What the writer has done, for `/metrics` and the benchmarks.
+/// Counters of the writer, for `/metrics` and the benchmarks.
 #[derive(Debug, Default)]
 pub struct WriterCounters {
-    /// Commands carried out or refused.
+    /// Commands applied or refused.
     pub commands: AtomicU64,
     /// Transactions committed.
     pub batches: AtomicU64,
     /// Events appended.
     pub events: AtomicU64,
-    /// Transactions that failed and were tried again.
+    /// Transactions that failed and were retried.
     pub retries: AtomicU64,
-    /// Commands that the program failed on.
+    /// Commands that panicked.
     pub panics: AtomicU64,
-    /// Time of commits.
+    /// Latency of commits.
     pub commits: Latency,
 }
 
-/// The way to the writer. Cheap to clone; when all are gone, the writer ends.
+/// Handle of the writer. Cheap to clone; the writer stops when all handles are dropped.
 #[derive(Debug, Clone)]
 pub struct Writer {
     channel: mpsc::Sender<Box<dyn Pending>>,
@@ -73,8 +73,8 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// A writer and its loop. Committed events are offered to `committed` at once; when that is full they are only
-    /// in the log, where the tailer finds them. `max_batch` is [`MAX_BATCH`] but in benchmarks.
+    /// Creates a writer and its loop. Committed events are offered to `committed` immediately; if the channel is full,
+    /// they are only in the log, where the tailer finds them. `max_batch` is [`MAX_BATCH`] except in benchmarks.
     #[must_use]
     pub fn new(
         store: Store,
@@ -107,10 +107,10 @@ impl Writer {
         (Self { channel: sender, counters, writing }, writer)
     }
 
-    /// Hands in a command and waits until its transaction is durable.
+    /// Submits a command and waits until its transaction is durable.
     ///
     /// # Errors
-    /// [`WriteError`]; nothing was written then, but for [`WriteError::Unavailable`], where that is not known.
+    /// [`WriteError`]: nothing was written, except for [`WriteError::Unavailable`], where the outcome is unknown.
     pub async fn run<C: Command>(&self, command: C) -> Result<C::Answer, WriteError> {
         if let Some(failing) = self.writing.failing_for(REFUSE_AFTER) {
             return Err(WriteError::NotWriting(failing.reason));
@@ -123,19 +123,19 @@ impl Writer {
         }
     }
 
-    /// Whether the database takes writes.
+    /// Whether the database accepts writes.
     #[must_use]
     pub const fn writing(&self) -> &Writing {
         &self.writing
     }
 
-    /// Commands that wait to be written.
+    /// Number of queued commands.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.channel.max_capacity() - self.channel.capacity()
     }
 
-    /// What the writer has done so far.
+    /// Counters since the start.
     #[must_use]
     pub fn counters(&self) -> &WriterCounters {
         &self.counters

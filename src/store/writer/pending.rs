@@ -1,4 +1,4 @@
-//! A command on its way through the writer, with the answer that its caller waits for.
+//! A command in the writer, with the channel for its answer.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use crate::{
     store::WriteError,
 };
 
-/// A command of any type, as the writer handles it.
+/// A command of any type, type-erased for the writer.
 pub(in crate::store) trait Pending: fmt::Debug + Send + Sync {
     /// See [`Command::locks`].
     fn locks(&self, locks: &mut LockSet);
@@ -22,9 +22,10 @@ pub(in crate::store) trait Pending: fmt::Debug + Send + Sync {
     fn apply(&mut self, workspace: &mut Workspace);
     /// The caller has gone away.
     fn is_abandoned(&self) -> bool;
-    /// Answers: the transaction is durable. What undoes the command, if its caller has gone away.
+    /// Answers the caller: the transaction is durable. If the caller has gone away, returns the command that undoes
+    /// this one.
     fn answer(self: Box<Self>) -> Option<ChangeTasks>;
-    /// Answers: nothing was written.
+    /// Answers the caller: nothing was written.
     fn fail(self: Box<Self>, error: WriteError);
 }
 
@@ -75,7 +76,7 @@ impl<C: Command> Pending for Job<C> {
     }
 
     fn fail(self: Box<Self>, error: WriteError) {
-        // A caller that has gone away has nothing to learn.
+        // Fails only if the caller has gone away.
         let _ = self.reply.send(Err(error));
     }
 }

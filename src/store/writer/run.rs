@@ -1,4 +1,4 @@
-//! The writer's loop: which commands are written next, and what becomes of a batch that fails.
+//! The writer's loop: which commands are written next, and how a failed batch is handled.
 
 use std::{
     collections::HashSet,
@@ -24,10 +24,10 @@ use crate::{
     },
 };
 
-/// How often a batch is tried again whose ids or unique keys another server took at the same time.
+/// Maximum retries of a batch that conflicts with IDs or unique keys taken concurrently by another server.
 const MAX_RETRIES_OF_TAKEN: u32 = 3;
 
-/// The writer's own side: run it in a task of its own.
+/// The writer's loop; run it as a separate task.
 #[derive(Debug)]
 pub struct WriterLoop {
     pub(super) channel: mpsc::Receiver<Box<dyn Pending>>,
@@ -40,7 +40,7 @@ pub struct WriterLoop {
     pub(super) conn: Option<PgConnection>,
     pub(super) known_head: i64,
     pub(super) scan: ScanStart,
-    /// Queues that have a row.
+    /// Queues that already have a row.
     pub(super) known_queues: HashSet<Name>,
     pub(super) writing: Writing,
     pub(super) committed: mpsc::Sender<Vec<Recorded>>,
@@ -49,7 +49,7 @@ pub struct WriterLoop {
 }
 
 impl WriterLoop {
-    /// Writes until every [`super::Writer`] is gone.
+    /// Runs until every [`super::Writer`] is dropped.
     pub async fn run(mut self) {
         loop {
             while self.line.has_room(self.max_batch)
@@ -89,19 +89,19 @@ impl WriterLoop {
         }
     }
 
-    /// Writes a batch; one that the database refuses is cut in halves, down to the command at fault.
+    /// Writes a batch; one that the database rejects is bisected down to the command at fault.
     async fn write(&mut self, batch: Vec<Box<dyn Pending>>) {
         let mut pieces = vec![batch];
         let mut retries = 0;
         while let Some(mut piece) = pieces.pop() {
-            // A caller that has gone away does not get tasks that no worker would work on.
+            // A caller that has gone away must not get tasks that no worker would run.
             piece.retain(|command| !command.is_abandoned());
             if piece.is_empty() {
                 continue;
             }
             match self.persist(&mut piece).await {
                 Ok(()) => self.answer(piece),
-                // Another server created the same at the same time: now it is there to be found.
+                // Another server created the same ID or key concurrently: on retry it is found.
                 Err(error) if is_taken(&error) && retries < MAX_RETRIES_OF_TAKEN => {
                     retries += 1;
                     pieces.push(piece);
@@ -147,11 +147,11 @@ impl WriterLoop {
         piece.into_iter().for_each(|command| command.fail(error.clone()));
     }
 
-    /// Hands in what undoes a command whose caller went away while it was written.
+    /// Submits the command that undoes one whose caller went away during the write.
     fn undo(&self, command: ChangeTasks) {
         if let Some(sender) = self.undo.upgrade() {
             let (job, answer) = Job::new(command);
-            // The answer is of no interest, but an abandoned command would be skipped.
+            // The answer is ignored, but a command without a receiver would count as abandoned.
             tokio::spawn(answer);
             let _ = sender.try_send(job);
         }

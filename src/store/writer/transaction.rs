@@ -1,4 +1,4 @@
-//! One transaction: load what the commands name, decide, write what changed, append the events, commit.
+//! One transaction: load the rows that the commands need, decide, write changes, append events, commit.
 
 use std::{
     panic::AssertUnwindSafe,
@@ -23,7 +23,7 @@ use crate::{
     },
 };
 
-/// A transaction that only lacks its commit; with its id when there are events.
+/// A transaction ready to commit; with its ID if it has events.
 struct Prepared {
     xid: Option<String>,
     recorded: Vec<Recorded>,
@@ -31,8 +31,7 @@ struct Prepared {
 }
 
 impl WriterLoop {
-    /// Carries a batch through, over as many connections as it takes. Fails only when the database says that the batch
-    /// itself is wrong.
+    /// Writes a batch durably, reconnecting as often as necessary. Fails only if the database rejects the batch itself.
     pub(super) async fn persist(&mut self, batch: &mut [Box<dyn Pending>]) -> sqlx::Result<()> {
         let mut pause = Duration::from_millis(20);
         loop {
@@ -63,7 +62,7 @@ impl WriterLoop {
 
     async fn attempt(&mut self, batch: &mut [Box<dyn Pending>]) -> sqlx::Result<()> {
         if self.epoch != self.store.epoch() {
-            // Read anew by the tailer; the connection may lead to the server that was left.
+            // The tailer has reloaded the log; this connection may lead to the previous server.
             self.conn = None;
         }
         let mut conn = match self.conn.take() {
@@ -74,7 +73,7 @@ impl WriterLoop {
         let Prepared { xid, recorded, queues } = match prepared {
             Ok(prepared) => prepared,
             Err(error) => {
-                // What the database refused costs its own answer, not the connection with all its statements.
+                // An error caused by the batch costs its answer, not the connection with its prepared statements.
                 if error.as_database_error().is_some()
                     && is_fault_of_batch(&error)
                     && with_timeout(ANSWER_TIMEOUT, async { sqlx::query!("ROLLBACK").execute(&mut conn).await })
@@ -106,12 +105,12 @@ impl WriterLoop {
         self.known_queues.extend(queues);
         self.known_head = recorded.last().map_or(self.known_head, |last| last.id.position);
         self.counters.events.fetch_add(recorded.len() as u64, Ordering::Relaxed);
-        // A full channel is no loss: the tailer reads the log.
+        // A full channel loses nothing: the tailer reads the log.
         let _ = self.committed.try_send(recorded);
         Ok(())
     }
 
-    /// As [`Self::prepare`], bounded; a panic is an error of the batch. What keeps it waiting is looked up.
+    /// Like [`Self::prepare`], with a timeout; a panic becomes an error of the batch. Diagnoses what blocks it.
     async fn prepare_watched(
         &mut self,
         conn: &mut PgConnection,
@@ -128,9 +127,9 @@ impl WriterLoop {
         }
     }
 
-    /// Everything of a transaction but its commit.
+    /// The whole transaction except for its commit.
     async fn prepare(&mut self, conn: &mut PgConnection, batch: &mut [Box<dyn Pending>]) -> sqlx::Result<Prepared> {
-        // A head that was read before the lock was taken would not do, whatever the database's default is (law 2).
+        // READ COMMITTED regardless of the database's default: the head must be read after the lock is taken (law 2).
         sqlx::query!("BEGIN ISOLATION LEVEL READ COMMITTED").execute(&mut *conn).await?;
         let now = self.clock.now();
         let mut workspace = load(conn, &mut self.scan, self.policy, batch, now).await?;
@@ -139,7 +138,7 @@ impl WriterLoop {
         if drafts.is_empty() {
             return Ok(Prepared { xid: None, recorded: Vec::new(), queues });
         }
-        // Last thing before commit: the lock of the log, then, in a new statement, its head (law 2).
+        // Last before the commit: take the log's lock, then read its head in a new statement (law 2).
         let locked = log::lock(conn, self.known_head).await?;
         if locked.epoch != self.epoch || locked.head < self.known_head {
             let changed = if locked.epoch == self.epoch {

@@ -1,4 +1,4 @@
-//! The answers that calls have in common, and the headers of answers: from the table of codes.
+//! Common error responses and response headers, from the table of error codes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::http::codes::{ROWS, Scope};
 
-/// Adds the components, and to each operation the answers that its kind of call may have.
+/// Adds the components, and to each operation the responses that its type of call may have.
 pub(super) fn complete(document: &mut Value) {
     let by_status = ROWS.iter().fold(BTreeMap::<u16, Vec<_>>::new(), |mut all, row| {
         all.entry(row.status).or_default().push(row);
@@ -53,7 +53,7 @@ pub(super) fn complete(document: &mut Value) {
     document["components"]["responses"] = Value::Object(components);
 }
 
-/// Calls something for each operation, with its method and path.
+/// Calls a closure for each operation, with method and path.
 pub(super) fn for_each_operation(document: &mut Value, mut each: impl FnMut(&str, &str, &mut Value)) {
     let paths = document["paths"].as_object_mut().into_iter().flatten();
     for (path, operations) in paths {
@@ -63,7 +63,7 @@ pub(super) fn for_each_operation(document: &mut Value, mut each: impl FnMut(&str
     }
 }
 
-/// The table of codes, for people.
+/// The table of error codes as text.
 pub(super) fn table() -> String {
     let rows =
         ROWS.iter().map(|row| format!("| `{}` | {} | {} | {} |\n", row.code, row.status, row.meaning, row.action));
@@ -105,7 +105,7 @@ fn add_headers(response: &mut Value, status: u16) {
     response["headers"] = all;
 }
 
-/// The headers that answers refer to.
+/// The headers referenced by responses.
 pub(super) fn header_components() -> Value {
     let header = |description: &str, schema: Value| json!({ "description": description, "schema": schema });
     let text = || json!({ "type": "string" });

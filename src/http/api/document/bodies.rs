@@ -1,4 +1,4 @@
-//! Bodies that a handler cannot say by its types: several forms of one call, and JSON put together from parts.
+//! Bodies that a handler's types cannot describe: alternative forms of one call, and JSON assembled from parts.
 
 use serde_json::{Value, json};
 
@@ -9,7 +9,7 @@ pub(super) fn reference(name: &str) -> Value {
     json!({ "$ref": format!("#/components/schemas/{name}") })
 }
 
-/// One, or several in an array.
+/// A single object, or an array of them.
 fn one_or_many(name: &str) -> Value {
     json!({ "oneOf": [reference(name), many(name)] })
 }
@@ -18,13 +18,13 @@ fn many(name: &str) -> Value {
     json!({ "type": "array", "items": reference(name), "minItems": 1, "maxItems": MAX_ITEMS })
 }
 
-/// One JSON object a line. In the words of OpenAPI 3.2, which few tools read yet, as an extension of 3.1.
+/// NDJSON. Described with a keyword of OpenAPI 3.2, which few tools support yet, as an extension of 3.1.
 fn lines(name: &str) -> Value {
     let what = format!("NDJSON: one `{name}` a line, at most {MAX_ITEMS}.");
     json!({ "schema": { "type": "string", "description": what }, "x-itemSchema": reference(name) })
 }
 
-/// Completes the bodies of requests and answers.
+/// Completes request and response bodies.
 pub(super) fn complete(document: &mut Value) {
     let paths = &mut document["paths"];
     paths["/metrics"] = metrics();
@@ -58,7 +58,7 @@ fn requests(paths: &mut Value) {
             "application/cloudevents-batch+json": { "schema": many("CloudEvent") },
         },
     });
-    // These calls take no body as well.
+    // These calls also accept an empty body.
     for (call, body) in [("cancel", "Cancel"), ("retry", "WithChildren")] {
         let request = &mut paths[format!("/api/v1/tasks/{{id}}/{call}")]["post"]["requestBody"];
         request["content"]["application/json"]["schema"] = reference(body);
@@ -93,10 +93,10 @@ fn answers(paths: &mut Value) {
     }
 }
 
-/// Every operation has a short summary and a description.
+/// Ensures that every operation has a short summary and a description.
 fn words(document: &mut Value) {
     for_each_operation(document, |_, _, operation| {
-        // The summary is the first line of a comment; tools want a description as well.
+        // The summary is the first sentence of the doc comment; tools want a description as well.
         if operation["description"].as_str().is_none_or(str::is_empty) {
             operation["description"] = operation["summary"].clone();
         }

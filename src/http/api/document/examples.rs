@@ -1,4 +1,4 @@
-//! Examples of the main bodies. A test holds each against its schema.
+//! Examples of the main bodies. A test validates each against its schema.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ const TASK: &str = "019358f2-6a4b-7c3d-8e1f-2a3b4c5d6e7f";
 const WORKER: &str = "019358f2-7b5c-7d4e-9f20-3b4c5d6e7f80";
 const AT: &str = "2026-11-20T16:05:00.123456Z";
 
-/// Adds them.
+/// Adds the examples.
 pub(super) fn add(document: &mut Value) {
     let schemas = &mut document["components"]["schemas"];
     for (name, example) in all() {

@@ -1,5 +1,5 @@
-//! The OpenAPI document: what the handlers say of themselves, and what they have in common, from the tables of codes,
-//! filters and events. As OpenAPI 3.1, and converted to 3.0 for generators that read no newer one.
+//! The OpenAPI document, from the handlers and from the tables of error codes, filters and events. As OpenAPI 3.1, and
+//! converted to 3.0 for generators that do not support 3.1.
 
 mod answers;
 mod bodies;
@@ -23,7 +23,7 @@ use crate::{
     http::{assets, problem::Problem, site::Site},
 };
 
-/// What holds for all calls.
+/// Text on all calls.
 const IN_COMMON: &str = "A request may bring an id in `X-Request-Id` (1 to 128 letters, digits and `-_.:`); the answer, \
     problems and the log name it, or a new one. Lists and records name the `event_id` to follow from. Before a call is \
     reached the server may answer 405 (with `Allow`), and without a body 414 or 431 when the URL or the headers are too large.";
@@ -50,10 +50,10 @@ impl FromStr for Version {
     }
 }
 
-/// The document for a server at a base path.
+/// The document of a server at a base path.
 ///
 /// # Panics
-/// Never: the description is JSON.
+/// Never: the document is valid JSON.
 #[must_use]
 pub fn document(base: &BasePath, version: Version) -> Value {
     let mut document = serde_json::to_value(router().split_for_parts().1).expect("the document is JSON");

@@ -1,12 +1,12 @@
-//! The document in the words of OpenAPI 3.0, whose schemas know neither lists of types nor constants.
+//! Converts the document to OpenAPI 3.0, whose schemas have neither lists of types nor constants.
 
 use serde_json::{Map, Value, json};
 
-/// Keys whose values are no schemas and stay as they are.
+/// Keys whose values are not schemas and are kept unchanged.
 const LITERAL: [&str; 4] = ["example", "examples", "default", "enum"];
-/// Keys whose values are named things, so that their own keys mean nothing.
+/// Keys whose values map names to objects, so the keys of that map are not keywords.
 const NAMED: [&str; 6] = ["properties", "schemas", "responses", "headers", "parameters", "paths"];
-/// Words of JSON Schema that OpenAPI 3.0 does not have.
+/// JSON Schema keywords that OpenAPI 3.0 does not have.
 const UNKNOWN: [&str; 9] = [
     "dependentRequired",
     "patternProperties",
@@ -19,7 +19,7 @@ const UNKNOWN: [&str; 9] = [
     "x-itemSchema",
 ];
 
-/// Converts a document of OpenAPI 3.1.
+/// Converts an OpenAPI 3.1 document.
 pub(super) fn convert(mut document: Value) -> Value {
     walk(&mut document);
     document["openapi"] = "3.0.3".into();
@@ -46,7 +46,7 @@ fn walk(value: &mut Value) {
     }
 }
 
-/// One schema; whatever else is an object has none of these words.
+/// Converts one schema; other objects contain none of these keywords.
 fn schema(fields: &mut Map<String, Value>) {
     if fields.contains_key("patternProperties") && fields.get("additionalProperties") == Some(&json!(false)) {
         fields.insert("additionalProperties".to_owned(), json!({ "type": "string" }));
@@ -80,7 +80,7 @@ fn schema(fields: &mut Map<String, Value>) {
             let left = std::mem::take(choices);
             let word = if left.len() == 1 { "allOf" } else { word };
             fields.retain(|key, _| key != "oneOf" && key != "anyOf");
-            // Without `type` nothing can be nullable here; no answer holds such a null, and no request needs one.
+            // In OpenAPI 3.0 `nullable` requires `type`; no response contains such a null, and no request needs one.
             fields.insert(word.to_owned(), left.into());
         }
     }

@@ -1,4 +1,4 @@
-//! Parameters: filters from their table, ids and names of paths, preconditions.
+//! Parameters: filters from their table, IDs and names in paths, preconditions.
 
 use serde_json::{Value, json};
 
@@ -10,9 +10,9 @@ use crate::{
     model::Status,
 };
 
-/// The id of an event.
+/// Pattern of an event ID.
 pub(super) const EVENT_ID: &str = "^[0-9a-f]{8}-[0-9]{1,18}$";
-/// Text without control characters that is more than commas and spaces.
+/// Text without control characters that contains more than commas and spaces.
 const NAMES: &str = r"^[^\u0000-\u001f\u007f-\u009f]*[^\u0000-\u0020\u007f-\u00a0,][^\u0000-\u001f\u007f-\u009f]*$|^$";
 const UUID: &str = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}";
 
@@ -40,14 +40,14 @@ pub(super) fn complete(document: &mut Value) {
             {
                 parameter["schema"] = schema;
             } else if let Some(Value::Array(types)) = parameter["schema"].get("type") {
-                // A parameter is there or not; it is never null.
+                // A parameter is present or absent, never null.
                 parameter["schema"]["type"] = types.first().cloned().unwrap_or_default();
             }
         }
     });
 }
 
-/// Adds parameters; one of the same name is replaced.
+/// Adds parameters, replacing those of the same name.
 fn add(operation: &mut Value, parameters: impl Iterator<Item = Value>) {
     if !operation["parameters"].is_array() {
         operation["parameters"] = json!([]);
@@ -60,7 +60,7 @@ fn add(operation: &mut Value, parameters: impl Iterator<Item = Value>) {
 }
 
 fn of_filter(row: &filter::Row) -> Value {
-    // An empty value is the same as none.
+    // An empty value is the same as an absent parameter.
     let words = |words: Vec<&str>| format!("^(({0})(,({0}))*)?$", words.join("|"));
     let schema = match row.name {
         "topics" => {
@@ -84,7 +84,7 @@ fn of_filter(row: &filter::Row) -> Value {
     json!({ "name": row.name, "in": "query", "required": false, "description": description, "schema": schema })
 }
 
-/// `label.<key>=value`: each property is a parameter.
+/// `label.<key>=value`: each property is a separate parameter.
 fn labels() -> Value {
     json!({
         "name": "labels", "in": "query", "required": false, "style": "form", "explode": true,
@@ -97,7 +97,7 @@ fn labels() -> Value {
     })
 }
 
-/// The parameters of the stream that are no filters. An empty value is the same as none.
+/// Parameters of the stream that are not filters. An empty value is the same as an absent parameter.
 fn of_stream(name: &str) -> Option<Value> {
     let moment =
         format!("^([1-9][0-9]{{0,17}}|{}|[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}T.+)?$", &EVENT_ID[1..EVENT_ID.len() - 1]);

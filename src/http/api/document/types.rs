@@ -1,11 +1,11 @@
-//! Schemas that a type cannot say of itself: alternatives, words that depend on each other, bounds of lists.
+//! Schema details that a type cannot express: alternatives, dependent values, bounds of lists.
 
 use serde_json::{Value, json};
 
 use super::{bodies::reference, parameters::EVENT_ID};
 use crate::model::worker::WorkerStatus;
 
-/// Event types that other systems report.
+/// Event types accepted in reports.
 const REPORTED: [&str; 13] = [
     "task_created",
     "task_enqueued",
@@ -22,7 +22,7 @@ const REPORTED: [&str; 13] = [
     "connector_status_changed",
 ];
 
-/// Completes the schemas of the document.
+/// Completes the schemas.
 pub(super) fn complete(schemas: &mut Value) {
     schemas["CloudEvent"] = cloud_event();
     schemas["Snapshot"] = snapshot();
@@ -101,7 +101,7 @@ fn reports(schemas: &mut Value) {
         report[field] = foreign(&description);
     }
     report["event_type"]["enum"] = json!(REPORTED);
-    // What belongs together in one line of a bulk report.
+    // Required combinations of fields in a line of a bulk report.
     schemas["Report"]["allOf"] =
         json!([{ "if": { "properties": { "report": { "const": "fail" } } }, "then": { "required": ["error"] } }]);
 }
@@ -128,14 +128,14 @@ fn lists(schemas: &mut Value) {
     }
 }
 
-/// What holds for all fields.
+/// Rules for all fields.
 fn text(field: &mut Value) {
-    // Generators take a field with `default` for one that is always there, also in requests.
+    // Generators assume that a field with `default` is always present, also in requests.
     if let Some(default) = field.as_object_mut().and_then(|field| field.remove("default")) {
         let said = field["description"].as_str().unwrap_or_default().to_owned();
         field["description"] = format!("{said} Default: {default}.").trim_start().into();
     }
-    // No text with NUL can be stored.
+    // Postgres cannot store NUL in text.
     if field["maxLength"].is_number() && field["pattern"].is_null() {
         field["pattern"] = r"^[^\u0000]*$".into();
     }
