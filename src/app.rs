@@ -196,16 +196,7 @@ impl App {
         });
         tasks.spawn(until(stopping.clone(), "maintenance", maintenance::run(env.clone(), Lane::Prompt)));
         tasks.spawn(until(stopping.clone(), "slow maintenance", maintenance::run(env, Lane::Slow)));
-        let demo = demo.map(|demo| {
-            let over = CancellationToken::new();
-            let stop = over.clone();
-            let demo = async move {
-                if let Err(error) = demo.run(over.clone()).await {
-                    tracing::error!(error = format!("{error:#}"), "the demo cannot start");
-                }
-            };
-            (stop, tokio::spawn(demo))
-        });
+        let demo = demo.map(run_demo);
         let (router, settings, over) = (http::router(site.clone()), site.settings.clone(), stopping.clone());
         // Streams still receive events during shutdown.
         let delivering = deliveries.conduct(stopping.clone());
@@ -305,6 +296,18 @@ fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> anyhow::Error {
         }
         _ => anyhow::anyhow!("cannot listen on {address}: {error}; choose another address with --listen"),
     }
+}
+
+/// Starts the demo; cancelling the token stops it.
+fn run_demo(demo: demo::Demo) -> (CancellationToken, tokio::task::JoinHandle<()>) {
+    let over = CancellationToken::new();
+    let stop = over.clone();
+    let run = async move {
+        if let Err(error) = demo.run(over).await {
+            tracing::error!(error = format!("{error:#}"), "the demo cannot start");
+        }
+    };
+    (stop, tokio::spawn(run))
 }
 
 /// The settings used by the writer's decisions.

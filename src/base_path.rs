@@ -1,12 +1,13 @@
-//! The path at which a reverse proxy shows the site. Pages are written as if it were the root; what leaves is led there.
+//! The path at which a reverse proxy serves the site. Pages are rendered as if it were the root; links are prefixed when
+//! they leave.
 
 use std::{borrow::Cow, fmt, str::FromStr, sync::Arc};
 
-/// Attributes that hold addresses.
+/// Attributes that hold URLs.
 const ADDRESSES: [&str; 8] =
     ["href", "src", "action", "formaction", "hx-get", "hx-sse:connect", "data-url", "data-root"];
 
-/// First segments of addresses that the site itself has, of pages and of everything else.
+/// First segments of the site's own paths, of pages and of everything else.
 pub const TAKEN: [&str; 23] = [
     "api",
     "events",
@@ -54,7 +55,7 @@ impl FromStr for BasePath {
             return Err("may have letters, digits and - . _ ~ between its slashes, as in /ops/taskwatch".to_owned());
         }
         if rest.split('/').next().is_some_and(|first| TAKEN.contains(&first)) {
-            return Err("begins like an address of taskwatch itself; take another, as in /taskwatch".to_owned());
+            return Err("begins like a path of taskwatch itself; choose another, as in /taskwatch".to_owned());
         }
         Ok(Self(path.into()))
     }
@@ -73,14 +74,14 @@ impl BasePath {
         self.0.is_empty()
     }
 
-    /// The path as the site knows it, of a request that came with the base path.
+    /// The path without the base path; `None` for a request without it.
     #[must_use]
     pub fn strip<'a>(&self, path: &'a str) -> Option<&'a str> {
         let rest = path.strip_prefix(&*self.0).filter(|_| !self.is_root())?;
         if rest.is_empty() { Some("/") } else { Some(rest).filter(|rest| rest.starts_with('/')) }
     }
 
-    /// HTML whose addresses lead there. It must be written as our templates are: texts and values hold no `"`.
+    /// HTML whose links are prefixed with the base path. It must be written as our templates are: texts and values hold no `"`.
     #[must_use]
     pub fn lead<'a>(&self, html: &'a str) -> Cow<'a, str> {
         if self.is_root() {

@@ -9,7 +9,7 @@ use std::{
         process::CommandExt,
     },
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
@@ -110,36 +110,46 @@ pub(super) fn init(
         .stderr(Stdio::piped())
         .spawn()
         .context("cannot run initdb")?;
-    let status = loop {
-        if let Some(status) = initdb.try_wait()? {
-            break status;
-        }
-        if stop.is_cancelled() {
-            let _ = initdb.kill();
-            let _ = initdb.wait();
-            let _ = fs::remove_dir_all(&fresh);
-            return Err(Interrupted.into());
-        }
-        std::thread::sleep(Duration::from_millis(10));
+    let Some(status) = wait(&mut initdb, stop)? else {
+        let _ = fs::remove_dir_all(&fresh);
+        return Err(Interrupted.into());
     };
     if !status.success() {
-        let mut bytes = Vec::new();
-        if let Some(mut stderr) = initdb.stderr.take() {
-            stderr.read_to_end(&mut bytes)?;
-        }
-        let text = String::from_utf8_lossy(&bytes);
-        let lines: Vec<_> = text
-            .lines()
-            .filter(|line| line.contains("rror") || line.contains("FATAL") || line.contains("space"))
-            .collect();
         bail!(
             "cannot create the database in {}: {}; choose another folder with --data-dir or set DATABASE_URL",
             data_dir.display(),
-            lines.join(" ")
+            complaint(&mut initdb)?
         );
     }
     fs::rename(&fresh, cluster)?;
     Ok(())
+}
+
+/// Waits for the end of a program; `None` when it was stopped meanwhile, and killed.
+fn wait(program: &mut Child, stop: &CancellationToken) -> std::io::Result<Option<ExitStatus>> {
+    loop {
+        if let Some(status) = program.try_wait()? {
+            return Ok(Some(status));
+        }
+        if stop.is_cancelled() {
+            let _ = program.kill();
+            let _ = program.wait();
+            return Ok(None);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// The lines of a program's output that say what is wrong.
+fn complaint(program: &mut Child) -> std::io::Result<String> {
+    let mut bytes = Vec::new();
+    if let Some(mut stderr) = program.stderr.take() {
+        stderr.read_to_end(&mut bytes)?;
+    }
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<_> =
+        text.lines().filter(|line| line.contains("rror") || line.contains("FATAL") || line.contains("space")).collect();
+    Ok(lines.join(" "))
 }
 
 /// `-k` takes a list of directories: a quoted name may contain commas and spaces, quotes are doubled.

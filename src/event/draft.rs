@@ -65,6 +65,16 @@ pub fn task_event(step: &Step, actor: Option<&str>, now: Time) -> Event {
     event.actor = actor.map(str::to_owned);
     event.data.fingerprint.clone_from(&step.fingerprints.current);
     event.data.old_fingerprint.clone_from(&step.fingerprints.previous);
+    describe(&mut event, step);
+    if task.observed.is_some() {
+        event.data.reported_at = reported_at(step);
+    }
+    event
+}
+
+/// Sets the fields that belong to what happened.
+fn describe(event: &mut Event, step: &Step) {
+    let task = &step.after;
     let title = || task.title.clone();
     let phases = || (!task.phases.is_empty()).then(|| task.phases.clone());
     match &step.event {
@@ -122,17 +132,19 @@ pub fn task_event(step: &Step, actor: Option<&str>, now: Time) -> Event {
         }
         TaskEvent::StatusChanged { reason } => event.data.reason = Some((*reason).to_owned()),
     }
-    if task.observed.is_some() {
-        event.data.reported_at = match &step.event {
-            TaskEvent::Created => Some(task.created_at),
-            TaskEvent::Enqueued { .. } => task.enqueued_at,
-            TaskEvent::Started { .. } => task.started_at,
-            TaskEvent::Completed { .. } | TaskEvent::Failed { .. } | TaskEvent::Cancelled { .. } => task.finished_at,
-            TaskEvent::Retried { .. } => task.observed.as_ref().and_then(|observed| observed.ended_at()),
-            _ => None,
-        };
+}
+
+/// When it happened, by the clock of the system that reported it.
+fn reported_at(step: &Step) -> Option<Time> {
+    let task = &step.after;
+    match &step.event {
+        TaskEvent::Created => Some(task.created_at),
+        TaskEvent::Enqueued { .. } => task.enqueued_at,
+        TaskEvent::Started { .. } => task.started_at,
+        TaskEvent::Completed { .. } | TaskEvent::Failed { .. } | TaskEvent::Cancelled { .. } => task.finished_at,
+        TaskEvent::Retried { .. } => task.observed.as_ref().and_then(|observed| observed.ended_at()),
+        _ => None,
     }
-    event
 }
 
 /// Maximum number of dependencies listed in an event; the task record has all.

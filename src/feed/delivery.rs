@@ -8,7 +8,7 @@ use std::{
     collections::HashMap,
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
     task::{Context, Poll, Waker, ready},
@@ -22,6 +22,7 @@ use super::{
     Published,
     class::{Chunk, Class, Found, Limit},
     hub::Hub,
+    progress::{NO_NUMBER, Progress},
 };
 use crate::{
     clock::Time,
@@ -76,38 +77,6 @@ pub struct Delivery {
     progress: Arc<Progress>,
     gzip: bool,
     reading: Option<Reading>,
-}
-
-/// Position of a reader. Only the reader advances it; anyone may read it.
-#[derive(Debug)]
-pub struct Progress {
-    class: Weak<Class>,
-    /// Last position delivered or filtered out.
-    cursor: AtomicI64,
-    /// Number of the next chunk; [`NO_NUMBER`] while the reader reads pages.
-    number: AtomicU64,
-}
-
-const NO_NUMBER: u64 = u64::MAX;
-
-impl Progress {
-    /// The last position examined: for a reader that is up to date, that of its class.
-    #[must_use]
-    pub fn position(&self) -> i64 {
-        let cursor = self.cursor.load(Ordering::Relaxed);
-        let number = self.number();
-        let tail = number.and_then(|number| self.class.upgrade()?.in_step(number));
-        tail.map_or(cursor, |tail| tail.max(cursor))
-    }
-
-    fn number(&self) -> Option<u64> {
-        Some(self.number.load(Ordering::Relaxed)).filter(|number| *number != NO_NUMBER)
-    }
-
-    fn moves(&self, cursor: i64, number: Option<u64>) {
-        self.cursor.fetch_max(cursor, Ordering::Relaxed);
-        self.number.store(number.unwrap_or(NO_NUMBER), Ordering::Relaxed);
-    }
 }
 
 /// Resolves to `None` if the epoch has ended or the read panicked.

@@ -12,7 +12,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::delivery::Progress;
+use super::progress::Progress;
 use crate::{
     clock::{Clock, Time},
     event::frame::{Form, Format, Wire},

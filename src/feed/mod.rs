@@ -8,6 +8,7 @@ mod hub;
 pub mod ledger;
 pub mod pack;
 pub mod past;
+pub mod progress;
 pub mod subscription;
 pub mod tailer;
 pub mod waiters;

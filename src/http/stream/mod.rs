@@ -4,6 +4,7 @@ mod body;
 mod pace;
 mod poll;
 mod reader;
+mod restart;
 mod start;
 mod wish;
 

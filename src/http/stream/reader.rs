@@ -53,20 +53,20 @@ const DRAIN_EACH: Duration = Duration::from_micros(500);
 
 /// A stream's body.
 pub(in crate::http) struct Reader {
-    site: Site,
-    form: Form,
+    pub(super) site: Site,
+    pub(super) form: Form,
     gzip: bool,
     /// Whether to send a snapshot when the log changes.
-    snapshot: Snapshot,
-    gap_is_error: bool,
+    pub(super) snapshot: Snapshot,
+    pub(super) gap_is_error: bool,
     /// The snapshot for a restart, while it is being encoded.
-    restarting: Option<Pin<Box<dyn Future<Output = Frames> + Send>>>,
+    pub(super) restarting: Option<Pin<Box<dyn Future<Output = Frames> + Send>>>,
     heartbeat: Duration,
     /// Frames to send before anything else, already encoded.
-    first: VecDeque<First>,
-    delivery: Delivery,
-    limit: Limit,
-    pace: Option<Pace>,
+    pub(super) first: VecDeque<First>,
+    pub(super) delivery: Delivery,
+    pub(super) limit: Limit,
+    pub(super) pace: Option<Pace>,
     /// Fires when the next heartbeat, the end, or the next event of a paced replay is due.
     timer: Pin<Box<Sleep>>,
     /// The waker is registered with the timer.
@@ -78,10 +78,10 @@ pub(in crate::http) struct Reader {
     caught_up: bool,
     told_lagging: Option<Time>,
     ending: Option<End>,
-    place: Option<Place>,
+    pub(super) place: Option<Place>,
 }
 
-enum First {
+pub(super) enum First {
     Own(Bytes),
     Shared(Arc<Packed>),
 }
@@ -179,7 +179,7 @@ impl Reader {
     }
 
     /// A frame for this reader only.
-    fn control(&self, name: &str, data: &Value, id: Option<EventId>, retry_ms: Option<u32>) -> Bytes {
+    pub(super) fn control(&self, name: &str, data: &Value, id: Option<EventId>, retry_ms: Option<u32>) -> Bytes {
         let frame = self.form.control(name, data, id, retry_ms);
         if self.gzip { pack::stored(&frame) } else { frame }
     }
@@ -190,7 +190,7 @@ impl Reader {
     }
 
     /// The last position examined, as an event ID.
-    fn id(&self) -> EventId {
+    pub(super) fn id(&self) -> EventId {
         let before = self.pace.as_ref().and_then(Pace::before);
         let position = before.unwrap_or_else(|| self.delivery.position());
         let position = self.limit.until.map_or(position, |until| position.min(until));
@@ -198,7 +198,7 @@ impl Reader {
     }
 
     /// Returns bytes to send, and counts them.
-    fn sends(&self, events: u64, bytes: Bytes) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+    pub(super) fn sends(&self, events: u64, bytes: Bytes) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         if let Some(place) = &self.place {
             place.sent(events, bytes.len());
         }
@@ -222,7 +222,7 @@ impl Reader {
     }
 
     /// The last frame. Its ID is the last position examined, so that nothing is examined twice.
-    fn ends(&mut self, ending: Ending) -> Bytes {
+    pub(super) fn ends(&mut self, ending: Ending) -> Bytes {
         if let Some(place) = &self.place {
             place.ends(ending);
         }
@@ -322,42 +322,6 @@ impl Reader {
             }
             None => self.sends(piece.events, piece.bytes),
         }
-    }
-
-    /// The log was replaced or lost its newest events: sends `reset`, then a snapshot if requested. A client that wants
-    /// an error status, or that reads a range, has to reconnect for that.
-    fn poll_restart(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
-        let frame = if self.gap_is_error || self.pace.is_some() || self.limit.until.is_some() {
-            self.ends(Ending::LogChanged)
-        } else if self.snapshot == Snapshot::Never {
-            self.restarts(None)
-        } else {
-            let (site, form) = (self.site.clone(), self.form);
-            let encoding = async move { site.snapshots.frames(&site.board, form).await };
-            let encoded = self.restarting.get_or_insert_with(|| Box::pin(encoding)).as_mut();
-            let snapshot = ready!(encoded.poll(cx));
-            self.restarting = None;
-            self.restarts(Some(&snapshot))
-        };
-        self.sends(0, frame)
-    }
-
-    /// The `reset` frame of a restart; the snapshot follows it.
-    fn restarts(&mut self, snapshot: Option<&Frames>) -> Bytes {
-        let requested = self.id().to_string();
-        let end = self.site.subscriptions.end();
-        let after = snapshot.map_or(end, |snapshot| snapshot.id);
-        self.delivery = self.site.deliveries.reopen(&self.delivery, after);
-        if let Some(place) = &self.place {
-            place.follows(self.delivery.progress());
-        }
-        let oldest = EventId { epoch: after.epoch, position: self.site.subscriptions.oldest() };
-        let head = EventId { epoch: after.epoch, position: end.position.max(after.position) };
-        let reset = json!({ "reason": "epoch", "requested": requested, "oldest": oldest.to_string(), "head": head.to_string() });
-        let frame = self.control("reset", &reset, snapshot.is_none().then_some(after), None);
-        let shared = snapshot.into_iter().flat_map(|snapshot| snapshot.frames.iter().cloned());
-        self.first.extend(shared.map(First::Shared));
-        frame
     }
 
     /// Tells a reader that was up to date that it lags; events are delivered late, never dropped.
