@@ -141,3 +141,11 @@ impl Writer {
         &self.counters
     }
 }
+
+/// What became of a batch that the database did not refuse.
+enum Persisted {
+    /// It is durable.
+    Durable,
+    /// Nothing was written: every caller has gone away while the database was.
+    Abandoned,
+}

@@ -9,7 +9,7 @@ use std::{
 use sqlx::PgConnection;
 use tokio::sync::mpsc;
 
-use super::{Job, Line, Pending, WriterCounters};
+use super::{Job, Line, Pending, Persisted, WriterCounters};
 use crate::{
     clock::Clock,
     command::{Refusal, WriterPolicy, change_tasks::ChangeTasks},
@@ -100,7 +100,9 @@ impl WriterLoop {
                 continue;
             }
             match self.persist(&mut piece).await {
-                Ok(()) => self.answer(piece),
+                Ok(Persisted::Durable) => self.answer(piece),
+                // What a failed attempt decided must not be undone: it was not written.
+                Ok(Persisted::Abandoned) => {}
                 // Another server created the same ID or key concurrently: on retry it is found.
                 Err(error) if is_taken(&error) && retries < MAX_RETRIES_OF_TAKEN => {
                     retries += 1;

@@ -9,7 +9,7 @@ use std::{
 use futures_util::FutureExt;
 use sqlx::PgConnection;
 
-use super::{ANSWER_TIMEOUT, DIAGNOSE_AFTER, MAX_PAUSE, Pending, TRANSACTION_TIMEOUT, WriterLoop};
+use super::{ANSWER_TIMEOUT, DIAGNOSE_AFTER, MAX_PAUSE, Pending, Persisted, TRANSACTION_TIMEOUT, WriterLoop};
 use crate::{
     model::Name,
     store::{
@@ -32,7 +32,7 @@ struct Prepared {
 
 impl WriterLoop {
     /// Writes a batch durably, reconnecting as often as necessary. Fails only if the database rejects the batch itself.
-    pub(super) async fn persist(&mut self, batch: &mut [Box<dyn Pending>]) -> sqlx::Result<()> {
+    pub(super) async fn persist(&mut self, batch: &mut [Box<dyn Pending>]) -> sqlx::Result<Persisted> {
         let mut pause = Duration::from_millis(20);
         loop {
             self.writing.begins();
@@ -41,7 +41,7 @@ impl WriterLoop {
             let error = match attempted {
                 Ok(()) => {
                     self.writing.succeeds();
-                    return Ok(());
+                    return Ok(Persisted::Durable);
                 }
                 Err(error) => error,
             };
@@ -55,7 +55,7 @@ impl WriterLoop {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(MAX_PAUSE);
             if batch.iter().all(|command| command.is_abandoned()) {
-                return Ok(());
+                return Ok(Persisted::Abandoned);
             }
         }
     }
