@@ -114,7 +114,8 @@ impl App {
             witness.compare(&store).await.context("cannot read the event log")?;
         }
         let event_log = EventLog::new(store.clone());
-        event_log.ensure_partitions().await.context("cannot make room in the event log")?;
+        let head = event_log.ends().await?.head;
+        event_log.ensure_partitions(head).await.context("cannot make room in the event log")?;
         let (committed_sender, committed) = mpsc::channel(COMMITTED);
         let (ephemeral_sender, ephemeral) = mpsc::channel(EPHEMERAL);
         let waiters = Waiters::default();

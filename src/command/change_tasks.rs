@@ -22,7 +22,7 @@ pub struct ChangeTasks {
 }
 
 impl ChangeTasks {
-    /// Changes that nobody asked for by name.
+    /// Changes without an actor.
     #[must_use]
     pub const fn new(changes: Vec<(Uuid, Transition)>) -> Self {
         Self { changes, actor: None, family: None }

@@ -8,7 +8,7 @@ use crate::{
     clock::Time,
     event::{Event, Kind, draft},
     model::{
-        Name, Status, Task,
+        Name, Task,
         phase::{Counts, NO_PHASE},
     },
 };
@@ -27,30 +27,10 @@ pub struct ChildCounts {
 /// By how much a batch changes the counts of one phase.
 #[derive(Debug, Default)]
 pub struct CountsDelta {
-    /// Children that are pending, or will be.
-    pub pending: i64,
-    /// Running children.
-    pub running: i64,
-    /// Completed children.
-    pub completed: i64,
-    /// Failed children.
-    pub failed: i64,
-    /// Cancelled children.
-    pub cancelled: i64,
+    added: Counts,
+    removed: Counts,
     /// The project of the children, which the phase's events name.
     project_id: Option<Name>,
-}
-
-impl CountsDelta {
-    const fn slot(&mut self, status: Status) -> &mut i64 {
-        match status {
-            Status::Scheduled | Status::Blocked | Status::Pending | Status::Retrying => &mut self.pending,
-            Status::Running => &mut self.running,
-            Status::Completed => &mut self.completed,
-            Status::Failed => &mut self.failed,
-            Status::Cancelled => &mut self.cancelled,
-        }
-    }
 }
 
 /// A phase that started or completed, or whose parent may have to follow.
@@ -98,12 +78,16 @@ impl ChildCounts {
         if before.and_then(place) == after.and_then(place) {
             return;
         }
-        for (task, by) in [(before, -1), (after, 1)] {
+        for (task, is_added) in [(before, false), (after, true)] {
             let Some(task) = task else { continue };
             let Some(parent) = task.parent_task_id else { continue };
             let phase = task.phase.clone().unwrap_or_else(|| Name::literal(NO_PHASE));
             let delta = self.deltas.entry((parent, phase)).or_default();
-            *delta.slot(task.status) += by;
+            if is_added {
+                delta.added.add(task.status)
+            } else {
+                delta.removed.add(task.status)
+            }
             delta.project_id = Some(task.project_id.clone());
         }
     }
@@ -115,12 +99,7 @@ impl ChildCounts {
         let all = (parent, Name::literal("\u{20}"))..;
         for ((_, phase), delta) in self.deltas.range(all).take_while(|((id, _), _)| *id == parent) {
             let counts = counts.entry(phase.clone()).or_default();
-            let add = |count: &mut u64, by: i64| *count = count.saturating_add_signed(by);
-            add(&mut counts.pending, delta.pending);
-            add(&mut counts.running, delta.running);
-            add(&mut counts.completed, delta.completed);
-            add(&mut counts.failed, delta.failed);
-            add(&mut counts.cancelled, delta.cancelled);
+            *counts = shifted(counts, delta.by_status());
         }
         counts.retain(|_, counts| counts.total() > 0);
         counts
@@ -166,22 +145,23 @@ impl ChildCounts {
 }
 
 impl CountsDelta {
-    /// In the order of [`Counts`]: pending, running, completed, failed, cancelled.
+    /// By how much each count changes, in the order of [`Counts::numbers`].
     #[must_use]
-    pub const fn by_status(&self) -> [i64; 5] {
-        [self.pending, self.running, self.completed, self.failed, self.cancelled]
+    pub fn by_status(&self) -> [i64; 5] {
+        let (added, removed) = (self.added.numbers(), self.removed.numbers());
+        std::array::from_fn(|status| added[status].cast_signed() - removed[status].cast_signed())
     }
 
     /// The counts before the batch.
-    const fn before(&self, after: &Counts) -> Counts {
-        Counts {
-            pending: after.pending.saturating_add_signed(-self.pending),
-            running: after.running.saturating_add_signed(-self.running),
-            completed: after.completed.saturating_add_signed(-self.completed),
-            failed: after.failed.saturating_add_signed(-self.failed),
-            cancelled: after.cancelled.saturating_add_signed(-self.cancelled),
-        }
+    fn before(&self, after: &Counts) -> Counts {
+        shifted(after, self.by_status().map(i64::wrapping_neg))
     }
+}
+
+/// Counts that changed, never below zero.
+fn shifted(counts: &Counts, by: [i64; 5]) -> Counts {
+    let numbers = counts.numbers();
+    Counts::from_numbers(std::array::from_fn(|status| numbers[status].saturating_add_signed(by[status])))
 }
 
 impl PhaseChange {
@@ -212,6 +192,7 @@ const fn standing(counts: &Counts) -> (bool, bool, bool) {
 #[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
 mod tests {
     use super::*;
+    use crate::model::Status;
 
     fn stored(pending: u64, completed: u64) -> StoredPhase {
         StoredPhase {

@@ -71,7 +71,7 @@ impl Workspace {
                 tasks.push(Created { task: existing.clone(), is_new: false });
                 continue;
             }
-            // Before the child, so that whoever counts children knows their parent.
+            // Before the child: readers of the events count children of known parents.
             self.adopt(task.parent_task_id);
             // Dependencies that come later in the same request are not there yet.
             let sum = self.dependencies(task.on_dependency_failure, &task.depends_on, Some(Status::Pending));

@@ -101,14 +101,10 @@ mod tests {
     use crate::{
         command::{
             create_tasks::CreateTasks,
-            rows::{Rows, id, new_task},
+            rows::{Rows, after, id, new_task},
         },
         model::{edit::Edit, transition::Transition},
     };
-
-    fn after(number: u128, depends_on: &[u128]) -> NewTask {
-        NewTask { depends_on: depends_on.iter().copied().map(id).collect(), ..new_task(number) }
-    }
 
     fn depend(rows: &mut Rows, number: u128, depends_on: &[u128]) -> Result<crate::model::Task, Refusal> {
         let depends_on = Some(depends_on.iter().copied().map(id).collect());

@@ -66,14 +66,10 @@ mod tests {
     use crate::{
         command::{
             create_tasks::CreateTasks,
-            rows::{Rows, id, new_task},
+            rows::{Rows, after, id, new_task},
         },
         model::{edit::Edit, task::NewTask},
     };
-
-    fn after(number: u128, depends_on: &[u128]) -> NewTask {
-        NewTask { depends_on: depends_on.iter().copied().map(id).collect(), ..new_task(number) }
-    }
 
     fn complete(rows: &mut Rows, number: u128) {
         assert_eq!(rows.claim(100, 1).tasks[0].id, id(number));

@@ -232,19 +232,7 @@ mod tests {
     };
 
     fn observation(rows: &Rows, happened: ObservedKind, attempt: u32) -> Observation {
-        Observation {
-            happened,
-            at: rows.now,
-            attempt: Some(attempt),
-            external_id: None,
-            facts: Facts::default(),
-            worker: None,
-            connector_id: None,
-            progress: None,
-            result: None,
-            error: None,
-            duration_ms: None,
-        }
+        Observation { attempt: Some(attempt), ..Observation::new(happened, rows.now) }
     }
 
     fn report(rows: &mut Rows, happened: ObservedKind, attempt: u32) -> bool {

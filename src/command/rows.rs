@@ -48,6 +48,11 @@ pub(super) fn new_task(number: u128) -> NewTask {
     NewTask::plain(id(number), Name::literal("t"), Name::literal("q"))
 }
 
+/// A new task that depends on others.
+pub(super) fn after(number: u128, depends_on: &[u128]) -> NewTask {
+    NewTask { depends_on: depends_on.iter().copied().map(id).collect(), ..new_task(number) }
+}
+
 /// Every row there is, and the time.
 pub(super) struct Rows {
     pub(super) now: Time,
@@ -179,11 +184,11 @@ impl Rows {
 
     /// What the workspace counted is what the tasks say.
     fn check_counts(&self, before: Vec<(Uuid, Name, Counts)>, workspace: &mut Workspace) {
-        let numbers = |counts: &Counts| {
-            [counts.pending, counts.running, counts.completed, counts.failed, counts.cancelled].map(u64::cast_signed)
-        };
         let table = |counts: Vec<(Uuid, Name, Counts)>| -> BTreeMap<(Uuid, Name), [i64; 5]> {
-            counts.into_iter().map(|(parent, phase, counts)| ((parent, phase), numbers(&counts))).collect()
+            counts
+                .into_iter()
+                .map(|(parent, phase, counts)| ((parent, phase), counts.numbers().map(u64::cast_signed)))
+                .collect()
         };
         let mut counted = table(before);
         for (parent, phase, delta) in workspace.children().deltas() {

@@ -52,7 +52,7 @@ impl Topic {
 pub enum Tone {
     /// Nothing to see.
     Quiet,
-    /// Work goes on.
+    /// Tasks are being processed.
     Busy,
     /// Something ended well.
     Good,

@@ -326,7 +326,7 @@ impl Tailer {
         }
     }
 
-    /// Order: board, then wake-ups and hooks, then readers, so that whoever receives an event finds it on the board.
+    /// Order: board, then wake-ups and hooks, then readers, so that a receiver of an event finds it on the board.
     async fn publish(&mut self, batch: Vec<Recorded>) -> Result<(), Halt> {
         let mut rest = batch.into_iter().map(Published::from).peekable();
         while rest.peek().is_some() {

@@ -29,7 +29,7 @@ use crate::{
     page::{self, PAGES, shell},
 };
 
-/// Interval at which a page is told the age of its data, regardless of other updates: a changing page is not
+/// Interval at which the age of the data is sent to a page, regardless of other updates: a changing page is not
 /// necessarily up to date.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 

@@ -11,8 +11,9 @@ impl Job for LogRoom {
             if let Some(witness) = &env.witness {
                 witness.note(env.subscriptions.end())?;
             }
-            env.subscriptions.set_oldest(env.event_log.ends().await?.oldest);
-            let made = env.event_log.ensure_partitions().await?;
+            let ends = env.event_log.ends().await?;
+            env.subscriptions.set_oldest(ends.oldest);
+            let made = env.event_log.ensure_partitions(ends.head).await?;
             if made > 0 {
                 tracing::info!(made, "partitions of the event log were made");
             }

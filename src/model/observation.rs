@@ -194,6 +194,24 @@ fn text(value: &impl Serialize) -> String {
 }
 
 impl Observation {
+    /// A report that says only what happened, and when.
+    #[must_use]
+    pub fn new(happened: ObservedKind, at: Time) -> Self {
+        Self {
+            happened,
+            at,
+            attempt: None,
+            external_id: None,
+            facts: Facts::default(),
+            worker: None,
+            connector_id: None,
+            progress: None,
+            result: None,
+            error: None,
+            duration_ms: None,
+        }
+    }
+
     /// The attempt concerned: 1 if the report names none, 0 if it is about the task itself.
     pub(super) fn attempt(&self) -> u32 {
         match self.happened {

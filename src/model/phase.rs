@@ -45,6 +45,18 @@ impl Counts {
         }
     }
 
+    /// Pending, running, completed, failed, cancelled.
+    #[must_use]
+    pub const fn numbers(&self) -> [u64; 5] {
+        [self.pending, self.running, self.completed, self.failed, self.cancelled]
+    }
+
+    /// Counts from numbers in the order of [`Counts::numbers`].
+    #[must_use]
+    pub const fn from_numbers([pending, running, completed, failed, cancelled]: [u64; 5]) -> Self {
+        Self { pending, running, completed, failed, cancelled }
+    }
+
     /// Adds one child with a status.
     pub const fn add(&mut self, status: Status) {
         let slot = self.slot(status);

@@ -103,7 +103,7 @@ pub enum Transition {
     Edit(Box<Edit>),
     /// Report of another system.
     Observe(Box<Observation>),
-    /// The parent's project, for an observed task without one of its own.
+    /// The parent's project, for an observed task without a project.
     Inherit(Name),
     /// Its parent already has too many phases: count it among the children without one.
     LeavePhase,

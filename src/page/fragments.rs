@@ -179,7 +179,7 @@ impl Fragments {
             Freshness::Now => Some(asked),
             Freshness::Within(age) => asked.checked_sub(age),
         };
-        // A rendering that started after this request arrived is fresh enough, whoever started it.
+        // A rendering that started after this request arrived is fresh enough, also for this request.
         if let Some((begun, fragment)) = &*slot
             && oldest.is_none_or(|oldest| *begun >= oldest)
         {

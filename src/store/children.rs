@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::tasks::name;
 use crate::{
     clock::Time,
-    command::children::{ChildCounts, CountsDelta, PhaseChange, StoredPhase},
+    command::children::{ChildCounts, PhaseChange, StoredPhase},
     model::phase::Counts,
 };
 
@@ -33,7 +33,7 @@ pub(super) async fn save(conn: &mut PgConnection, children: &ChildCounts, now: T
     if deltas.is_empty() {
         return Ok(Vec::new());
     }
-    let column = |of: fn(&CountsDelta) -> i64| deltas.iter().map(|(.., delta)| of(delta)).collect::<Vec<_>>();
+    let column = |status: usize| deltas.iter().map(|(.., delta)| delta.by_status()[status]).collect::<Vec<_>>();
     let (parents, names): (Vec<_>, Vec<_>) = deltas.iter().map(|(id, name, _)| (**id, name.as_str())).unzip();
     // In key order, so that two writers cannot deadlock.
     let rows = sqlx::query!(
@@ -47,11 +47,11 @@ pub(super) async fn save(conn: &mut PgConnection, children: &ChildCounts, now: T
                RETURNING parent_task_id, name, pending, running, completed, failed, cancelled, started_at, completed_at"#,
         &parents,
         &names as &[&str],
-        &column(|d| d.pending),
-        &column(|d| d.running),
-        &column(|d| d.completed),
-        &column(|d| d.failed),
-        &column(|d| d.cancelled),
+        &column(0),
+        &column(1),
+        &column(2),
+        &column(3),
+        &column(4),
     )
     .fetch_all(&mut *conn)
     .await?;
@@ -76,8 +76,7 @@ pub(super) async fn save(conn: &mut PgConnection, children: &ChildCounts, now: T
 
 /// Counts from the columns of a row: pending, running, completed, failed, cancelled.
 pub(super) fn counts(row: [i64; 5]) -> Counts {
-    let [pending, running, completed, failed, cancelled] = row.map(|number| u64::try_from(number).unwrap_or_default());
-    Counts { pending, running, completed, failed, cancelled }
+    Counts::from_numbers(row.map(|number| u64::try_from(number).unwrap_or_default()))
 }
 
 /// Deletes the rows of phases whose last child was deleted.

@@ -101,12 +101,11 @@ impl EventLog {
         log::position_before(self.0.pool(), time, inclusive).await
     }
 
-    /// Creates the partitions that the log needs next; returns their number.
+    /// Creates the partitions that a log with this head needs next; returns their number.
     ///
     /// # Errors
     /// Any error of the database.
-    pub async fn ensure_partitions(&self) -> sqlx::Result<i32> {
-        let head = self.ends().await?.head;
+    pub async fn ensure_partitions(&self, head: i64) -> sqlx::Result<i32> {
         log::ensure_partitions(self.0.pool(), head).await
     }
 

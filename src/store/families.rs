@@ -42,8 +42,5 @@ pub async fn children(pool: &PgPool, parents: &[Uuid]) -> sqlx::Result<Counts> {
     )
     .fetch_one(pool)
     .await?;
-    let [pending, running, completed, failed, cancelled] =
-        [row.pending, row.running, row.completed, row.failed, row.cancelled]
-            .map(|number| u64::try_from(number).unwrap_or_default());
-    Ok(Counts { pending, running, completed, failed, cancelled })
+    Ok(super::children::counts([row.pending, row.running, row.completed, row.failed, row.cancelled]))
 }

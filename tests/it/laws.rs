@@ -35,43 +35,50 @@ fn code(text: &str) -> impl Iterator<Item = &str> {
     text.lines().filter(|line| !line.trim_start().starts_with("//"))
 }
 
-/// `use crate::{a, b::{c, d}}` and `crate::a::b` in a file: the folders it reaches.
-fn reaches(text: &str) -> Vec<String> {
-    let code: String = code(text).collect::<Vec<_>>().join("\n");
-    let mut folders = Vec::new();
-    for (index, _) in code.match_indices("crate::") {
-        let rest = &code[index + "crate::".len()..];
-        if let Some(group) = rest.strip_prefix('{') {
-            let mut depth = 1;
-            let mut word = String::new();
-            for c in group.chars() {
-                match c {
-                    '{' => depth += 1,
-                    '}' => depth -= 1,
-                    c if depth == 1 && (c.is_alphanumeric() || c == '_') => word.push(c),
-                    _ if depth == 1 && !word.is_empty() => {
-                        folders.push(std::mem::take(&mut word));
-                        // What follows on this path belongs to the folder just named.
-                        if c == ':' {
-                            word.push('#');
-                        }
-                    }
-                    _ => {}
+/// The paths of a use tree: `a::{b, c::d}` stands for `a::b` and `a::c::d`.
+fn paths(tree: &str) -> Vec<String> {
+    let tree = tree.trim();
+    let Some((before, group)) = tree.split_once('{') else {
+        return vec![tree.split(" as ").next().unwrap().trim().to_owned()];
+    };
+    let group = group.rsplit_once('}').map_or(group, |(inside, _)| inside);
+    let (mut depth, mut part, mut found) = (0, String::new(), Vec::new());
+    for c in group.chars().chain([',']) {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                let part = std::mem::take(&mut part);
+                if !part.trim().is_empty() {
+                    found.extend(paths(&part).into_iter().map(|rest| format!("{}{rest}", before.trim())));
                 }
-                if word.starts_with('#') && (c == ',' || depth == 0) {
-                    word.clear();
-                }
-                if depth == 0 {
-                    break;
-                }
+                continue;
             }
-            folders.extend((!word.is_empty() && !word.starts_with('#')).then_some(word));
-        } else {
-            folders.push(rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect());
+            _ => {}
+        }
+        part.push(c);
+    }
+    found
+}
+
+/// The paths that code names: those of its `use`, and those that begin with `crate` or `super` elsewhere.
+fn named(code: &str) -> Vec<String> {
+    let uses = code.split("use ").skip(1).filter_map(|rest| rest.split(';').next());
+    let mut named: Vec<_> = uses.flat_map(paths).collect();
+    for start in ["crate::", "super::"] {
+        for (index, _) in code.match_indices(start) {
+            let is_path = |c: &char| c.is_alphanumeric() || *c == '_' || *c == ':';
+            named.push(code[index..].chars().take_while(is_path).collect());
         }
     }
-    folders.retain(|folder| !folder.starts_with('#') && !folder.is_empty());
-    folders
+    named
+}
+
+/// The folders that a file reaches.
+fn reaches(text: &str) -> BTreeSet<String> {
+    let named = named(&code(text).collect::<Vec<_>>().join("\n"));
+    let folders = named.iter().filter_map(|path| path.strip_prefix("crate::")?.split("::").next());
+    folders.filter(|folder| !folder.is_empty()).map(str::to_owned).collect()
 }
 
 #[test]
@@ -113,32 +120,6 @@ fn folders_reach_only_what_lies_before_them() {
         }
     }
     assert!(looked_at > 100, "the test must see the arrows it checks, saw {looked_at}");
-}
-
-/// The paths of a use tree: `a::{b, c::d}` stands for `a::b` and `a::c::d`.
-fn paths(tree: &str) -> Vec<String> {
-    let tree = tree.trim();
-    let Some((before, group)) = tree.split_once('{') else {
-        return vec![tree.split(" as ").next().unwrap().trim().to_owned()];
-    };
-    let group = group.rsplit_once('}').map_or(group, |(inside, _)| inside);
-    let (mut depth, mut part, mut found) = (0, String::new(), Vec::new());
-    for c in group.chars().chain([',']) {
-        match c {
-            '{' => depth += 1,
-            '}' => depth -= 1,
-            ',' if depth == 0 => {
-                let part = std::mem::take(&mut part);
-                if !part.trim().is_empty() {
-                    found.extend(paths(&part).into_iter().map(|rest| format!("{}{rest}", before.trim())));
-                }
-                continue;
-            }
-            _ => {}
-        }
-        part.push(c);
-    }
-    found
 }
 
 /// The modules of the crate by their paths, as in `store/writer`, and the module that each name of a `pub use` is from.
@@ -201,15 +182,7 @@ impl Modules {
 
     /// The modules that a module uses; not those above and below it, with which it is one.
     fn uses(&self, module: &str) -> BTreeSet<String> {
-        let text = &self.texts[module];
-        let mut found: Vec<String> =
-            text.split("use ").skip(1).filter_map(|rest| rest.split(';').next()).flat_map(paths).collect();
-        for start in ["crate::", "super::"] {
-            for (index, _) in text.match_indices(start) {
-                let is_path = |c: &char| c.is_alphanumeric() || *c == '_' || *c == ':';
-                found.push(text[index..].chars().take_while(is_path).collect());
-            }
-        }
+        let found = named(&self.texts[module]);
         let targets = found.iter().filter_map(|path| self.target(module, path));
         let is_kin =
             |other: &String| other.starts_with(&format!("{module}/")) || module.starts_with(&format!("{other}/"));

@@ -9,7 +9,7 @@ use taskwatch::{
         dependency::Dependencies,
         edit::Edit,
         lease::{Claimant, StallReason, StalledPolicy},
-        observation::{Facts, Observation, ObservedKind},
+        observation::{Observation, ObservedKind},
         report::{Fence, Progress},
         step::TaskEvent,
         task::NewTask,
@@ -67,19 +67,7 @@ fn order() -> [Status; 8] {
 }
 
 fn observed(at: Time) -> Observation {
-    Observation {
-        happened: ObservedKind::Completed,
-        at,
-        attempt: None,
-        external_id: None,
-        facts: Facts::default(),
-        worker: None,
-        connector_id: None,
-        progress: None,
-        result: None,
-        error: None,
-        duration_ms: None,
-    }
+    Observation::new(ObservedKind::Completed, at)
 }
 
 /// The arrows of the table: from each state by each command, the state after; `None` where it is refused.

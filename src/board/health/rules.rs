@@ -17,8 +17,8 @@ use crate::{
     },
 };
 
-/// How long a task may be pending before a missing worker is a reason.
-const NO_WORKER_AFTER: TimeDelta = TimeDelta::seconds(10);
+/// Tasks may be pending for so long before a missing worker or a rate limit is a reason.
+const PENDING_AFTER: TimeDelta = TimeDelta::seconds(10);
 /// A queue with workers is stalled if for this long nothing was claimed and nothing runs.
 const STANDSTILL_AFTER: TimeDelta = TimeDelta::seconds(60);
 /// How long a lost worker is a reason.
@@ -94,7 +94,7 @@ pub const RULES: &[Rule] = &[
         severity: Level::Stalled,
         about: "No worker serves a queue with pending tasks.",
         test: Test::Queue(|scope| {
-            let missing = scope.workers == 0 && scope.for_longer(scope.queue.untaken_since(), NO_WORKER_AFTER);
+            let missing = scope.workers == 0 && scope.for_longer(scope.queue.untaken_since(), PENDING_AFTER);
             missing.then(|| format!("no worker serves queue {}, {}", scope.name, scope.waits()))
         }),
     },
@@ -117,7 +117,7 @@ pub const RULES: &[Rule] = &[
             let limit = scope.queue.rate_limit?;
             let period = scope.queue.rate_period_seconds.unwrap_or(1);
             scope
-                .for_longer(scope.queue.waiting_since, NO_WORKER_AFTER)
+                .for_longer(scope.queue.waiting_since, PENDING_AFTER)
                 .then(|| format!("queue {} starts at most {limit} in {period} s; {}", scope.name, scope.waits()))
         }),
     },

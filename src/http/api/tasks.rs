@@ -178,7 +178,7 @@ pub(in crate::http) struct Cancel {
     children: bool,
 }
 
-/// Cancel an unfinished task; the worker is told on its next report or heartbeat.
+/// Cancel an unfinished task; the worker learns of it with its next report or heartbeat.
 #[utoipa::path(post, path = "/api/v1/tasks/{id}/cancel", operation_id = "cancelTask", tag = "tasks", params(("id" = Uuid, Path)), request_body = Option<Cancel>,
     responses((status = 200, description = "As asked", body = Steered), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Not possible in its state", body = Problem)))]
 pub(in crate::http) async fn cancel(

@@ -106,7 +106,7 @@ struct Taken {
     attempt: u32,
 }
 
-/// Claims one task with a worker of its own and reports on it; returns its ID.
+/// Claims one task with a new worker and reports on it; returns its ID.
 async fn try_work(site: &Site, caller: &Caller, fields: &Fields) -> Result<Uuid, Problem> {
     let queue = field(fields, "queue").unwrap_or("test-client");
     if !["complete", "fail", "give_up"].contains(&field(fields, "end").unwrap_or("complete")) {

@@ -40,7 +40,7 @@ use crate::{
 const LEAVE: Duration = Duration::from_millis(50);
 /// Interval at which a paced replay checks for shutdown.
 const LOOK_UP: Duration = Duration::from_secs(1);
-/// Lag from which on a reader is told, and interval of repeating it.
+/// Lag from which on `lagging` is sent, and interval of repeating it.
 const LAGGING: TimeDelta = TimeDelta::seconds(10);
 /// Heartbeats report failing writes after this time.
 const NOT_WRITING: Duration = Duration::from_secs(2);

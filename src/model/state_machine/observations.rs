@@ -58,7 +58,7 @@ impl Task {
         Ok((after, steps))
     }
 
-    /// Inherits the parent's project, if it has none of its own.
+    /// Inherits the parent's project, if it has none.
     pub(super) fn inherit(&self, project: &Name) -> Decision {
         let own = self.observed.as_ref().is_none_or(|observed| observed.own_project);
         if own || self.project_id == *project {

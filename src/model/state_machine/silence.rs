@@ -48,36 +48,21 @@ impl Task {
 mod tests {
     use super::*;
     use crate::model::{
-        observation::{Facts, Observation, ObservedKind},
+        observation::{Observation, ObservedKind},
         transition::Transition,
     };
     use chrono::TimeDelta;
     use uuid::Uuid;
 
-    fn told(happened: ObservedKind, at: Time) -> Observation {
-        Observation {
-            happened,
-            at,
-            attempt: None,
-            external_id: None,
-            facts: Facts::default(),
-            worker: None,
-            connector_id: None,
-            progress: None,
-            result: None,
-            error: None,
-            duration_ms: None,
-        }
-    }
-
     #[test]
     fn silence_ends_a_task_and_news_bring_it_back() {
         let start = Time::from_timestamp(1_000_000_000, 0).unwrap();
         let later = start + TimeDelta::days(8);
-        let hear =
-            |task: &Task, happened, at| task.decide(Transition::Observe(Box::new(told(happened, at))), later).unwrap();
-        let (task, _) =
-            Task::placeholder(Uuid::nil(), None, start).first_observed(&told(ObservedKind::Started, start), start);
+        let hear = |task: &Task, happened, at| {
+            task.decide(Transition::Observe(Box::new(Observation::new(happened, at))), later).unwrap()
+        };
+        let (task, _) = Task::placeholder(Uuid::nil(), None, start)
+            .first_observed(&Observation::new(ObservedKind::Started, start), start);
         let (same, steps) = task.decide(Transition::GiveUp(start), later).unwrap();
         assert_eq!((same.status, steps.len()), (Status::Running, 0));
         let (given_up, steps) = task.decide(Transition::GiveUp(later), later).unwrap();
