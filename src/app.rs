@@ -115,7 +115,7 @@ impl App {
         }
         let event_log = EventLog::new(store.clone());
         let head = event_log.ends().await?.head;
-        event_log.ensure_partitions(head).await.context("cannot make room in the event log")?;
+        event_log.ensure_partitions(head).await.context("cannot create event log partitions")?;
         let (committed_sender, committed) = mpsc::channel(COMMITTED);
         let (ephemeral_sender, ephemeral) = mpsc::channel(EPHEMERAL);
         let waiters = Waiters::default();
@@ -259,7 +259,7 @@ impl App {
             }
         };
         if tokio::time::timeout(FINISH, rest).await.is_err() {
-            tracing::warn!("not everything ended in time");
+            tracing::warn!("shutdown timed out");
         }
         // With a timeout, so that a stuck connection does not block shutdown.
         let _ = tokio::time::timeout(CLOSE, store.close()).await;
@@ -293,7 +293,7 @@ fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> anyhow::Error {
             )
         }
         std::io::ErrorKind::PermissionDenied => {
-            anyhow::anyhow!("no permission to listen on {address}; choose a port above 1023 with --listen")
+            anyhow::anyhow!("permission denied on {address}; use a port above 1023 with --listen")
         }
         _ => anyhow::anyhow!("cannot listen on {address}: {error}; choose another address with --listen"),
     }

@@ -84,10 +84,7 @@ impl Clock {
         self.offsets.database.store(offset, Ordering::Relaxed);
         if offset.abs() >= WARN_MICROS && (offset - old).abs() >= WARN_MICROS {
             let seconds = offset as f64 / 1e6;
-            tracing::warn!(
-                seconds,
-                "the database's clock differs from this machine's; the database's is used, so set the machine's (NTP)"
-            );
+            tracing::warn!(seconds, "clock differs from the database's, which is used; synchronise this machine (NTP)");
         }
     }
 

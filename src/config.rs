@@ -10,11 +10,11 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::{base_path::BasePath, model::lease::StalledPolicy};
 
-/// Watches work being done: tasks in Postgres, every change on an ordered event stream, pages that go live.
+/// Task queue and monitor: tasks in Postgres, an ordered event stream, live dashboards.
 #[derive(Debug, Parser)]
 #[command(name = "taskwatch", version, about, args_conflicts_with_subcommands = true)]
 pub struct Cli {
-    /// What to do; without one: serve.
+    /// Command (default: serve).
     #[command(subcommand)]
     pub command: Option<Command>,
     /// Settings of `serve`, given without the word.
@@ -25,31 +25,31 @@ pub struct Cli {
 /// What the program can do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Serve the API, the stream and the pages (the default).
+    /// Run the API, event stream and dashboard (default).
     Serve(Settings),
-    /// Run fake workers against a taskwatch, over its public API only.
+    /// Generate demo load over the public API.
     Demo(DemoSettings),
-    /// Follow the stream in a terminal, also across restarts of the server.
+    /// Follow the event stream in the terminal; reconnects automatically.
     Tail(TailSettings),
-    /// Check the event log against the tables; exit code 1 on any difference.
+    /// Verify the event log against the tables; exits 1 on any difference.
     Verify(DatabaseSettings),
-    /// Give the event log a new epoch, so that every reader starts anew: after its folder or database was put back by hand.
+    /// Give the event log a new epoch so that every client restarts from a snapshot; use it after restoring a backup.
     NewEpoch(DatabaseSettings),
     /// Print the OpenAPI document.
     Openapi(OpenapiSettings),
-    /// Ask a running taskwatch whether it answers; exit code 1 when not. For containers.
+    /// Check that a running server answers; exits 1 if not. For container health checks.
     Health(HealthSettings),
-    /// Say how a running taskwatch's work is; exit code 1 when it is not ok.
+    /// Print the health of a running server; exits 1 unless it is ok.
     Status(ServerSettings),
 }
 
 /// Where the data is.
 #[derive(Debug, Clone, Args)]
 pub struct DatabaseSettings {
-    /// PostgreSQL 14 or newer, as postgres://user:password@host:5432/database; without it a private one in the data folder.
+    /// PostgreSQL 14+ connection URL (postgres://user:password@host:5432/database); without it, a private instance in the data directory is used.
     #[arg(long, env = "TASKWATCH_DATABASE_URL", hide_env_values = true)]
     pub database_url: Option<String>,
-    /// Folder of the private database and its log.
+    /// Directory of the private database and its logs.
     #[arg(long, env = "TASKWATCH_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
 }
@@ -79,14 +79,16 @@ impl DatabaseSettings {
         absolute("XDG_DATA_HOME")
             .or_else(|| absolute("HOME").map(|home| home.join(".local/share")))
             .map(|folder| folder.join("taskwatch"))
-            .ok_or_else(|| "HOME is not set, so there is no place for the data; name a folder with --data-dir or TASKWATCH_DATA_DIR".to_owned())
+            .ok_or_else(|| {
+                "HOME is not set; choose the data directory with --data-dir or TASKWATCH_DATA_DIR".to_owned()
+            })
     }
 }
 
 /// A running taskwatch.
 #[derive(Debug, Clone, Args)]
 pub struct ServerSettings {
-    /// The taskwatch to ask; without it the one that listens where TASKWATCH_LISTEN says, or at 127.0.0.1:8080.
+    /// Server URL; default: the listen address of this environment, http://127.0.0.1:8080.
     #[arg(long, env = "TASKWATCH_URL")]
     pub url: Option<String>,
     /// Where a server with the same environment listens.
@@ -108,7 +110,7 @@ pub struct HealthSettings {
     /// The taskwatch to ask.
     #[command(flatten)]
     pub server: ServerSettings,
-    /// Ask whether it can do its work (/readyz), not only whether it lives (/healthz).
+    /// Check readiness (/readyz) instead of liveness (/healthz).
     #[arg(long)]
     pub ready: bool,
 }
@@ -130,94 +132,94 @@ fn listen_address(text: &str) -> Result<SocketAddr, String> {
     let cannot = |why: String| format!("{why}; write it as ADDRESS:PORT, such as 127.0.0.1:8080 or localhost:8080");
     let mut found: Vec<_> = text.to_socket_addrs().map_err(|error| cannot(error.to_string()))?.collect();
     found.sort_by_key(|address| (!address.ip().is_loopback(), address.is_ipv6()));
-    found.first().copied().ok_or_else(|| cannot("no address has this name".to_owned()))
+    found.first().copied().ok_or_else(|| cannot("host not found".to_owned()))
 }
 
 /// Live mode of the pages.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum Live {
-    /// Pages only poll.
+    /// Polling only.
     Off,
-    /// Pages poll; a switch on the page makes them live.
+    /// Polling, live on request.
     #[default]
     Allowed,
-    /// Pages are live; a switch makes them poll.
+    /// Live by default.
     Default,
 }
 
 /// Settings of the server.
 #[derive(Debug, Clone, Args)]
 pub struct Settings {
-    /// Address to listen on; a public one is refused, because there is no authentication yet.
+    /// Listen address; non-loopback addresses are refused until authentication is available.
     #[arg(long, env = "TASKWATCH_LISTEN", default_value = "127.0.0.1:8080", value_parser = listen_address)]
     pub listen: SocketAddr,
-    /// Further names under which browsers may reach it, separated by commas; loopback names always work.
+    /// Additional Host names to accept (comma-separated); loopback names are always accepted.
     #[arg(long, env = "TASKWATCH_ALLOWED_HOSTS", value_delimiter = ',')]
     pub allowed_hosts: Vec<String>,
-    /// Path at which a reverse proxy shows it, as in /taskwatch; requests may come with it or without.
+    /// URL path prefix behind a reverse proxy, e.g. /taskwatch (the proxy may strip it or not).
     #[arg(long, env = "TASKWATCH_BASE_PATH", default_value_t)]
     pub base_path: BasePath,
     /// Where the data is.
     #[command(flatten)]
     pub database: DatabaseSettings,
-    /// Live pages.
+    /// Live pages: polling only, polling with live on request, or live by default.
     #[arg(long, env = "TASKWATCH_LIVE", value_enum, default_value_t = Live::Allowed)]
     pub live: Live,
-    /// Seconds between refreshes of a polling page, 2 to 3600.
+    /// Page refresh interval in seconds (2–3600).
     #[arg(long, env = "TASKWATCH_POLL_SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(2..=3600))]
     pub poll_seconds: u32,
-    /// Seconds between heartbeats, asked of workers.
+    /// Heartbeat interval requested from workers, in seconds.
     #[arg(long, env = "TASKWATCH_HEARTBEAT_SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub heartbeat_seconds: u32,
-    /// Seconds of silence after which a worker is lost; not less than the lease.
+    /// A worker without a heartbeat for this long is lost (seconds); at least the lease duration.
     #[arg(long, env = "TASKWATCH_WORKER_TTL_SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=86400))]
     pub worker_ttl_seconds: u32,
-    /// Days after which a reported task that has not ended, and of which nothing was reported since, ends as stalled; 0: never.
+    /// An unfinished observed task without a report for this long is ended as stalled (days); 0 = never.
     #[arg(long, env = "TASKWATCH_OBSERVED_STALE_DAYS", default_value_t = 7, value_parser = clap::value_parser!(u32).range(0..=36500))]
     pub observed_stale_days: u32,
-    /// Seconds without a report after which a connector is unknown.
+    /// A connector without a report for this long is unknown (seconds).
     #[arg(long, env = "TASKWATCH_CONNECTOR_STALE_SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=86400))]
     pub connector_stale_seconds: u32,
-    /// Seconds that a claim holds without a sign of life.
+    /// Lease duration of a claim, extended by reports and heartbeats (seconds).
     #[arg(long, env = "TASKWATCH_LEASE_SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=86400))]
     pub lease_seconds: u32,
-    /// What happens to a task whose lease, worker or time is lost.
+    /// What to do with stalled tasks: requeue while attempts are left, else fail; fail immediately; or only report.
     #[arg(long, env = "TASKWATCH_STALLED_POLICY", value_enum, default_value_t = StalledPolicy::Retry)]
     pub stalled_policy: StalledPolicy,
-    /// Seconds between heartbeats on a stream (each varies by 10 %).
+    /// Stream heartbeat interval in seconds (±10%).
     #[arg(long, env = "TASKWATCH_STREAM_HEARTBEAT_SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u32).range(5..=60))]
     pub stream_heartbeat_seconds: u32,
-    /// Streams open at once, in all.
+    /// Maximum number of concurrent stream clients.
     #[arg(long, env = "TASKWATCH_STREAM_MAX_CLIENTS", default_value_t = 10_000)]
     pub stream_max_clients: u32,
-    /// Streams open at once, of one address.
+    /// Maximum number of concurrent stream clients per IP address.
     #[arg(long, env = "TASKWATCH_STREAM_MAX_PER_ADDRESS", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     pub stream_max_per_address: u32,
-    /// Compress streams for clients that take gzip, once for all of them: on or off.
+    /// Gzip streams for clients that accept it: on or off.
     #[arg(long, env = "TASKWATCH_STREAM_COMPRESSION", default_value = "on", value_parser = on_or_off, action = ArgAction::Set)]
     pub stream_compression: bool,
-    /// Seconds after which a stream is ended so that its client comes back, perhaps to another server (varies by 10 %); 0: never.
+    /// Close streams after this many seconds so that clients reconnect (±10%); 0 = never.
     #[arg(long, env = "TASKWATCH_STREAM_MAX_AGE_SECONDS", default_value_t = 43_200)]
     pub stream_max_age_seconds: u32,
-    /// Addresses of reverse proxies whose X-Forwarded-For and X-Forwarded-Proto are believed, separated by commas.
+    /// Proxy IP addresses whose X-Forwarded-For and X-Forwarded-Proto are trusted (comma-separated).
     #[arg(long, env = "TASKWATCH_TRUSTED_PROXIES", value_delimiter = ',')]
     pub trusted_proxies: Vec<IpAddr>,
-    /// Memory for recent frames, MiB.
+    /// Memory for recent events, MiB.
     #[arg(long, env = "TASKWATCH_RING_MIB", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub ring_mib: u32,
-    /// Largest stored event, bytes; larger ones lose their largest fields.
+    /// Maximum size of a stored event in bytes; larger events are truncated.
     #[arg(long, env = "TASKWATCH_MAX_EVENT_BYTES", default_value_t = 8192, value_parser = clap::value_parser!(u32).range(8192..=50000))]
     pub max_event_bytes: u32,
-    /// Days that finished tasks, workers that left and bulk actions are kept; 0: for ever.
+    /// Days to keep finished tasks, stopped workers and bulk actions; 0 = forever.
     #[arg(long, env = "TASKWATCH_RETAIN_TASKS_DAYS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(0..=36500))]
     pub retain_tasks_days: u32,
-    /// Days that events are kept; 0: for ever.
+    /// Days to keep events; 0 = forever.
     #[arg(long, env = "TASKWATCH_RETAIN_EVENTS_DAYS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(0..=36500))]
     pub retain_events_days: u32,
-    /// Start fake workers inside the process, over the public API.
+    /// Run the built-in demo load.
     #[arg(long, env = "TASKWATCH_DEMO")]
     pub demo: bool,
-    /// Log filter, such as info or taskwatch=debug; text on a terminal, JSON elsewhere.
+    /// Log filter, e.g. info or taskwatch=debug; text on a terminal, JSON otherwise.
     #[arg(long, env = "TASKWATCH_LOG", default_value = "info")]
     pub log: String,
 }
@@ -225,16 +227,16 @@ pub struct Settings {
 /// Settings of the demo.
 #[derive(Debug, Clone, Args)]
 pub struct DemoSettings {
-    /// The taskwatch to work for.
+    /// Server URL.
     #[arg(long, env = "TASKWATCH_URL", default_value = "http://127.0.0.1:8080")]
     pub url: String,
     /// Tasks per second.
     #[arg(long, default_value_t = 5.0)]
     pub rate: f64,
-    /// Workers.
+    /// Number of workers.
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub workers: u32,
-    /// Stop after so many seconds; 0: never.
+    /// Stop after this many seconds; 0 = run until interrupted.
     #[arg(long, default_value_t = 0)]
     pub seconds: u64,
 }
@@ -243,14 +245,14 @@ fn on_or_off(text: &str) -> Result<bool, String> {
     match text {
         "on" => Ok(true),
         "off" => Ok(false),
-        other => Err(format!("'{other}' is neither on nor off")),
+        other => Err(format!("invalid value '{other}': expected on or off")),
     }
 }
 
 /// Settings of `openapi`.
 #[derive(Debug, Clone, Args)]
 pub struct OpenapiSettings {
-    /// The version of OpenAPI: 3.1, or 3.0 for generators that read no newer one.
+    /// OpenAPI version: 3.1, or 3.0 for generators that do not support it.
     #[arg(long, default_value = "3.1", value_parser = ["3.0", "3.1"])]
     pub version: String,
 }
@@ -258,19 +260,19 @@ pub struct OpenapiSettings {
 /// Settings of `tail`.
 #[derive(Debug, Clone, Args)]
 pub struct TailSettings {
-    /// The taskwatch to follow.
+    /// Server URL.
     #[arg(long, env = "TASKWATCH_URL", default_value = "http://127.0.0.1:8080")]
     pub url: String,
-    /// Where to begin: now, earliest, or behind an event id.
+    /// Start at: now, earliest, or after an event ID.
     #[arg(long, default_value = "now")]
     pub after: String,
-    /// Print each event's JSON, one a line.
+    /// Print events as JSON lines.
     #[arg(long)]
     pub json: bool,
-    /// Stop after so many events.
+    /// Exit after this many events.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     pub max_events: Option<u64>,
-    /// Filters, as in queue=default types=task_failed,task_retry; the words are those of /events.
+    /// Filters, e.g. queue=default types=task_failed,task_retry (same as /events).
     #[arg(value_name = "NAME=VALUE")]
     pub filters: Vec<String>,
 }
@@ -295,20 +297,20 @@ impl Settings {
     pub fn check(&self) -> Result<(), String> {
         if !self.listen.ip().is_loopback() {
             return Err(format!(
-                "refusing to listen on {}: it can be reached from outside and there is no authentication yet; use --listen 127.0.0.1:{}",
+                "refusing to listen on {} without authentication; use --listen 127.0.0.1:{}",
                 self.listen,
                 self.listen.port()
             ));
         }
         if self.worker_ttl_seconds <= self.heartbeat_seconds {
-            return Err("--worker-ttl-seconds must be larger than --heartbeat-seconds, or every worker would be lost between two heartbeats".to_owned());
+            return Err("--worker-ttl-seconds must exceed --heartbeat-seconds".to_owned());
         }
         if self.lease_seconds <= self.heartbeat_seconds {
-            return Err("--lease-seconds must be larger than --heartbeat-seconds, or every lease would expire between two heartbeats".to_owned());
+            return Err("--lease-seconds must exceed --heartbeat-seconds".to_owned());
         }
         if self.worker_ttl_seconds < self.lease_seconds {
             return Err(format!(
-                "--worker-ttl-seconds ({}) must not be less than --lease-seconds ({}), or workers would be lost while their claims still hold",
+                "--worker-ttl-seconds ({}) must be at least --lease-seconds ({})",
                 self.worker_ttl_seconds, self.lease_seconds
             ));
         }

@@ -104,7 +104,7 @@ fn database(
     let folder = settings.folder().map_err(anyhow::Error::msg)?;
     let embedded = Embedded::start_unless(&folder, &[], stop)?;
     tracing::info!(
-        "database: private PostgreSQL {} in {}/pg (unix socket, no port); set DATABASE_URL to use your own server",
+        "using a private PostgreSQL {} in {}/pg; set DATABASE_URL to use your own",
         embedded.major(),
         folder.display()
     );
@@ -196,7 +196,7 @@ impl Signals {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
         }
-        tracing::info!("stopping");
+        tracing::info!("shutting down");
     }
 }
 
@@ -288,7 +288,7 @@ fn check(settings: &DatabaseSettings) -> anyhow::Result<u8> {
 
 fn new_epoch(settings: &DatabaseSettings) -> anyhow::Result<u8> {
     let (old, new) = with_store(settings, async |store| Ok(store.renew_epoch().await?))?;
-    print(&format!("the event log has epoch {new} now, before it was {old}; readers start anew"))?;
+    print(&format!("the event log now has epoch {new} (was {old}); clients restart from a snapshot"))?;
     Ok(STOPPED)
 }
 

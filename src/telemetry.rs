@@ -30,5 +30,5 @@ fn panicked(panic: &PanicHookInfo<'_>) {
     let cause = panic.payload_as_str().unwrap_or("unknown");
     let location = panic.location().map(ToString::to_string).unwrap_or_default();
     let thread = std::thread::current();
-    tracing::error!(cause, location, thread = thread.name().unwrap_or("unnamed"), "a panic: a mistake of the program");
+    tracing::error!(cause, location, thread = thread.name().unwrap_or("unnamed"), "panic");
 }

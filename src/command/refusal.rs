@@ -8,53 +8,53 @@ use crate::model::{Name, transition::TransitionError};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// There is no such task.
-    #[error("there is no task {0}")]
+    #[error("task {0} not found")]
     NoTask(Uuid),
     /// There is no such worker.
-    #[error("there is no worker {0}; register it with POST /api/v1/workers")]
+    #[error("worker {0} not found; register it with POST /api/v1/workers")]
     NoWorker(Uuid),
     /// The worker has left.
-    #[error("worker {0} has left; register it again with POST /api/v1/workers")]
+    #[error("worker {0} has stopped; register it again with POST /api/v1/workers")]
     WorkerStopped(Uuid),
     /// There is no such recurring task.
-    #[error("there is no schedule {0}")]
+    #[error("schedule {0} not found")]
     NoSchedule(Name),
     /// There is no such action on many tasks.
-    #[error("there is no bulk action {0}")]
+    #[error("bulk action {0} not found")]
     NoBulk(Uuid),
     /// There is no such task to depend on.
-    #[error("there is no task {0} to depend on")]
+    #[error("dependency {0} not found")]
     NoDependency(Uuid),
     /// Tasks would wait for each other for ever.
-    #[error("the tasks would wait for each other in a ring: {}", .0.iter().map(Uuid::to_string).collect::<Vec<_>>().join(" -> "))]
+    #[error("dependency cycle: {}", .0.iter().map(Uuid::to_string).collect::<Vec<_>>().join(" -> "))]
     Cycle(Vec<Uuid>),
     /// Too many relations to look for a ring among them.
     #[error(
-        "more than 10000 relations lie around task {0}, too many to make sure that nothing waits in a ring; depend on fewer tasks, or on a group (close_when_done) of them"
+        "more than 10000 dependencies around task {0}, too many to check for a cycle; depend on fewer tasks, or on their parent task (auto_complete)"
     )]
     TooDeep(Uuid),
     /// Parents within parents, too many.
-    #[error("task {0} cannot get this child: parents and children would be nested in more than 32 levels")]
+    #[error("parent task {0}: parent tasks would be nested deeper than 32 levels")]
     TooNested(Uuid),
     /// A task would be among its own parents.
-    #[error("task {0} would be among its own parents")]
+    #[error("task {0} would be its own ancestor")]
     OwnAncestor(Uuid),
     /// Others cannot say how a worker is that taskwatch knows by itself.
     #[error(
-        "worker {0} is registered here, so only its own calls tell how it is: POST /api/v1/workers/{0}/heartbeat, or DELETE /api/v1/workers/{0}"
+        "worker {0} is managed: use POST /api/v1/workers/{0}/heartbeat or DELETE /api/v1/workers/{0} instead of events"
     )]
     WorkerManaged(Uuid),
     /// A worker would have too many connectors.
-    #[error("worker {0} would have more than 64 connectors, counting those it reported before")]
+    #[error("worker {0} would have more than 64 connectors, including those reported before")]
     ManyConnectors(Uuid),
     /// The id belongs to a task that another request made.
-    #[error("task {0} exists and was created by a request with other fields; use a new id")]
+    #[error("task {0} already exists with other fields; use a new id")]
     IdTaken(Uuid),
     /// Another live task has the unique key.
-    #[error("another live task has the same unique_key")]
+    #[error("unique_key is already used by an unfinished task")]
     KeyTaken,
     /// There is no such parent task.
-    #[error("there is no task {0} to be the parent")]
+    #[error("parent task {0} not found")]
     NoParent(Uuid),
     /// The state machine says no.
     #[error(transparent)]

@@ -53,7 +53,7 @@ impl Demo {
         ensure!(sane, "--rate must be more than 0 and at most 100000 tasks per second");
         let url = settings.url.trim_end_matches('/').to_owned();
         let usable = reqwest::Url::parse(&url).is_ok_and(|url| url.has_host() && url.scheme().starts_with("http"));
-        ensure!(usable, "--url {} is no address; write it as http://127.0.0.1:8080", shown(&url));
+        ensure!(usable, "invalid --url {}; write it as http://127.0.0.1:8080", shown(&url));
         Ok(Self { client: Client::new(url), rate: settings.rate, workers: settings.workers })
     }
 
@@ -70,7 +70,7 @@ impl Demo {
         }
         parts.spawn(pipeline::orchestrate(self.client.clone(), self.rate, stopping.clone()));
         parts.spawn(produce(self.client.clone(), self.rate, stopping.clone()));
-        tracing::info!(rate = self.rate, workers = self.workers, "demo: fake workers are at work");
+        tracing::info!(rate = self.rate, workers = self.workers, "demo load started");
         while parts.join_next().await.is_some() {}
         Ok(())
     }
@@ -115,7 +115,7 @@ async fn produce(client: Client, rate: f64, stopping: CancellationToken) {
         if !tasks.is_empty()
             && let Err(error) = client.post("/api/v1/tasks", &json!(tasks)).await
         {
-            tracing::warn!(error = format!("{error:#}"), "demo: tasks were not created");
+            tracing::warn!(error = format!("{error:#}"), "demo tasks not created");
         }
     }
 }

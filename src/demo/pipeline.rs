@@ -34,7 +34,7 @@ async fn keep_orchestrating(client: Client, number: usize, rate: f64, stopping: 
         let working = async {
             loop {
                 if let Err(error) = one(&client, &worker_id, rate).await {
-                    tracing::debug!(error = format!("{error:#}"), "demo: a pipeline could not go on");
+                    tracing::debug!(error = format!("{error:#}"), "demo pipeline error");
                     return;
                 }
             }

@@ -58,7 +58,7 @@ pub(super) async fn keep_working(client: Client, number: u32, pace: Pace, stoppi
     while !stopping.is_cancelled() {
         let life = DIES_EVERY.mul_f64(0.2 + 1.6 * fastrand::f64());
         if let Err(error) = live(&client, number, pace, life, &stopping).await {
-            tracing::debug!(error = format!("{error:#}"), "demo: a worker could not go on");
+            tracing::debug!(error = format!("{error:#}"), "demo worker error");
         }
         tokio::select! {
             () = tokio::time::sleep(RESTART_AFTER) => {}
@@ -150,7 +150,7 @@ impl Worker {
                 let (worker, task) = (self.clone(), task.clone());
                 tasks.spawn(async move {
                     if let Err(error) = worker.work(&task).await {
-                        tracing::debug!(error = format!("{error:#}"), "demo: a report was refused");
+                        tracing::debug!(error = format!("{error:#}"), "demo report rejected");
                     }
                     drop(place);
                 });

@@ -74,7 +74,7 @@ pub(super) fn reachable(data_dir: &Path, account: &Account) -> anyhow::Result<()
         };
         if meta.mode() & bit == 0 {
             bail!(
-                "{} is not reachable by '{}', as whom PostgreSQL runs when taskwatch is root ({} is private); choose another --data-dir",
+                "{} is not accessible to user '{}', which runs PostgreSQL when taskwatch is root ({} is private); choose another --data-dir",
                 data_dir.display(),
                 account.name,
                 dir.display()
@@ -124,7 +124,7 @@ pub(super) fn find_binaries(wanted: Option<u32>, cluster: &Path) -> anyhow::Resu
     let versions = found.iter().map(|binaries| binaries.major.to_string()).collect::<Vec<_>>().join(", ");
     match wanted {
         Some(wanted) => found.into_iter().find(|binaries| binaries.major == wanted).with_context(|| {
-            format!("{} was made by PostgreSQL {wanted}, but only {versions} was found; install {wanted}, or move that folder away to start empty", cluster.display())
+            format!("{} was created by PostgreSQL {wanted}, but only {versions} is installed; install {wanted}, or move that directory away to start empty", cluster.display())
         }),
         None => found.pop().filter(|binaries| binaries.major >= OLDEST).with_context(|| {
             format!("only PostgreSQL {versions} was found; taskwatch needs {OLDEST} or newer: install it or set DATABASE_URL")

@@ -29,7 +29,7 @@ const SOCKET_FILE: &str = "socket";
 /// Creates the data directory or adopts an existing one, and denies access to other users: mode 0700, or 0710 with the
 /// group of the account that PostgreSQL runs as.
 pub(super) fn prepare(data_dir: &Path, account: Option<&Account>) -> anyhow::Result<()> {
-    let cannot = || format!("cannot create the data folder {}; choose another with --data-dir", data_dir.display());
+    let cannot = || format!("cannot create the data directory {}; choose another with --data-dir", data_dir.display());
     if let Some(parent) = data_dir.parent() {
         fs::create_dir_all(parent).with_context(cannot)?;
     }
@@ -50,7 +50,7 @@ pub(super) fn prepare(data_dir: &Path, account: Option<&Account>) -> anyhow::Res
     });
     if let Some(name) = foreign {
         tracing::warn!(
-            "{} also holds other things ({}), so who may enter it is left as it is; give the database a folder for itself with --data-dir",
+            "{} also contains other files ({}); its permissions are left unchanged. Use a directory of its own with --data-dir",
             data_dir.display(),
             Path::new(&name).display()
         );
@@ -63,10 +63,9 @@ pub(super) fn prepare(data_dir: &Path, account: Option<&Account>) -> anyhow::Res
         }
         Some(account) if owner == account.uid => folder.set_permissions(fs::Permissions::from_mode(0o700))?,
         None if owner == me => folder.set_permissions(fs::Permissions::from_mode(0o700))?,
-        _ => tracing::warn!(
-            "{} belongs to another user (id {owner}), who can exchange what it holds",
-            data_dir.display()
-        ),
+        _ => {
+            tracing::warn!("{} is owned by another user (id {owner}), who can replace its contents", data_dir.display())
+        }
     }
     Ok(())
 }
@@ -85,7 +84,7 @@ pub(super) fn private_file(path: &Path, options: &mut fs::OpenOptions) -> std::i
 pub(super) fn lock(data_dir: &Path) -> anyhow::Result<File> {
     let path = data_dir.join("lock");
     let mut file = private_file(&path, File::options().read(true).write(true))
-        .with_context(|| format!("cannot write {}; choose another folder with --data-dir", path.display()))?;
+        .with_context(|| format!("cannot write {}; choose another directory with --data-dir", path.display()))?;
     if file.try_lock().is_err() {
         let mut holder = String::new();
         file.read_to_string(&mut holder)?;
@@ -119,12 +118,12 @@ pub(super) fn private_dir(dir: &Path, account: Option<&Account>) -> anyhow::Resu
         .read(true)
         .custom_flags((OFlags::DIRECTORY | OFlags::NOFOLLOW).bits().cast_signed())
         .open(dir)
-        .with_context(|| format!("{} is not a folder; remove it or choose another --data-dir", dir.display()))?;
+        .with_context(|| format!("{} is not a directory; remove it or choose another --data-dir", dir.display()))?;
     if let Some(account) = account
         && made
     {
         fchown(&folder, Some(account.uid), Some(account.gid))
-            .with_context(|| format!("cannot hand {} to '{}'", dir.display(), account.name))?;
+            .with_context(|| format!("cannot change the owner of {} to '{}'", dir.display(), account.name))?;
     }
     let owner = folder.metadata()?.uid();
     if owner != wanted {

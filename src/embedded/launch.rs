@@ -116,7 +116,7 @@ pub(super) fn init(
     };
     if !status.success() {
         bail!(
-            "cannot create the database in {}: {}; choose another folder with --data-dir or set DATABASE_URL",
+            "cannot create the database in {}: {}; choose another directory with --data-dir or set DATABASE_URL",
             data_dir.display(),
             complaint(&mut initdb)?
         );

@@ -54,7 +54,7 @@ impl Log {
                 from.set_len(0)
             };
             if let Err(error) = moved() {
-                tracing::warn!(%error, "{} grows and cannot be moved on", self.0.display());
+                tracing::warn!(%error, "cannot rotate {}", self.0.display());
             }
         }
     }

@@ -96,7 +96,7 @@ impl Embedded {
     pub fn must_exist(data_dir: &Path) -> anyhow::Result<()> {
         if existing_major(&std::path::absolute(data_dir)?.join("pg"))?.is_none() {
             bail!(
-                "there is no database in {}; name the data folder with --data-dir, or the database with DATABASE_URL",
+                "no database in {}; set the data directory with --data-dir, or the database with DATABASE_URL",
                 data_dir.display()
             );
         }

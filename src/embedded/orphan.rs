@@ -118,7 +118,7 @@ fn release(path: &Path, text: Option<&str>, file: Option<&Left>, holder: &Holder
         (Some(text), ..) if text.lines().count() < SHARED_MEMORY_LINE => fs::remove_file(path),
         (Some(text), Some(left), Holder::Other) => {
             tracing::info!(
-                "{} names process {}, which is not this database's server; the file was left by one that was killed",
+                "{} names process {}, which is not this database's server; removing the stale file",
                 path.display(),
                 left.pid.as_raw_nonzero()
             );

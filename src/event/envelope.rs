@@ -55,7 +55,7 @@ pub struct EventId {
 
 /// Not a valid event ID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("an event id is eight hex digits, a dash and a position, as in 5c1f09ae-184")]
+#[error("invalid event ID; expected <epoch>-<position>, e.g. 5c1f09ae-184")]
 pub struct BadEventId;
 
 impl fmt::Display for EventId {
@@ -184,7 +184,7 @@ impl FieldType for Stats {
 /// Statistics of the overview, in `stats_snapshot`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Stats {
-    /// Workers that are online.
+    /// Online workers.
     pub workers_online: u64,
     /// Pending tasks.
     pub pending: u64,

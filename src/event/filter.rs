@@ -55,31 +55,31 @@ pub const TOPICS: [(&str, &[Topic]); 10] = [
 pub const ROWS: [Row; 15] = [
     Row {
         name: "topics",
-        help: "groups of event types: tasks, tasks:status, tasks:progress, tasks:edits, workers, connectors, phases, queues, stats, all",
+        help: "event topics: tasks, tasks:status, tasks:progress, tasks:edits, workers, connectors, phases, queues, stats, all",
         parse: topics,
     },
-    Row { name: "types", help: "event types; * stands for any ending, as in task_*", parse: types },
+    Row { name: "types", help: "event types; * matches any suffix, e.g. task_*", parse: types },
     Row { name: "project_id", help: "projects", parse: |text| names(text, |e| e.project_id.as_ref()) },
-    Row { name: "parent_task_id", help: "parent tasks (UUID)", parse: |text| ids(text, |e| e.parent_task_id) },
-    Row { name: "task_id", help: "tasks (UUID)", parse: |text| ids(text, |e| e.task_id) },
-    Row { name: "task_type", help: "kinds of work", parse: |text| names(text, |e| e.task_type.as_ref()) },
-    Row { name: "phase", help: "phases of parent tasks", parse: |text| names(text, |e| e.phase.as_ref()) },
+    Row { name: "parent_task_id", help: "parent task IDs", parse: |text| ids(text, |e| e.parent_task_id) },
+    Row { name: "task_id", help: "task IDs", parse: |text| ids(text, |e| e.task_id) },
+    Row { name: "task_type", help: "task types", parse: |text| names(text, |e| e.task_type.as_ref()) },
+    Row { name: "phase", help: "phases", parse: |text| names(text, |e| e.phase.as_ref()) },
     Row { name: "queue", help: "queues", parse: |text| names(text, |e| e.queue.as_ref()) },
-    Row { name: "worker_id", help: "workers (UUID)", parse: |text| ids(text, |e| e.worker_id) },
+    Row { name: "worker_id", help: "worker IDs", parse: |text| ids(text, |e| e.worker_id) },
     Row { name: "machine_id", help: "machines", parse: |text| names(text, |e| e.machine_id.as_ref()) },
     Row { name: "connector_id", help: "connectors", parse: |text| names(text, |e| e.connector_id.as_ref()) },
     Row {
         name: "status",
-        help: "states after the event: scheduled, blocked, pending, running, retrying, completed, failed, cancelled",
+        help: "task status after the event: scheduled, blocked, pending, running, retrying, completed, failed, cancelled",
         parse: statuses,
     },
     Row {
         name: "fingerprint",
-        help: "failures that are alike: 16 hex digits, as in data.fingerprint",
+        help: "error group (16 hex digits)",
         parse: |text| names(text, |e| e.data.fingerprint.as_ref()),
     },
-    Row { name: "priority", help: "a priority 0-9 or a range, as in 3..7", parse: priorities },
-    Row { name: "stats_only", help: "true: only the figures, no single events", parse: stats_only },
+    Row { name: "priority", help: "priority 0–9 or a range, e.g. 3..7", parse: priorities },
+    Row { name: "stats_only", help: "true = metrics only, no individual events", parse: stats_only },
 ];
 
 /// Prefix of the label filters: `label.<key>=value`.
@@ -155,7 +155,7 @@ impl Filter {
                 ROWS.iter().map(|row| row.name).chain(["label.<key>"]).chain(others.iter().copied()).collect();
             return Err(BadFilter {
                 field: field.clone(),
-                detail: format!("is not known here; use one of {}", valid.join(", ")),
+                detail: format!("unknown filter; supported: {}", valid.join(", ")),
             });
         }
         Ok(filter)
@@ -215,7 +215,7 @@ pub fn merged(pairs: &[(String, String)], others: &[&str]) -> Result<Vec<(String
             Some((_, before)) if before.is_empty() => before.clone_from(value),
             Some((_, before)) if value.is_empty() || before == value => {}
             Some(_) if SINGLE.contains(&field.as_str()) => {
-                return Err(BadFilter { field: field.clone(), detail: "is given twice".to_owned() });
+                return Err(BadFilter { field: field.clone(), detail: "given more than once".to_owned() });
             }
             Some((_, before)) => {
                 before.push(',');
@@ -287,10 +287,10 @@ fn is_special(c: char) -> bool {
 fn split<T: Ord>(text: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<BTreeSet<T>, String> {
     let parts = values(text);
     if parts.is_empty() {
-        return Err("has no value".to_owned());
+        return Err("must not be empty".to_owned());
     }
     if parts.len() > MAX_VALUES {
-        return Err(format!("has more than {MAX_VALUES} values"));
+        return Err(format!("too many values (max {MAX_VALUES})"));
     }
     parts.iter().map(|part| parse(part)).collect()
 }
@@ -300,7 +300,7 @@ fn topics(text: &str) -> Result<Clause, String> {
         let found = TOPICS.iter().position(|(name, _)| *name == word);
         found.ok_or_else(|| {
             let valid: Vec<_> = TOPICS.iter().map(|(name, _)| *name).collect();
-            format!("'{word}' is not a topic; use one of {}", valid.join(", "))
+            format!("unknown topic '{word}'; supported: {}", valid.join(", "))
         })
     })?;
     let topics: Vec<_> = chosen.into_iter().flat_map(|index| TOPICS[index].1).collect();
@@ -315,7 +315,7 @@ fn types(text: &str) -> Result<Clause, String> {
         };
         if matching.is_empty() {
             let valid: Vec<_> = Kind::ALL.iter().map(|kind| kind.name()).collect();
-            return Err(format!("'{word}' is not an event type; use one of {}", valid.join(", ")));
+            return Err(format!("unknown event type '{word}'; supported: {}", valid.join(", ")));
         }
         Ok(matching)
     })?;
@@ -327,7 +327,7 @@ fn names(text: &str, field: fn(&Event) -> Option<&Name>) -> Result<Clause, Strin
 }
 
 fn ids(text: &str, field: fn(&Event) -> Option<Uuid>) -> Result<Clause, String> {
-    let parse = |word: &str| Uuid::parse_str(word).map_err(|_| format!("'{word}' is not a UUID"));
+    let parse = |word: &str| Uuid::parse_str(word).map_err(|_| format!("'{word}' is not a valid UUID"));
     split(text, parse).map(|ids| Clause::Ids(ids, field))
 }
 
@@ -340,7 +340,7 @@ fn priorities(text: &str) -> Result<Clause, String> {
     let one = |word: &str| word.trim().parse().ok().and_then(Priority::new).map(Priority::get);
     match (one(low), one(high)) {
         (Some(low), Some(high)) if low <= high => Ok(Clause::Priorities(low..=high)),
-        _ => Err(format!("'{text}' is not a priority 0-9 or a range such as 3..7")),
+        _ => Err(format!("invalid priority '{text}'; expected 0–9 or a range such as 3..7")),
     }
 }
 
@@ -348,7 +348,7 @@ fn label(key: &str, value: &str) -> Result<Clause, String> {
     let key = Name::new(key).map_err(|e| e.to_string())?;
     let plain = |word: &str| {
         let is_plain = !word.chars().any(char::is_control);
-        if is_plain { Ok(word.to_owned()) } else { Err("may not hold control characters".to_owned()) }
+        if is_plain { Ok(word.to_owned()) } else { Err("must not contain control characters".to_owned()) }
     };
     split(value, plain).map(|values| Clause::Label(key, values))
 }
@@ -357,7 +357,7 @@ fn stats_only(text: &str) -> Result<Clause, String> {
     match text {
         "true" | "1" => Ok(Clause::Kinds([Kind::StatsSnapshot].into())),
         "false" | "0" => Ok(Clause::Everything),
-        other => Err(format!("'{other}' is not true or false")),
+        other => Err(format!("expected true or false, not '{other}'")),
     }
 }
 

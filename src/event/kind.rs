@@ -115,65 +115,65 @@ macro_rules! kinds {
 }
 
 kinds! {
-    TaskCreated = "task_created", TasksStatus, durable, Quiet, "A task was created.",
+    TaskCreated = "task_created", TasksStatus, durable, Quiet, "Task created.",
         ["depends_on", "external_id", "max_attempts", "phases", "reported_at", "run_at", "schedule", "title"];
-    TaskEnqueued = "task_enqueued", TasksStatus, durable, Quiet, "A task may be claimed.",
+    TaskEnqueued = "task_enqueued", TasksStatus, durable, Quiet, "Task is pending.",
         ["fingerprint", "reason", "reported_at"];
-    TaskStarted = "task_started", TasksStatus, durable, Busy, "A worker began an attempt.",
+    TaskStarted = "task_started", TasksStatus, durable, Busy, "Attempt started.",
         ["fingerprint", "phases", "reported_at", "title", "wait_ms"];
-    TaskProgress = "task_progress", TasksProgress, durable, Busy, "A worker told how far it is.",
+    TaskProgress = "task_progress", TasksProgress, durable, Busy, "Progress reported.",
         ["fingerprint", "percent", "reported_at"];
-    TaskCompleted = "task_completed", TasksStatus, durable, Good, "A task is done.",
+    TaskCompleted = "task_completed", TasksStatus, durable, Good, "Task completed.",
         ["fingerprint", "reported_at", "result", "title"];
-    TaskRetry = "task_retry", TasksStatus, durable, Warn, "An attempt failed; another follows.",
+    TaskRetry = "task_retry", TasksStatus, durable, Warn, "Attempt failed; retry scheduled.",
         ["fingerprint", "next_run_at", "old_fingerprint", "reported_at", "title"];
-    TaskFailed = "task_failed", TasksStatus, durable, Bad, "A task was given up.",
+    TaskFailed = "task_failed", TasksStatus, durable, Bad, "Task failed permanently.",
         ["fingerprint", "old_fingerprint", "reported_at", "title"];
-    TaskStalled = "task_stalled", TasksStatus, durable, Warn, "An attempt was lost with its lease, its worker or its time.",
+    TaskStalled = "task_stalled", TasksStatus, durable, Warn, "Attempt lost: lease expired, worker lost or timeout.",
         ["reason"];
-    TaskCancelled = "task_cancelled", TasksStatus, durable, Warn, "Someone stopped a task.",
+    TaskCancelled = "task_cancelled", TasksStatus, durable, Warn, "Task cancelled.",
         ["fingerprint", "reason", "reported_at"];
-    TaskDeleted = "task_deleted", TasksStatus, durable, Quiet, "Someone removed a task.",
+    TaskDeleted = "task_deleted", TasksStatus, durable, Quiet, "Task deleted.",
         ["fingerprint"];
-    TaskUpdated = "task_updated", TasksEdits, durable, Quiet, "A task's own facts changed.",
+    TaskUpdated = "task_updated", TasksEdits, durable, Quiet, "Task attributes changed.",
         ["changes", "children", "fingerprint", "old_fingerprint", "phases", "reason", "title"];
-    TaskPriorityChanged = "task_priority_changed", TasksEdits, durable, Quiet, "Someone changed a task's priority.",
+    TaskPriorityChanged = "task_priority_changed", TasksEdits, durable, Quiet, "Priority changed.",
         ["changes", "title"];
-    TaskAssigned = "task_assigned", TasksEdits, durable, Quiet, "Someone else is responsible for a task.",
+    TaskAssigned = "task_assigned", TasksEdits, durable, Quiet, "Assignee changed.",
         ["changes", "title"];
-    TaskCollaboratorsUpdated = "task_collaborators_updated", TasksEdits, durable, Quiet, "Other people work on a task.",
+    TaskCollaboratorsUpdated = "task_collaborators_updated", TasksEdits, durable, Quiet, "Collaborators changed.",
         ["changes", "title"];
-    TaskWatchersUpdated = "task_watchers_updated", TasksEdits, durable, Quiet, "Other people watch a task.",
+    TaskWatchersUpdated = "task_watchers_updated", TasksEdits, durable, Quiet, "Watchers changed.",
         ["changes", "title"];
-    TaskDependencyAdded = "task_dependency_added", TasksEdits, durable, Quiet, "A task waits for more tasks.",
+    TaskDependencyAdded = "task_dependency_added", TasksEdits, durable, Quiet, "Dependencies added.",
         ["changes", "title"];
-    TaskDependencyRemoved = "task_dependency_removed", TasksEdits, durable, Quiet, "A task waits for fewer tasks.",
+    TaskDependencyRemoved = "task_dependency_removed", TasksEdits, durable, Quiet, "Dependencies removed.",
         ["changes", "title"];
-    WorkerStarted = "worker_started", Workers, durable, Good, "A worker registered.",
+    WorkerStarted = "worker_started", Workers, durable, Good, "Worker registered.",
         ["name", "queues", "status", "version"];
-    WorkerHeartbeat = "worker_heartbeat", Workers, ephemeral, Quiet, "A worker is alive.",
+    WorkerHeartbeat = "worker_heartbeat", Workers, ephemeral, Quiet, "Worker heartbeat.",
         [];
-    WorkerStatusChanged = "worker_status_changed", Workers, durable, Quiet, "A worker does something else now.",
+    WorkerStatusChanged = "worker_status_changed", Workers, durable, Quiet, "Worker status changed.",
         ["name", "old_status", "status"];
-    WorkerStopped = "worker_stopped", Workers, durable, Warn, "A worker left or was lost.",
+    WorkerStopped = "worker_stopped", Workers, durable, Warn, "Worker stopped or lost.",
         ["name", "old_status", "reason", "status"];
-    ConnectorStatusChanged = "connector_status_changed", Connectors, durable, Quiet, "A connector does something else now.",
+    ConnectorStatusChanged = "connector_status_changed", Connectors, durable, Quiet, "Connector status changed.",
         ["old_status", "status", "unreported_since"];
-    PhaseStarted = "phase_started", Phases, durable, Busy, "The first task of a parent's phase began.",
+    PhaseStarted = "phase_started", Phases, durable, Busy, "First task of a phase started.",
         ["children"];
-    PhaseCompleted = "phase_completed", Phases, durable, Good, "All tasks of a parent's phase are finished.",
+    PhaseCompleted = "phase_completed", Phases, durable, Good, "All tasks of a phase finished.",
         ["children"];
-    QueuePaused = "queue_paused", Queues, durable, Warn, "An operator stopped handing out the tasks of a queue.",
+    QueuePaused = "queue_paused", Queues, durable, Warn, "Queue paused.",
         ["changes"];
-    QueueResumed = "queue_resumed", Queues, durable, Good, "An operator let the tasks of a queue be handed out again.",
+    QueueResumed = "queue_resumed", Queues, durable, Good, "Queue resumed.",
         ["changes"];
-    OperatorAction = "operator_action", Queues, durable, Quiet, "An operator did something that is not about one task.",
+    OperatorAction = "operator_action", Queues, durable, Quiet, "Operator action (bulk action, schedule change, queue limits).",
         ["action", "changes", "failed", "matched", "reason", "schedule", "succeeded"];
-    QueueDepthUpdate = "queue_depth_update", Queues, ephemeral, Quiet, "How long a queue is, and since when its oldest task waits.",
+    QueueDepthUpdate = "queue_depth_update", Queues, ephemeral, Quiet, "Queue backlog and age of its oldest pending task.",
         ["depth", "oldest_enqueued_at"];
-    TasksStuck = "tasks_stuck", Stats, ephemeral, Warn, "Tasks that wait for what can never come, or none any more.",
+    TasksStuck = "tasks_stuck", Stats, ephemeral, Warn, "Number of tasks that can never run (0: none any more).",
         ["matched", "stuck"];
-    StatsSnapshot = "stats_snapshot", Stats, ephemeral, Quiet, "The figures of the overview.",
+    StatsSnapshot = "stats_snapshot", Stats, ephemeral, Quiet, "Headline metrics.",
         ["stats"];
 }
 
@@ -183,7 +183,7 @@ const UNKNOWN: Row = Row {
     topic: Topic::Unknown,
     durable: true,
     tone: Tone::Quiet,
-    sentence: "Something that only a newer version of taskwatch knows.",
+    sentence: "Unknown event type (written by a newer version).",
     data: &[],
 };
 
@@ -209,7 +209,7 @@ impl FromStr for Kind {
             .chain([&Self::Unknown])
             .copied()
             .find(|kind| kind.name() == name)
-            .ok_or_else(|| format!("'{name}' is not an event type"))
+            .ok_or_else(|| format!("unknown event type '{name}'"))
     }
 }
 

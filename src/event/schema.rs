@@ -16,24 +16,23 @@ pub fn of_kind(kind: Kind) -> Value {
     let mut required = vec!["event_type", "schema_version", "ts"];
     if row.durable {
         required.extend(["event_id", "position"]);
-        let id = json!({ "type": "string", "pattern": "^[0-9a-f]{8}-[0-9]+$", "description": "Its place in the log: <epoch>-<position>." });
+        let id = json!({ "type": "string", "pattern": "^[0-9a-f]{8}-[0-9]+$", "description": "Event ID: <epoch>-<position>." });
         properties.insert("event_id".to_owned(), id);
-        let position =
-            json!({ "type": "integer", "minimum": 1, "description": "Place in the log, from 1, without gaps." });
+        let position = json!({ "type": "integer", "minimum": 1, "description": "Log position, consecutive from 1." });
         properties.insert("position".to_owned(), position);
     }
     properties.insert("event_type".to_owned(), json!({ "const": row.name }));
     properties.insert("schema_version".to_owned(), json!({ "const": SCHEMA_VERSION }));
-    let ts = json!({ "type": "string", "format": "date-time", "description": "When it happened, UTC, microseconds." });
+    let ts = json!({ "type": "string", "format": "date-time", "description": "Event time (UTC, microseconds)." });
     properties.insert("ts".to_owned(), ts);
     properties.extend(described_fields(Event::fields(), |_| true));
     let data = described_fields(Data::fields(), |name| row.data.contains(&name));
     if !data.is_empty() {
-        let data = json!({ "type": "object", "description": "What belongs to this kind only.", "properties": data });
+        let data = json!({ "type": "object", "description": "Type-specific fields.", "properties": data });
         properties.insert("data".to_owned(), data);
     }
     let truncated = json!({ "type": "array", "items": { "type": "string" },
-        "description": "Fields left out because the event was too large; the task's own record has them." });
+        "description": "Fields omitted because the event was too large; the task's own record has them." });
     properties.insert("truncated".to_owned(), truncated);
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -58,22 +57,18 @@ fn described_fields(fields: Vec<Field>, wanted: impl Fn(&str) -> bool) -> Map<St
 
 /// Control frames: name, description, and the fields of the data.
 pub const CONTROLS: [(&str, &str, &[&str]); 8] = [
-    (
-        "hello",
-        "The stream begins.",
-        &["resume", "requested", "head", "oldest", "until", "heartbeat_ms", "server_version"],
-    ),
-    ("snapshot", "A part of the board.", &["part", "items"]),
-    ("snapshot_end", "The board is complete; its id is the position it shows.", &["position", "ts"]),
+    ("hello", "Stream opened.", &["resume", "requested", "head", "oldest", "until", "heartbeat_ms", "server_version"]),
+    ("snapshot", "Part of the current state.", &["part", "items"]),
+    ("snapshot_end", "Snapshot complete; its id is the position it represents.", &["position", "ts"]),
     (
         "heartbeat",
-        "Up to date to its id; since when the log cannot be read, or nothing can be stored.",
+        "Up to date as of its id; since when the log is unreadable, or writes fail.",
         &["ts", "position", "head", "behind", "stale_since", "not_writing_since"],
     ),
-    ("lagging", "The reader is over 10 s behind; it gets everything, late.", &["behind"]),
-    ("reset", "The log cannot be continued from the cursor.", &["reason", "requested", "oldest", "head"]),
-    ("bye", "The server ends the stream; come back.", &["reason"]),
-    ("close", "The stream is over for good.", &["reason"]),
+    ("lagging", "The client is more than 10 s behind; nothing is dropped.", &["behind"]),
+    ("reset", "Cannot resume from the cursor; a snapshot follows.", &["reason", "requested", "oldest", "head"]),
+    ("bye", "The server closes the connection; reconnect.", &["reason"]),
+    ("close", "The stream is finished; do not reconnect.", &["reason"]),
 ];
 
 /// The schema of a control frame.

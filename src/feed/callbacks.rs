@@ -100,16 +100,16 @@ async fn serve<H: Hook>(hook: Arc<H>, mut events: mpsc::Receiver<Arc<Event>>, co
         let counter = match tokio::time::timeout(hook.time_limit(), call).await {
             Ok(Ok(Ok(()))) => &counters.done,
             Ok(Ok(Err(error))) => {
-                tracing::warn!(hook = hook.name(), event_type = %kind, %error, "a callback failed");
+                tracing::warn!(hook = hook.name(), event_type = %kind, %error, "callback failed");
                 &counters.errors
             }
             Ok(Err(_)) => {
-                tracing::error!(hook = hook.name(), event_type = %kind, "a callback panicked");
+                tracing::error!(hook = hook.name(), event_type = %kind, "callback panicked");
                 &counters.panics
             }
             Err(_) => {
                 abort.abort();
-                tracing::error!(hook = hook.name(), event_type = %kind, "a callback took too long");
+                tracing::error!(hook = hook.name(), event_type = %kind, "callback timed out");
                 &counters.timeouts
             }
         };

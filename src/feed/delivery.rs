@@ -99,7 +99,7 @@ pub struct Piece {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Gone {
     /// It was removed by retention.
-    #[error("retention has removed what comes next")]
+    #[error("the log no longer contains the next event (retention)")]
     Pruned,
     /// The log was replaced or lost its newest events: the epoch has ended.
     #[error("the log has another epoch")]
@@ -368,7 +368,7 @@ impl Delivery {
                 match class.page(&parts.hub, &parts.log, cursor).await {
                     Ok(page) => return Some(page),
                     Err(error) => {
-                        tracing::warn!(%error, "a stream cannot read the log; it tries again");
+                        tracing::warn!(%error, "stream cannot read the log; retrying");
                         tokio::time::sleep(READ_AGAIN).await;
                     }
                 }

@@ -222,7 +222,7 @@ impl Full {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Total => "too_many_streams",
-            Self::Address => "too_many_streams_of_this_address",
+            Self::Address => "too_many_streams_per_address",
         }
     }
 }

@@ -34,10 +34,10 @@ pub struct Moment {
 #[derive(Debug, thiserror::Error)]
 pub enum PastError {
     /// The position is before the oldest event that is kept, or before the oldest checkpoint after that.
-    #[error("the log does not reach back so far; the oldest moment that can be shown is position {0}")]
+    #[error("outside retention; the oldest available position is {0}")]
     TooOld(i64),
     /// No checkpoint is close enough.
-    #[error("no checkpoint of the board is near enough to that moment; try one closer to position {0}")]
+    #[error("no snapshot close enough to that time; try near position {0}")]
     TooFar(i64),
     /// Any error of the database.
     #[error(transparent)]

@@ -186,7 +186,7 @@ impl Tailer {
     async fn halted(&mut self, halt: &Halt) {
         match halt {
             Halt::Database(error) => {
-                tracing::warn!(%error, "the log cannot be read; trying again");
+                tracing::warn!(%error, "event log unreadable; retrying");
                 // A single broken connection does not mean that the database is down.
                 self.failures += 1;
                 if self.failures > 1 {
@@ -194,7 +194,7 @@ impl Tailer {
                 }
             }
             Halt::OutOfOrder(error) => {
-                tracing::error!(%error, "the log does not continue what was published; it is read anew");
+                tracing::error!(%error, "event log does not continue what was published; reloading it");
                 self.reload(true).await;
             }
         }
@@ -208,18 +208,18 @@ impl Tailer {
         while !self.committed.is_closed() {
             match tokio::time::timeout(RELOAD, self.try_reload(anyway)).await {
                 Ok(Ok(None)) => {
-                    tracing::info!("the event log is the known one after all");
+                    tracing::info!("event log unchanged after all");
                     return;
                 }
                 Ok(Ok(Some(epoch))) => {
                     let (head, took) = (self.hub.head(), began.elapsed());
-                    tracing::error!(%epoch, head, ?took, "the event log was read anew; all readers begin again");
+                    tracing::error!(%epoch, head, ?took, "event log reloaded with a new epoch; all clients restart");
                     return;
                 }
                 Ok(Err(error)) => {
-                    tracing::warn!(error = format!("{error:#}"), "the log cannot be read anew yet; trying again");
+                    tracing::warn!(error = format!("{error:#}"), "event log cannot be reloaded; retrying");
                 }
-                Err(_) => tracing::warn!("reading the log anew takes too long; trying again"),
+                Err(_) => tracing::warn!("reloading the event log timed out; retrying"),
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);

@@ -11,7 +11,6 @@ use std::{
 use axum::{
     body::Body,
     extract::Request,
-    http::StatusCode,
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
@@ -23,6 +22,7 @@ use super::{
     bodies::Share,
     budget::{Budget, Part},
     caller,
+    codes::ErrorCode,
     problem::Problem,
     site::Site,
 };
@@ -85,8 +85,8 @@ impl Meter {
         });
         let part = if has_room { self.answers.take(address, size) } else { None };
         let Some(part) = part else {
-            let detail = "too many answers wait to be read, in all or of your address; read them, then ask again";
-            return Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_unread", detail).into_response();
+            let detail = "too many unread responses, in total or to your IP address; read them, then retry";
+            return Problem::new(ErrorCode::TooManyUnread, detail).into_response();
         };
         if let Some(activity) = &activity {
             activity.unread.fetch_add(size, Ordering::Relaxed);

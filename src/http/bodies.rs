@@ -7,11 +7,7 @@ use std::{
     time::Duration,
 };
 
-use axum::{
-    body::BodyDataStream,
-    extract::Request,
-    http::{StatusCode, header},
-};
+use axum::{body::BodyDataStream, extract::Request, http::header};
 use bytes::{Bytes, BytesMut};
 use hyper::body::Body as _;
 use tokio::{
@@ -23,6 +19,7 @@ use tokio_stream::StreamExt;
 use super::{
     activity::Activity,
     budget::{Budget, Part},
+    codes::ErrorCode,
     limits::Limits,
     problem::Problem,
 };
@@ -91,8 +88,9 @@ impl Share {
             return Ok(());
         }
         let part = self.0.budget.wait(self.0.address, bytes, self.0.limits.body_wait).await.ok_or_else(|| {
-            let detail = "the server holds as many request bodies as it has memory for, in all or of your address; try again in a second";
-            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_bodies", detail)
+            let detail =
+                "too many request bodies are being received, in total or from your IP address; retry in a second";
+            Problem::new(ErrorCode::TooManyBodies, detail)
         })?;
         self.keep(Held::OfBudget { _part: part });
         Ok(())
@@ -182,8 +180,8 @@ pub(super) fn items(body: &[u8], lines: bool) -> usize {
 }
 
 fn too_large(most: usize) -> Problem {
-    let detail = format!("the body is larger than {} MiB; send less in one request", most / 1024 / 1024);
-    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail)
+    let detail = format!("request body exceeds {} MiB; split the request", most / 1024 / 1024);
+    Problem::new(ErrorCode::BodyTooLarge, detail)
 }
 
 /// Without a share, as in another program's router, bodies are read without a budget.
@@ -229,12 +227,12 @@ impl Reading {
 
     async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
         let next = tokio::time::timeout_at(self.deadline(), self.chunks.next()).await.map_err(|_| {
-            let detail = "the body came too slowly; send it in one go, smaller, or over a faster line";
-            Problem::new(StatusCode::REQUEST_TIMEOUT, "slow_body", detail)
+            let detail = "request body timed out; send it faster, or split the request";
+            Problem::new(ErrorCode::BodyTimeout, detail)
         })?;
         let chunk = next.transpose().map_err(|_| {
-            let detail = "the body could not be read to its end";
-            Problem::new(StatusCode::BAD_REQUEST, "incomplete_body", detail)
+            let detail = "incomplete request body";
+            Problem::new(ErrorCode::IncompleteBody, detail)
         })?;
         self.received += chunk.as_ref().map_or(0, Bytes::len);
         Ok(chunk)
@@ -272,8 +270,8 @@ mod tests {
         assert_eq!((small, activity.small_bodies.load(Ordering::Relaxed), budget.used()), (Ok(10_000), 10_000, 0));
         let (large, large_share) = read(60_000).await;
         assert_eq!((large, budget.used()), (Ok(60_000), 60_000));
-        assert_eq!(read(60_000).await.0, Err("too_many_bodies"));
-        assert_eq!(read(60_001).await.0, Err("too_large"));
+        assert_eq!(read(60_000).await.0, Err(ErrorCode::TooManyBodies));
+        assert_eq!(read(60_001).await.0, Err(ErrorCode::BodyTooLarge));
         drop((small_share, large_share));
         assert_eq!((activity.small_bodies.load(Ordering::Relaxed), budget.used()), (0, 0));
         assert_eq!(read(60_000).await.0, Ok(60_000));

@@ -48,7 +48,7 @@ pub fn address(settings: &Settings, peer: Option<&Peer>, headers: &HeaderMap) ->
     if lines.is_empty() {
         static TOLD: Once = Once::new();
         TOLD.call_once(|| {
-            tracing::warn!(proxy = %address, "a trusted proxy sends no X-Forwarded-For; all its clients count as one");
+            tracing::warn!(proxy = %address, "trusted proxy sends no X-Forwarded-For; all its clients count as one IP address");
         });
     }
     // From the nearest proxy outwards, while each is trusted: entries before that can be forged.

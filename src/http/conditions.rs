@@ -3,11 +3,11 @@
 
 use axum::{
     extract::{FromRequestParts, MatchedPath, Request},
-    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, header, request::Parts},
 };
 use uuid::Uuid;
 
-use super::problem::Problem;
+use super::{codes::ErrorCode, problem::Problem};
 
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// Maximum length of a key, bytes.
@@ -43,7 +43,7 @@ impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
         let is_plain = |byte: &u8| (b'!'..=b'~').contains(byte);
         let fits = !value.is_empty() && value.len() <= MAX_KEY_BYTES && value.as_bytes().iter().all(is_plain);
         let key = value.to_str().ok().filter(|_| fits && parts.headers.get_all(KEY).iter().count() == 1);
-        let detail = "must be one value of 1 to 256 visible ASCII characters";
+        let detail = "must be one value of 1–256 visible ASCII characters";
         key.map(|key| Self(Some(key.to_owned()))).ok_or_else(|| bad("Idempotency-Key", detail))
     }
 }
@@ -85,7 +85,7 @@ pub(super) fn etag(version: Uuid) -> (HeaderName, HeaderValue) {
 }
 
 fn bad(field: &'static str, detail: &str) -> Problem {
-    Problem::field(StatusCode::BAD_REQUEST, "invalid_parameter", field, detail)
+    Problem::invalid_parameter(field, detail)
 }
 
 /// Rejects these headers where they are not supported.
@@ -99,16 +99,15 @@ pub(super) fn check(request: &Request) -> Result<(), Problem> {
 fn unsupported(method: &Method, route: &str, headers: &HeaderMap) -> Option<Problem> {
     let safe = method.is_safe() || route.is_empty();
     if !safe && headers.contains_key(KEY) && UNKEYED.contains(&route) {
-        let detail = "is not supported by this call; leave it out";
-        return Some(Problem::field(StatusCode::BAD_REQUEST, "idempotency_key_unsupported", "Idempotency-Key", detail));
+        let detail = "not supported by this call; omit it";
+        return Some(Problem::field(ErrorCode::IdempotencyKeyUnsupported, "Idempotency-Key", detail));
     }
     let conditional = *method == Method::PATCH && route == "/api/v1/tasks/{id}";
     if !safe && !conditional && headers.contains_key(header::IF_MATCH) {
         return Some(Problem::field(
-            StatusCode::BAD_REQUEST,
-            "if_match_unsupported",
+            ErrorCode::IfMatchUnsupported,
             "If-Match",
-            "is supported by PATCH /api/v1/tasks/{id} only; leave it out",
+            "only supported by PATCH /api/v1/tasks/{id}; omit it",
         ));
     }
     None

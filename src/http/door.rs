@@ -5,12 +5,12 @@ use std::panic::AssertUnwindSafe;
 
 use axum::{
     extract::Request,
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, header},
     response::{IntoResponse, Response},
 };
 use futures_util::FutureExt;
 
-use super::{caller, conditions, hosts::Hosts, origin, pages, problem::Problem, site::Site};
+use super::{caller, codes::ErrorCode, conditions, hosts::Hosts, origin, pages, problem::Problem, site::Site};
 use crate::feed::ledger::Peer;
 
 /// Maximum length of a URL, bytes.
@@ -39,8 +39,8 @@ impl Door {
         sizes(request)?;
         let headers = request.headers();
         if headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
-            let detail = "send the body without Content-Encoding";
-            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_encoding", detail));
+            let detail = "Content-Encoding is not supported; send the body uncompressed";
+            return Err(Problem::new(ErrorCode::UnsupportedEncoding, detail));
         }
         let host = self.hosts.check(request, PROBES.contains(&request.uri().path()))?;
         let scheme = caller::scheme(&self.site.settings, request.extensions().get::<Peer>(), headers);
@@ -52,13 +52,13 @@ impl Door {
 fn sizes(request: &Request) -> Result<(), Problem> {
     let url = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
     if url > MAX_URL {
-        let detail = format!("the address is longer than {MAX_URL} bytes; send less in its query");
-        return Err(Problem::new(StatusCode::URI_TOO_LONG, "url_too_long", detail));
+        let detail = format!("the URL exceeds {MAX_URL} bytes; shorten its query");
+        return Err(Problem::new(ErrorCode::UrlTooLong, detail));
     }
     let headers: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
     if headers > MAX_HEADERS {
-        let detail = format!("the headers are larger than {MAX_HEADERS} bytes; send fewer or shorter ones");
-        return Err(Problem::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", detail));
+        let detail = format!("headers exceed {MAX_HEADERS} bytes; send fewer or shorter ones");
+        return Err(Problem::new(ErrorCode::HeadersTooLarge, detail));
     }
     Ok(())
 }
@@ -70,7 +70,7 @@ pub(super) async fn answered(
 ) -> Response {
     AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|_| {
         let detail = "The server made a mistake. Its log says more.";
-        refusal(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail))
+        refusal(Problem::new(ErrorCode::Internal, detail))
     })
 }
 
@@ -122,6 +122,8 @@ pub(super) fn secure(headers: &mut HeaderMap) {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::StatusCode;
+
     use super::*;
 
     #[tokio::test]

@@ -1,12 +1,10 @@
 //! Bodies of many reports: an array, NDJSON or a single one, each validated separately.
 
-use axum::{
-    extract::{FromRequest, Request},
-    http::StatusCode,
-};
+use axum::extract::{FromRequest, Request};
 use serde_json::value::RawValue;
 
 use super::{
+    codes::ErrorCode,
     input::{MAX_BODY, MAX_ITEMS, body_up_to, is_lines, parse, split_lines, without_mark},
     problem::Problem,
 };
@@ -59,7 +57,7 @@ impl Each {
         if (1..=MAX_ITEMS).contains(&self.items.len()) {
             return Ok(());
         }
-        let detail = format!("the body holds {} reports; send 1 to {MAX_ITEMS} in one request", self.items.len());
-        Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_body", detail))
+        let detail = format!("{} reports in one request; send 1 to {MAX_ITEMS}", self.items.len());
+        Err(Problem::new(ErrorCode::InvalidBody, detail))
     }
 }

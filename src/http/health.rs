@@ -5,12 +5,12 @@ use std::time::Duration;
 use axum::{
     Json as Out,
     extract::{Request, State},
-    http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header},
+    http::{HeaderMap, HeaderValue, Method, Version, header},
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
 
-use super::{door::secure, hosts::Hosts, problem::Problem, site::Site};
+use super::{codes::ErrorCode, door::secure, hosts::Hosts, problem::Problem, site::Site};
 use crate::{
     base_path::BasePath,
     board::{Board, health, queues::Queue},
@@ -61,9 +61,8 @@ impl Probe {
         let mut response = if asks && reads && self.hosts.check(request, true).is_ok() {
             Out(Alive { status: "ok" }).into_response()
         } else if refuses {
-            let detail = "too many connections are open, in all or of your address; close some, or come back later";
-            let mut response =
-                Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_connections", detail).into_response();
+            let detail = "too many open connections, in total or from your IP address; close some, or retry later";
+            let mut response = Problem::new(ErrorCode::TooManyConnections, detail).into_response();
             if request.version() < Version::HTTP_2 {
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
@@ -77,36 +76,36 @@ impl Probe {
 }
 
 /// Liveness.
-#[utoipa::path(get, path = "/healthz", operation_id = "getLiveness", tag = "watching", responses((status = 200, description = "As asked", body = Alive)))]
+#[utoipa::path(get, path = "/healthz", operation_id = "getLiveness", tag = "monitoring", responses((status = 200, description = "OK", body = Alive)))]
 pub(super) async fn healthz() -> Out<Alive> {
     Out(Alive { status: "ok" })
 }
 
 /// Readiness: log readable and writable, board up to date.
-#[utoipa::path(get, path = "/readyz", operation_id = "getReadiness", tag = "watching", responses((status = 200, description = "As asked", body = Alive), (status = 503, description = "Not now", body = Problem)))]
+#[utoipa::path(get, path = "/readyz", operation_id = "getReadiness", tag = "monitoring", responses((status = 200, description = "OK", body = Alive), (status = 503, description = "Not ready", body = Problem)))]
 pub(super) async fn readyz(State(site): State<Site>) -> Result<Out<Alive>, Problem> {
-    let not_now = |code, detail: String| Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, detail));
+    let not_now = |code, detail: String| Err(Problem::new(code, detail));
     if site.stopping.is_cancelled() {
-        return not_now("stopping", "the server is stopping".to_owned());
+        return not_now(ErrorCode::Stopping, "the server is shutting down".to_owned());
     }
     if let Some(changed) = site.store.identity().suspected() {
-        return not_now("log_changed", format!("the event log is being read anew: {changed}"));
+        return not_now(ErrorCode::LogChanged, format!("the event log is being reloaded: {changed}"));
     }
     let ends = tokio::time::timeout(PATIENCE, site.event_log.ends()).await;
     let ends = match ends {
         Ok(ends) => ends?,
-        Err(_) => return not_now("database_unavailable", "the event log did not answer in time".to_owned()),
+        Err(_) => return not_now(ErrorCode::DatabaseUnavailable, "database timeout".to_owned()),
     };
     if site.subscriptions.age() > UNREAD {
-        return not_now("behind", "the event log could not be read for a while".to_owned());
+        return not_now(ErrorCode::Behind, "event log unreadable for more than 15 s".to_owned());
     }
     let behind = ends.head - feed::read(&site.board).position;
     if behind > CURRENT {
-        return not_now("behind", format!("the board is {behind} events behind the log"));
+        return not_now(ErrorCode::Behind, format!("{behind} events behind the log"));
     }
     if let Some(failing) = site.writer.writing().failing_for(NOT_WRITING) {
-        let detail = format!("nothing can be stored for {} s: {}", failing.elapsed.as_secs(), failing.reason);
-        return not_now("not_writing", detail);
+        let detail = format!("writes have failed for {} s: {}", failing.elapsed.as_secs(), failing.reason);
+        return not_now(ErrorCode::NotWriting, detail);
     }
     Ok(Out(Alive { status: "ok" }))
 }

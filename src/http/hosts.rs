@@ -3,9 +3,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use axum::http::{HeaderMap, Request, StatusCode, header};
+use axum::http::{HeaderMap, Request, header};
 
-use super::problem::Problem;
+use super::{codes::ErrorCode, problem::Problem};
 
 /// Accepted host names: loopback ones, and the configured ones.
 #[derive(Debug, Clone)]
@@ -85,27 +85,25 @@ impl Hosts {
     /// # Errors
     /// 421 if it is not one of ours, 400 if it is ambiguous.
     pub(super) fn check<B>(&self, request: &Request<B>, may_be_absent: bool) -> Result<Option<Authority>, Problem> {
-        let named = named(request.headers()).map_err(|detail| refused(StatusCode::BAD_REQUEST, detail))?;
+        let named = named(request.headers()).map_err(|detail| refused(ErrorCode::InvalidHost, detail))?;
         // HTTP/2 has it in the URI, as do requests to proxies.
         let addressed = request.uri().authority().map(|authority| Authority::parse(authority.as_str()));
         let host = match (named, addressed) {
             (None, None) if may_be_absent => return Ok(None),
             (Some(named), Some(addressed)) if addressed.as_ref() != Some(&named) => {
-                let detail = "names another host than the address of the request; send the same in both";
-                return Err(refused(StatusCode::BAD_REQUEST, detail));
+                let detail = "differs from the host in the request URL; send the same in both";
+                return Err(refused(ErrorCode::InvalidHost, detail));
             }
             (named, addressed) => named.or(addressed.flatten()),
         };
-        let unknown =
-            "this server is not known under that host name; use its address, or start it with --allowed-hosts";
+        let unknown = "unknown Host header; use the IP address, or add the name with --allowed-hosts";
         let host = host.filter(|host| self.know(&host.name));
-        host.map(Some).ok_or_else(|| refused(StatusCode::MISDIRECTED_REQUEST, unknown))
+        host.map(Some).ok_or_else(|| refused(ErrorCode::UnknownHost, unknown))
     }
 }
 
-fn refused(status: StatusCode, detail: &str) -> Problem {
-    let code = if status == StatusCode::BAD_REQUEST { "invalid_host" } else { "unknown_host" };
-    Problem::field(status, code, "Host", detail)
+fn refused(code: ErrorCode, detail: &str) -> Problem {
+    Problem::field(code, "Host", detail)
 }
 
 /// The Host header, which must be unique.

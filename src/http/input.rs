@@ -2,7 +2,7 @@
 
 use axum::{
     extract::{FromRequest, FromRequestParts, Path, Request},
-    http::{HeaderMap, StatusCode, header, request::Parts},
+    http::{HeaderMap, header, request::Parts},
 };
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 pub use super::bodies::body_up_to;
 pub use super::text::{Free, Mended, Text};
-use super::{bodies::items, problem::Problem, strict::Strict};
+use super::{bodies::items, codes::ErrorCode, problem::Problem, strict::Strict};
 use crate::model::Name;
 
 /// Maximum number of items in one request.
@@ -39,9 +39,8 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
         let body = body(request).await?;
         if lines {
             return Err(Problem::new(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "unsupported_media_type",
-                "send one object as application/json",
+                ErrorCode::UnsupportedMediaType,
+                "expected a single JSON object (application/json)",
             ));
         }
         parse(&body, "").map(Self)
@@ -67,11 +66,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for OneOrMany<T> {
             Self { items: vec![parse(body, "")?], single: true }
         };
         match parsed.items.len() {
-            0 => Err(Problem::new(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "invalid_body",
-                "the body holds nothing; send at least one object",
-            )),
+            0 => Err(Problem::new(ErrorCode::InvalidBody, "empty body; send at least one object")),
             _ => Ok(parsed),
         }
     }
@@ -86,8 +81,8 @@ pub fn at_most(body: &[u8], lines: bool) -> Result<(), Problem> {
     if count <= MAX_ITEMS {
         return Ok(());
     }
-    let detail = format!("the body holds {count} objects; send at most {MAX_ITEMS} in one request");
-    Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_body", detail))
+    let detail = format!("{count} objects in one request; the limit is {MAX_ITEMS}");
+    Err(Problem::new(ErrorCode::InvalidBody, detail))
 }
 
 /// One JSON object, or an empty body for the defaults.
@@ -118,9 +113,8 @@ pub fn is_lines(headers: &HeaderMap) -> Result<bool, Problem> {
         "application/json" => Ok(false),
         "application/x-ndjson" | "application/ndjson" | "application/jsonl" => Ok(true),
         _ => Err(Problem::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "unsupported_media_type",
-            "send Content-Type: application/json (curl --json does) or application/x-ndjson",
+            ErrorCode::UnsupportedMediaType,
+            "unsupported Content-Type; use application/json (as curl --json does) or application/x-ndjson",
         )),
     }
 }
@@ -176,10 +170,10 @@ fn refuse(field: String, error: &serde_json::Error) -> Problem {
             _ if field.is_empty() => "body".to_owned(),
             _ => field,
         };
-        Problem::field(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", field, detail)
+        Problem::invalid_field(field, detail)
     } else {
         let field = if field.is_empty() { "body".to_owned() } else { field };
-        Problem::field(StatusCode::BAD_REQUEST, "invalid_json", field, text)
+        Problem::field(ErrorCode::InvalidJson, field, text)
     }
 }
 
@@ -192,9 +186,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let text = Path::<String>::from_request_parts(parts, state).await.map(|Path(text)| text).unwrap_or_default();
-        Uuid::parse_str(&text).map(Self).map_err(|_| {
-            Problem::field(StatusCode::BAD_REQUEST, "invalid_id", "id", "the id in the path is not a UUID")
-        })
+        Uuid::parse_str(&text)
+            .map(Self)
+            .map_err(|_| Problem::field(ErrorCode::InvalidId, "id", "invalid ID in the path: expected a UUID"))
     }
 }
 
@@ -208,7 +202,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Named {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let text = Path::<String>::from_request_parts(parts, state).await.map(|Path(text)| text).unwrap_or_default();
         Name::new(&text).map(Self).map_err(|error| {
-            Problem::field(StatusCode::BAD_REQUEST, "invalid_name", "name", format!("the name in the path {error}"))
+            Problem::field(ErrorCode::InvalidName, "name", format!("invalid name in the path: {error}"))
         })
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::{
     body::Body,
     extract::{Extension, Query, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderValue, header},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
@@ -13,7 +13,9 @@ use futures_util::stream;
 use serde_json::json;
 
 use super::{
-    caller, pages,
+    caller,
+    codes::ErrorCode,
+    pages,
     problem::Problem,
     query,
     site::Site,
@@ -51,12 +53,13 @@ pub(super) async fn live(
     Query(pairs): Query<Vec<(String, String)>>,
 ) -> Result<Response, Problem> {
     if site.settings.live == Live::Off {
-        return Err(Problem::new(StatusCode::NOT_FOUND, "live_off", "live pages are switched off here (--live off)"));
+        return Err(Problem::new(ErrorCode::LiveDisabled, "live updates are disabled (--live-pages off)"));
     }
     let value = |name: &str| pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
-    let page = PAGES.iter().find(|page| Some(page.name) == value("page")).ok_or_else(|| {
-        Problem::field(StatusCode::BAD_REQUEST, "invalid_parameter", "page", "is not the name of a page")
-    })?;
+    let page = PAGES
+        .iter()
+        .find(|page| Some(page.name) == value("page"))
+        .ok_or_else(|| Problem::invalid_parameter("page", "unknown page"))?;
     let rest: Vec<_> = pairs.iter().filter(|(name, _)| name != "page" && name != "id").cloned().collect();
     let params = pages::params(&site, page, value("id"), &rest).await?;
     let peer = peer.map(|Extension(peer)| peer);
@@ -72,8 +75,8 @@ pub(super) async fn live(
         gzip,
     };
     let place = site.ledger.enter(opening, site.subscriptions.head(), peer.as_ref()).map_err(|full| {
-        let detail = "too many streams are open; the page polls meanwhile";
-        Problem::new(StatusCode::SERVICE_UNAVAILABLE, full.as_str(), detail)
+        let detail = "stream limit reached; falling back to polling";
+        Problem::new(full.into(), detail)
     })?;
     let fragments = site.live_pages.follow(&site.view(), page, &params).await?;
     let mut beats = tokio::time::interval(HEARTBEAT);

@@ -2,9 +2,9 @@
 //! than browsers send no such information and are served: until there is authentication they have no user's rights that
 //! could be abused.
 
-use axum::http::{HeaderMap, HeaderName, Method, Request, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, Method, Request, header};
 
-use super::{hosts::Authority, problem::Problem};
+use super::{codes::ErrorCode, hosts::Authority, problem::Problem};
 
 const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
@@ -31,15 +31,13 @@ pub(super) fn check<B>(request: &Request<B>, host: Option<&Authority>, scheme: &
     let detail = match maker(headers, host, scheme) {
         Maker::Ours => return Ok(()),
         Maker::Unknown if is_safe || !headers.contains_key(header::COOKIE) => return Ok(()),
-        Maker::Unknown => {
-            "a request with a cookie that changes something must say where it comes from (Origin or Sec-Fetch-Site)"
-        }
+        Maker::Unknown => "a write with a cookie requires the header Origin or Sec-Fetch-Site",
         Maker::Other if is_safe && is_link(request) => return Ok(()),
         Maker::Other => {
             "another site may link to pages here, and nothing else; behind a proxy that ends TLS, name it with --trusted-proxies and let it set X-Forwarded-Proto"
         }
     };
-    Err(Problem::new(StatusCode::FORBIDDEN, "cross_site", detail))
+    Err(Problem::new(ErrorCode::CrossSite, detail))
 }
 
 fn maker(headers: &HeaderMap, host: Option<&Authority>, scheme: &str) -> Maker {

@@ -12,7 +12,7 @@ use axum::{
 use chrono::{Datelike, TimeDelta};
 use uuid::Uuid;
 
-use super::{assets, problem::Problem, query, site::Site};
+use super::{assets, codes::ErrorCode, problem::Problem, query, site::Site};
 use crate::{
     clock::Time,
     config::Live,
@@ -50,7 +50,7 @@ pub(super) fn router() -> Router<Site> {
 }
 
 fn bad(field: &str, detail: impl Into<String>) -> Problem {
-    Problem::field(StatusCode::BAD_REQUEST, "invalid_filter", field, detail)
+    Problem::invalid_filter(field, detail)
 }
 
 /// Parses the parameters of a page: the ID in its path, filters and time in its query.
@@ -61,17 +61,16 @@ pub(super) async fn params(
     pairs: &[(String, String)],
 ) -> Result<Params, Problem> {
     let id = match id {
-        Some(text) => Some(
-            Uuid::from_str(text)
-                .map_err(|_| Problem::not_found("There is no such page: the id in its address is not a UUID."))?,
-        ),
+        Some(text) => {
+            Some(Uuid::from_str(text).map_err(|_| Problem::not_found("Invalid ID in the URL: expected a UUID."))?)
+        }
         None => None,
     };
     for (at, (name, _)) in pairs.iter().enumerate() {
         let is_single =
             STEERING.into_iter().chain(WHEN).chain(page.own.iter().map(|(own, _)| *own)).any(|own| own == name);
         if is_single && pairs[..at].iter().any(|(before, _)| before == name) {
-            return Err(bad(name, "is given twice"));
+            return Err(bad(name, "given more than once"));
         }
     }
     let played: Option<i64> = value(pairs, "played").and_then(|text| text.parse().ok());
@@ -128,7 +127,7 @@ fn pass(pairs: &mut [(String, String)], speed: u32, elapsed_ms: i64) {
 
 fn speed(text: &str) -> Result<u32, Problem> {
     let parsed = text.parse().ok().filter(|speed| (1..=3_600).contains(speed));
-    parsed.ok_or_else(|| bad("play", "must be how many times as fast, a whole number from 1 to 3600"))
+    parsed.ok_or_else(|| bad("play", "must be a replay speed between 1 and 3600"))
 }
 
 /// Parses a log position or a time; `None` if that is the present.
@@ -140,11 +139,9 @@ async fn moment(site: &Site, text: &str) -> Result<Option<Moment>, Problem> {
         }
         let known = site.past.at_position(position).await?;
         let oldest = site.subscriptions.oldest();
-        return known.map(Some).ok_or_else(|| bad("at", format!("is no position of the log; the oldest is {oldest}")));
+        return known.map(Some).ok_or_else(|| bad("at", format!("log position out of range; the oldest is {oldest}")));
     }
-    let time = time(text).ok_or_else(|| {
-        bad("at", "must be a time, as in 2026-11-21T03:00:00Z, or a position of the log, a whole number")
-    })?;
+    let time = time(text).ok_or_else(|| bad("at", "must be an RFC 3339 time or a log position"))?;
     if time >= site.clock.now() {
         return Ok(None);
     }
@@ -247,7 +244,7 @@ fn wish(
         (Live::Default, wish) => wish != Some("0"),
     };
     match seconds {
-        Some(None) => Err(bad("refresh", "must be 0 for never, or a whole number of seconds from 2 to 3600")),
+        Some(None) => Err(bad("refresh", "must be 0 (off) or between 2 and 3600 seconds")),
         seconds => Ok(Wish { live, refresh: seconds.flatten(), ..viewer(site, headers) }),
     }
 }
@@ -313,12 +310,8 @@ impl From<PageError> for Problem {
             PageError::Past(PastError::Database(error)) | PageError::Database(error) => error.into(),
             PageError::Past(error) => bad("at", error.to_string()),
             PageError::Template(error) => {
-                tracing::error!(%error, "a page could not be written");
-                Self::new(
-                    StatusCode::INTERNAL_SERVER_ERROR,
-                    "internal",
-                    "The server could not write this page. Its log says more.",
-                )
+                tracing::error!(%error, "page rendering failed");
+                Self::new(ErrorCode::Internal, "This page could not be rendered. See the server log.")
             }
         }
     }
@@ -327,13 +320,13 @@ impl From<PageError> for Problem {
 /// Human-readable heading of a status.
 const fn heading(status: StatusCode) -> &'static str {
     match status {
-        StatusCode::NOT_FOUND => "There is nothing here",
-        StatusCode::CONFLICT => "That cannot be done now",
-        StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => "Something in the request is not right",
-        StatusCode::METHOD_NOT_ALLOWED => "This address cannot be opened",
-        StatusCode::FORBIDDEN => "That is not allowed",
-        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => "The server is busy or its database is away",
-        _ => "That did not work",
+        StatusCode::NOT_FOUND => "Page not found",
+        StatusCode::CONFLICT => "Conflict",
+        StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => "Invalid request",
+        StatusCode::METHOD_NOT_ALLOWED => "Method not allowed",
+        StatusCode::FORBIDDEN => "Forbidden",
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => "Temporarily unavailable",
+        _ => "Something went wrong",
     }
 }
 
@@ -372,14 +365,13 @@ pub(super) fn plain(site: &Site, headers: &HeaderMap, title: &str, page: &impl a
 
 /// Unknown path: a page for browsers, a problem for programs.
 pub(super) async fn not_found(State(site): State<Site>, headers: HeaderMap, request: Request) -> Response {
-    let problem = Problem::not_found("There is nothing at this address. The API is described at /openapi.json.");
+    let problem = Problem::not_found("This page does not exist. API reference: /openapi.json.");
     refused(&site, &headers, &request, problem)
 }
 
 /// A path that supports other methods only, such as a form's target opened from the address bar.
 pub(super) async fn method_not_allowed(State(site): State<Site>, headers: HeaderMap, request: Request) -> Response {
-    let (status, code) = (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed");
-    let problem = Problem::new(status, code, "This address does not take that method; see /openapi.json.");
+    let problem = Problem::new(ErrorCode::MethodNotAllowed, "Method not allowed for this URL; see /openapi.json.");
     refused(&site, &headers, &request, problem)
 }
 

@@ -6,7 +6,11 @@ use axum::{
 };
 use serde::Serialize;
 
-use crate::{command::Refusal, event::filter::BadFilter, model::transition::TransitionError, store::WriteError};
+use super::codes::ErrorCode;
+use crate::{
+    command::Refusal, event::filter::BadFilter, feed::ledger::Full, model::transition::TransitionError,
+    store::WriteError,
+};
 
 /// SQLSTATE of a cancelled statement, as by a timeout.
 const QUERY_CANCELED: &str = "57014";
@@ -22,7 +26,8 @@ pub struct Problem {
     /// The HTTP status.
     status: u16,
     /// Error code; stable across versions.
-    pub code: &'static str,
+    #[schema(value_type = String)]
+    pub code: ErrorCode,
     /// What is wrong and what to do.
     pub detail: String,
     /// The invalid fields.
@@ -43,12 +48,12 @@ pub struct FieldError {
 }
 
 impl Problem {
-    /// A problem without fields.
-    pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        let title = status.canonical_reason().unwrap_or("Error");
+    /// A problem that names no field.
+    pub fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
+        let status = code.status();
         Self {
             kind: "about:blank",
-            title,
+            title: status.canonical_reason().unwrap_or("Error"),
             status: status.as_u16(),
             code,
             detail: detail.into(),
@@ -58,16 +63,31 @@ impl Problem {
     }
 
     /// A problem with one field.
-    pub fn field(status: StatusCode, code: &'static str, field: impl Into<String>, detail: impl Into<String>) -> Self {
+    pub fn field(code: ErrorCode, field: impl Into<String>, detail: impl Into<String>) -> Self {
         let (field, detail) = (field.into(), detail.into());
-        let mut problem = Self::new(status, code, format!("{field}: {detail}"));
+        let mut problem = Self::new(code, format!("{field}: {detail}"));
         problem.errors.push(FieldError { field, detail });
         problem
     }
 
+    /// A field of the body is missing, unknown or invalid.
+    pub fn invalid_field(field: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::field(ErrorCode::InvalidField, field, detail)
+    }
+
+    /// A query parameter or a header is unknown or invalid.
+    pub fn invalid_parameter(name: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::field(ErrorCode::InvalidParameter, name, detail)
+    }
+
+    /// A filter is unknown or its value is invalid.
+    pub fn invalid_filter(name: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::field(ErrorCode::InvalidFilter, name, detail)
+    }
+
     /// The object does not exist.
     pub fn not_found(what: impl Into<String>) -> Self {
-        Self::new(StatusCode::NOT_FOUND, "not_found", what)
+        Self::new(ErrorCode::NotFound, what)
     }
 
     /// The JSON of the response.
@@ -77,7 +97,7 @@ impl Problem {
 
     /// The status.
     pub fn status(&self) -> StatusCode {
-        StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+        self.code.status()
     }
 }
 
@@ -96,76 +116,87 @@ impl IntoResponse for Problem {
 
 impl From<BadFilter> for Problem {
     fn from(bad: BadFilter) -> Self {
-        Self::field(StatusCode::BAD_REQUEST, "invalid_filter", bad.field, bad.detail)
+        Self::field(ErrorCode::InvalidFilter, bad.field, bad.detail)
     }
 }
 
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
-        let (status, code, field) = match &refusal {
-            Refusal::NoTask(_) => (StatusCode::NOT_FOUND, "task_not_found", None),
-            Refusal::NoWorker(_) => (StatusCode::NOT_FOUND, "worker_not_found", None),
-            Refusal::NoSchedule(_) => (StatusCode::NOT_FOUND, "schedule_not_found", None),
-            Refusal::NoBulk(_) => (StatusCode::NOT_FOUND, "bulk_not_found", None),
-            Refusal::WorkerStopped(_) => (StatusCode::CONFLICT, "worker_stopped", None),
-            Refusal::WorkerManaged(_) => (StatusCode::CONFLICT, "worker_managed", None),
-            Refusal::IdTaken(_) => (StatusCode::CONFLICT, "id_taken", None),
-            Refusal::KeyTaken => (StatusCode::CONFLICT, "unique_key_taken", None),
-            Refusal::NoParent(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", Some("parent_task_id")),
-            Refusal::TooNested(_) => (StatusCode::UNPROCESSABLE_ENTITY, "parents_too_deep", Some("parent_task_id")),
-            Refusal::OwnAncestor(_) => (StatusCode::UNPROCESSABLE_ENTITY, "parent_cycle", Some("parent_task_id")),
-            Refusal::NoDependency(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", Some("depends_on")),
-            Refusal::Cycle(_) => (StatusCode::UNPROCESSABLE_ENTITY, "dependency_cycle", Some("depends_on")),
-            Refusal::TooDeep(_) => (StatusCode::UNPROCESSABLE_ENTITY, "dependencies_too_deep", Some("depends_on")),
-            Refusal::ManyConnectors(_) => (StatusCode::UNPROCESSABLE_ENTITY, "too_many_connectors", Some("connectors")),
-            Refusal::Transition(error) => match error {
-                TransitionError::Changed => (StatusCode::PRECONDITION_FAILED, "task_changed", None),
-                TransitionError::Observed { .. } => (StatusCode::CONFLICT, "task_observed", None),
-                TransitionError::Managed => (StatusCode::CONFLICT, "task_managed", None),
-                TransitionError::Group { .. } => (StatusCode::CONFLICT, "task_is_group", None),
-                TransitionError::Illegal { .. } => (StatusCode::CONFLICT, "illegal_transition", None),
-                TransitionError::Fenced { .. } => (StatusCode::CONFLICT, "lease_lost", None),
-                TransitionError::Cancelled => (StatusCode::CONFLICT, "task_cancelled", None),
-            },
+        let (code, field) = match &refusal {
+            Refusal::NoTask(_) => (ErrorCode::TaskNotFound, None),
+            Refusal::NoWorker(_) => (ErrorCode::WorkerNotFound, None),
+            Refusal::NoSchedule(_) => (ErrorCode::ScheduleNotFound, None),
+            Refusal::NoBulk(_) => (ErrorCode::BulkNotFound, None),
+            Refusal::WorkerStopped(_) => (ErrorCode::WorkerStopped, None),
+            Refusal::WorkerManaged(_) => (ErrorCode::WorkerManaged, None),
+            Refusal::IdTaken(_) => (ErrorCode::IdTaken, None),
+            Refusal::KeyTaken => (ErrorCode::UniqueKeyTaken, None),
+            Refusal::NoParent(_) => (ErrorCode::InvalidField, Some("parent_task_id")),
+            Refusal::TooNested(_) => (ErrorCode::ParentsTooDeep, Some("parent_task_id")),
+            Refusal::OwnAncestor(_) => (ErrorCode::ParentCycle, Some("parent_task_id")),
+            Refusal::NoDependency(_) => (ErrorCode::InvalidField, Some("depends_on")),
+            Refusal::Cycle(_) => (ErrorCode::DependencyCycle, Some("depends_on")),
+            Refusal::TooDeep(_) => (ErrorCode::DependenciesTooDeep, Some("depends_on")),
+            Refusal::ManyConnectors(_) => (ErrorCode::TooManyConnectors, Some("connectors")),
+            Refusal::Transition(error) => (error.into(), None),
         };
         match field {
-            Some(field) => Self::field(status, code, field, refusal.to_string()),
-            None => Self::new(status, code, refusal.to_string()),
+            Some(field) => Self::field(code, field, refusal.to_string()),
+            None => Self::new(code, refusal.to_string()),
+        }
+    }
+}
+
+impl From<&TransitionError> for ErrorCode {
+    fn from(error: &TransitionError) -> Self {
+        match error {
+            TransitionError::Changed => Self::TaskChanged,
+            TransitionError::Observed { .. } => Self::TaskObserved,
+            TransitionError::Managed => Self::TaskManaged,
+            TransitionError::Group { .. } => Self::TaskIsParent,
+            TransitionError::Illegal { .. } => Self::IllegalTransition,
+            TransitionError::Fenced { .. } => Self::LeaseLost,
+            TransitionError::Cancelled => Self::TaskCancelled,
+        }
+    }
+}
+
+impl From<Full> for ErrorCode {
+    fn from(full: Full) -> Self {
+        match full {
+            Full::Total => Self::TooManyStreams,
+            Full::Address => Self::TooManyStreamsPerAddress,
         }
     }
 }
 
 impl From<WriteError> for Problem {
     fn from(error: WriteError) -> Self {
-        let (status, code) = match error {
+        let code = match error {
             WriteError::Refused(refusal) => return refusal.into(),
-            WriteError::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
-            WriteError::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "database_unavailable"),
-            WriteError::NotWriting(_) => (StatusCode::SERVICE_UNAVAILABLE, "not_writing"),
-            WriteError::TooSlow => (StatusCode::SERVICE_UNAVAILABLE, "command_too_slow"),
-            WriteError::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+            WriteError::Busy => ErrorCode::Busy,
+            WriteError::Unavailable => ErrorCode::DatabaseUnavailable,
+            WriteError::NotWriting(_) => ErrorCode::NotWriting,
+            WriteError::TooSlow => ErrorCode::CommandTooSlow,
+            WriteError::Internal => ErrorCode::Internal,
             WriteError::Database(_) => {
                 // The message may contain table names; it is in the log.
-                let detail = "the database refused to store this; the server's log says why";
-                return Self::new(StatusCode::INTERNAL_SERVER_ERROR, "not_stored", detail);
+                let detail = "the database rejected the write; see the server log";
+                return Self::new(ErrorCode::NotCommitted, detail);
             }
         };
-        Self::new(status, code, error.to_string())
+        Self::new(code, error.to_string())
     }
 }
 
 impl From<sqlx::Error> for Problem {
     fn from(error: sqlx::Error) -> Self {
-        tracing::warn!(%error, "a read failed");
+        tracing::warn!(%error, "database read failed");
         let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
         if code.as_deref() == Some(QUERY_CANCELED) {
-            let detail = "the search took too long and was given up; narrow it by a state, a queue or a type of task";
-            return Self::new(StatusCode::SERVICE_UNAVAILABLE, "search_too_slow", detail);
+            let detail = "the search timed out; narrow it by status, queue or task type";
+            return Self::new(ErrorCode::SearchTooSlow, detail);
         }
-        Self::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "database_unavailable",
-            "the database did not answer in time; try again in a second",
-        )
+        Self::new(ErrorCode::DatabaseUnavailable, "database timeout; retry in a second")
     }
 }

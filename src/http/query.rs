@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use axum::http::StatusCode;
 use uuid::Uuid;
 
 use super::problem::Problem;
@@ -50,7 +49,7 @@ pub fn shown(pairs: &[(String, String)]) -> String {
 }
 
 fn bad(field: &str, detail: impl Into<String>) -> Problem {
-    Problem::field(StatusCode::BAD_REQUEST, "invalid_filter", field, detail)
+    Problem::invalid_filter(field, detail)
 }
 
 /// Parses the filters of a task list.
@@ -61,13 +60,13 @@ pub fn tasks(pairs: &[(String, String)]) -> Result<TaskQuery, Problem> {
     let known = |name: &str| TASK_FILTERS.contains(&name) || LIST.contains(&name) || name.starts_with(LABEL_PREFIX);
     if let Some((name, _)) = pairs.iter().find(|(name, _)| !known(name)) {
         let valid: Vec<_> = TASK_FILTERS.iter().chain(&LIST).copied().chain(["label.<key>"]).collect();
-        return Err(bad(name, format!("is not known here; use one of {}", valid.join(", "))));
+        return Err(bad(name, format!("unknown filter; supported: {}", valid.join(", "))));
     }
     if let Some((name, _)) = LIST.iter().find_map(|name| {
         let mut given = pairs.iter().filter(|(key, value)| key == name && !value.is_empty());
         given.next().zip(given.next()).map(|(_, second)| second)
     }) {
-        return Err(bad(name, "is given twice"));
+        return Err(bad(name, "given more than once"));
     }
     // The filter table validates the values; here they become query parameters.
     let filter = Filter::from_query(pairs, &LIST)?;
@@ -111,14 +110,14 @@ fn labels(filter: &Filter) -> BTreeMap<Name, BTreeSet<String>> {
 
 fn search_text(text: &str) -> Result<String, Problem> {
     if text.chars().count() > MAX_SEARCH || text.contains('\0') {
-        return Err(bad("q", format!("must be at most {MAX_SEARCH} characters without NUL")));
+        return Err(bad("q", format!("must be at most {MAX_SEARCH} characters and must not contain NUL")));
     }
     Ok(text.to_owned())
 }
 
 fn limit(text: &str) -> Result<i64, Problem> {
     let parsed = text.parse().ok().filter(|limit| (1..=200).contains(limit));
-    parsed.ok_or_else(|| bad("limit", "must be a whole number from 1 to 200"))
+    parsed.ok_or_else(|| bad("limit", "must be an integer between 1 and 200"))
 }
 
 fn read_cursor(text: &str) -> Result<(Time, Uuid), Problem> {
@@ -126,5 +125,5 @@ fn read_cursor(text: &str) -> Result<(Time, Uuid), Problem> {
         let at = Time::from_timestamp_micros(i64::from_str_radix(micros, 16).ok()?)?;
         Some((at, Uuid::parse_str(id).ok()?))
     });
-    parsed.ok_or_else(|| bad("cursor", "is not a cursor of this server; start from the first page"))
+    parsed.ok_or_else(|| bad("cursor", "invalid cursor; start from the first page"))
 }

@@ -87,7 +87,7 @@ pub async fn serve(
     shared.ending.raise();
     tasks.close();
     if tokio::time::timeout(limits.drain, tasks.wait()).await.is_err() {
-        tracing::warn!(tasks = tasks.len(), "some connections did not end in time and are cut");
+        tracing::warn!(tasks = tasks.len(), "closing connections that did not drain in time");
         shared.cut.raise();
         let _ = tokio::time::timeout(CUT, tasks.wait()).await;
     }
@@ -111,7 +111,7 @@ fn fitted(limits: Limits, settings: &Settings) -> Limits {
         tracing::warn!(
             connections = limits.connections,
             wanted,
-            "the limit on open files (ulimit -n, LimitNOFILE) allows fewer connections than --stream-max-clients; raise it"
+            "open file limit (ulimit -n, LimitNOFILE) is below --stream-max-clients; raise it"
         );
     }
     limits

@@ -105,7 +105,7 @@ fn check_free(json: &str) -> Result<(), String> {
             b'{' | b'[' => {
                 depth += 1;
                 if depth > MAX_DEPTH {
-                    return Err(format!("must not be nested deeper than {MAX_DEPTH}"));
+                    return Err(format!("nesting exceeds {MAX_DEPTH} levels"));
                 }
             }
             b'}' | b']' => depth = depth.saturating_sub(1),

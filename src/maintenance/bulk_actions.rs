@@ -25,7 +25,7 @@ impl Job for BulkActions {
                 let step = next_step(env, &bulk).await?;
                 // One that fails now must not hold up the others.
                 if let Err(error) = env.writer.run(RunBulkStep(step)).await {
-                    tracing::warn!(%error, bulk = %bulk.id, "a step of a bulk action failed; it is tried again");
+                    tracing::warn!(%error, bulk = %bulk.id, "bulk action step failed; will retry");
                 }
             }
             Ok(())

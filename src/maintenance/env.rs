@@ -92,7 +92,7 @@ impl Env {
         }
         for (id, change) in changes {
             if let Err(error) = self.writer.run(command(vec![(id, change)])).await {
-                tracing::error!(task = %id, %error, "a task cannot be changed; taskwatch verify may say why");
+                tracing::error!(task = %id, %error, "task cannot be changed; run taskwatch verify");
             }
         }
         Ok(())

@@ -15,7 +15,7 @@ impl Job for LogRoom {
             env.subscriptions.set_oldest(ends.oldest);
             let made = env.event_log.ensure_partitions(ends.head).await?;
             if made > 0 {
-                tracing::info!(made, "partitions of the event log were made");
+                tracing::info!(made, "created event log partitions");
             }
             Ok(())
         })

@@ -107,7 +107,7 @@ pub async fn run(env: Env, lane: Lane) {
         let done = AssertUnwindSafe(run).catch_unwind().await;
         let done = done.unwrap_or_else(|_| Ok(Err(anyhow::anyhow!("panicked"))));
         if let Err(error) = done.unwrap_or_else(|_| Err(anyhow::anyhow!("timed out after {JOB_TIMEOUT:?}"))) {
-            tracing::warn!(job = rows[index].name, error = format!("{error:#}"), "periodic work failed; it runs again");
+            tracing::warn!(job = rows[index].name, error = format!("{error:#}"), "periodic job failed; will retry");
         }
         due[index] = tokio::time::Instant::now() + rows[index].every;
     }

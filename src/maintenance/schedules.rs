@@ -22,7 +22,7 @@ impl Job for Schedules {
                     unique_key: schedule.task.unique_key,
                 };
                 if let Err(error) = env.writer.run(run).await {
-                    tracing::warn!(%error, schedule = %name, "a schedule could not create its task; it is tried again");
+                    tracing::warn!(%error, schedule = %name, "schedule could not create its task; will retry");
                 }
             }
             Ok(())

@@ -160,7 +160,7 @@ impl Metrics {
         registry.register_collector(Box::new(Sample(metrics)));
         let mut text = String::new();
         if encode(&mut text, &registry).is_err() {
-            tracing::error!("the metrics could not be written down");
+            tracing::error!("metrics could not be rendered");
         }
         format.write(text)
     }
@@ -180,7 +180,7 @@ impl Metrics {
         });
         Metric {
             name: "taskwatch_callback_events",
-            help: "Events handed to callbacks, by outcome",
+            help: "Events passed to callbacks, by outcome",
             series: series.collect(),
         }
     }
@@ -188,18 +188,22 @@ impl Metrics {
     fn log(&self, sources: &Sources<'_>) -> Vec<Metric> {
         let LogFigures { position, head, oldest, age, changes, unreadable, clock_offset } = sources.log;
         let mut metrics = vec![
-            counter("taskwatch_log_changes", "Times the log was replaced or lost its newest events", changes as f64),
-            gauge("taskwatch_log_unreadable_events", "Events that are missing or cannot be read", unreadable as f64),
+            counter(
+                "taskwatch_log_changes",
+                "Times the event log was replaced or lost its newest events",
+                changes as f64,
+            ),
+            gauge("taskwatch_log_unreadable_events", "Missing or unreadable events", unreadable as f64),
             gauge(
                 "taskwatch_database_clock_offset_seconds",
-                "What the database's clock is ahead of this machine's; times are the database's",
+                "Offset of the database clock from this machine's, seconds",
                 clock_offset,
             ),
-            gauge("taskwatch_log_position", "Position of the last event on the board", position as f64),
-            gauge("taskwatch_log_oldest_position", "Oldest position that retention has kept", oldest as f64),
+            gauge("taskwatch_log_position", "Position of the last processed event", position as f64),
+            gauge("taskwatch_log_oldest_position", "Position of the oldest retained event", oldest as f64),
             gauge(
                 "taskwatch_data_age_seconds",
-                "Time since everything in the log was known to this server",
+                "Time since this server was up to date with the event log",
                 age.as_secs_f64(),
             ),
         ];
@@ -209,7 +213,7 @@ impl Metrics {
         let checkpoint = self.checkpoint.load(Ordering::Relaxed);
         if checkpoint > 0 {
             let age = (sources.now.timestamp() - checkpoint).max(0) as f64;
-            metrics.push(gauge("taskwatch_checkpoint_age_seconds", "Age of this server's last checkpoint", age));
+            metrics.push(gauge("taskwatch_checkpoint_age_seconds", "Age of the last checkpoint", age));
         }
         metrics
     }
@@ -219,7 +223,7 @@ fn build() -> Metric {
     let labels = vec![("version", env!("CARGO_PKG_VERSION").to_owned())];
     Metric {
         name: "taskwatch_build_info",
-        help: "Always 1; the label tells the version",
+        help: "Always 1; the label is the version",
         series: vec![(labels, Value::Gauge(1.0))],
     }
 }
@@ -240,13 +244,13 @@ fn tasks(sources: &Sources<'_>) -> Vec<Metric> {
     ];
     let by_status = by_status.map(|(status, count)| (vec![("status", status.to_owned())], Value::Gauge(count as f64)));
     vec![
-        gauge("taskwatch_health", "0 healthy, 1 degraded, 2 stalled; /api/v1/health names the reasons", health),
-        Metric { name: "taskwatch_tasks", help: "Tasks that exist, by status", series: by_status.into() },
-        gauge("taskwatch_workers_online", "Workers that are online", stats.workers_online as f64),
-        gauge("taskwatch_workers_lost", "Workers that were lost lately", sources.workers_lost as f64),
+        gauge("taskwatch_health", "0 ok, 1 degraded, 2 stalled; reasons at /api/v1/health", health),
+        Metric { name: "taskwatch_tasks", help: "Tasks by status", series: by_status.into() },
+        gauge("taskwatch_workers_online", "Online workers", stats.workers_online as f64),
+        gauge("taskwatch_workers_lost", "Recently lost workers", sources.workers_lost as f64),
         gauge(
             "taskwatch_error_ratio",
-            "Failed attempts of attempts that ended, last minute",
+            "Failed attempts divided by finished attempts, last minute",
             stats.error_rate_1m_percent / 100.0,
         ),
     ]
@@ -259,13 +263,13 @@ fn queues(sources: &Sources<'_>) -> Vec<Metric> {
         Metric { name, help, series: series.collect() }
     };
     vec![
-        per_queue("taskwatch_queue_pending_tasks", "Pending tasks of a queue", |queue| queue.pending as f64),
-        per_queue("taskwatch_queue_running_tasks", "Running tasks of a queue", |queue| queue.running as f64),
-        per_queue("taskwatch_queue_oldest_pending_seconds", "Age of the oldest pending task of a queue", |queue| {
+        per_queue("taskwatch_queue_pending_tasks", "Pending tasks", |queue| queue.pending as f64),
+        per_queue("taskwatch_queue_running_tasks", "Running tasks", |queue| queue.running as f64),
+        per_queue("taskwatch_queue_oldest_pending_seconds", "Age of the oldest pending task", |queue| {
             queue.oldest_pending_seconds
         }),
-        per_queue("taskwatch_queue_paused", "1 when the queue is paused", |queue| f64::from(u8::from(queue.is_paused))),
-        gauge("taskwatch_queues_paused", "Queues that are paused", sources.queues_paused as f64),
+        per_queue("taskwatch_queue_paused", "1 if the queue is paused", |queue| f64::from(u8::from(queue.is_paused))),
+        gauge("taskwatch_queues_paused", "Paused queues", sources.queues_paused as f64),
     ]
 }
 
@@ -273,26 +277,18 @@ fn writer(writer: &Writer) -> Vec<Metric> {
     let counters = writer.counters();
     let commits = Metric {
         name: "taskwatch_writer_commit_seconds",
-        help: "Time of the writer's commits",
+        help: "Commit latency of the writer",
         series: vec![(Vec::new(), Value::Histogram(counters.commits.sum_seconds(), counters.commits.buckets()))],
     };
     let failing = writer.writing().failing().map_or(0.0, |failing| failing.elapsed.as_secs_f64());
     vec![
-        counter(
-            "taskwatch_writer_commands",
-            "Commands carried out or refused by this process",
-            read(&counters.commands),
-        ),
-        counter("taskwatch_writer_batches", "Transactions of the writer", read(&counters.batches)),
-        counter("taskwatch_writer_events", "Events appended by this process", read(&counters.events)),
-        counter(
-            "taskwatch_writer_retries",
-            "Transactions that the database did not take at first",
-            read(&counters.retries),
-        ),
-        counter("taskwatch_writer_panics", "Commands that the program failed on", read(&counters.panics)),
-        gauge("taskwatch_writer_failing_seconds", "Since when the database takes no writes; 0 when it does", failing),
-        gauge("taskwatch_writer_waiting_commands", "Commands that wait for the writer", writer.waiting() as f64),
+        counter("taskwatch_writer_commands", "Commands processed", read(&counters.commands)),
+        counter("taskwatch_writer_batches", "Write transactions", read(&counters.batches)),
+        counter("taskwatch_writer_events", "Events appended", read(&counters.events)),
+        counter("taskwatch_writer_retries", "Write transactions retried", read(&counters.retries)),
+        counter("taskwatch_writer_panics", "Commands that panicked", read(&counters.panics)),
+        gauge("taskwatch_writer_failing_seconds", "Time since writes started failing; 0 if they succeed", failing),
+        gauge("taskwatch_writer_waiting_commands", "Commands waiting for the writer", writer.waiting() as f64),
         commits,
     ]
 }
@@ -303,34 +299,34 @@ fn streams(sources: &Sources<'_>) -> Vec<Metric> {
     let behind = rows.iter().map(|row| (log.position - row.position()).max(0)).max().unwrap_or_default();
     let ended = Ending::ALL.into_iter().zip(&ledger.counters.ended);
     let ended =
-        ended.map(|(ending, count)| (vec![("ending", ending.as_str().to_owned())], Value::Counter(read(count))));
+        ended.map(|(ending, count)| (vec![("reason", ending.as_str().to_owned())], Value::Counter(read(count))));
     let pool = [("idle", *idle), ("used", open.saturating_sub(*idle))];
     let pool = pool.map(|(state, count)| (vec![("state", state.to_owned())], Value::Gauge(count.into())));
     let (sum, buckets) = delays(ledger);
     vec![
-        gauge("taskwatch_streams_open", "Event streams and live pages that are open", rows.len() as f64),
-        gauge("taskwatch_stream_classes", "Distinct filters and forms that streams share", deliveries.classes() as f64),
-        gauge("taskwatch_stream_behind_events", "Events that the slowest stream is behind", behind as f64),
-        counter("taskwatch_stream_events", "Events sent to streams, once per stream", read(&ledger.counters.events)),
-        counter("taskwatch_stream_bytes", "Bytes sent to streams, compressed as sent", read(&ledger.counters.bytes)),
-        counter("taskwatch_streams_refused", "Streams that found no place", read(&ledger.counters.refused)),
+        gauge("taskwatch_streams_open", "Open streams and live pages", rows.len() as f64),
+        gauge("taskwatch_stream_groups", "Distinct shared subscriptions", deliveries.classes() as f64),
+        gauge("taskwatch_stream_lag_events", "Lag of the slowest stream in events", behind as f64),
+        counter("taskwatch_stream_events", "Events delivered, once per stream", read(&ledger.counters.events)),
+        counter("taskwatch_stream_bytes", "Bytes sent (compressed)", read(&ledger.counters.bytes)),
+        counter("taskwatch_streams_refused", "Streams rejected by a limit", read(&ledger.counters.refused)),
         counter(
             "taskwatch_stream_rows_read",
-            "Rows of the log read for streams that were behind",
+            "Log rows read to catch up lagging streams",
             deliveries.rows_read() as f64,
         ),
-        Metric { name: "taskwatch_streams_ended", help: "Streams that ended, by how", series: ended.collect() },
+        Metric { name: "taskwatch_streams_ended", help: "Streams closed, by reason", series: ended.collect() },
         Metric {
             name: "taskwatch_stream_delay_seconds",
-            help: "From an event's arrival in this server to its hand-over to a stream's connection",
+            help: "Delivery latency from arrival of an event to the client connection",
             series: vec![(Vec::new(), Value::Histogram(sum, buckets))],
         },
         Metric {
             name: "taskwatch_database_connections",
-            help: "Connections of the pool for reading, by state",
+            help: "Database connections of the read pool, by state",
             series: pool.into(),
         },
-        gauge("taskwatch_database_connections_max", "Most connections of the pool for reading", f64::from(*most)),
+        gauge("taskwatch_database_connections_max", "Size limit of the read pool", f64::from(*most)),
     ]
 }
 

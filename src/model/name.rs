@@ -25,7 +25,7 @@ pub enum BadName {
     #[error("must not contain control characters")]
     Control,
     /// A new name with leading or trailing white space.
-    #[error("must not begin or end with white space")]
+    #[error("must not start or end with white space")]
     OuterSpace,
     /// A new name that is `.` or `..`, which cannot be used in a URL.
     #[error("must not be . or ..")]

@@ -69,7 +69,7 @@ impl<'de> Deserialize<'de> for Priority {
                 f.write_str("a whole number from 0 to 9")
             }
             fn visit_i64<E: de::Error>(self, number: i64) -> Result<Priority, E> {
-                Priority::new(number).ok_or_else(|| E::custom("must be a whole number from 0 to 9"))
+                Priority::new(number).ok_or_else(|| E::custom("must be an integer between 0 and 9"))
             }
             fn visit_u64<E: de::Error>(self, number: u64) -> Result<Priority, E> {
                 self.visit_i64(i64::try_from(number).unwrap_or(i64::MAX))

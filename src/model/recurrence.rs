@@ -56,13 +56,15 @@ impl Recurrence {
             let detail = if cron.contains('@') {
                 format!("is no name that is known; use {NAMES}, or five fields, as in */5 * * * *")
             } else {
-                format!("is not a cron expression ({error}); use five fields, as in */15 8-18 * * MON-FRI, or {NAMES}")
+                format!(
+                    "invalid cron expression ({error}): expected five fields, e.g. */15 8-18 * * MON-FRI, or {NAMES}"
+                )
             };
             bad("cron", detail)
         })?;
-        let time_zone = time_zone.parse().map_err(|_| {
-            bad("time_zone", "is not an IANA time zone; use a name such as Europe/Berlin or UTC".to_owned())
-        })?;
+        let time_zone = time_zone
+            .parse()
+            .map_err(|_| bad("time_zone", "unknown time zone: use an IANA name such as Europe/Berlin".to_owned()))?;
         let hours = fields(cron).into_iter().nth(2);
         let every_hour = hours.is_none_or(|hours| hours == "*" || hours == "*/1") && !is_daily(cron);
         Ok(Self { cron: parsed, time_zone, every_hour })
@@ -84,7 +86,7 @@ impl Recurrence {
             }
         }
         if recurrence.after(now).is_none() {
-            return Err(bad("never fires: there is no such day, or its year is over".to_owned()));
+            return Err(bad("never matches: no such day exists, or its year is over".to_owned()));
         }
         Ok(recurrence)
     }
@@ -229,7 +231,7 @@ mod tests {
         let now: Time = "2026-11-20T00:00:00Z".parse().unwrap();
         let new = |cron: &str| Recurrence::parse_new(cron, "UTC", now).map_err(|error| error.detail);
         for cron in ["0 0 31 2 *", "* * 31 4 *", "0 0 30 2 *", "0 0 0 1 1 * 2025"] {
-            assert!(new(cron).is_err_and(|detail| detail.starts_with("never fires")), "{cron}");
+            assert!(new(cron).is_err_and(|detail| detail.starts_with("never matches")), "{cron}");
         }
         for cron in
             ["*/61 * * * *", "0 */25 * * *", "0-30/99 * * * *", "1,*/70 * * * *", "*/61 * * * * *", "* * * */13 *"]

@@ -70,7 +70,7 @@ impl fmt::Display for Status {
 /// Not a status.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "'{0}' is not a status; use one of scheduled, blocked, pending, running, retrying, completed, failed, cancelled"
+    "unknown status '{0}'; supported: scheduled, blocked, pending, running, retrying, completed, failed, cancelled"
 )]
 pub struct UnknownStatus(pub String);
 

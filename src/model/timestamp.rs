@@ -16,13 +16,13 @@ pub struct Timestamp(Time);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BadTimestamp {
     /// A date and a time of day without a zone.
-    #[error("has no time zone: add Z for UTC, or an offset, as in 2026-11-20T16:05:00Z or 2026-11-20T17:05:00+01:00")]
+    #[error("has no time zone: append Z for UTC or an offset, e.g. 2026-11-20T16:05:00Z or 2026-11-20T17:05:00+01:00")]
     NoZone,
     /// A year outside the supported range.
-    #[error("must be in the years 1 to 9999")]
+    #[error("must be between year 1 and 9999")]
     OutOfRange,
     /// Any other syntax error.
-    #[error("must be a time of RFC 3339, as in 2026-11-20T16:05:00Z")]
+    #[error("must be an RFC 3339 time, e.g. 2026-11-20T16:05:00Z")]
     Malformed,
 }
 

@@ -162,7 +162,7 @@ pub enum TransitionError {
     },
     /// The attempt or worker of the report no longer holds the lease.
     #[error(
-        "attempt {attempt} of this worker no longer holds the task (it is {status}, attempt {current}); stop working on it"
+        "lease lost: the task is {status} (attempt {current}), not held by attempt {attempt} of this worker; stop working on it"
     )]
     Fenced {
         /// Attempt in the report.
@@ -179,20 +179,16 @@ pub enum TransitionError {
     #[error("the task was cancelled; stop working on it")]
     Cancelled,
     /// The task is run by another system.
-    #[error(
-        "the task is run by the system that reports it, so it cannot be {wanted} here; send reports to POST /api/v1/events"
-    )]
+    #[error("observed task: cannot be {wanted} here; its own system reports it with POST /api/v1/events")]
     Observed {
         /// Requested change, as a participle.
         wanted: &'static str,
     },
     /// The task is run by taskwatch.
-    #[error(
-        "the task is handed out by taskwatch, so its state is not observed; report it with POST /api/v1/tasks/{{id}}/…"
-    )]
+    #[error("managed task: report it with POST /api/v1/tasks/{{id}}/…")]
     Managed,
     /// The status of a parent with `close_when_done` follows its children.
-    #[error("the task closes with its children, so it cannot be {wanted}; do that to the children")]
+    #[error("parent task closes with its children: cannot be {wanted}; act on the children instead")]
     Group {
         /// Requested change, as a participle.
         wanted: &'static str,

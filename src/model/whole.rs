@@ -32,7 +32,7 @@ impl<'de> Deserialize<'de> for Whole {
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole and within bounds")]
             fn visit_f64<E: de::Error>(self, number: f64) -> Result<Whole, E> {
                 let is_whole = number.fract() == 0.0 && (0.0..=EXACT).contains(&number);
-                is_whole.then_some(Whole(number as u64)).ok_or_else(|| E::custom("must be a whole number"))
+                is_whole.then_some(Whole(number as u64)).ok_or_else(|| E::custom("must be an integer"))
             }
         }
         deserializer.deserialize_any(Visitor)

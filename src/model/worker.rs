@@ -40,7 +40,7 @@ macro_rules! words {
             fn from_str(word: &str) -> Result<Self, String> {
                 match word {
                     $($word => Ok(Self::$variant),)+
-                    other => Err(format!("'{other}' is not one of {}", [$($word),+].join(", "))),
+                    other => Err(format!("invalid value '{other}'; supported: {}", [$($word),+].join(", "))),
                 }
             }
         }

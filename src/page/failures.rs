@@ -34,7 +34,7 @@ struct Row {
 
 /// Validates `show`.
 pub(super) fn check_show(text: &str) -> Result<(), String> {
-    if text == "all" { Ok(()) } else { Err("must be all, or left out".to_owned()) }
+    if text == "all" { Ok(()) } else { Err("must be \"all\" or omitted".to_owned()) }
 }
 
 pub(super) fn render(view: &View, params: &Params) -> Result<Content, PageError> {

@@ -216,7 +216,7 @@ impl Renderer {
                 Err(PageError::NotFound(_)) => return,
                 Err(error) => {
                     read(&self.live.state).failing_since.get_or_insert(now);
-                    tracing::warn!(page = self.page.name, %error, "a live page could not be rendered; it is tried again");
+                    tracing::warn!(page = self.page.name, %error, "live page rendering failed; will retry");
                 }
             }
             let pace = if self.params.tasks.is_wide() { LOOK_AGAIN } else { self.page.pace.page };

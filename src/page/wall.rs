@@ -47,13 +47,13 @@ fn boards(text: &str) -> Result<Vec<(&'static str, &'static str)>, String> {
     let known = names.iter().map(|name| BOARDS.into_iter().find(|(known, _)| known == name));
     match known.collect::<Option<Vec<_>>>() {
         Some(boards) if !boards.is_empty() => Ok(boards),
-        _ => Err(format!("must be boards by commas, of {}", BOARDS.map(|(name, _)| name).join(", "))),
+        _ => Err(format!("must be a comma-separated list of: {}", BOARDS.map(|(name, _)| name).join(", "))),
     }
 }
 
 fn whole(text: &str, least: u32, most: u32) -> Result<(), String> {
     let fits = text.parse().is_ok_and(|number: u32| (least..=most).contains(&number));
-    if fits { Ok(()) } else { Err(format!("must be a whole number from {least} to {most}")) }
+    if fits { Ok(()) } else { Err(format!("must be an integer between {least} and {most}")) }
 }
 
 fn one_of(text: &str, words: &[&str]) -> Result<(), String> {
@@ -62,7 +62,7 @@ fn one_of(text: &str, words: &[&str]) -> Result<(), String> {
 
 fn hour(text: &str) -> Result<(), String> {
     let parsed = chrono::NaiveTime::parse_from_str(text, "%H:%M");
-    parsed.map(|_| ()).map_err(|_| "must be a time of day, as in 22:00".to_owned())
+    parsed.map(|_| ()).map_err(|_| "must be a time of day such as 22:00".to_owned())
 }
 
 #[derive(Template)]

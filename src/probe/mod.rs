@@ -54,7 +54,7 @@ pub async fn status(settings: &ServerSettings) -> anyhow::Result<Status> {
 async fn get(settings: &ServerSettings, path: &str) -> anyhow::Result<Response> {
     let address = settings.address();
     let place = || shown(&address);
-    let url = Url::parse(&format!("{address}{path}")).with_context(|| format!("--url {} is no address", place()))?;
+    let url = Url::parse(&format!("{address}{path}")).with_context(|| format!("invalid --url {}", place()))?;
     let http = reqwest::Client::builder().timeout(PATIENCE).no_proxy().build()?;
     let sent = http.get(url).send().await.map_err(reqwest::Error::without_url);
     sent.with_context(|| format!("no taskwatch answers at {}; start one there or name another with --url", place()))

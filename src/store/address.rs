@@ -6,7 +6,7 @@ use anyhow::bail;
 use sqlx::postgres::PgConnectOptions;
 use url::Url;
 
-const FORM: &str = "DATABASE_URL is not of the form postgres://user:password@host:5432/database";
+const FORM: &str = "invalid DATABASE_URL; expected postgres://user:password@host:5432/database";
 const ESCAPE: &str =
     "if the user name or the password holds one of @ / ? # : % or a space, write it as %40 %2F %3F %23 %3A %25 %20";
 /// Supported parameters.

@@ -162,7 +162,7 @@ impl Identity {
     pub(super) fn suspect(&self, changed: Changed) {
         let mut state = self.state();
         if state.suspected.is_none() {
-            tracing::error!(reason = %changed, "the event log is not the one that this server knows; it is read anew");
+            tracing::error!(reason = %changed, "event log was replaced; reloading it");
             state.suspected = Some(changed);
         }
         drop(state);

@@ -47,7 +47,7 @@ pub(super) async fn ensure_epoch(conn: &mut PgConnection) -> sqlx::Result<()> {
     if locked.epoch != before {
         tracing::error!(
             old = %before, new = %locked.epoch,
-            "the event log was restored, copied or promoted since it was written last; it has a new epoch and readers start anew"
+            "event log was restored, copied or promoted since the last write; new epoch, clients restart"
         );
     }
     Ok(())

@@ -68,7 +68,7 @@ async fn board(conn: &mut PgConnection, epoch: Epoch) -> Result<Board, RebuildEr
     if board.position + 1 < ends.oldest {
         tracing::warn!(
             oldest = ends.oldest,
-            "no checkpoint of the board covers what retention removed; the board is made from the tables"
+            "no checkpoint covers the events removed by retention; rebuilding state from the tables"
         );
         board = from_tables(conn, epoch).await?;
         save(conn, &board, epoch).await?;
@@ -106,7 +106,7 @@ async fn fold_page(conn: &mut PgConnection, board: &mut Board, to: i64) -> sqlx:
 pub fn fold(board: &mut Board, event: &Arc<Event>) -> Result<(), OutOfOrder> {
     let folded = std::panic::catch_unwind(AssertUnwindSafe(|| board.apply(event)));
     folded.unwrap_or_else(|_| {
-        tracing::error!(position = event.position, "the board cannot take an event; it is passed over");
+        tracing::error!(position = event.position, "event cannot be applied to the state; skipped");
         board.position = event.position.unwrap_or(board.position);
         Ok(())
     })
@@ -117,7 +117,7 @@ async fn checkpoint(conn: &mut PgConnection, head: i64) -> sqlx::Result<Option<B
     match serde_json::from_str(&checkpoint.body) {
         Ok(board) => Ok(Some(board)),
         Err(error) => {
-            tracing::warn!(%error, position = checkpoint.position, "a checkpoint cannot be read; the board is made anew");
+            tracing::warn!(%error, position = checkpoint.position, "checkpoint unreadable; rebuilding state from the log");
             Ok(None)
         }
     }
@@ -200,7 +200,7 @@ async fn counted(conn: &mut PgConnection) -> sqlx::Result<Vec<Counted>> {
 
 /// The readable rows; others are logged and omitted.
 fn readable<T>(what: &str, rows: impl Iterator<Item = sqlx::Result<T>>) -> Vec<T> {
-    rows.filter_map(|row| row.inspect_err(|error| tracing::error!(%error, what, "a row cannot be read")).ok()).collect()
+    rows.filter_map(|row| row.inspect_err(|error| tracing::error!(%error, what, "unreadable row")).ok()).collect()
 }
 
 async fn queues(conn: &mut PgConnection) -> sqlx::Result<Vec<(Name, Decided)>> {

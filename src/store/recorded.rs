@@ -40,13 +40,13 @@ pub(super) fn recorded(epoch: Epoch, position: i64, stored: String) -> Recorded 
     let id = EventId { epoch, position };
     let read = upcast::read(stored);
     if !read.intact {
-        report(position, "an event of the log cannot be read; it is handed on as of an unknown kind");
+        report(position, "unreadable event; sent with an unknown type");
     }
     let upcast::Read { mut event, json, name, intact } = read;
     // The column is authoritative for the position.
     event.position = Some(position);
     if json.is_empty() {
-        return stand_in(id, "this event of the log cannot be read; taskwatch verify names it");
+        return stand_in(id, "unreadable event; run taskwatch verify");
     }
     Recorded { id, event: Arc::new(event), name: name.into(), json, intact }
 }

@@ -126,7 +126,7 @@ async fn remove(conn: &mut PgConnection, ends: log::Ends) -> sqlx::Result<()> {
             sqlx::raw_sql(sqlx::AssertSqlSafe(detach)).execute(&mut *conn).await?;
             let drop = format!("DROP TABLE taskwatch.{}", partition.name);
             sqlx::raw_sql(sqlx::AssertSqlSafe(drop)).execute(&mut *conn).await?;
-            tracing::info!(partition = partition.name, "old events were removed");
+            tracing::info!(partition = partition.name, "dropped expired event partition");
         } else if partition.first < ends.oldest {
             return trim(conn, partition.first, ends.oldest).await;
         }

@@ -67,7 +67,7 @@ pub(super) async fn bring_up_to_date(conn: &mut PgConnection) -> anyhow::Result<
     adopt(&mut *conn).await?;
     saying("the schema to be brought up to date", MIGRATOR.run_direct(None, &mut *conn, false))
         .await
-        .context("cannot bring the schema up to date")?;
+        .context("schema migration failed")?;
     super::log::ensure_epoch(&mut *conn).await.context("cannot read the log's epoch")?;
     sqlx::query!("SELECT pg_advisory_unlock(hashtextextended('taskwatch.schema', 0))").fetch_one(&mut *conn).await?;
     Ok(())
@@ -130,7 +130,7 @@ async fn adopt(conn: &mut PgConnection) -> anyhow::Result<()> {
         .execute(conn)
         .await
         .context("cannot take over the table public._sqlx_migrations, which an older version made there")?;
-    tracing::info!("took over the record of migrations that an older version left in the schema public");
+    tracing::info!("took over the migration record of an older version from the schema public");
     Ok(())
 }
 

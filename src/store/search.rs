@@ -173,7 +173,7 @@ async fn one_by_one(pool: &PgPool, ids: Vec<Uuid>) -> sqlx::Result<Vec<Task>> {
         match tasks::readable(row).await {
             Ok(task) => found.extend(task),
             Err(error) if tasks::is_unreadable(&error) => {
-                tracing::error!(task = %id, %error, "the row of a task cannot be read; it is left out of lists");
+                tracing::error!(task = %id, %error, "unreadable task row; omitted from lists");
             }
             Err(error) => return Err(error),
         }

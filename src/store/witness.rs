@@ -51,7 +51,7 @@ impl Witness {
         store.identity().accept(new, None);
         tracing::error!(
             %old, %new, noted = noted.position, head,
-            "the event log ends before what was noted: its folder was put back from an older copy; readers start anew"
+            "event log ends before the recorded position: restored from an older copy; new epoch, clients restart"
         );
         Ok(())
     }

@@ -75,7 +75,7 @@ pub(super) async fn all(db: impl PgExecutor<'_>) -> sqlx::Result<Vec<Worker>> {
     .await?;
     let read = |row: WorkerRow| {
         let id = row.id;
-        Worker::try_from(row).inspect_err(|error| tracing::error!(%error, worker = %id, "a row cannot be read")).ok()
+        Worker::try_from(row).inspect_err(|error| tracing::error!(%error, worker = %id, "unreadable row")).ok()
     };
     Ok(rows.into_iter().filter_map(read).collect())
 }

@@ -9,23 +9,23 @@ pub enum WriteError {
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// Too many commands are queued.
-    #[error("the server has more to write than it can take on; try again in a second")]
+    #[error("server overloaded; retry in a second")]
     Busy,
     /// The database did not respond, so the outcome is unknown.
     #[error(
-        "the database did not answer in time, so nobody knows whether this was stored; reports and tasks with an id of your own can be repeated safely"
+        "database timeout: the outcome is unknown. Reports, and tasks created with a client-supplied id, are safe to retry"
     )]
     Unavailable,
     /// The database currently accepts no writes; nothing was written.
-    #[error("nothing can be stored at the moment: {0}; try again in a second")]
+    #[error("writes are not possible: {0}; retry in a second")]
     NotWriting(String),
     /// The command alone exceeded the statement timeout.
-    #[error("the database needed more than 30 s for this, so nothing was stored; ask for less at once")]
+    #[error("the write took longer than 30 s and was rolled back; split the request")]
     TooSlow,
     /// The program panicked on this command.
-    #[error("the server made a mistake with this; nothing was stored, and its log says more")]
+    #[error("internal error, nothing was committed; see the server log")]
     Internal,
     /// The database rejected this command.
-    #[error("the database refused to store this: {0}")]
+    #[error("the database rejected the write: {0}")]
     Database(String),
 }

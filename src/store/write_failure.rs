@@ -7,13 +7,13 @@ const TOO_SLOW: &str = "57014";
 pub(super) fn in_words(error: &sqlx::Error) -> String {
     let code = error.as_database_error().and_then(|error| error.code()).unwrap_or_default().into_owned();
     match code.as_str() {
-        "25006" => "the database is read-only: a standby, or set so by default_transaction_read_only".to_owned(),
+        "25006" => "the database is read-only (a standby, or default_transaction_read_only)".to_owned(),
         "53100" => "the database's disk is full".to_owned(),
         "53300" => "the database has no free connection".to_owned(),
         "55P03" => "another transaction holds a lock for longer than 10 s".to_owned(),
         "57P01" | "57P02" | "57P03" => "the database is shutting down or starting".to_owned(),
         _ => match error {
-            sqlx::Error::Io(_) => "the database cannot be reached".to_owned(),
+            sqlx::Error::Io(_) => "database not reachable".to_owned(),
             other => other.to_string(),
         },
     }
@@ -35,7 +35,7 @@ pub(super) fn is_panic(error: &sqlx::Error) -> bool {
 
 /// The database rejects every write.
 #[derive(Debug, thiserror::Error)]
-#[error("the database is read-only: a standby, or set so by default_transaction_read_only")]
+#[error("the database is read-only (a standby, or default_transaction_read_only)")]
 struct ReadOnly;
 
 pub(super) fn read_only_error() -> sqlx::Error {

@@ -94,7 +94,7 @@ impl Writing {
         state.succeeded = Some(Instant::now());
         if let Some(failing) = state.failing.take() {
             let seconds = failing.began.elapsed().as_secs();
-            tracing::info!(seconds, reason = failing.reason, "the database takes writes again");
+            tracing::info!(seconds, reason = failing.reason, "database accepts writes again");
         }
     }
 
@@ -149,9 +149,9 @@ mod tests {
         assert!(writing.failing().is_none());
         writing.fails("the disk is full");
         let first = writing.failing().unwrap();
-        writing.fails("the database cannot be reached");
+        writing.fails("database not reachable");
         let second = writing.failing().unwrap();
-        assert_eq!((first.began, second.reason.as_str()), (second.began, "the database cannot be reached"));
+        assert_eq!((first.began, second.reason.as_str()), (second.began, "database not reachable"));
         assert!(writing.failing_for(Duration::from_secs(60)).is_none());
         writing.succeeds();
         assert!(writing.failing().is_none());

@@ -70,7 +70,7 @@ fn note(text: &str) {
 impl Tail {
     async fn connection(&mut self, http: &reqwest::Client) -> anyhow::Result<End> {
         let mut url = reqwest::Url::parse(&format!("{}/events", self.settings.url.trim_end_matches('/')))
-            .with_context(|| format!("--url {} is no address", shown(&self.settings.url)))?;
+            .with_context(|| format!("invalid --url {}", shown(&self.settings.url)))?;
         {
             let mut query = url.query_pairs_mut();
             query.append_pair("after", &self.settings.after).append_pair("snapshot", "never");
@@ -79,7 +79,7 @@ impl Tail {
             }
             for filter in &self.settings.filters {
                 let Some((name, value)) = filter.split_once('=') else {
-                    bail!("'{filter}' is no filter; write it as name=value, such as queue=default");
+                    bail!("invalid filter '{filter}': expected name=value, e.g. queue=default");
                 };
                 query.append_pair(name, value);
             }
@@ -92,22 +92,22 @@ impl Tail {
             Ok(response) => response,
             Err(error) => {
                 self.retry = PAUSE;
-                return Ok(End::Broken(format!("{} does not answer ({})", shown(&self.settings.url), root(&error))));
+                return Ok(End::Broken(format!("cannot connect to {}: {}", shown(&self.settings.url), root(&error))));
             }
         };
         if response.status().is_client_error() && response.status() != StatusCode::TOO_MANY_REQUESTS {
             let problem: Value = response.json().await.unwrap_or_default();
-            bail!("the server refuses: {}", visible_line(problem["detail"].as_str().unwrap_or("it does not say why")));
+            bail!("request rejected: {}", visible_line(problem["detail"].as_str().unwrap_or("no details given")));
         }
         if !response.status().is_success() {
-            return Ok(End::Broken(format!("the server answers {}", response.status())));
+            return Ok(End::Broken(format!("server returned {}", response.status())));
         }
         let mut parser = Parser::default();
         loop {
             let bytes = match response.chunk().await {
                 Ok(Some(bytes)) => bytes,
-                Ok(None) => return Ok(End::Broken("the stream ended".to_owned())),
-                Err(error) => return Ok(End::Broken(format!("the stream was cut ({})", root(&error)))),
+                Ok(None) => return Ok(End::Broken("stream closed".to_owned())),
+                Err(error) => return Ok(End::Broken(format!("stream interrupted: {}", root(&error)))),
             };
             for message in parser.push(&bytes) {
                 if let Some(end) = self.take(&message)? {
@@ -133,16 +133,16 @@ impl Tail {
                 let reset = json();
                 let text = |field: &str| reset[field].as_str().unwrap_or("?").to_owned();
                 note(&format!(
-                    "events are missing: cannot continue behind {} ({}); the log holds {} to {}",
+                    "gap: cannot resume after {} ({}); the log covers {} to {}",
                     text("requested"),
                     text("reason"),
                     text("oldest"),
                     text("head")
                 ));
             }
-            "lagging" => note(&format!("{} events behind; none is lost", json()["behind"])),
+            "lagging" => note(&format!("lagging by {} events (none lost)", json()["behind"])),
             "heartbeat" | "snapshot" | "snapshot_end" => {}
-            "bye" => return Ok(Some(End::Broken(format!("the server says bye ({})", json()["reason"])))),
+            "bye" => return Ok(Some(End::Broken(format!("server closed the stream ({})", json()["reason"])))),
             "close" => return Ok(Some(End::Closed)),
             _ => {
                 // A result may contain valid JSON numbers outside the range of floats: it is then printed unchanged.

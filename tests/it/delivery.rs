@@ -161,7 +161,7 @@ async fn the_ledger_knows_who_is_there_and_how_they_went() {
     let metrics = app.get("/metrics").await.text;
     for line in [
         "taskwatch_streams_open 0",
-        "taskwatch_streams_ended_total{ending=\"client_left\"} 1",
+        "taskwatch_streams_ended_total{reason=\"client_left\"} 1",
         "taskwatch_stream_delay_seconds_bucket",
     ] {
         assert!(metrics.contains(line), "{line} in {metrics}");
@@ -181,10 +181,10 @@ async fn one_address_cannot_take_all_places() {
     let mut third = app.events("?after=now").await;
     assert_eq!(third.headers["events-resume"], "refused");
     let bye = third.next().await.unwrap();
-    assert_eq!((bye.event.as_str(), bye.json()["reason"].as_str()), ("bye", Some("too_many_streams_of_this_address")));
+    assert_eq!((bye.event.as_str(), bye.json()["reason"].as_str()), ("bye", Some("too_many_streams_per_address")));
     assert!(bye.retry.is_some() && third.next().await.is_none() && third.was_cut);
     // A page polls meanwhile.
-    assert_eq!(app.get("/live?page=overview").await.expect(503)["code"], "too_many_streams_of_this_address");
+    assert_eq!(app.get("/live?page=overview").await.expect(503)["code"], "too_many_streams_per_address");
     // Behind a proxy on this machine, each client counts by its own address.
     let from = |address: &'static str| {
         let request = app.http().get(format!("{}/events?after=now", app.url)).header("x-forwarded-for", address);

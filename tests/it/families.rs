@@ -82,7 +82,7 @@ async fn a_group_runs_again_with_what_failed_below_it() {
         bulks["bulks"].as_array().unwrap().iter().all(|bulk| bulk["state"] == "done")
     })
     .await;
-    assert_eq!(retry(json!({})).await.code(), "task_is_group");
+    assert_eq!(retry(json!({})).await.code(), "task_is_parent");
     let reply = retry(json!({ "children": true })).await.expect(200);
     assert_eq!(told(&reply), (5, 0, true));
     all_become(&app, &leaves, "pending").await;

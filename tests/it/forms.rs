@@ -50,7 +50,7 @@ async fn many_tasks_are_changed_after_a_preview() {
     // Nothing chosen is not everything.
     let page = app.get("/tasks/bulk?action=delete").await;
     assert_eq!(page.status, 422);
-    assert!(page.text.contains("Select tasks in the list, or set a filter"));
+    assert!(page.text.contains("Select tasks or set a filter first."));
     let page = app.get(&format!("/tasks/bulk?action=retry&ids={}&ids={}", ids[0], ids[2])).await.text;
     assert!(page.contains("Run again: 2 tasks") && page.contains("their state does not allow it"), "{page}");
     let (status, page) =
@@ -62,7 +62,7 @@ async fn many_tasks_are_changed_after_a_preview() {
     .await;
     assert_eq!(app.task(&ids[2]).await["priority"], 5);
     let (status, page) = sends(&app, "/tasks/bulk", &[("action", "delete"), ("ids", &ids[2])]).await;
-    assert_eq!((status, page.contains("must be the word delete")), (422, true));
+    assert_eq!((status, page.contains("deletion cannot be undone")), (422, true));
     let (status, page) =
         sends(&app, "/tasks/bulk", &[("action", "delete"), ("ids", &ids[2]), ("confirm", "delete")]).await;
     assert_eq!((status, page.contains("<b class=\"mid\">1</b> done")), (200, true), "{page}");
@@ -144,7 +144,7 @@ async fn queues_and_recurring_tasks_have_their_switches() {
     let (status, page) = sends(app, "/schedules", &fields).await;
     assert_eq!((status, page.contains("nightly")), (200, true), "{page}");
     for (name, value, says) in
-        [("cron", "whenever", "cron"), ("payload", "{", "must be JSON"), ("time_zone", "Mars", "time_zone")]
+        [("cron", "whenever", "cron"), ("payload", "{", "invalid JSON"), ("time_zone", "Mars", "time_zone")]
     {
         let mut fields = fields.to_vec();
         fields.retain(|(field, _)| *field != name);
@@ -177,7 +177,7 @@ async fn the_test_client_submits_and_plays_the_worker() {
     let (status, page) = sends(&app, "/test-client/work", &[("queue", "try"), ("end", "complete")]).await;
     assert_eq!((status, page.contains("task_completed")), (200, true), "{page}");
     let (status, page) = sends(&app, "/test-client/work", &[("queue", "try")]).await;
-    assert_eq!((status, page.contains("No task waits in the queue try")), (409, true), "{page}");
+    assert_eq!((status, page.contains("Queue try has no pending tasks")), (409, true), "{page}");
     for (field, value) in [("count", "101"), ("payload", "{"), ("priority", "x"), ("task_type", "")] {
         let fields = [("task_type", "hello"), (field, value)];
         let fields = if field == "task_type" { &fields[1..] } else { &fields[..] };
@@ -218,7 +218,7 @@ async fn preferences_are_kept_in_a_cookie_and_shared_with_nobody() {
     let page = page.text().await.unwrap();
     assert!(page.contains("data-theme=\"dark\"") && page.contains("data-times=\"local\""));
     assert!(app.get("/").await.text.contains("data-theme=\"system\""));
-    assert_eq!(sends(&[("theme", "pink")]).await.status(), 400);
+    assert_eq!(sends(&[("theme", "pink")]).await.status(), 422);
     let odd = app.http().get(&app.url).header("cookie", "taskwatch_prefs=theme.\"><script>~x").send().await.unwrap();
     assert!(odd.text().await.unwrap().contains("data-theme=\"system\""));
 }

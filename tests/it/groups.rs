@@ -72,7 +72,7 @@ async fn a_group_with_failed_children_fails_and_opens_again() {
     app.becomes(&parent, "failed").await;
     assert_eq!(app.task(&parent).await["error"], "1 of 2 children failed");
     let refused = app.post(&format!("/api/v1/tasks/{parent}/retry"), &json!({})).await;
-    assert_eq!((refused.status.as_u16(), refused.code()), (409, "task_is_group"));
+    assert_eq!((refused.status.as_u16(), refused.code()), (409, "task_is_parent"));
     let both: Vec<_> = (0..2).map(|n| created["tasks"][n]["id"].clone()).collect();
     app.post("/api/v1/tasks/bulk", &json!({ "action": "retry", "ids": both })).await.expect(200);
     app.becomes(&parent, "blocked").await;

@@ -120,7 +120,7 @@ async fn a_replay_of_what_has_gone_says_so_and_begins_with_what_is_left() {
     let frames = stream.until("close").await;
     assert_eq!((frames[1].event.as_str(), frames[1].json()["reason"].as_str()), ("reset", Some("too_old")));
     assert_eq!(frames[2].position(), Some(11));
-    assert_eq!(app.get("/events?from=3&on_gap=error").await.expect(410)["code"], "gap");
+    assert_eq!(app.get("/events?from=3&on_gap=error").await.expect(410)["code"], "cursor_expired");
     let polled = app.get("/events?poll=1&from=3&until=14").await.expect(200);
     let positions: Vec<_> =
         polled["events"].as_array().unwrap().iter().map(|event| event["position"].clone()).collect();
@@ -201,5 +201,5 @@ async fn polls_one_after_the_other_miss_nothing() {
     assert_eq!(seen, (1..=head).collect::<Vec<_>>());
     let reset = app.get("/events?poll=1&after=00000000-7").await.expect(200);
     assert_eq!((&reset["resume"], &reset["reason"]), (&json!("reset"), &json!("epoch")));
-    assert_eq!(app.get("/events?poll=1&on_gap=error&after=00000000-7").await.expect(410)["code"], "gap");
+    assert_eq!(app.get("/events?poll=1&on_gap=error&after=00000000-7").await.expect(410)["code"], "cursor_expired");
 }

@@ -56,7 +56,7 @@ fn only_a_server_makes_a_place_for_data() {
     let missing = folder.0.join("typo");
     let (code, out, error) = output(&["verify", "--data-dir", missing.to_str().unwrap()]);
     assert_eq!((code, out.as_str()), (2, ""), "{error}");
-    assert!(error.contains("there is no database in") && !missing.exists(), "{error}");
+    assert!(error.contains("no database in") && !missing.exists(), "{error}");
     let (code, _, error) = output(&["verify", "--data-dir", folder.0.to_str().unwrap()]);
     assert_eq!(code, 2, "{error}");
     for arguments in [
@@ -105,7 +105,7 @@ fn messages_blame_the_right_thing_once() {
             "no taskwatch answers at http://127.0.0.1:1".to_owned(),
             1,
         ),
-        (["demo", "--url", "nowhere"].map(ToOwned::to_owned).to_vec(), 2, "no address".to_owned(), 1),
+        (["demo", "--url", "nowhere"].map(ToOwned::to_owned).to_vec(), 2, "invalid --url".to_owned(), 1),
         (
             ["health", "--url", "http://127.0.0.1:1"].map(ToOwned::to_owned).to_vec(),
             1,

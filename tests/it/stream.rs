@@ -65,7 +65,7 @@ async fn a_cursor_that_cannot_be_served_is_answered_by_reset_and_snapshot() {
         assert_eq!((frames[1].event.as_str(), &frames[1].json()["reason"]), ("reset", &json!(reason)), "{cursor}");
         assert_eq!(frames.last().unwrap().id, Some(format!("{epoch}-{head}")));
         let refused = app.get(&format!("/events?on_gap=error&after={cursor}")).await;
-        assert_eq!((refused.status.as_u16(), refused.code()), (410, "gap"));
+        assert_eq!((refused.status.as_u16(), refused.code()), (410, "cursor_expired"));
     }
 }
 

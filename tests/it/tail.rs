@@ -70,9 +70,9 @@ async fn it_prints_events_and_stops_when_told() {
 async fn it_says_what_is_wrong() {
     let app = TestApp::start().await;
     for (arguments, says) in [
-        (vec!["tail", "--url", &app.url, "queues=default"], "queues: is not known here"),
-        (vec!["tail", "--url", &app.url, "default"], "write it as name=value"),
-        (vec!["tail", "--url", "nowhere"], "is no address"),
+        (vec!["tail", "--url", &app.url, "queues=default"], "queues: unknown filter"),
+        (vec!["tail", "--url", &app.url, "default"], "expected name=value"),
+        (vec!["tail", "--url", "nowhere"], "invalid --url"),
     ] {
         let (code, _, complaint) = ends(&arguments).await;
         assert_eq!(code, 2, "{complaint}");

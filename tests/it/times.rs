@@ -104,9 +104,9 @@ async fn a_time_as_people_type_it_is_taken_or_told_what_it_lacks() {
     let app = TestApp::start().await;
     let reply = app.post("/api/v1/tasks", &json!({ "task_type": "t", "run_at": "2026-11-20T16:05:00" })).await;
     assert_eq!(reply.status.as_u16(), 422);
-    assert!(reply.json["detail"].as_str().unwrap().contains("add Z"), "{}", reply.text);
+    assert!(reply.json["detail"].as_str().unwrap().contains("append Z"), "{}", reply.text);
     let reply = app.post("/api/v1/tasks", &json!({ "task_type": "t", "run_at": "" })).await;
-    assert!(reply.json["detail"].as_str().unwrap().contains("as in 2026-11-20T16:05:00Z"), "{}", reply.text);
+    assert!(reply.json["detail"].as_str().unwrap().contains("e.g. 2026-11-20T16:05:00Z"), "{}", reply.text);
     app.creates("t").await;
     app.settles().await;
     // Typed into an address, a plus sign is a space.
@@ -119,7 +119,7 @@ async fn a_time_as_people_type_it_is_taken_or_told_what_it_lacks() {
         assert_eq!(reply.status.as_u16(), 200, "{path}: {}", reply.text);
     }
     let reply = app.get("/events?from=2020-11-20T16:05:00").await;
-    assert!(reply.status.as_u16() == 400 && reply.text.contains("add Z"), "{}", reply.text);
+    assert!(reply.status.as_u16() == 400 && reply.text.contains("append Z"), "{}", reply.text);
 }
 
 #[tokio::test(flavor = "multi_thread")]

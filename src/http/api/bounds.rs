@@ -22,7 +22,7 @@ impl TryFrom<Whole> for Attempts {
             .ok()
             .filter(|number| (1..=100).contains(number))
             .map(Self)
-            .ok_or("must be a whole number from 1 to 100")
+            .ok_or("must be an integer between 1 and 100")
     }
 }
 
@@ -38,7 +38,7 @@ impl TryFrom<Whole> for Seconds {
             .ok()
             .filter(|number| (1..=604_800).contains(number))
             .map(Self)
-            .ok_or("must be a whole number from 1 to 604800")
+            .ok_or("must be an integer between 1 and 604800")
     }
 }
 
@@ -88,7 +88,7 @@ impl TryFrom<Whole> for Wait {
             .ok()
             .filter(|number| *number <= 604_800)
             .map(Self)
-            .ok_or("must be a whole number from 0 to 604800")
+            .ok_or("must be an integer between 0 and 604800")
     }
 }
 
@@ -124,7 +124,7 @@ impl<'de, K: Deserialize<'de> + Ord, V: Deserialize<'de>> Deserialize<'de> for U
                 let mut map = BTreeMap::new();
                 while let Some((key, value)) = entries.next_entry()? {
                     if map.insert(key, value).is_some() {
-                        return Err(de::Error::custom("is given twice"));
+                        return Err(de::Error::custom("given more than once"));
                     }
                 }
                 Ok(map)

@@ -178,20 +178,20 @@ pub(in crate::http) struct ManyBulks {
 }
 
 fn wrong(field: &str, detail: &str) -> Problem {
-    Problem::field(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", field.to_owned(), detail)
+    Problem::invalid_field(field.to_owned(), detail)
 }
 
 impl BulkInput {
     fn action(&self) -> Result<BulkAction, Problem> {
         let edits = self.priority.is_some() || self.queue.is_some() || self.assignee.is_some();
         match self.action {
-            Wanted::Edit if !edits => Err(wrong("action", "edit needs priority, queue or assignee")),
+            Wanted::Edit if !edits => Err(wrong("action", "action \"edit\" requires priority, queue or assignee")),
             Wanted::Cancel | Wanted::Retry | Wanted::Delete if edits => {
-                Err(wrong("action", "priority, queue and assignee go with edit only"))
+                Err(wrong("action", "only valid with action \"edit\": priority, queue and assignee"))
             }
-            Wanted::Edit if self.children => Err(wrong("children", "does not go with edit")),
+            Wanted::Edit if self.children => Err(wrong("children", "not valid with action \"edit\"")),
             Wanted::Retry | Wanted::Delete | Wanted::Edit if self.reason.is_some() => {
-                Err(wrong("reason", "goes with cancel only"))
+                Err(wrong("reason", "only valid with action \"cancel\""))
             }
             Wanted::Cancel => Ok(BulkAction::Cancel { reason: self.reason.clone().map(|text| text.0) }),
             Wanted::Retry => Ok(BulkAction::Retry),
@@ -207,7 +207,7 @@ impl BulkInput {
 
 /// Apply one action to many tasks, by ids (immediate) or by filter (background).
 #[utoipa::path(post, path = "/api/v1/tasks/bulk", operation_id = "startBulkAction", tag = "tasks", request_body = BulkInput,
-    responses((status = 200, description = "Done to each, or with `preview` a count", body = DoneToEach), (status = 202, description = "Begun; read how it goes at /api/v1/bulk/{id}", body = OneBulk), (status = 422, description = "A field is wrong", body = Problem)))]
+    responses((status = 200, description = "Per-task outcomes, or a count with `preview`", body = DoneToEach), (status = 202, description = "Accepted; poll /api/v1/bulk/{id}", body = OneBulk), (status = 422, description = "Validation error", body = Problem)))]
 pub(in crate::http) async fn begin(
     State(site): State<Site>,
     caller: Caller,
@@ -271,18 +271,18 @@ enum Targets<'a> {
 impl BulkInput {
     fn targets(&self) -> Result<Targets<'_>, Problem> {
         if self.pace_per_second.is_some_and(|pace| !(1..=10_000).contains(&pace)) {
-            return Err(wrong("pace_per_second", "must be a whole number from 1 to 10000"));
+            return Err(wrong("pace_per_second", "must be an integer between 1 and 10000"));
         }
         match (&self.ids, &self.filter) {
             (Some(ids), None) if ids.is_empty() || ids.len() > MAX_ITEMS => {
-                Err(wrong("ids", "must name 1 to 1000 tasks"))
+                Err(wrong("ids", "must list 1 to 1,000 tasks"))
             }
             (Some(_), None) if self.pace_per_second.is_some() && !self.preview => {
-                Err(wrong("pace_per_second", "goes with filter only; named tasks are done at once"))
+                Err(wrong("pace_per_second", "only valid with \"filter\"; tasks named by ids are changed immediately"))
             }
             (Some(ids), None) => Ok(Targets::Ids(ids)),
             (None, Some(filter)) => read_filter(&filter.0).map(|query| Targets::Filter(Box::new(query))),
-            _ => Err(wrong("filter", "give either ids or a filter")),
+            _ => Err(wrong("filter", "provide either ids or filter")),
         }
     }
 }
@@ -290,10 +290,10 @@ impl BulkInput {
 fn read_filter(filter: &BTreeMap<String, String>) -> Result<TaskQuery, Problem> {
     let pairs: Vec<_> = filter.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
     if pairs.iter().all(|(_, value)| value.trim().is_empty()) {
-        return Err(wrong("filter", "must narrow the tasks by at least one filter"));
+        return Err(wrong("filter", "at least one filter is required"));
     }
     if let Some((name, _)) = pairs.iter().find(|(name, _)| name == "limit" || name == "cursor") {
-        return Err(wrong(&format!("filter.{name}"), "is not a filter"));
+        return Err(wrong(&format!("filter.{name}"), "unknown filter"));
     }
     query::tasks(&pairs)
 }
@@ -331,7 +331,7 @@ async fn in_background(
 
 /// List recent bulk actions.
 #[utoipa::path(get, path = "/api/v1/bulk", operation_id = "listBulkActions", tag = "tasks",
-    responses((status = 200, description = "As asked", body = ManyBulks)))]
+    responses((status = 200, description = "OK", body = ManyBulks)))]
 pub(in crate::http) async fn list(State(site): State<Site>) -> Result<Out<ManyBulks>, Problem> {
     let event_id = site.event_id();
     let bulks = bulk::list(site.store.pool()).await?;
@@ -340,7 +340,7 @@ pub(in crate::http) async fn list(State(site): State<Site>) -> Result<Out<ManyBu
 
 /// Get a bulk action and its progress.
 #[utoipa::path(get, path = "/api/v1/bulk/{id}", operation_id = "getBulkAction", tag = "tasks", params(("id" = Uuid, Path)),
-    responses((status = 200, description = "As asked", body = OneBulk), (status = 404, description = "Not found", body = Problem)))]
+    responses((status = 200, description = "OK", body = OneBulk), (status = 404, description = "Not found", body = Problem)))]
 pub(in crate::http) async fn read(State(site): State<Site>, Id(id): Id) -> Result<Out<OneBulk>, Problem> {
     let event_id = Some(site.event_id());
     let bulk = bulk::one(site.store.pool(), id).await?.ok_or(Refusal::NoBulk(id))?;
@@ -349,7 +349,7 @@ pub(in crate::http) async fn read(State(site): State<Site>, Id(id): Id) -> Resul
 
 /// Stop a bulk action; tasks already processed are not reverted.
 #[utoipa::path(post, path = "/api/v1/bulk/{id}/cancel", operation_id = "cancelBulkAction", tag = "tasks", params(("id" = Uuid, Path)),
-    responses((status = 200, description = "As asked", body = OneBulk), (status = 404, description = "Not found", body = Problem)))]
+    responses((status = 200, description = "OK", body = OneBulk), (status = 404, description = "Not found", body = Problem)))]
 pub(in crate::http) async fn cancel(
     State(site): State<Site>,
     caller: Caller,

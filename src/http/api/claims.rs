@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use axum::{Json as Out, extract::State, http::StatusCode};
+use axum::{Json as Out, extract::State};
 use serde::Deserialize;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -55,22 +55,21 @@ const fn one() -> u32 {
 /// Highest priority first, then oldest pending. Each claim is a lease, which expires unless it is extended by reports
 /// or heartbeats. Returns an empty list when nothing became available within `wait_seconds`.
 #[utoipa::path(post, path = "/api/v1/claims", operation_id = "claimTasks", tag = "workers", request_body = ClaimInput,
-    responses((status = 200, description = "As asked", body = ManyTasks), (status = 404, description = "Not found", body = Problem), (status = 422, description = "A field is wrong", body = Problem)))]
+    responses((status = 200, description = "OK", body = ManyTasks), (status = 404, description = "Not found", body = Problem), (status = 422, description = "Validation error", body = Problem)))]
 pub(in crate::http) async fn claim(
     State(site): State<Site>,
     _: Caller,
     Json(input): Json<ClaimInput>,
 ) -> Result<Out<ManyTasks>, Problem> {
-    let bad =
-        |field, detail: &str| Err(Problem::field(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", field, detail));
+    let bad = |field, detail: &str| Err(Problem::invalid_field(field, detail));
     if input.queues.is_empty() || input.queues.len() > 64 {
-        return bad("queues", "must name 1 to 64 queues");
+        return bad("queues", "must list 1 to 64 queues");
     }
     if !(1..=100).contains(&input.limit) {
-        return bad("limit", "must be a whole number from 1 to 100");
+        return bad("limit", "must be an integer between 1 and 100");
     }
     if input.wait_seconds > 30 {
-        return bad("wait_seconds", "must be a whole number from 0 to 30");
+        return bad("wait_seconds", "must be an integer between 0 and 30");
     }
     let queues: Vec<_> = input.queues.into_iter().collect::<BTreeSet<_>>().into_iter().collect();
     let began = Instant::now();

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, header};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     event::envelope::rfc3339,
-    http::{input::parse, problem::Problem},
+    http::{codes::ErrorCode, input::parse, problem::Problem},
     model::Timestamp,
 };
 
@@ -77,7 +77,7 @@ impl CloudEvent {
 fn data(data: Option<Box<RawValue>>, base64: Option<String>) -> Result<Fields, Wrong> {
     let wrong = |field, problem: &Problem| (field, format!("must be a JSON object, the report: {}", problem.detail));
     match (data, base64) {
-        (Some(_), Some(_)) => Err(("data_base64", "must not be there beside data".to_owned())),
+        (Some(_), Some(_)) => Err(("data_base64", "must not be combined with data".to_owned())),
         (None, None) => Ok(Fields::new()),
         (Some(data), None) => {
             let fields: Unique<String, Box<RawValue>> =
@@ -102,11 +102,9 @@ pub(super) fn binary(headers: &HeaderMap, body: &[u8]) -> Result<Option<Vec<u8>>
     for name in ATTRIBUTES {
         let mut given = headers.get_all(format!("ce-{name}")).iter();
         let Some(value) = given.next() else { continue };
-        let wrong = |detail: &str| {
-            Problem::field(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", format!("ce-{name}"), detail)
-        };
+        let wrong = |detail: &str| Problem::invalid_field(format!("ce-{name}"), detail);
         if given.next().is_some() {
-            return Err(wrong("is given twice"));
+            return Err(wrong("given more than once"));
         }
         let text = attribute(value.as_bytes()).ok_or_else(|| wrong("must be UTF-8, percent-encoded"))?;
         event.insert(name, to_raw_value(&text).map_err(|error| wrong(&error.to_string()))?);
@@ -115,15 +113,13 @@ pub(super) fn binary(headers: &HeaderMap, body: &[u8]) -> Result<Option<Vec<u8>>
         return Ok(None);
     }
     if let Some(name) = ["specversion", "type", "source", "id"].into_iter().find(|name| !event.contains_key(name)) {
-        let detail = "is needed in a CloudEvent in binary mode";
-        return Err(Problem::field(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", format!("ce-{name}"), detail));
+        let detail = "required in a CloudEvent in binary mode";
+        return Err(Problem::invalid_field(format!("ce-{name}"), detail));
     }
     if !body.is_empty() {
         event.insert("data", parse(body, "data")?);
     }
-    serde_json::to_vec(&event)
-        .map(Some)
-        .map_err(|error| Problem::field(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", "data", error.to_string()))
+    serde_json::to_vec(&event).map(Some).map_err(|error| Problem::invalid_field("data", error.to_string()))
 }
 
 /// Whether the headers contain an event in binary mode.
@@ -138,8 +134,8 @@ pub(super) fn check_data_is_json(headers: &HeaderMap) -> Result<(), Problem> {
     if kind == "application/json" || kind == "text/json" || kind.ends_with("+json") {
         return Ok(());
     }
-    let detail = "the data of a CloudEvent must be JSON; send Content-Type: application/json, or none";
-    Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail))
+    let detail = "the data of a CloudEvent must be JSON; use Content-Type: application/json, or omit it";
+    Err(Problem::new(ErrorCode::UnsupportedMediaType, detail))
 }
 
 /// Decodes an attribute header: unquoted, then percent-decoded (HTTP binding of CloudEvents, 3.1.3.2).

@@ -5,7 +5,6 @@ use std::collections::HashSet;
 use axum::{
     Json as Out,
     extract::State,
-    http::StatusCode,
     response::{IntoResponse, Response},
 };
 use serde::Deserialize;
@@ -66,8 +65,8 @@ pub(in crate::http) struct EditTask {
 impl EditTask {
     fn check(self) -> Result<Edit, Problem> {
         if self.depends_on.as_ref().is_some_and(|ids| ids.len() > MAX_DEPENDENCIES) {
-            let (field, detail) = ("depends_on", "must name at most 1000 tasks");
-            return Err(Problem::field(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", field, detail));
+            let (field, detail) = ("depends_on", "must list at most 1,000 tasks");
+            return Err(Problem::invalid_field(field, detail));
         }
         let mut seen = HashSet::new();
         Ok(Edit {
@@ -87,7 +86,7 @@ impl EditTask {
 
 /// Edit task attributes; each change is an event with the old and new values, and the status stays the same.
 #[utoipa::path(patch, path = "/api/v1/tasks/{id}", operation_id = "editTask", tag = "tasks", params(("id" = Uuid, Path)), request_body = EditTask,
-    responses((status = 200, description = "As asked", body = OneTask), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Not possible in its state", body = Problem), (status = 412, description = "The task has changed", body = Problem), (status = 422, description = "A field is wrong", body = Problem)))]
+    responses((status = 200, description = "OK", body = OneTask), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Conflict: not allowed in the current status", body = Problem), (status = 412, description = "The task has changed since the version in If-Match", body = Problem), (status = 422, description = "Validation error", body = Problem)))]
 pub(in crate::http) async fn edit(
     State(site): State<Site>,
     caller: Caller,

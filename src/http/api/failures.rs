@@ -3,7 +3,6 @@
 use axum::{
     Json as Out,
     extract::{Query, State},
-    http::StatusCode,
 };
 use serde::Serialize;
 use uuid::Uuid;
@@ -79,8 +78,8 @@ pub(super) struct Groups {
 }
 
 /// List error groups.
-#[utoipa::path(get, path = "/api/v1/failures", operation_id = "listFailures", tag = "watching",
-    responses((status = 200, description = "As asked", body = Groups)))]
+#[utoipa::path(get, path = "/api/v1/failures", operation_id = "listFailures", tag = "monitoring",
+    responses((status = 200, description = "OK", body = Groups)))]
 pub(super) async fn failures(State(site): State<Site>) -> Out<Groups> {
     let board = feed::read(&site.board);
     let mut groups: Vec<FailureGroup> = board.failures.groups.iter().map(FailureGroup::from).collect();
@@ -149,18 +148,18 @@ pub(super) struct Ranged {
 }
 
 /// Time series for the last hour, day or week.
-#[utoipa::path(get, path = "/api/v1/history", operation_id = "getHistory", tag = "watching",
-    params(("range" = Option<String>, Query, description = "1h in minutes (default), 24h in quarters of an hour, 7d in hours")),
-    responses((status = 200, description = "As asked", body = Ranged), (status = 400, description = "A parameter is wrong", body = Problem)))]
+#[utoipa::path(get, path = "/api/v1/history", operation_id = "getHistory", tag = "monitoring",
+    params(("range" = Option<String>, Query, description = "1h (1-minute buckets, default), 24h (15-minute), 7d (hourly)")),
+    responses((status = 200, description = "OK", body = Ranged), (status = 400, description = "Invalid parameter", body = Problem)))]
 pub(super) async fn history(
     State(site): State<Site>,
     Query(pairs): Query<Vec<(String, String)>>,
 ) -> Result<Out<Ranged>, Problem> {
-    let bad = |field: &str, detail: &str| Problem::field(StatusCode::BAD_REQUEST, "invalid_parameter", field, detail);
+    let bad = |field: &str, detail: &str| Problem::invalid_parameter(field, detail);
     let mut range = Range::default();
     for (name, value) in &pairs {
         if name != "range" {
-            return Err(bad(name, "is not known here; use range"));
+            return Err(bad(name, "unknown parameter; supported: range"));
         }
         let found = Range::ALL.into_iter().find(|range| range.as_str() == value);
         range = found.ok_or_else(|| bad("range", "must be one of 1h, 24h, 7d"))?;

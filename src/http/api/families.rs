@@ -1,6 +1,5 @@
 //! Actions on a parent task, optionally including its descendants.
 
-use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -44,14 +43,14 @@ impl WithChildren {
     /// # Errors
     /// 400 for any other parameter or value.
     pub(in crate::http) fn of_query(pairs: &[(String, String)]) -> Result<Self, Problem> {
-        let bad = |field: &str, detail| Problem::field(StatusCode::BAD_REQUEST, "invalid_parameter", field, detail);
+        let bad = |field: &str, detail| Problem::invalid_parameter(field, detail);
         let mut wish = Self::default();
         for (name, value) in pairs {
             wish.children = match (name.as_str(), value.as_str()) {
                 ("children", "true" | "1") => true,
                 ("children", "false" | "0" | "") => false,
                 ("children", _) => return Err(bad("children", "must be true or false")),
-                (other, _) => return Err(bad(other, "is not known; this call takes children")),
+                (other, _) => return Err(bad(other, "unknown parameter; supported: children")),
             };
         }
         Ok(wish)

@@ -33,16 +33,16 @@ pub use document::document;
 #[openapi(
     info(
         title = "taskwatch",
-        description = "Tasks in Postgres, every change on an ordered event stream. Errors are RFC 9457 problem details with a stable `code`."
+        description = "taskwatch API. Errors are RFC 9457 problem details with a stable `code`."
     ),
     components(schemas(bulk::Preview)),
     tags(
-        (name = "tasks", description = "Create, read and steer tasks."),
-        (name = "workers", description = "What workers call."),
-        (name = "observing", description = "Reports of systems that run their own work."),
-        (name = "queues", description = "What operators decide about queues."),
-        (name = "schedules", description = "Recurring tasks."),
-        (name = "watching", description = "The board, the figures and the stream."),
+        (name = "tasks", description = "Create, query and manage tasks."),
+        (name = "workers", description = "Worker protocol: register, claim, heartbeat, report."),
+        (name = "ingest", description = "Report tasks run by another system."),
+        (name = "queues", description = "Queue control: pause, resume, limits."),
+        (name = "schedules", description = "Cron schedules."),
+        (name = "monitoring", description = "Metrics, health, snapshot and event stream."),
     )
 )]
 struct Document;

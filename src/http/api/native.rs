@@ -39,7 +39,7 @@ impl<'de> Deserialize<'de> for ForeignId {
             Negative(i64),
             Text(String),
         }
-        let wrong = "must be a text of 1 to 128 bytes without control characters, or a whole number of 64 bits";
+        let wrong = "must be a string of 1–128 bytes without control characters, or an integer of 64 bits";
         let text = match Either::deserialize(deserializer).map_err(|_| D::Error::custom(wrong))? {
             Either::Number(number) => number.to_string(),
             Either::Negative(number) => number.to_string(),
@@ -187,7 +187,7 @@ impl NativeReport {
     pub(super) fn check(self, now: Time) -> Result<(Option<Uuid>, IngestedReport), Wrong> {
         let at = self.ts.map_or(now, Timestamp::get);
         if at > now + AHEAD || at < Time::UNIX_EPOCH {
-            return Err(("ts", "is more than a day in the future, or before 1970; is the clock right?".to_owned()));
+            return Err(("ts", "out of range (before 1970 or more than a day ahead); check the clock".to_owned()));
         }
         if self.attempt.is_some_and(|attempt| attempt > 1_000_000) {
             return Err(("attempt", "must be at most 1000000".to_owned()));
@@ -215,7 +215,7 @@ impl NativeReport {
                 | Kind::ConnectorStatusChanged),
             ) => return Ok((None, IngestedReport::Worker(Box::new(self.worker(kind, at)?)))),
             Ok(_) | Err(_) => {
-                let right = "cannot be reported; use task_created, task_enqueued, task_started, task_progress, task_completed, task_retry, task_failed, task_cancelled, worker_started, worker_heartbeat, worker_status_changed, worker_stopped or connector_status_changed";
+                let right = "unsupported event type; supported: task_created, task_enqueued, task_started, task_progress, task_completed, task_retry, task_failed, task_cancelled, worker_started, worker_heartbeat, worker_status_changed, worker_stopped or connector_status_changed";
                 return Err(("event_type", right.to_owned()));
             }
         };
@@ -224,13 +224,13 @@ impl NativeReport {
 
     fn task(self, happened: ObservedKind, at: Time) -> Result<(Option<Uuid>, IngestedReport), Wrong> {
         let Some(task_id) = &self.task_id else {
-            return Err(("task_id", "is needed in a report of a task".to_owned()));
+            return Err(("task_id", "required for task events".to_owned()));
         };
         let source = self.source.as_ref();
         let id = task_id.uuid("task", source);
         let parent_task_id = self.parent_task_id.map(|parent| parent.uuid("task", source));
         if parent_task_id == Some(id) {
-            return Err(("parent_task_id", "must not be the task itself".to_owned()));
+            return Err(("parent_task_id", "must not reference the task itself".to_owned()));
         }
         let machine_id = self.machine_id.map(Name::from);
         let note = self.worker_id.as_ref().map(|worker| {
@@ -282,7 +282,7 @@ impl NativeReport {
 
     fn worker(self, kind: Kind, at: Time) -> Result<WorkerReport, Wrong> {
         let Some(worker) = &self.worker_id else {
-            return Err(("worker_id", "is needed in a report of a worker".to_owned()));
+            return Err(("worker_id", "required for worker events".to_owned()));
         };
         let word = self.data.status.or(self.status);
         let is_connector = kind == Kind::ConnectorStatusChanged;
@@ -290,9 +290,9 @@ impl NativeReport {
         let mut status: Option<WorkerStatus> = None;
         if is_connector {
             let Some(connector_id) = self.connector_id else {
-                return Err(("connector_id", "is needed in a report of a connector".to_owned()));
+                return Err(("connector_id", "required for connector events".to_owned()));
             };
-            let Some(word) = word else { return Err(("status", "is needed in a report of a connector".to_owned())) };
+            let Some(word) = word else { return Err(("status", "required for connector events".to_owned())) };
             let status: ConnectorStatus = word.as_str().parse().map_err(|detail| ("status", detail))?;
             connectors.push(ConnectorReport {
                 connector_id: connector_id.0,
@@ -302,12 +302,12 @@ impl NativeReport {
         } else if let Some(word) = word.filter(|_| kind != Kind::WorkerStopped) {
             let parsed: WorkerStatus = word.as_str().parse().map_err(|detail| ("status", detail))?;
             if !parsed.is_online() {
-                return Err(("status", "cannot be reported; send worker_stopped".to_owned()));
+                return Err(("status", "cannot be set; send worker_stopped".to_owned()));
             }
             status = Some(parsed);
         }
         if self.data.queues.as_ref().is_some_and(|queues| queues.len() > 64) {
-            return Err(("data.queues", "must hold at most 64".to_owned()));
+            return Err(("data.queues", "at most 64 items".to_owned()));
         }
         Ok(WorkerReport {
             id: worker.uuid("worker", self.source.as_ref()),

@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 
-use axum::http::StatusCode;
 use serde::Deserialize;
 use uuid::Uuid;
 
@@ -115,21 +114,19 @@ const fn default_attempts() -> Attempts {
 impl CreateTask {
     /// Validates combinations of fields; `prefix` is the path of this task in the request.
     pub(in crate::http) fn check(self, prefix: &str) -> Result<NewTask, Problem> {
-        let wrong = |field: &str, detail: &str| {
-            Err(Problem::field(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", format!("{prefix}{field}"), detail))
-        };
+        let wrong = |field: &str, detail: &str| Err(Problem::invalid_field(format!("{prefix}{field}"), detail));
         let backoff = Backoff {
             base_seconds: self.retry_base_seconds.0,
             cap_seconds: self.retry_cap_seconds.map_or(self.retry_base_seconds.0.max(3_600), |cap| cap.0),
         };
         if backoff.cap_seconds < backoff.base_seconds {
-            return wrong("retry_cap_seconds", "must not be less than retry_base_seconds");
+            return wrong("retry_cap_seconds", "must be at least backoff_initial_seconds");
         }
         if self.unique_key.as_ref().is_some_and(|key| key.0.is_empty()) {
             return wrong("unique_key", "must not be empty");
         }
         if self.depends_on.len() > MAX_DEPENDENCIES {
-            return wrong("depends_on", "must name at most 1000 tasks");
+            return wrong("depends_on", "must list at most 1,000 tasks");
         }
         if self.close_when_done && (!self.depends_on.is_empty() || self.run_at.is_some()) {
             return wrong("close_when_done", "does not go with depends_on or run_at; put these on the children");

@@ -3,7 +3,7 @@
 use axum::{
     Json as Out,
     extract::{FromRequest, Request, State},
-    http::{StatusCode, header},
+    http::header,
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
@@ -87,7 +87,7 @@ impl Heard {
             task_id,
             status: problem.status().as_u16(),
             outcome: "refused",
-            code: Some(problem.code),
+            code: Some(problem.code.as_str()),
             detail: Some(problem.detail.clone()),
             field: problem.errors.first().map(|error| error.field.clone()),
         }
@@ -105,12 +105,12 @@ pub(super) struct AllHeard {
 /// CloudEvents are accepted in structured, batch and binary mode. Unknown tasks and workers are created on first
 /// mention. Reports may be duplicated, late or out of order: the result depends only on the set of reports, ordered by
 /// their own timestamps and attempts.
-#[utoipa::path(post, path = "/api/v1/events", operation_id = "reportEvents", tag = "observing",
+#[utoipa::path(post, path = "/api/v1/events", operation_id = "reportEvents", tag = "ingest",
     request_body(content(
         (Vec<NativeReport> = "application/json"), (NativeReport = "application/x-ndjson"),
         (Object = "application/cloudevents+json"), (Vec<Object> = "application/cloudevents-batch+json"),
     )),
-    responses((status = 200, description = "As asked: one outcome per report", body = AllHeard), (status = 409, description = "A single report of a task that taskwatch hands out", body = Problem), (status = 422, description = "A field of a single report is wrong", body = Problem)))]
+    responses((status = 200, description = "One result per report", body = AllHeard), (status = 409, description = "Conflict: managed task (single report)", body = Problem), (status = 422, description = "Validation error (single report)", body = Problem)))]
 pub(super) async fn observe(State(site): State<Site>, _: Caller, reports: Reports) -> Result<Response, Problem> {
     let now = site.clock.now();
     let Reports { each: Each { items, single }, cloud } = reports;
@@ -154,9 +154,7 @@ fn read(item: &[u8], cloud: bool, now: Time) -> Result<(Option<Uuid>, IngestedRe
     struct Peek {
         specversion: Option<serde::de::IgnoredAny>,
     }
-    let wrong = |(field, detail): (&'static str, String)| {
-        Problem::field(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", field, detail)
-    };
+    let wrong = |(field, detail): (&'static str, String)| Problem::invalid_field(field, detail);
     let is_cloud = cloud || parse::<Peek>(item, "").is_ok_and(|peek| peek.specversion.is_some());
     let report: NativeReport = if is_cloud {
         let cloud: CloudEvent = parse(item, "")?;

@@ -6,7 +6,7 @@ use axum::{
     Json as Out,
     body::Body,
     extract::{Path, Query, State, rejection::QueryRejection},
-    http::{StatusCode, header},
+    http::header,
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
@@ -20,7 +20,7 @@ use crate::{
     clock::Time,
     event::{EventId, envelope::Stats},
     feed,
-    http::{input::Named, problem::Problem, site::Site},
+    http::{codes::ErrorCode, input::Named, problem::Problem, site::Site},
     model::{Name, Status, priority::Band},
 };
 
@@ -93,18 +93,18 @@ pub(super) struct QueuePage {
 }
 
 /// List queues.
-#[utoipa::path(get, path = "/api/v1/queues", operation_id = "listQueues", tag = "watching",
-    params(("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "Most queues in the answer"), ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before")),
-    responses((status = 200, description = "As asked", body = ManyQueues), (status = 400, description = "A parameter is wrong", body = Problem)))]
+#[utoipa::path(get, path = "/api/v1/queues", operation_id = "listQueues", tag = "monitoring",
+    params(("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "Maximum number of queues"), ("cursor" = Option<String>, Query, description = "`next_cursor` of the previous page")),
+    responses((status = 200, description = "OK", body = ManyQueues), (status = 400, description = "Invalid parameter", body = Problem)))]
 pub(super) async fn queues(
     State(site): State<Site>,
     page: Result<Query<QueuePage>, QueryRejection>,
 ) -> Result<Out<ManyQueues>, Problem> {
-    let bad = |field: &str, detail: String| Problem::field(StatusCode::BAD_REQUEST, "invalid_filter", field, detail);
+    let bad = |field: &str, detail: String| Problem::invalid_filter(field, detail);
     let Query(page) = page.map_err(|rejection| bad("query", rejection.body_text()))?;
     let limit = page.limit.unwrap_or(MAX_QUEUES);
     if !(1..=MAX_QUEUES).contains(&limit) {
-        return Err(bad("limit", format!("must be a whole number from 1 to {MAX_QUEUES}")));
+        return Err(bad("limit", format!("must be an integer between 1 and {MAX_QUEUES}")));
     }
     let now = site.clock.now();
     let board = feed::read(&site.board);
@@ -146,17 +146,13 @@ pub(super) struct QueueAndPosition {
 }
 
 /// Get a queue.
-#[utoipa::path(get, path = "/api/v1/queues/{name}", operation_id = "getQueue", tag = "watching", params(("name" = String, Path)),
-    responses((status = 200, description = "As asked", body = QueueAndPosition), (status = 404, description = "Not found", body = Problem)))]
+#[utoipa::path(get, path = "/api/v1/queues/{name}", operation_id = "getQueue", tag = "monitoring", params(("name" = String, Path)),
+    responses((status = 200, description = "OK", body = QueueAndPosition), (status = 404, description = "Not found", body = Problem)))]
 pub(super) async fn queue(State(site): State<Site>, Named(name): Named) -> Result<Out<QueueAndPosition>, Problem> {
     let now = site.clock.now();
     let board = feed::read(&site.board);
     let found = board.queues.0.get(&name).ok_or_else(|| {
-        Problem::new(
-            StatusCode::NOT_FOUND,
-            "queue_not_found",
-            format!("there is no queue {name}; it begins with its first task"),
-        )
+        Problem::new(ErrorCode::QueueNotFound, format!("queue {name} not found; a queue is created by its first task"))
     })?;
     Ok(Out(QueueAndPosition {
         position: board.position,
@@ -177,7 +173,7 @@ pub(super) struct Overview {
 }
 
 /// Headline metrics.
-#[utoipa::path(get, path = "/api/v1/stats", operation_id = "getStats", tag = "watching", responses((status = 200, description = "As asked", body = Overview)))]
+#[utoipa::path(get, path = "/api/v1/stats", operation_id = "getStats", tag = "monitoring", responses((status = 200, description = "OK", body = Overview)))]
 pub(super) async fn stats(State(site): State<Site>) -> Out<Overview> {
     let now = site.clock.now();
     let board = feed::read(&site.board);
@@ -196,7 +192,7 @@ pub(super) struct Overall {
 }
 
 /// Overall health: `ok`, `degraded` or `stalled`, with reasons, most severe first.
-#[utoipa::path(get, path = "/api/v1/health", operation_id = "getHealth", tag = "watching", responses((status = 200, description = "As asked", body = Overall)))]
+#[utoipa::path(get, path = "/api/v1/health", operation_id = "getHealth", tag = "monitoring", responses((status = 200, description = "OK", body = Overall)))]
 pub(super) async fn overall(State(site): State<Site>) -> Out<Overall> {
     let now = site.clock.now();
     let board = feed::read(&site.board);
@@ -208,21 +204,21 @@ pub(super) async fn overall(State(site): State<Site>) -> Out<Overall> {
 }
 
 /// Current state with its log position; continue with `/events?after=<event_id>`.
-#[utoipa::path(get, path = "/api/v1/snapshot", operation_id = "getSnapshot", tag = "watching", responses((status = 200, description = "As asked", body = Object)))]
+#[utoipa::path(get, path = "/api/v1/snapshot", operation_id = "getSnapshot", tag = "monitoring", responses((status = 200, description = "OK", body = Object)))]
 pub(super) async fn snapshot(State(site): State<Site>) -> Result<Response, Problem> {
     let (_, body) = snapshot::json(&site.board).await;
     Ok(([(header::CONTENT_TYPE, "application/json")], Body::from(body)).into_response())
 }
 
 /// Get one event as stored.
-#[utoipa::path(get, path = "/api/v1/events/{event_id}", operation_id = "getEvent", tag = "watching", params(("event_id" = String, Path)),
-    responses((status = 200, description = "As asked", body = Object), (status = 400, description = "A parameter is wrong", body = Problem), (status = 404, description = "Not found", body = Problem)))]
+#[utoipa::path(get, path = "/api/v1/events/{event_id}", operation_id = "getEvent", tag = "monitoring", params(("event_id" = String, Path)),
+    responses((status = 200, description = "OK", body = Object), (status = 400, description = "Invalid parameter", body = Problem), (status = 404, description = "Not found", body = Problem)))]
 pub(super) async fn event(State(site): State<Site>, Path(text): Path<String>) -> Result<Response, Problem> {
     let id: EventId = text.parse().map_err(|e: crate::event::envelope::BadEventId| {
-        Problem::field(StatusCode::BAD_REQUEST, "invalid_id", "event_id", e.to_string())
+        Problem::field(ErrorCode::InvalidId, "event_id", e.to_string())
     })?;
     let epoch = site.subscriptions.epoch();
     let found = if id.epoch == epoch { site.event_log.at(epoch, id.position).await? } else { None };
-    let recorded = found.ok_or_else(|| Problem::not_found(format!("there is no event {id} in the log")))?;
+    let recorded = found.ok_or_else(|| Problem::not_found(format!("event {id} not found")))?;
     Ok(([(header::CONTENT_TYPE, "application/json")], Body::from(recorded.json)).into_response())
 }

@@ -1,6 +1,6 @@
 //! Queue control by operators.
 
-use axum::{Json as Out, extract::State, http::StatusCode};
+use axum::{Json as Out, extract::State};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -76,21 +76,20 @@ pub(in crate::http) struct LimitQueue {
 
 impl LimitQueue {
     fn check(&self) -> Result<QueueChange, Problem> {
-        let wrong =
-            |field, detail: &str| Err(Problem::field(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", field, detail));
+        let wrong = |field, detail: &str| Err(Problem::invalid_field(field, detail));
         let fits = |limit: Option<Option<u32>>| limit.flatten().is_none_or(|limit| (1..=100_000).contains(&limit));
         if !fits(self.concurrency_limit) {
-            return wrong("concurrency_limit", "must be a whole number from 1 to 100000, or null");
+            return wrong("concurrency_limit", "must be an integer between 1 and 100000, or null");
         }
         if !fits(self.rate_limit) {
-            return wrong("rate_limit", "must be a whole number from 1 to 100000, or null");
+            return wrong("rate_limit", "must be an integer between 1 and 100000, or null");
         }
         let period = self.rate_period_seconds.unwrap_or(1);
         if !(1..=86_400).contains(&period) {
-            return wrong("rate_period_seconds", "must be a whole number from 1 to 86400");
+            return wrong("rate_period_seconds", "must be an integer between 1 and 86400");
         }
         if self.rate_period_seconds.is_some() && self.rate_limit.flatten().is_none() {
-            return wrong("rate_period_seconds", "needs rate_limit beside it");
+            return wrong("rate_period_seconds", "requires rate_limit");
         }
         let rate = self.rate_limit.map(|limit| limit.map(|limit| (limit, period)));
         Ok(QueueChange::Limit { concurrency: self.concurrency_limit, rate })
@@ -99,7 +98,7 @@ impl LimitQueue {
 
 /// Pause a queue: no new claims, running tasks continue.
 #[utoipa::path(post, path = "/api/v1/queues/{name}/pause", operation_id = "pauseQueue", tag = "queues", params(("name" = String, Path)),
-    responses((status = 200, description = "As asked", body = OneQueue), (status = 400, description = "A parameter is wrong", body = Problem)))]
+    responses((status = 200, description = "OK", body = OneQueue), (status = 400, description = "Invalid parameter", body = Problem)))]
 pub(in crate::http) async fn pause(
     State(site): State<Site>,
     caller: Caller,
@@ -110,7 +109,7 @@ pub(in crate::http) async fn pause(
 
 /// Resume a queue.
 #[utoipa::path(post, path = "/api/v1/queues/{name}/resume", operation_id = "resumeQueue", tag = "queues", params(("name" = String, Path)),
-    responses((status = 200, description = "As asked", body = OneQueue), (status = 400, description = "A parameter is wrong", body = Problem)))]
+    responses((status = 200, description = "OK", body = OneQueue), (status = 400, description = "Invalid parameter", body = Problem)))]
 pub(in crate::http) async fn resume(
     State(site): State<Site>,
     caller: Caller,
@@ -121,7 +120,7 @@ pub(in crate::http) async fn resume(
 
 /// Set concurrency and rate limits of a queue, which hold across all servers.
 #[utoipa::path(patch, path = "/api/v1/queues/{name}", operation_id = "limitQueue", tag = "queues", params(("name" = String, Path)), request_body = LimitQueue,
-    responses((status = 200, description = "As asked", body = OneQueue), (status = 400, description = "A parameter is wrong", body = Problem), (status = 422, description = "A field is wrong", body = Problem)))]
+    responses((status = 200, description = "OK", body = OneQueue), (status = 400, description = "Invalid parameter", body = Problem), (status = 422, description = "Validation error", body = Problem)))]
 pub(in crate::http) async fn limit(
     State(site): State<Site>,
     caller: Caller,

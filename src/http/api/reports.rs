@@ -1,6 +1,6 @@
 //! Reports of workers on their tasks: single, or many in one call.
 
-use axum::{Json as Out, extract::State, http::StatusCode};
+use axum::{Json as Out, extract::State};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -177,7 +177,7 @@ impl Outcome {
         Self {
             task_id,
             status: problem.status().as_u16(),
-            code: Some(problem.code),
+            code: Some(problem.code.as_str()),
             field: problem.errors.first().map(|error| error.field.clone()),
             detail: Some(problem.detail),
         }
@@ -200,7 +200,7 @@ pub(in crate::http) struct Outcomes {
 }
 
 fn invalid(field: &str, detail: &str) -> Problem {
-    Problem::field(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", field, detail)
+    Problem::invalid_field(field, detail)
 }
 
 async fn report(site: &Site, id: Uuid, command: Transition) -> Result<Out<OneTask>, Problem> {
@@ -221,7 +221,7 @@ impl Site {
 
 /// Report progress and extend the lease.
 #[utoipa::path(post, path = "/api/v1/tasks/{id}/progress", operation_id = "reportProgress", tag = "workers", params(("id" = Uuid, Path)), request_body = ProgressInput,
-    responses((status = 200, description = "As asked", body = OneTask), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Not possible in its state", body = Problem)))]
+    responses((status = 200, description = "OK", body = OneTask), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Conflict: not allowed in the current status", body = Problem)))]
 pub(in crate::http) async fn progress(
     State(site): State<Site>,
     _: Caller,
@@ -236,7 +236,7 @@ pub(in crate::http) async fn progress(
 
 /// Report success.
 #[utoipa::path(post, path = "/api/v1/tasks/{id}/complete", operation_id = "completeTask", tag = "workers", params(("id" = Uuid, Path)), request_body = CompleteInput,
-    responses((status = 200, description = "As asked", body = OneTask), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Not possible in its state", body = Problem)))]
+    responses((status = 200, description = "OK", body = OneTask), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Conflict: not allowed in the current status", body = Problem)))]
 pub(in crate::http) async fn complete(
     State(site): State<Site>,
     _: Caller,
@@ -249,7 +249,7 @@ pub(in crate::http) async fn complete(
 
 /// Report a failed attempt; the task is retried while attempts are left.
 #[utoipa::path(post, path = "/api/v1/tasks/{id}/fail", operation_id = "failTask", tag = "workers", params(("id" = Uuid, Path)), request_body = FailInput,
-    responses((status = 200, description = "As asked", body = OneTask), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Not possible in its state", body = Problem)))]
+    responses((status = 200, description = "OK", body = OneTask), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Conflict: not allowed in the current status", body = Problem)))]
 pub(in crate::http) async fn fail(
     State(site): State<Site>,
     _: Caller,
@@ -264,7 +264,7 @@ pub(in crate::http) async fn fail(
 
 /// Release a task; the attempt does not count against `max_attempts`.
 #[utoipa::path(post, path = "/api/v1/tasks/{id}/release", operation_id = "releaseTask", tag = "workers", params(("id" = Uuid, Path)), request_body = ReleaseInput,
-    responses((status = 200, description = "As asked", body = OneTask), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Not possible in its state", body = Problem)))]
+    responses((status = 200, description = "OK", body = OneTask), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Conflict: not allowed in the current status", body = Problem)))]
 pub(in crate::http) async fn release(
     State(site): State<Site>,
     _: Caller,
@@ -277,7 +277,7 @@ pub(in crate::http) async fn release(
 
 /// Report on many tasks in one call (array or NDJSON); one outcome per line, also for invalid lines.
 #[utoipa::path(post, path = "/api/v1/reports", operation_id = "reportMany", tag = "workers", request_body = Vec<Report>,
-    responses((status = 200, description = "As asked", body = Outcomes), (status = 422, description = "A field of a single report is wrong", body = Problem)))]
+    responses((status = 200, description = "OK", body = Outcomes), (status = 422, description = "Validation error (single report)", body = Problem)))]
 pub(in crate::http) async fn many(State(site): State<Site>, _: Caller, lines: Each) -> Result<Out<Outcomes>, Problem> {
     let mut read = Vec::with_capacity(lines.items.len());
     let mut changes = Vec::new();
@@ -323,7 +323,7 @@ impl Report {
             }
             ReportKind::Complete => Transition::Complete { fence, result: self.result.map(|json| json.0) },
             ReportKind::Fail => {
-                let error = self.error.ok_or_else(|| invalid("error", "is needed with report \"fail\""))?.0;
+                let error = self.error.ok_or_else(|| invalid("error", "required with report \"fail\""))?.0;
                 let retryable = self.retryable.unwrap_or(true);
                 Transition::Fail { fence, error, retryable, jitter: fastrand::f64() }
             }

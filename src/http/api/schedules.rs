@@ -127,16 +127,14 @@ pub(in crate::http) struct ManySchedules {
 
 /// Create or replace a schedule. Each run creates one task, also with several servers; missed runs are made up once.
 #[utoipa::path(put, path = "/api/v1/schedules/{name}", operation_id = "putSchedule", tag = "schedules", params(("name" = String, Path)), request_body = PutSchedule,
-    responses((status = 200, description = "As asked", body = OneSchedule), (status = 422, description = "A field is wrong", body = Problem)))]
+    responses((status = 200, description = "OK", body = OneSchedule), (status = 422, description = "Validation error", body = Problem)))]
 pub(in crate::http) async fn put(
     State(site): State<Site>,
     caller: Caller,
     Named(name): Named,
     Json(input): Json<PutSchedule>,
 ) -> Result<Out<OneSchedule>, Problem> {
-    let wrong = |field: &str, detail: String| {
-        Problem::field(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", field.to_owned(), detail)
-    };
+    let wrong = |field: &str, detail: String| Problem::invalid_field(field.to_owned(), detail);
     NewName::new(name.as_str()).map_err(|error| wrong("name", error.to_string()))?;
     if input.cron.len() > 128 {
         return Err(wrong("cron", "must be at most 128 bytes long".to_owned()));
@@ -148,7 +146,7 @@ pub(in crate::http) async fn put(
     let only_once =
         [("id", task.id_is_chosen), ("run_at", task.run_at.is_some()), ("depends_on", !task.depends_on.is_empty())];
     if let Some((field, _)) = only_once.iter().find(|(_, is_set)| *is_set) {
-        return Err(wrong(&format!("task.{field}"), "does not go with a recurring task".to_owned()));
+        return Err(wrong(&format!("task.{field}"), "not supported in schedules".to_owned()));
     }
     let schedule = Schedule {
         name: name.clone(),
@@ -166,7 +164,7 @@ pub(in crate::http) async fn put(
 
 /// List schedules.
 #[utoipa::path(get, path = "/api/v1/schedules", operation_id = "listSchedules", tag = "schedules",
-    responses((status = 200, description = "As asked", body = ManySchedules)))]
+    responses((status = 200, description = "OK", body = ManySchedules)))]
 pub(in crate::http) async fn list(State(site): State<Site>) -> Result<Out<ManySchedules>, Problem> {
     let event_id = site.event_id();
     let schedules = schedules::list(site.store.pool(), "").await?;
@@ -175,7 +173,7 @@ pub(in crate::http) async fn list(State(site): State<Site>) -> Result<Out<ManySc
 
 /// Get a schedule.
 #[utoipa::path(get, path = "/api/v1/schedules/{name}", operation_id = "getSchedule", tag = "schedules", params(("name" = String, Path)),
-    responses((status = 200, description = "As asked", body = OneSchedule), (status = 404, description = "Not found", body = Problem)))]
+    responses((status = 200, description = "OK", body = OneSchedule), (status = 404, description = "Not found", body = Problem)))]
 pub(in crate::http) async fn read(State(site): State<Site>, Named(name): Named) -> Result<Out<OneSchedule>, Problem> {
     let event_id = Some(site.event_id());
     let schedule = schedules::one(site.store.pool(), &name).await?.ok_or(Refusal::NoSchedule(name))?;
@@ -184,7 +182,7 @@ pub(in crate::http) async fn read(State(site): State<Site>, Named(name): Named) 
 
 /// Pause a schedule.
 #[utoipa::path(post, path = "/api/v1/schedules/{name}/pause", operation_id = "pauseSchedule", tag = "schedules", params(("name" = String, Path)),
-    responses((status = 200, description = "As asked", body = OneSchedule), (status = 404, description = "Not found", body = Problem)))]
+    responses((status = 200, description = "OK", body = OneSchedule), (status = 404, description = "Not found", body = Problem)))]
 pub(in crate::http) async fn pause(
     State(site): State<Site>,
     caller: Caller,
@@ -195,7 +193,7 @@ pub(in crate::http) async fn pause(
 
 /// Resume a schedule from now.
 #[utoipa::path(post, path = "/api/v1/schedules/{name}/resume", operation_id = "resumeSchedule", tag = "schedules", params(("name" = String, Path)),
-    responses((status = 200, description = "As asked", body = OneSchedule), (status = 404, description = "Not found", body = Problem)))]
+    responses((status = 200, description = "OK", body = OneSchedule), (status = 404, description = "Not found", body = Problem)))]
 pub(in crate::http) async fn resume(
     State(site): State<Site>,
     caller: Caller,
@@ -206,7 +204,7 @@ pub(in crate::http) async fn resume(
 
 /// Delete a schedule; its tasks are kept.
 #[utoipa::path(delete, path = "/api/v1/schedules/{name}", operation_id = "deleteSchedule", tag = "schedules", params(("name" = String, Path)),
-    responses((status = 204, description = "Done"), (status = 404, description = "Not found", body = Problem)))]
+    responses((status = 204, description = "No content"), (status = 404, description = "Not found", body = Problem)))]
 pub(in crate::http) async fn delete(
     State(site): State<Site>,
     caller: Caller,

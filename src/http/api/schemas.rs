@@ -11,14 +11,14 @@ use crate::{
 };
 
 /// List JSON Schemas of events and stream frames.
-#[utoipa::path(get, path = "/api/v1/schemas", operation_id = "listSchemas", tag = "watching", responses((status = 200, description = "Name to address", body = BTreeMap<String, String>)))]
+#[utoipa::path(get, path = "/api/v1/schemas", operation_id = "listSchemas", tag = "monitoring", responses((status = 200, description = "Schema name to URL", body = BTreeMap<String, String>)))]
 pub(super) async fn schemas() -> Out<BTreeMap<&'static str, String>> {
     Out(schema::names().map(|name| (name, format!("/api/v1/schemas/{name}"))).collect())
 }
 
 /// Get one JSON Schema (draft 2020-12) of an event type or stream frame.
-#[utoipa::path(get, path = "/api/v1/schemas/{name}", operation_id = "getSchema", tag = "watching", params(("name" = String, Path, description = "An event type, or `hello`, `heartbeat` …")),
-    responses((status = 200, description = "As asked", body = Object, content_type = "application/schema+json"), (status = 404, description = "Not found", body = Problem)))]
+#[utoipa::path(get, path = "/api/v1/schemas/{name}", operation_id = "getSchema", tag = "monitoring", params(("name" = String, Path, description = "An event type, or `hello`, `heartbeat` …")),
+    responses((status = 200, description = "OK", body = Object, content_type = "application/schema+json"), (status = 404, description = "Not found", body = Problem)))]
 pub(super) async fn schema(Path(name): Path<String>, headers: HeaderMap) -> Result<Response, Problem> {
     static SCHEMAS: LazyLock<BTreeMap<&'static str, Document>> = LazyLock::new(|| {
         let made = |name| Some((name, Document::new("application/schema+json", schema::named(name)?.to_string())));
@@ -26,7 +26,7 @@ pub(super) async fn schema(Path(name): Path<String>, headers: HeaderMap) -> Resu
     });
     let found = SCHEMAS.get(name.as_str()).ok_or_else(|| {
         let names: Vec<_> = schema::names().collect();
-        Problem::not_found(format!("there is no schema of that name; there are {}", names.join(", ")))
+        Problem::not_found(format!("unknown schema; available: {}", names.join(", ")))
     })?;
     Ok(found.answer(&headers))
 }

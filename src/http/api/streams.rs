@@ -104,7 +104,7 @@ fn record(site: &Site, row: &Row, open: bool) -> StreamRecord {
 }
 
 /// Connected and recently closed stream clients.
-#[utoipa::path(get, path = "/api/v1/streams", operation_id = "listStreams", tag = "watching", responses((status = 200, description = "As asked", body = ManyStreams)))]
+#[utoipa::path(get, path = "/api/v1/streams", operation_id = "listStreams", tag = "monitoring", responses((status = 200, description = "OK", body = ManyStreams)))]
 pub(super) async fn streams(State(site): State<Site>) -> Out<ManyStreams> {
     let (open, ended) = site.ledger.rows();
     let ended = ended.iter().map(|ended| EndedRecord {

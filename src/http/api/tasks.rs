@@ -21,6 +21,7 @@ use crate::{
     feed,
     http::{
         caller::Caller,
+        codes::ErrorCode,
         conditions::{IdempotencyKey, etag},
         input::{Id, OneOrMany, Text},
         problem::Problem,
@@ -39,7 +40,7 @@ const MAX_EVENTS: i64 = 1_000;
 /// A task whose `id` exists, or whose `unique_key` is in use by an unfinished task of its project, is returned
 /// unchanged, and none is created (200 if that applies to all).
 #[utoipa::path(post, path = "/api/v1/tasks", operation_id = "createTask", tag = "tasks", request_body = CreateTask,
-    responses((status = 201, description = "Created", body = OneTask), (status = 200, description = "As asked", body = OneTask), (status = 422, description = "A field is wrong", body = Problem)))]
+    responses((status = 201, description = "Created", body = OneTask), (status = 200, description = "OK", body = OneTask), (status = 422, description = "Validation error", body = Problem)))]
 pub(in crate::http) async fn create(
     State(site): State<Site>,
     caller: Caller,
@@ -78,15 +79,15 @@ pub(in crate::http) async fn create(
 
 fn reused() -> Problem {
     let detail = "was used for a request with another body; use a new key for a new request";
-    Problem::field(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", "Idempotency-Key", detail)
+    Problem::field(ErrorCode::IdempotencyKeyReused, "Idempotency-Key", detail)
 }
 
 /// List tasks, newest first.
 #[utoipa::path(get, path = "/api/v1/tasks", operation_id = "listTasks", tag = "tasks",
     params(
-        ("limit" = Option<i64>, Query, minimum = 1, maximum = 200, description = "Most tasks of a page; 50 when it is left out"),
+        ("limit" = Option<i64>, Query, minimum = 1, maximum = 200, description = "Page size; default 50"),
     ),
-    responses((status = 200, description = "As asked", body = ManyTasks), (status = 400, description = "A parameter is wrong", body = Problem)))]
+    responses((status = 200, description = "OK", body = ManyTasks), (status = 400, description = "Invalid parameter", body = Problem)))]
 pub(in crate::http) async fn list(
     State(site): State<Site>,
     Query(pairs): Query<Vec<(String, String)>>,
@@ -115,7 +116,7 @@ pub(in crate::http) struct TaskAndHealth {
 
 /// Get a task with payload, result and status reason.
 #[utoipa::path(get, path = "/api/v1/tasks/{id}", operation_id = "getTask", tag = "tasks", params(("id" = Uuid, Path)),
-    responses((status = 200, description = "As asked", body = TaskAndHealth), (status = 404, description = "Not found", body = Problem)))]
+    responses((status = 200, description = "OK", body = TaskAndHealth), (status = 404, description = "Not found", body = Problem)))]
 pub(in crate::http) async fn read(State(site): State<Site>, Id(id): Id) -> Result<Response, Problem> {
     let event_id = site.event_id();
     let task = search::task(site.store.pool(), id).await?.ok_or(Refusal::NoTask(id))?;
@@ -150,8 +151,8 @@ pub(in crate::http) struct Removed {
 /// Delete a task; its events are kept. Its children are kept as well unless `children=true`: then all descendants are
 /// deleted in the background.
 #[utoipa::path(delete, path = "/api/v1/tasks/{id}", operation_id = "deleteTask", tag = "tasks",
-    params(("id" = Uuid, Path), ("children" = Option<bool>, Query, description = "Remove all tasks below it as well")),
-    responses((status = 204, description = "Done"), (status = 200, description = "Done; the task has children", body = Removed), (status = 404, description = "Not found", body = Problem)))]
+    params(("id" = Uuid, Path), ("children" = Option<bool>, Query, description = "Also delete all descendants")),
+    responses((status = 204, description = "No content"), (status = 200, description = "OK; the task has children", body = Removed), (status = 404, description = "Not found", body = Problem)))]
 pub(in crate::http) async fn delete(
     State(site): State<Site>,
     caller: Caller,
@@ -180,7 +181,7 @@ pub(in crate::http) struct Cancel {
 
 /// Cancel an unfinished task; the worker learns of it with its next report or heartbeat.
 #[utoipa::path(post, path = "/api/v1/tasks/{id}/cancel", operation_id = "cancelTask", tag = "tasks", params(("id" = Uuid, Path)), request_body = Option<Cancel>,
-    responses((status = 200, description = "As asked", body = Steered), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Not possible in its state", body = Problem)))]
+    responses((status = 200, description = "OK", body = Steered), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Conflict: not allowed in the current status", body = Problem)))]
 pub(in crate::http) async fn cancel(
     State(site): State<Site>,
     caller: Caller,
@@ -194,7 +195,7 @@ pub(in crate::http) async fn cancel(
 /// Retry a finished task. It becomes blocked first while it has unfinished dependencies. With `children`, its failed
 /// and cancelled descendants are retried as well, in the background; use this to retry a parent with `close_when_done`.
 #[utoipa::path(post, path = "/api/v1/tasks/{id}/retry", operation_id = "retryTask", tag = "tasks", params(("id" = Uuid, Path)), request_body = Option<WithChildren>,
-    responses((status = 200, description = "As asked", body = Steered), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Not possible in its state", body = Problem)))]
+    responses((status = 200, description = "OK", body = Steered), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Conflict: not allowed in the current status", body = Problem)))]
 pub(in crate::http) async fn retry(
     State(site): State<Site>,
     caller: Caller,
@@ -206,7 +207,7 @@ pub(in crate::http) async fn retry(
 
 /// Event history of a task. The newest events, oldest first, exactly as in the stream.
 #[utoipa::path(get, path = "/api/v1/tasks/{id}/events", operation_id = "listTaskEvents", tag = "tasks", params(("id" = Uuid, Path)),
-    responses((status = 200, description = "As asked", body = Vec<Object>), (status = 404, description = "Not found", body = Problem)))]
+    responses((status = 200, description = "OK", body = Vec<Object>), (status = 404, description = "Not found", body = Problem)))]
 pub(in crate::http) async fn events(State(site): State<Site>, Id(id): Id) -> Result<Response, Problem> {
     let events = site.event_log.of_task(site.subscriptions.epoch(), id, i64::MAX, MAX_EVENTS).await?;
     // The events of a deleted task are kept.

@@ -88,7 +88,7 @@ pub(in crate::http) struct Registered {
 
 /// Register a worker. The returned ID is required in all further calls.
 #[utoipa::path(post, path = "/api/v1/workers", operation_id = "registerWorker", tag = "workers", request_body = RegisterWorker,
-    responses((status = 201, description = "Created", body = Registered), (status = 422, description = "A field is wrong", body = Problem)))]
+    responses((status = 201, description = "Created", body = Registered), (status = 422, description = "Validation error", body = Problem)))]
 pub(in crate::http) async fn register(
     State(site): State<Site>,
     _: Caller,
@@ -140,24 +140,14 @@ fn bounded(field: &str, count: usize) -> Result<(), Problem> {
     if count <= MAX_LIST {
         return Ok(());
     }
-    Err(Problem::field(
-        StatusCode::UNPROCESSABLE_ENTITY,
-        "invalid_field",
-        field,
-        format!("must hold at most {MAX_LIST}"),
-    ))
+    Err(Problem::invalid_field(field, format!("at most {MAX_LIST} items")))
 }
 
 fn reports(connectors: Vec<ConnectorInput>) -> Result<Vec<ConnectorReport>, Problem> {
     bounded("connectors", connectors.len())?;
     let ids: BTreeSet<_> = connectors.iter().map(|connector| connector.connector_id.clone()).collect();
     if ids.len() < connectors.len() {
-        return Err(Problem::field(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "invalid_field",
-            "connectors",
-            "names a connector twice",
-        ));
+        return Err(Problem::invalid_field("connectors", "duplicate connector"));
     }
     let report = |input: ConnectorInput| ConnectorReport {
         connector_id: input.connector_id.0,
@@ -176,7 +166,7 @@ pub(in crate::http) struct ManyWorkers {
 }
 
 /// List workers.
-#[utoipa::path(get, path = "/api/v1/workers", operation_id = "listWorkers", tag = "workers", responses((status = 200, description = "As asked", body = ManyWorkers)))]
+#[utoipa::path(get, path = "/api/v1/workers", operation_id = "listWorkers", tag = "workers", responses((status = 200, description = "OK", body = ManyWorkers)))]
 pub(in crate::http) async fn list(State(site): State<Site>) -> Out<ManyWorkers> {
     let board = feed::read(&site.board);
     Out(ManyWorkers {
@@ -195,7 +185,7 @@ pub(in crate::http) struct OneWorker {
 
 /// Get a worker.
 #[utoipa::path(get, path = "/api/v1/workers/{id}", operation_id = "getWorker", tag = "workers", params(("id" = Uuid, Path)),
-    responses((status = 200, description = "As asked", body = OneWorker), (status = 404, description = "Not found", body = Problem)))]
+    responses((status = 200, description = "OK", body = OneWorker), (status = 404, description = "Not found", body = Problem)))]
 pub(in crate::http) async fn read(State(site): State<Site>, Id(id): Id) -> Result<Out<OneWorker>, Problem> {
     let board = feed::read(&site.board);
     let worker = board.workers.0.get_key_value(&id).map(WorkerRecord::from).ok_or(Refusal::NoWorker(id))?;
@@ -237,7 +227,7 @@ pub(in crate::http) struct Beat {
 
 /// Send a heartbeat and extend leases of the listed tasks.
 #[utoipa::path(post, path = "/api/v1/workers/{id}/heartbeat", operation_id = "sendHeartbeat", tag = "workers", params(("id" = Uuid, Path)), request_body = HeartbeatInput,
-    responses((status = 200, description = "As asked", body = Beat), (status = 404, description = "Not found", body = Problem)))]
+    responses((status = 200, description = "OK", body = Beat), (status = 404, description = "Not found", body = Problem)))]
 pub(in crate::http) async fn heartbeat(
     State(site): State<Site>,
     _: Caller,
@@ -246,20 +236,13 @@ pub(in crate::http) async fn heartbeat(
 ) -> Result<Out<Beat>, Problem> {
     let input = body.0;
     if input.status.is_some_and(|status| !status.is_online()) {
-        return Err(Problem::field(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "invalid_field",
+        return Err(Problem::invalid_field(
             "status",
-            "cannot be reported; leave with DELETE /api/v1/workers/{id}",
+            "cannot be set; use DELETE /api/v1/workers/{id} to stop a worker",
         ));
     }
     if input.tasks.as_ref().is_some_and(|tasks| tasks.len() > crate::http::input::MAX_ITEMS) {
-        return Err(Problem::field(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "invalid_field",
-            "tasks",
-            "must hold at most 1000",
-        ));
+        return Err(Problem::invalid_field("tasks", "at most 1,000 items"));
     }
     let connectors = input.connectors.map(reports).transpose()?;
     let held = |task: HeldTask| {
@@ -273,7 +256,7 @@ pub(in crate::http) async fn heartbeat(
 
 /// Stop a worker; its tasks return to their queues.
 #[utoipa::path(delete, path = "/api/v1/workers/{id}", operation_id = "unregisterWorker", tag = "workers", params(("id" = Uuid, Path)),
-    responses((status = 204, description = "Done"), (status = 404, description = "Not found", body = Problem)))]
+    responses((status = 204, description = "No content"), (status = 404, description = "Not found", body = Problem)))]
 pub(in crate::http) async fn leave(
     State(site): State<Site>,
     _: Caller,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use askama::Template;
 use axum::{
     extract::{Query, State},
-    http::{HeaderMap, StatusCode},
+    http::HeaderMap,
     response::Response,
 };
 use uuid::Uuid;
@@ -13,7 +13,9 @@ use uuid::Uuid;
 use super::{As, Fields, Sent, bulk, failure, field, fields, goes_on, input, object, plain, raw};
 use crate::{
     event::filter,
-    http::{api::families::ChildrenTold, caller::Caller, input::Id, problem::Problem, query, site::Site},
+    http::{
+        api::families::ChildrenTold, caller::Caller, codes::ErrorCode, input::Id, problem::Problem, query, site::Site,
+    },
     model::{Task, task_query::TaskQuery},
     page::format,
     store::search,
@@ -70,7 +72,7 @@ fn verb(action: &str) -> Result<&'static str, Problem> {
         "edit" => Ok("Change"),
         _ => {
             let detail = "must be one of retry, cancel, edit, delete";
-            Err(Problem::field(StatusCode::BAD_REQUEST, "invalid_field", "action", detail))
+            Err(Problem::invalid_field("action", detail))
         }
     }
 }
@@ -95,7 +97,7 @@ fn ids(fields: &Fields) -> Result<Vec<Uuid>, Problem> {
     texts
         .map(|text| Uuid::parse_str(text))
         .collect::<Result<_, _>>()
-        .map_err(|_| Problem::field(StatusCode::BAD_REQUEST, "invalid_field", "ids", "must be ids of tasks"))
+        .map_err(|_| Problem::invalid_field("ids", "must be task IDs"))
 }
 
 /// Whether the status of a task allows an action.
@@ -133,8 +135,8 @@ async fn try_preview(site: &Site, pairs: &Fields) -> Result<Preview, Problem> {
         let most = usize::try_from(COUNTED).unwrap_or(usize::MAX);
         (found.min(most), found > most, examples, filters)
     } else {
-        let detail = "Select tasks in the list, or set a filter: this is not done to all tasks there are.";
-        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", detail));
+        let detail = "Select tasks or set a filter first. Bulk actions never apply to all tasks.";
+        return Err(Problem::new(ErrorCode::InvalidField, detail));
     };
     let unfit = examples.iter().filter(|task| !fits(&action, task)).count();
     Ok(Preview {
@@ -167,8 +169,8 @@ async fn try_begin(site: &Site, caller: &Caller, sent: Sent) -> Result<bulk::Beg
     let action = field(&fields, "action").unwrap_or_default();
     verb(action)?;
     if action == "delete" && field(&fields, "confirm") != Some("delete") {
-        let detail = "must be the word delete: what is deleted does not come back";
-        return Err(Problem::field(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", "confirm", detail));
+        let detail = "type \"delete\" to confirm; deletion cannot be undone";
+        return Err(Problem::invalid_field("confirm", detail));
     }
     let mut wanted = object(&fields, &[("action", As::Text), ("reason", As::Text), ("assignee", As::Text)], false)?;
     for (ours, theirs, kind) in [("priority_new", "priority", As::Number), ("queue_new", "queue", As::Text)] {

@@ -7,7 +7,7 @@ use axum::{
     Form, Router,
     body::Body,
     extract::{FromRequest, Request, State, rejection::FormRejection},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderValue, header},
     response::{IntoResponse, Redirect, Response},
     routing::{get, post},
 };
@@ -18,6 +18,7 @@ use uuid::Uuid;
 use super::{
     api::{bulk, edits, families::steer_one, queues, schedules},
     caller::Caller,
+    codes::ErrorCode,
     conditions::IfMatch,
     input::{self, Id, Json, Named},
     pages::{self, failure, plain},
@@ -53,8 +54,8 @@ impl<S: Send + Sync> FromRequest<S> for Sent {
         let read = async {
             let bytes = input::body_up_to(whole, MAX_FORM).await?;
             if bytes.iter().filter(|byte| **byte == b'&').count() >= MAX_FIELDS {
-                let detail = format!("the form has more than {MAX_FIELDS} fields; send fewer");
-                return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_body", detail));
+                let detail = format!("the form has more than {MAX_FIELDS} fields; the limit is {MAX_FIELDS}");
+                return Err(Problem::new(ErrorCode::InvalidBody, detail));
             }
             let request = Request::from_parts(parts, Body::from(bytes));
             let Form(fields) = Form::from_request(request, state).await.map_err(|rejection| unreadable(&rejection))?;
@@ -65,11 +66,11 @@ impl<S: Send + Sync> FromRequest<S> for Sent {
 }
 
 fn unreadable(rejection: &FormRejection) -> Problem {
-    let (status, code) = match rejection {
-        FormRejection::InvalidFormContentType(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
-        _ => (StatusCode::BAD_REQUEST, "invalid_body"),
+    let code = match rejection {
+        FormRejection::InvalidFormContentType(_) => ErrorCode::UnsupportedMediaType,
+        _ => ErrorCode::InvalidBody,
     };
-    Problem::new(status, code, format!("the form cannot be read: {rejection}"))
+    Problem::new(code, format!("invalid form data: {rejection}"))
 }
 
 /// Routes of every form.
@@ -160,8 +161,8 @@ fn object(fields: &Fields, wanted: &[(&str, As)], empty_is_null: bool) -> Result
             (Some(text), As::Number) => text.parse::<i64>().map_or_else(|_| raw(&text), |number| raw(&number)),
             (Some(text), As::List) => raw(&filter::values(text)),
             (Some(text), As::Json) => serde_json::from_str(text).map_err(|error| {
-                let detail = format!("must be JSON, as in {{\"a\": 1}}: {error}");
-                Problem::field(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", *name, detail)
+                let detail = format!("invalid JSON: {error}");
+                Problem::invalid_field(*name, detail)
             })?,
         };
         object.insert((*name).to_owned(), value);
@@ -256,9 +257,8 @@ async fn put_schedule(State(site): State<Site>, headers: HeaderMap, caller: Call
         [("task_type", As::Text), ("queue", As::Text), ("priority", As::Number), ("payload", As::Json)];
     let done = async {
         let fields = fields(sent)?;
-        let name = crate::model::NewName::new(field(&fields, "name").unwrap_or_default()).map_err(|error| {
-            Problem::field(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", "name", error.to_string())
-        })?;
+        let name = crate::model::NewName::new(field(&fields, "name").unwrap_or_default())
+            .map_err(|error| Problem::invalid_field("name", error.to_string()))?;
         let mut schedule = object(&fields, &WHEN, false)?;
         schedule.insert("task".to_owned(), raw(&object(&fields, &TASK, false)?));
         schedules::put(State(site.clone()), caller, Named(name.0), input(&schedule)?).await
@@ -294,7 +294,7 @@ async fn save_settings(State(site): State<Site>, headers: HeaderMap, sent: Sent)
     };
     let mut preferences: Preferences = pages::viewer(&site, &headers).preferences;
     if let Some((name, _)) = fields.iter().find(|(name, value)| !preferences.set(name, value)) {
-        let problem = Problem::field(StatusCode::BAD_REQUEST, "invalid_field", name.as_str(), "is no such choice");
+        let problem = Problem::invalid_field(name.as_str(), "is not a valid option");
         return failure(&site, &headers, &problem, None);
     }
     let cookie = format!(

@@ -1,10 +1,6 @@
 //! The test client: creates tasks and acts as a worker, using the same calls as programs.
 
-use axum::{
-    extract::State,
-    http::{HeaderMap, StatusCode},
-    response::Response,
-};
+use axum::{extract::State, http::HeaderMap, response::Response};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -12,6 +8,7 @@ use super::{As, Fields, Object, Sent, failure, field, fields, goes_on, input, ob
 use crate::http::{
     api::{claims, reports, tasks, workers},
     caller::Caller,
+    codes::ErrorCode,
     conditions::IdempotencyKey,
     input::{Id, OneOrMany, parse},
     problem::Problem,
@@ -37,8 +34,8 @@ fn followed(fields: &Fields) -> Result<Vec<Uuid>, Problem> {
     let texts = field(fields, "task_id").unwrap_or_default().split(',').map(str::trim).filter(|text| !text.is_empty());
     let ids: Option<Vec<_>> = texts.map(|text| Uuid::parse_str(text).ok()).collect();
     ids.filter(|ids| ids.len() <= FOLLOWED).ok_or_else(|| {
-        let detail = format!("must be ids of at most {FOLLOWED} tasks, separated by commas");
-        Problem::field(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", "task_id", detail)
+        let detail = format!("must be a comma-separated list of at most {FOLLOWED} task IDs");
+        Problem::invalid_field("task_id", detail)
     })
 }
 
@@ -61,8 +58,8 @@ async fn try_submit(site: &Site, caller: Caller, sent: Sent) -> Result<Vec<Uuid>
     let fields = fields(sent)?;
     let count = field(&fields, "count").unwrap_or("1").parse().ok().filter(|count| (1..=MOST).contains(count));
     let count = count.ok_or_else(|| {
-        let detail = format!("must be a whole number from 1 to {MOST}");
-        Problem::field(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", "count", detail)
+        let detail = format!("must be an integer between 1 and {MOST}");
+        Problem::invalid_field("count", detail)
     })?;
     let task = object(&fields, &TASK, false)?;
     let ids: Vec<_> = (0..count).map(|_| Uuid::now_v7()).collect();
@@ -111,7 +108,7 @@ async fn try_work(site: &Site, caller: &Caller, fields: &Fields) -> Result<Uuid,
     let queue = field(fields, "queue").unwrap_or("test-client");
     if !["complete", "fail", "give_up"].contains(&field(fields, "end").unwrap_or("complete")) {
         let detail = "must be one of complete, fail, give_up";
-        return Err(Problem::field(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", "end", detail));
+        return Err(Problem::invalid_field("end", detail));
     }
     let worker = object_of(json!({ "name": "test-client", "machine_id": "browser", "queues": [queue] }));
     let registered = workers::register_as(site, input(&worker)?).await?;
@@ -127,8 +124,8 @@ async fn end_one(site: &Site, caller: &Caller, worker_id: Uuid, queue: &str, fie
     // As text: a payload may contain valid JSON numbers outside the range of floats.
     let claimed: Claimed = parse(raw(&claimed.0).get().as_bytes(), "")?;
     let Some(Taken { id, attempt }) = claimed.tasks.into_iter().next() else {
-        let detail = format!("No task waits in the queue {queue}. Submit one, or look whether the queue is paused.");
-        return Err(Problem::new(StatusCode::CONFLICT, "nothing_to_claim", detail));
+        let detail = format!("Queue {queue} has no pending tasks. Create one, or check whether the queue is paused.");
+        return Err(Problem::new(ErrorCode::NoTaskAvailable, detail));
     };
     let (site, caller) = (State(site.clone()), caller.clone());
     let mut report = object_of(json!({ "worker_id": worker_id, "attempt": attempt }));
@@ -137,7 +134,7 @@ async fn end_one(site: &Site, caller: &Caller, worker_id: Uuid, queue: &str, fie
         report.insert("result".to_owned(), raw(&json!({ "by": "test client" })));
         reports::complete(site, caller, Id(id), input(&report)?).await
     } else {
-        let error = field(fields, "error").unwrap_or("failed by the test client");
+        let error = field(fields, "error").unwrap_or("Failed by the test client");
         report.insert("error".to_owned(), raw(&error));
         report.insert("retryable".to_owned(), raw(&(end == "fail")));
         reports::fail(site, caller, Id(id), input(&report)?).await

@@ -10,7 +10,7 @@ mod wish;
 
 use axum::{
     extract::{Extension, Query, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderValue, header},
     response::Response,
 };
 
@@ -20,7 +20,7 @@ pub(super) use wish::takes_gzip;
 pub(super) use body::Outgoing;
 
 use self::{body::with_stream, reader::Reader, start::Start, wish::Wish};
-use super::{caller, problem::Problem, query, site::Site};
+use super::{caller, codes::ErrorCode, problem::Problem, query, site::Site};
 use crate::{
     event::{EventId, frame::Wire},
     feed::ledger::{Ending, Opening, Peer, Purpose},
@@ -32,27 +32,27 @@ use crate::{
 pub(super) struct Cut;
 
 /// Subscribe to the event log: all matching events, in order, without gaps.
-#[utoipa::path(get, path = "/events", operation_id = "streamEvents", tag = "watching",
+#[utoipa::path(get, path = "/events", operation_id = "streamEvents", tag = "monitoring",
     params(
-        ("Last-Event-ID" = Option<String>, Header, description = "Continue behind this event"),
-        ("after" = Option<String>, Query, description = "The same in the URL: an event id, `earliest` or `now`"),
+        ("Last-Event-ID" = Option<String>, Header, description = "Resume after this event ID"),
+        ("after" = Option<String>, Query, description = "Same as Last-Event-ID: an event ID, `earliest` or `now`"),
         ("snapshot" = Option<String>, Query, description = "`auto` (when there is no usable cursor), `always`, `never`"),
-        ("on_gap" = Option<String>, Query, description = "`reset` (told in the stream) or `error` (410)"),
-        ("heartbeat" = Option<u32>, Query, minimum = 5, maximum = 60, description = "Seconds between heartbeats"),
-        ("max_events" = Option<u64>, Query, minimum = 1, description = "The stream ends after this many events"),
-        ("names" = Option<u8>, Query, description = "`0` leaves `event:` out"),
+        ("on_gap" = Option<String>, Query, description = "When the cursor is unusable: `reset` (a frame, then a snapshot) or `error` (410)"),
+        ("heartbeat" = Option<u32>, Query, minimum = 5, maximum = 60, description = "Heartbeat interval, seconds"),
+        ("max_events" = Option<u64>, Query, minimum = 1, description = "Stop after this many events"),
+        ("names" = Option<u8>, Query, description = "`0` = omit `event:` lines"),
         ("format" = Option<String>, Query, description = "`native` or `cloudevents` (1.0, structured)"),
-        ("from" = Option<String>, Query, description = "Replay from here: a position, an event id or a time"),
-        ("until" = Option<String>, Query, description = "End the replay there, inclusive; without it the stream goes on live"),
-        ("speed" = Option<String>, Query, description = "`max`, or times as fast as it happened, such as `1` or `10`"),
-        ("poll" = Option<u8>, Query, description = "`1`: a long poll, answered with JSON"),
-        ("wait" = Option<u32>, Query, maximum = 55, description = "How long a long poll waits for an event, seconds"),
+        ("from" = Option<String>, Query, description = "Replay from: position, event ID or time"),
+        ("until" = Option<String>, Query, description = "Replay until (inclusive); omit to continue live"),
+        ("speed" = Option<String>, Query, description = "Replay speed: `max` or a multiplier"),
+        ("poll" = Option<u8>, Query, description = "`1` = long poll, answered with JSON"),
+        ("wait" = Option<u32>, Query, maximum = 55, description = "Long-poll timeout, seconds"),
     ),
     responses(
         (status = 200, description = "Frames `hello`, `snapshot` … `snapshot_end`, one per event, `heartbeat`, `lagging`, `reset`, `bye`, `close`; as `application/x-ndjson` the same, one JSON object a line; with `poll=1` one JSON object", content(
             (String = "text/event-stream"), (String = "application/x-ndjson"), (poll::Polled = "application/json"),
         )),
-        (status = 400, description = "A parameter is wrong", body = Problem), (status = 406, description = "Another media type was asked for", body = Problem), (status = 410, description = "The log cannot be continued from there", body = Problem),
+        (status = 400, description = "Invalid parameter", body = Problem), (status = 406, description = "Not acceptable", body = Problem), (status = 410, description = "Gone: cannot resume from this position", body = Problem),
     ))]
 pub(super) async fn events(
     State(site): State<Site>,
@@ -79,8 +79,8 @@ pub(super) async fn events(
     let entered = site.ledger.enter(opening, begin.position(&site), peer.as_ref());
     if let Some(wait) = wish.wait {
         let place = entered.map_err(|full| {
-            let detail = "too many streams are open; come back later";
-            Problem::new(StatusCode::SERVICE_UNAVAILABLE, full.as_str(), detail)
+            let detail = "stream limit reached; retry later";
+            Problem::new(full.into(), detail)
         })?;
         let answer = poll::answer(&site, &wish, &begin, wait).await;
         place.ends(Ending::Finished);
@@ -115,11 +115,11 @@ fn gap(site: &Site, reason: &str) -> Problem {
     let epoch = site.subscriptions.epoch();
     let id = |position| EventId { epoch, position };
     let detail = format!(
-        "the log cannot be continued from there ({reason}); it holds {} to {}: start from a snapshot",
+        "cannot resume ({reason}): the log covers {} to {}; start from a snapshot",
         id(site.subscriptions.oldest()),
         id(site.subscriptions.head())
     );
-    Problem::new(StatusCode::GONE, "gap", detail)
+    Problem::new(ErrorCode::CursorExpired, detail)
 }
 
 /// Reconnect delay, milliseconds: randomised, over a range that grows with the number of streams.

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use axum::http::StatusCode;
 use tokio::time::Instant;
 
 use super::wish::{Cursor, Moment, Snapshot, Wish};
@@ -69,14 +68,14 @@ pub(super) async fn begin(site: &Site, wish: &Wish) -> Result<Begin, Problem> {
         Some(from) => Some(position(site, from, "from").await? - 1),
     };
     if from.is_some_and(|from| from > site.subscriptions.head()) {
-        let detail = "lies ahead of the log; follow it with after=now instead";
-        return Err(Problem::field(StatusCode::BAD_REQUEST, "invalid_parameter", "from", detail));
+        let detail = "ahead of the log; use after=now";
+        return Err(Problem::invalid_parameter("from", detail));
     }
     if let (Some(from), Some(until)) = (from, until)
         && until < from
     {
-        let detail = "must not lie before from";
-        return Err(Problem::field(StatusCode::BAD_REQUEST, "invalid_parameter", "until", detail));
+        let detail = "must not precede from";
+        return Err(Problem::invalid_parameter("until", detail));
     }
     let start = match (&wish.cursor, from) {
         // A client that resumes its replay continues at its cursor.
@@ -93,8 +92,8 @@ async fn position(site: &Site, moment: Moment, field: &'static str) -> Result<i6
         Moment::Position(position) => Ok(position),
         Moment::Id(id) if id.epoch == site.subscriptions.epoch() => Ok(id.position),
         Moment::Id(EventId { .. }) => {
-            let detail = "is an event id of another log; the log was restored since";
-            Err(Problem::field(StatusCode::BAD_REQUEST, "invalid_parameter", field, detail))
+            let detail = "event ID belongs to a different log epoch";
+            Err(Problem::invalid_parameter(field, detail))
         }
         Moment::Time(time) => Ok(site.event_log.position_before(time, field == "until").await?),
     }

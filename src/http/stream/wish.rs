@@ -2,7 +2,7 @@
 
 use std::{str::FromStr, time::Duration};
 
-use axum::http::{HeaderMap, HeaderName, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, header};
 
 use crate::{
     clock::Time,
@@ -10,7 +10,7 @@ use crate::{
         EventId, Filter,
         frame::{Form, Format, Wire},
     },
-    http::{problem::Problem, site::Site},
+    http::{codes::ErrorCode, problem::Problem, site::Site},
     model::{Timestamp, timestamp::BadTimestamp},
 };
 
@@ -123,16 +123,14 @@ impl Query<'_> {
         }
         match value.parse::<Timestamp>() {
             Ok(time) => Ok(Some(Moment::Time(time.get()))),
-            Err(BadTimestamp::Malformed) => {
-                Err(bad(name, "must be a position, an event id or a time such as 2026-11-20T16:05:00Z"))
-            }
+            Err(BadTimestamp::Malformed) => Err(bad(name, "must be a position, an event ID or an RFC 3339 time")),
             Err(error) => Err(bad(name, error.to_string())),
         }
     }
 }
 
 fn bad(field: &str, detail: impl Into<String>) -> Problem {
-    Problem::field(StatusCode::BAD_REQUEST, "invalid_parameter", field, detail)
+    Problem::invalid_parameter(field, detail)
 }
 
 impl Wish {
@@ -149,7 +147,7 @@ impl Wish {
             .find(|(n, (name, _))| pairs[..*n].iter().any(|(known, _)| known == name))
             .map(|(_, pair)| pair)
         {
-            return Err(bad(name, "is given twice"));
+            return Err(bad(name, "given more than once"));
         }
         let query = Query(pairs);
         let header =
@@ -163,16 +161,15 @@ impl Wish {
             Some(text) => text.parse().map_or(Cursor::Malformed, Cursor::At),
         };
         let polls = query.word("poll", &[("0", false), ("1", true)])?;
-        let waits = query.number("wait", "must be a whole number of seconds from 0 to 55", |n| *n <= LONGEST_WAIT)?;
+        let waits = query.number("wait", "must be between 0 and 55 seconds", |n| *n <= LONGEST_WAIT)?;
         if waits.is_some() && !polls {
-            return Err(bad("wait", "goes with poll=1"));
+            return Err(bad("wait", "requires poll=1"));
         }
         let names = query.word("names", &[("1", true), ("0", false)])?;
         let format = query.word("format", &[("native", Format::Native), ("cloudevents", Format::CloudEvents)])?;
         let wire = if polls { Wire::Lines } else { wire(headers, names)? };
-        let heartbeat =
-            query.number("heartbeat", "must be a whole number of seconds from 5 to 60", |n| (5..=60).contains(n))?;
-        let max_events = query.number("max_events", "must be a whole number from 1", |n| *n > 0)?;
+        let heartbeat = query.number("heartbeat", "must be between 5 and 60 seconds", |n| (5..=60).contains(n))?;
+        let max_events = query.number("max_events", "must be an integer of at least 1", |n| *n > 0)?;
         let replay = replay(&query)?;
         let endless = max_events.is_none() && replay.until.is_none() && !polls;
         Ok(Self {
@@ -205,13 +202,13 @@ fn replay(query: &Query<'_>) -> Result<Replay, Problem> {
     let speed = match query.value("speed") {
         None | Some("max") => None,
         Some(_) => {
-            query.number("speed", "must be max, or a number from 0.1 to 10000", |n| (0.1..=10_000.0).contains(n))?
+            query.number("speed", "must be \"max\" or between 0.1 and 10000", |n| (0.1..=10_000.0).contains(n))?
         }
     };
     let replay = Replay { from: query.moment("from")?, until: query.moment("until")?, speed };
     if replay.from.is_none() && replay != Replay::default() {
         let field = if replay.until.is_some() { "until" } else { "speed" };
-        return Err(bad(field, "goes with from, which says where the replay begins"));
+        return Err(bad(field, "requires from"));
     }
     Ok(replay)
 }
@@ -229,11 +226,7 @@ fn wire(headers: &HeaderMap, names: bool) -> Result<Wire, Problem> {
         _ => None,
     });
     known.ok_or_else(|| {
-        Problem::new(
-            StatusCode::NOT_ACCEPTABLE,
-            "not_acceptable",
-            "this address sends text/event-stream or application/x-ndjson; ask with Accept: text/event-stream",
-        )
+        Problem::new(ErrorCode::NotAcceptable, "not acceptable; supported: text/event-stream, application/x-ndjson")
     })
 }
 

@@ -31,7 +31,7 @@ impl WriterLoop {
             Ok(()) => self.writing.succeeds(),
             Err(error) => {
                 self.conn = None;
-                tracing::warn!(%error, "the database does not take writes");
+                tracing::warn!(%error, "database unavailable for writes");
                 self.writing.fails(&in_words(&error));
             }
         }

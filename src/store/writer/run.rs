@@ -110,22 +110,22 @@ impl WriterLoop {
                 }
                 Err(error) if is_taken(&error) && piece.len() == 1 => self.fail(piece, &Refusal::KeyTaken.into()),
                 Err(error) if piece.len() > 1 => {
-                    tracing::warn!(%error, commands = piece.len(), "a batch was refused; trying it in halves");
+                    tracing::warn!(%error, commands = piece.len(), "batch rejected; bisecting");
                     let second = piece.split_off(piece.len() / 2);
                     pieces.push(second);
                     pieces.push(piece);
                 }
                 Err(error) if is_panic(&error) => {
                     self.counters.panics.fetch_add(1, Ordering::Relaxed);
-                    tracing::error!(command = ?piece[0], "the program failed on a command");
+                    tracing::error!(command = ?piece[0], "command panicked");
                     self.fail(piece, &WriteError::Internal);
                 }
                 Err(error) if is_too_slow(&error) => {
-                    tracing::error!(command = ?piece[0], "a command took too long");
+                    tracing::error!(command = ?piece[0], "command timed out");
                     self.fail(piece, &WriteError::TooSlow);
                 }
                 Err(error) => {
-                    tracing::error!(%error, "a command was refused by the database");
+                    tracing::error!(%error, "command rejected by the database");
                     self.fail(piece, &WriteError::Database(error.to_string()));
                 }
             }

@@ -51,7 +51,7 @@ impl WriterLoop {
             self.conn = None;
             self.writing.fails(&in_words(&error));
             self.counters.retries.fetch_add(1, Ordering::Relaxed);
-            tracing::warn!(%error, commands = batch.len(), "the database did not take a batch; trying again");
+            tracing::warn!(%error, commands = batch.len(), "database unavailable; retrying batch");
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(MAX_PAUSE);
             if batch.iter().all(|command| command.is_abandoned()) {

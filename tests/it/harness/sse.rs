@@ -97,7 +97,7 @@ impl Stream {
     /// The next frame that is an event with a position.
     pub(crate) async fn event(&mut self) -> Frame {
         loop {
-            let frame = self.next().await.expect("the stream ended");
+            let frame = self.next().await.expect("stream closed");
             let own = ["hello", "heartbeat", "snapshot", "snapshot_end", "reset", "bye", "close"];
             if !own.contains(&frame.event.as_str()) && frame.id.is_some() {
                 return frame;

@@ -110,11 +110,11 @@ pub(super) fn header_components() -> Value {
     let header = |description: &str, schema: Value| json!({ "description": description, "schema": schema });
     let text = || json!({ "type": "string" });
     json!({
-        "X-Request-Id": header("The id of this request: the one it came with, or a new one. The log and problems name it.", text()),
-        "Retry-After": header("Seconds to wait before the request is repeated.", json!({ "type": "integer", "minimum": 0 })),
-        "Location": header("The URL of what was created.", json!({ "type": "string", "format": "uri-reference" })),
-        "ETag": header("The version of the task, for If-Match. Leases and progress do not change it.", text()),
-        "Events-Resume": header("How the stream begins: `live`, `resumed`, `snapshot`, `reset` or `replay`.", text()),
+        "X-Request-Id": header("Request ID, as sent by the client or generated; also in the log and in problems.", text()),
+        "Retry-After": header("Seconds to wait before retrying.", json!({ "type": "integer", "minimum": 0 })),
+        "Location": header("URL of the created object.", json!({ "type": "string", "format": "uri-reference" })),
+        "ETag": header("Version of the task, for If-Match; not changed by leases and progress.", text()),
+        "Events-Resume": header("Start mode: `live`, `resumed`, `snapshot`, `reset` or `replay`.", text()),
         "Events-Head": header("Position of the newest event.", json!({ "type": "integer", "minimum": 0 })),
     })
 }

@@ -12,7 +12,7 @@ use std::str::FromStr;
 
 use axum::{
     extract::{Query, State},
-    http::{HeaderMap, StatusCode},
+    http::HeaderMap,
     response::Response,
 };
 use serde_json::{Value, json};
@@ -83,11 +83,11 @@ pub(in crate::http) async fn serve(
     headers: HeaderMap,
     Query(pairs): Query<Vec<(String, String)>>,
 ) -> Result<Response, Problem> {
-    let bad = |name: &str, detail: String| Problem::field(StatusCode::BAD_REQUEST, "invalid_parameter", name, detail);
+    let bad = |name: &str, detail: String| Problem::invalid_parameter(name, detail);
     let mut version = Version::default();
     for (name, value) in &pairs {
         if name != "version" {
-            return Err(bad(name, "is not known here; use version".to_owned()));
+            return Err(bad(name, "unknown parameter; supported: version".to_owned()));
         }
         version = value.parse().map_err(|detail| bad("version", detail))?;
     }

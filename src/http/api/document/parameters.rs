@@ -133,7 +133,7 @@ fn search() -> Value {
 
 fn cursor_again() -> Value {
     json!({ "name": "last_event_id", "in": "query", "required": false, "schema": { "type": "string", "maxLength": 64 },
-        "description": "As the header Last-Event-ID, for clients that cannot set it; `lastEventId` is the same." })
+        "description": "Same as the header Last-Event-ID, for clients that cannot set it; `lastEventId` is an alias." })
 }
 
 fn idempotency_key() -> Value {

@@ -71,7 +71,7 @@ fn snapshot() -> Value {
             "position": { "type": "integer", "minimum": 0, "description": "Position of the last event that it shows." },
             "ts": { "type": ["string", "null"], "format": "date-time", "description": "When that event happened." },
             "counts": { "type": "object", "additionalProperties": { "type": "integer" }, "description": "Tasks by status." },
-            "workers": items("Workers that are online, and the last that left."),
+            "workers": items("Online workers, and the last that left."),
             "queues": items("Queues."),
             "running": items("Running tasks."),
             "parents": items("Parent tasks that are not finished."),
