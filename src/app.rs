@@ -23,17 +23,17 @@ use crate::{
     demo,
     feed::{
         Callbacks, Tailer,
-        ledger::Ledger,
-        past::Past,
+        claim_waiters::ClaimWaiters,
+        stream_registry::StreamRegistry,
         tailer::{self, Wake},
-        waiters::Waiters,
+        time_travel::TimeTravel,
     },
     http::{
         self,
         api::snapshot::Snapshots,
         documents::Documents,
         limits::Limits,
-        site::{self, Site},
+        state::{self, AppState},
     },
     maintenance::{self, Checkpoints, Lane, Reachable},
     metrics::{Metrics, Tallies},
@@ -89,7 +89,7 @@ pub struct App {
     address: SocketAddr,
     stop: CancellationToken,
     stopping: CancellationToken,
-    site: Site,
+    state: AppState,
     tasks: JoinSet<Ended>,
     demo: Option<(CancellationToken, tokio::task::JoinHandle<()>)>,
 }
@@ -118,7 +118,7 @@ impl App {
         event_log.ensure_partitions(head).await.context("cannot create event log partitions")?;
         let (committed_sender, committed) = mpsc::channel(COMMITTED);
         let (ephemeral_sender, ephemeral) = mpsc::channel(EPHEMERAL);
-        let waiters = Waiters::default();
+        let waiters = ClaimWaiters::default();
         let tallies = Arc::new(Tallies::default());
         let wakes = {
             let (waiters, tallies) = (waiters.clone(), tallies.clone());
@@ -127,7 +127,7 @@ impl App {
         let checkpointed_at = Arc::new(AtomicI64::default());
         let parts = tailer::Parts {
             store: store.clone(),
-            ring_bytes: settings.ring_mib as usize * 1024 * 1024,
+            ring_bytes: settings.event_cache_mib as usize * 1024 * 1024,
             callbacks: callbacks.clone(),
             wakes,
             committed,
@@ -159,21 +159,21 @@ impl App {
             )),
             witness: witness.map(Arc::new),
         };
-        let deliveries = subscriptions.deliveries();
+        let byte_readers = subscriptions.byte_readers();
         let (most, most_each) = (settings.stream_max_clients as usize, settings.stream_max_per_address as usize);
-        let ledger = Arc::new(Ledger::new(most, most_each, clock.clone()));
+        let stream_registry = Arc::new(StreamRegistry::new(most, most_each, clock.clone()));
         let demo = settings.demo.then(|| demo::Demo::new(format!("http://{address}")));
-        let site = Site(Arc::new(site::Parts {
+        let state = AppState(Arc::new(state::Parts {
             settings,
             limits,
             url: format!("http://{address}"),
-            past: Past::new(store.for_requests()),
+            time_travel: TimeTravel::new(store.for_requests()),
             horizon: Horizon::default(),
             store: store.for_requests(),
             writer,
             board,
             subscriptions,
-            waiters,
+            claim_waiters: waiters,
             clock,
             snapshots: Snapshots::default(),
             event_log,
@@ -182,8 +182,8 @@ impl App {
             documents: Documents::default(),
             metrics: Metrics::new(callbacks, tallies, checkpointed_at),
             stopping: stopping.clone(),
-            ledger,
-            deliveries: deliveries.clone(),
+            stream_registry,
+            byte_readers: byte_readers.clone(),
         }));
 
         let mut tasks = JoinSet::new();
@@ -198,9 +198,9 @@ impl App {
         tasks.spawn(until(stopping.clone(), "maintenance", maintenance::run(env.clone(), Lane::Prompt)));
         tasks.spawn(until(stopping.clone(), "slow maintenance", maintenance::run(env, Lane::Slow)));
         let demo = demo.map(run_demo);
-        let (router, settings, over) = (http::router(site.clone()), site.settings.clone(), stopping.clone());
+        let (router, settings, over) = (http::router(state.clone()), state.settings.clone(), stopping.clone());
         // Streams still receive events during shutdown.
-        let delivering = deliveries.conduct(stopping.clone());
+        let delivering = byte_readers.run(stopping.clone());
         tasks.spawn(async move {
             let serving = http::server::serve(listener, router, &settings, limits, over);
             tokio::select! {
@@ -209,7 +209,7 @@ impl App {
             }
             ("http", Ok(()))
         });
-        Ok(Self { address, stop: CancellationToken::new(), stopping, site, tasks, demo })
+        Ok(Self { address, stop: CancellationToken::new(), stopping, state, tasks, demo })
     }
 
     /// Listen address.
@@ -220,8 +220,8 @@ impl App {
 
     /// Shared state of the handlers.
     #[must_use]
-    pub const fn site(&self) -> &Site {
-        &self.site
+    pub const fn state(&self) -> &AppState {
+        &self.state
     }
 
     /// Token that stops the server when cancelled.
@@ -247,10 +247,10 @@ impl App {
         }
         self.stopping.cancel();
         let mut failed = first.map_or(Ok(()), |ended| ended_by_itself(ended, "before it was told to"));
-        let store = self.site.store.clone();
+        let store = self.state.store.clone();
         // Drops the last writer handles, of this state and of the requests; then the writer stops, and the tailer with
         // it.
-        drop(self.site);
+        drop(self.state);
         let rest = async {
             while let Some(ended) = self.tasks.join_next().await {
                 if let Err(error) = ended.map(|(_, result)| result).unwrap_or_else(|error| Err(error.into())) {

@@ -83,7 +83,7 @@ impl BasePath {
 
     /// HTML whose links are prefixed with the base path. It must be written as our templates are: texts and values hold no `"`.
     #[must_use]
-    pub fn lead<'a>(&self, html: &'a str) -> Cow<'a, str> {
+    pub fn prefix_links<'a>(&self, html: &'a str) -> Cow<'a, str> {
         if self.is_root() {
             return Cow::Borrowed(html);
         }
@@ -113,10 +113,10 @@ mod tests {
         assert_eq!("/ops/taskwatch/".parse(), Ok(base.clone()));
         let html = "<a href=\"/\">x</a> <a class=\"b\" href=\"/tasks?q=/a\">y</a><input value=\"/tasks\"><a href=\"#q\"><a href=\"//other\"><a\nhref=\"https://x/\">";
         assert_eq!(
-            base.lead(html),
+            base.prefix_links(html),
             "<a href=\"/ops/taskwatch/\">x</a> <a class=\"b\" href=\"/ops/taskwatch/tasks?q=/a\">y</a><input value=\"/tasks\"><a href=\"#q\"><a href=\"//other\"><a\nhref=\"https://x/\">"
         );
-        assert!(matches!(BasePath::default().lead(html), Cow::Borrowed(same) if same == html));
+        assert!(matches!(BasePath::default().prefix_links(html), Cow::Borrowed(same) if same == html));
     }
 
     #[test]

@@ -49,7 +49,7 @@ pub struct DatabaseSettings {
     /// PostgreSQL 14+ connection URL (postgres://user:password@host:5432/database); without it, a private instance in the data directory is used.
     #[arg(long, env = "TASKWATCH_DATABASE_URL", hide_env_values = true)]
     pub database_url: Option<String>,
-    /// Directory of the private database and its logs.
+    /// Directory of the private database and its logs; default `$XDG_DATA_HOME/taskwatch`, else `~/.local/share/taskwatch`, as root `/var/lib/taskwatch`.
     #[arg(long, env = "TASKWATCH_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
 }
@@ -137,7 +137,7 @@ fn listen_address(text: &str) -> Result<SocketAddr, String> {
 
 /// Live mode of the pages.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub enum Live {
+pub enum LiveMode {
     /// Polling only.
     Off,
     /// Polling, live on request.
@@ -162,9 +162,9 @@ pub struct Settings {
     /// Where the data is.
     #[command(flatten)]
     pub database: DatabaseSettings,
-    /// Live pages: polling only, polling with live on request, or live by default.
-    #[arg(long, env = "TASKWATCH_LIVE", value_enum, default_value_t = Live::Allowed)]
-    pub live: Live,
+    /// Live pages: `off` (polling only), `allowed` (polling, live on request) or `default` (live).
+    #[arg(long, env = "TASKWATCH_LIVE_PAGES", value_enum, default_value_t = LiveMode::Allowed)]
+    pub live_pages: LiveMode,
     /// Page refresh interval in seconds (2–3600).
     #[arg(long, env = "TASKWATCH_POLL_SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(2..=3600))]
     pub poll_seconds: u32,
@@ -174,7 +174,7 @@ pub struct Settings {
     /// A worker without a heartbeat for this long is lost (seconds); at least the lease duration.
     #[arg(long, env = "TASKWATCH_WORKER_TTL_SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=86400))]
     pub worker_ttl_seconds: u32,
-    /// An unfinished observed task without a report for this long is ended as stalled (days); 0 = never.
+    /// An unfinished observed task without a report for this long is ended as stalled (days); a newer report reopens it; 0 = never.
     #[arg(long, env = "TASKWATCH_OBSERVED_STALE_DAYS", default_value_t = 7, value_parser = clap::value_parser!(u32).range(0..=36500))]
     pub observed_stale_days: u32,
     /// A connector without a report for this long is unknown (seconds).
@@ -183,7 +183,7 @@ pub struct Settings {
     /// Lease duration of a claim, extended by reports and heartbeats (seconds).
     #[arg(long, env = "TASKWATCH_LEASE_SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=86400))]
     pub lease_seconds: u32,
-    /// What to do with stalled tasks: requeue while attempts are left, else fail; fail immediately; or only report.
+    /// What to do with stalled tasks: `retry` (requeue while attempts are left, else fail), `fail` or `report` (only).
     #[arg(long, env = "TASKWATCH_STALLED_POLICY", value_enum, default_value_t = StalledPolicy::Retry)]
     pub stalled_policy: StalledPolicy,
     /// Stream heartbeat interval in seconds (±10%).
@@ -205,8 +205,8 @@ pub struct Settings {
     #[arg(long, env = "TASKWATCH_TRUSTED_PROXIES", value_delimiter = ',')]
     pub trusted_proxies: Vec<IpAddr>,
     /// Memory for recent events, MiB.
-    #[arg(long, env = "TASKWATCH_RING_MIB", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=65536))]
-    pub ring_mib: u32,
+    #[arg(long, env = "TASKWATCH_EVENT_CACHE_MIB", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub event_cache_mib: u32,
     /// Maximum size of a stored event in bytes; larger events are truncated.
     #[arg(long, env = "TASKWATCH_MAX_EVENT_BYTES", default_value_t = 8192, value_parser = clap::value_parser!(u32).range(8192..=50000))]
     pub max_event_bytes: u32,

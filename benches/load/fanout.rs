@@ -33,7 +33,7 @@ const IDLE: usize = 10_000;
 const FILL: &str = "resizing image 17 of 400 for the autumn catalogue";
 
 /// What one measurement says.
-struct Figures {
+struct QueueRates {
     cpu_us: f64,
     p50: f64,
     p99: f64,
@@ -47,7 +47,7 @@ pub(crate) fn run(bench: &Bench, clients: &Runtime) {
     for scale in scales.split(',') {
         let (readers, rate) = scale.split_once('x').expect("clients x rate");
         let (readers, rate) = (readers.parse().expect("clients"), rate.parse().expect("a rate"));
-        let tell = |name: &str, figures: &Figures| {
+        let tell = |name: &str, figures: &QueueRates| {
             println!(
                 "fanout {readers} clients x {rate}/s, {name}: {:.2} us CPU per delivery, {:.0} deliveries/s, p50 {:.1} ms, p99 {:.1} ms, {} missing, {:.0} bytes per delivery",
                 figures.cpu_us, figures.rate, figures.p50, figures.p99, figures.missing, figures.bytes
@@ -74,7 +74,7 @@ pub(crate) fn run(bench: &Bench, clients: &Runtime) {
 }
 
 /// A load, and what it costs the server.
-async fn measure(server: &Server, readers: usize, rate: u64, ours: bool) -> Figures {
+async fn measure(server: &Server, readers: usize, rate: u64, ours: bool) -> QueueRates {
     let total = rate * seconds(20);
     let herd = Herd::new(&server.address, "/events?after=now&types=task_progress", ours);
     let mut clients = herd.join(readers, Pace::Fast, total).await;
@@ -90,7 +90,7 @@ async fn measure(server: &Server, readers: usize, rate: u64, ours: bool) -> Figu
     let read = herd.read.load(Ordering::Relaxed);
     assert!(complete || !ours, "taskwatch delivers everything; {read} of {}", total * readers as u64);
     let delays = herd.delays();
-    Figures {
+    QueueRates {
         cpu_us: (after.cpu - before.cpu).as_secs_f64() * 1e6 / read as f64,
         p50: percentile(&delays, 50.0),
         p99: percentile(&delays, 99.0),

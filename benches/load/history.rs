@@ -19,7 +19,7 @@ const REPORTERS: usize = 25;
 const EACH: u64 = 20;
 
 /// Median times, milliseconds.
-struct Figures {
+struct QueueRates {
     claim: f64,
     overview: f64,
     snapshot: f64,
@@ -41,10 +41,10 @@ pub(crate) fn run(bench: &Bench, clients: &Runtime) {
         began.elapsed().as_secs_f64()
     );
     // Turn by turn, so that the noise of the machine meets both; the quieter turn counts.
-    let mut best: Option<(Figures, Figures)> = None;
+    let mut best: Option<(QueueRates, QueueRates)> = None;
     for _ in 0..3 {
         let (one, two) = clients.block_on(async { (measure(&empty).await, measure(&full).await) });
-        let less = |a: &Figures, b: Figures| Figures {
+        let less = |a: &QueueRates, b: QueueRates| QueueRates {
             claim: a.claim.min(b.claim),
             overview: a.overview.min(b.overview),
             snapshot: a.snapshot.min(b.snapshot),
@@ -103,7 +103,7 @@ pub(crate) async fn seed(database: &PgConnectOptions, tasks: i64) {
     execute(database, "VACUUM ANALYZE").await;
 }
 
-async fn measure(address: &str) -> Figures {
+async fn measure(address: &str) -> QueueRates {
     let mut client = Client::connect(address).await;
     let worker = client.worker().await;
     let claim = json!({ "worker_id": worker, "queues": ["bench"] }).to_string();
@@ -126,7 +126,7 @@ async fn measure(address: &str) -> Figures {
         times.sort_by(f64::total_cmp);
         percentile(times, 50.0)
     };
-    Figures { claim: median(&mut claims), overview: median(&mut overviews), snapshot: median(&mut snapshots) }
+    QueueRates { claim: median(&mut claims), overview: median(&mut overviews), snapshot: median(&mut snapshots) }
 }
 
 /// Reports go on until the older half is gone.

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Maximum number of groups; groups without failed tasks are evicted first, then the least recently seen.
-const KEEP: usize = 200;
+const MAX_GROUPS: usize = 200;
 /// Maximum number of queues and of workers listed per group.
 const MOST_NAMED: usize = 8;
 /// Hours of a group's sparkline.
@@ -104,7 +104,7 @@ impl Failures {
     }
 
     fn forget(&mut self) {
-        if self.groups.len() <= KEEP {
+        if self.groups.len() <= MAX_GROUPS {
             return;
         }
         let least = self.groups.iter().min_by_key(|(_, group)| (group.open > 0, group.last_seen_at));

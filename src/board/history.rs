@@ -92,7 +92,7 @@ pub struct Slot {
     pub runs: Histogram,
     /// Maximum number of pending tasks.
     #[serde(rename = "m")]
-    pub most_waiting: u64,
+    pub max_pending: u64,
     /// Number of pending tasks at the end.
     #[serde(rename = "e")]
     pub waiting: u64,
@@ -114,7 +114,7 @@ impl Slot {
             }
             _ => {}
         }
-        self.most_waiting = self.most_waiting.max(waiting);
+        self.max_pending = self.max_pending.max(waiting);
         self.waiting = waiting;
     }
 }
@@ -131,7 +131,7 @@ impl History {
             // Clocks of several servers may differ slightly: a late event counts for the newest bucket.
             if slots.back().is_none_or(|slot| slot.number < number) {
                 let before = slots.back().map_or(0, |slot| slot.waiting);
-                slots.push_back(Slot { number, most_waiting: before, ..Slot::default() });
+                slots.push_back(Slot { number, max_pending: before, ..Slot::default() });
                 while slots.front().is_some_and(|slot| slot.number <= number - range.slots() as i64) {
                     slots.pop_front();
                 }
@@ -165,7 +165,7 @@ impl History {
         let mut known = slots.iter().filter(|slot| slot.number >= first).peekable();
         (first..=last)
             .map(|number| {
-                let empty = Slot { number, most_waiting: waiting, waiting, ..Slot::default() };
+                let empty = Slot { number, max_pending: waiting, waiting, ..Slot::default() };
                 let slot = known.next_if(|slot| slot.number == number).cloned().unwrap_or(empty);
                 waiting = slot.waiting;
                 slot

@@ -65,7 +65,7 @@ pub struct Percentiles {
 
 /// Recent throughput and latency of a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, utoipa::ToSchema)]
-pub struct Figures {
+pub struct QueueRates {
     /// Tasks completed per second, over one to two minutes.
     pub completed_per_second: f64,
     /// Attempts failed per second, over one to two minutes.
@@ -81,13 +81,13 @@ pub struct Figures {
 impl Queue {
     /// Recent throughput and latency.
     #[must_use]
-    pub fn figures(&self, now: Time) -> Figures {
+    pub fn rates(&self, now: Time) -> QueueRates {
         let percentiles = |durations: &Durations| {
             let at = |percent| durations.percentile(percent, now, WINDOW);
             Some(Percentiles { p50_ms: at(50)?, p95_ms: at(95)?, p99_ms: at(99)? })
         };
         let (completed_per_second, failed_per_second) = self.ended.per_second(now);
-        Figures {
+        QueueRates {
             completed_per_second,
             failed_per_second,
             wait: percentiles(&self.waits),

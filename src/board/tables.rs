@@ -11,7 +11,7 @@ use super::{
     parents::{Parent, Phase},
     queues::Queue,
     running::RunningTask,
-    workers::Seen,
+    workers::LastSeen,
 };
 use crate::{
     clock::Time,
@@ -79,7 +79,8 @@ impl Board {
         }
         let folded = std::mem::take(&mut self.workers.0);
         let ts = self.ts.unwrap_or_default();
-        self.workers.0 = tables.workers.into_iter().map(|worker| (worker.id, Seen::of(worker, &folded, ts))).collect();
+        self.workers.0 =
+            tables.workers.into_iter().map(|worker| (worker.id, LastSeen::of(worker, &folded, ts))).collect();
         self.workers.forget_long_gone();
         self.running.0 = tables.running.into_iter().collect();
         self.take_parents(tables.parents, tables.phases);

@@ -24,11 +24,11 @@ const MOST_QUEUES: usize = 64;
 /// All online workers, and the last stopped or lost ones.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Workers(pub BTreeMap<Uuid, Seen>);
+pub struct Workers(pub BTreeMap<Uuid, LastSeen>);
 
 /// One worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Seen {
+pub struct LastSeen {
     /// Its name.
     pub name: Name,
     /// Its machine.
@@ -62,11 +62,11 @@ impl Workers {
         let Some(id) = event.worker_id else { return };
         match event.event_type {
             Kind::WorkerStarted => {
-                self.0.insert(id, Seen::new(event));
+                self.0.insert(id, LastSeen::new(event));
             }
             Kind::WorkerStatusChanged | Kind::WorkerStopped => {
                 let status = event.data.status.as_ref().and_then(|status| status.as_str().parse().ok());
-                let worker = self.0.entry(id).or_insert_with(|| Seen::new(event));
+                let worker = self.0.entry(id).or_insert_with(|| LastSeen::new(event));
                 worker.status = status.unwrap_or(worker.status);
                 worker.since = event.ts;
                 self.forget_long_gone();
@@ -129,7 +129,7 @@ impl Workers {
     }
 }
 
-impl Seen {
+impl LastSeen {
     fn took(&mut self, queue: &Name) {
         if self.took_from.len() < MOST_QUEUES && !self.queues.contains(queue) && !self.took_from.contains(queue) {
             self.took_from.insert(queue.clone());

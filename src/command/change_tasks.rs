@@ -75,7 +75,7 @@ impl Workspace {
     /// A change of a task that someone asked for; edits of dependencies, and running again, have consequences at once.
     pub(super) fn change(&mut self, id: Uuid, transition: Transition, actor: Option<&str>) -> Result<Task, Refusal> {
         use Transition as T;
-        let is_group = self.task(id).is_some_and(|task| task.close_when_done);
+        let is_group = self.task(id).is_some_and(|task| task.auto_complete);
         match transition {
             T::Edit(edit) if edit.depends_on.is_some() => {
                 let depends_on = edit.depends_on.clone().unwrap_or_default();
@@ -128,7 +128,7 @@ impl Workspace {
     /// A child runs again, so the parents above it that follow their children are open again.
     fn reopen_above(&mut self, child: &Task, actor: Option<&str>) {
         let mut above = child.parent_task_id;
-        while let Some(group) = above.and_then(|id| self.task(id)).filter(|task| task.close_when_done) {
+        while let Some(group) = above.and_then(|id| self.task(id)).filter(|task| task.auto_complete) {
             let (id, is_over) = (group.id, group.status.is_finished());
             above = group.parent_task_id;
             // One whose unique key was taken meanwhile stays as it is.
@@ -166,7 +166,7 @@ mod tests {
     };
 
     fn parent(number: u128) -> NewTask {
-        NewTask { close_when_done: true, ..new_task(number) }
+        NewTask { auto_complete: true, ..new_task(number) }
     }
 
     fn below(number: u128, parent: u128) -> NewTask {
@@ -242,10 +242,10 @@ mod tests {
     fn a_child_that_runs_again_reopens_the_parents_above_it() {
         let mut rows = Rows::new();
         rows.create([parent(1)]);
-        rows.create([NewTask { close_when_done: true, ..below(2, 1) }]);
+        rows.create([NewTask { auto_complete: true, ..below(2, 1) }]);
         rows.create([below(3, 2)]);
         rows.change(3, CANCEL).unwrap();
-        rows.settle();
+        rows.reevaluate_all();
         assert!(rows.status(1).is_finished() && rows.status(2).is_finished());
         rows.change(3, Transition::Reopen).unwrap();
         assert_eq!([1, 2, 3].map(|number| rows.status(number).is_finished()), [false; 3]);
@@ -260,7 +260,7 @@ mod tests {
         rows.claim(100, 1);
         let fence = rows.fence(2);
         rows.change(2, Transition::Complete { fence, result: None }).unwrap();
-        rows.settle();
+        rows.reevaluate_all();
         assert_eq!(rows.status(1), Status::Completed);
         let refused = rows.change(1, Transition::Reopen).unwrap_err();
         assert!(matches!(refused, Refusal::Transition(TransitionError::Illegal { .. })), "{refused:?}");

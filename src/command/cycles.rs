@@ -25,7 +25,7 @@ impl Workspace {
             return Ok(());
         }
         let mut added = Added {
-            groups: new.iter().filter(|task| task.close_when_done).map(|task| task.id).collect(),
+            groups: new.iter().filter(|task| task.auto_complete).map(|task| task.id).collect(),
             parents: new.iter().map(|task| (task.id, task)).collect(),
             ..Added::default()
         };
@@ -72,7 +72,7 @@ impl Workspace {
         };
         let is_group = |parent: &Uuid| {
             added.groups.contains(parent)
-                || self.task(*parent).is_some_and(|task| task.close_when_done && task.status != Status::Cancelled)
+                || self.task(*parent).is_some_and(|task| task.auto_complete && task.status != Status::Cancelled)
         };
         known.chain(added.waiters.get(&id).into_iter().flatten()).copied().chain(parent.filter(is_group)).collect()
     }
@@ -80,7 +80,7 @@ impl Workspace {
     /// A task still waits for another.
     fn still_waits(&self, waiter: Uuid, awaited: Uuid) -> bool {
         let Some(entry) = self.tasks.get(&waiter) else { return true };
-        entry.after.as_ref().is_some_and(|task| match task.close_when_done {
+        entry.after.as_ref().is_some_and(|task| match task.auto_complete {
             true => task.status != Status::Cancelled,
             false => task.status == Status::Blocked && task.depends_on.contains(&awaited),
         })
@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn a_parent_waits_for_its_children() {
-        let parent = NewTask { close_when_done: true, ..new_task(1) };
+        let parent = NewTask { auto_complete: true, ..new_task(1) };
         let child = NewTask { parent_task_id: Some(id(1)), depends_on: vec![id(1)], ..new_task(2) };
         let mut rows = Rows::new();
         let refused = rows.run(&CreateTasks(vec![parent.clone(), child.clone()])).unwrap_err();

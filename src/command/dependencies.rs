@@ -85,10 +85,10 @@ mod tests {
         assert_eq!(rows.status(3), Status::Blocked);
         assert!(rows.tasks[&id(1)].has_dependents);
         complete(&mut rows, 1);
-        rows.settle();
+        rows.reevaluate_all();
         assert_eq!(rows.status(3), Status::Blocked);
         complete(&mut rows, 2);
-        rows.settle();
+        rows.reevaluate_all();
         assert_eq!(rows.status(3), Status::Pending);
     }
 
@@ -102,7 +102,7 @@ mod tests {
             let mut rows = Rows::new();
             rows.create([new_task(1), NewTask { on_dependency_failure: policy, ..after(2, &[1]) }]);
             rows.change(1, Transition::Cancel { reason: None }).unwrap();
-            rows.settle();
+            rows.reevaluate_all();
             assert_eq!(rows.status(2), status, "{policy:?}");
         }
     }

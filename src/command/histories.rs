@@ -80,7 +80,7 @@ fn act(rows: &mut Rows, act: Act) {
             let new = NewTask {
                 parent_task_id: parent.map(id),
                 depends_on: depends_on.map(id).into_iter().collect(),
-                close_when_done: follows,
+                auto_complete: follows,
                 unique_key: keyed.then(|| "k".to_owned()),
                 max_attempts: 2,
                 phase: parent.map(|parent| Name::literal(if parent % 2 == 0 { "even" } else { "odd" })),
@@ -114,7 +114,7 @@ fn act(rows: &mut Rows, act: Act) {
             let due = due.map(|task| (task.id, Transition::Due)).collect();
             rows.run(&ChangeTasks::new(due)).unwrap();
         }
-        Act::Settle => rows.settle(),
+        Act::Settle => rows.reevaluate_all(),
     }
 }
 
@@ -126,7 +126,7 @@ fn check(rows: &Rows) {
         assert_eq!(task.lease.is_some(), task.status == Status::Running, "{task:?}");
         assert_eq!(task.finished_at.is_some(), task.status.is_finished(), "{task:?}");
         assert!(task.retry_count <= task.attempt, "{task:?}");
-        assert!(!task.close_when_done || task.worker_id.is_none(), "a parent that follows was claimed: {task:?}");
+        assert!(!task.auto_complete || task.worker_id.is_none(), "a parent that follows was claimed: {task:?}");
         let is_parent = rows.tasks.values().any(|child| child.parent_task_id == Some(task.id));
         assert!(!is_parent || task.is_parent, "{task:?}");
     }
@@ -142,9 +142,9 @@ proptest! {
             act(&mut rows, step);
             check(&rows);
         }
-        rows.settle();
+        rows.reevaluate_all();
         check(&rows);
-        for task in rows.tasks.values().filter(|task| task.status == Status::Blocked && !task.close_when_done) {
+        for task in rows.tasks.values().filter(|task| task.status == Status::Blocked && !task.auto_complete) {
             let open = |dependency| rows.tasks.get(dependency).is_some_and(|task| !task.status.is_finished());
             prop_assert!(task.depends_on.iter().any(open), "blocked for nothing: {task:?}");
         }

@@ -34,7 +34,7 @@ impl Command for Reevaluate {
 impl Workspace {
     fn reevaluate(&mut self, id: Uuid) {
         let Some(task) = self.task(id) else { return };
-        let follows_children = task.close_when_done;
+        let follows_children = task.auto_complete;
         // Nothing to change is fine: another server may have done it.
         let children = self.children.of(id);
         if !children.is_empty() {
@@ -70,16 +70,16 @@ mod tests {
     fn a_parent_follows_its_children() {
         let mut rows = Rows::new();
         rows.register(100);
-        rows.create([NewTask { close_when_done: true, ..new_task(1) }]);
+        rows.create([NewTask { auto_complete: true, ..new_task(1) }]);
         let child = |number| NewTask { parent_task_id: Some(id(1)), ..new_task(number) };
         rows.create([child(2), child(3)]);
-        rows.settle();
+        rows.reevaluate_all();
         assert_eq!(rows.status(1), Status::Blocked, "no child has started");
         for (number, expected) in [(2, Status::Running), (3, Status::Completed)] {
             rows.claim(100, 1);
             let fence = rows.fence(number);
             rows.change(number, Transition::Complete { fence, result: None }).unwrap();
-            rows.settle();
+            rows.reevaluate_all();
             assert_eq!(rows.status(1), expected);
         }
     }

@@ -200,9 +200,9 @@ impl Rows {
     }
 
     /// Evaluates blocked tasks and parents that follow their children until nothing changes any more.
-    pub(super) fn settle(&mut self) {
+    pub(super) fn reevaluate_all(&mut self) {
         loop {
-            let waiting = self.tasks.values().filter(|task| task.status == Status::Blocked || task.close_when_done);
+            let waiting = self.tasks.values().filter(|task| task.status == Status::Blocked || task.auto_complete);
             let rows: Vec<_> = waiting.enumerate().map(|(row, task)| (i64::try_from(row).unwrap(), task.id)).collect();
             self.run(&Reevaluate(rows)).unwrap();
             if self.events.is_empty() {

@@ -44,7 +44,7 @@ impl Command for RunBulkStep {
                 bulk.failed += 1;
             }
         }
-        let pause = bulk.pace_per_second.map_or(0, |pace| 1_000 * step.ids.len() as u64 / u64::from(pace));
+        let pause = bulk.max_per_second.map_or(0, |pace| 1_000 * step.ids.len() as u64 / u64::from(pace));
         bulk.next_at = workspace.now + TimeDelta::milliseconds(i64::try_from(pause).unwrap_or_default());
         match step.to {
             Some(place) => {
@@ -63,7 +63,7 @@ impl Command for RunBulkStep {
 impl Workspace {
     /// Does to one task what the action does; whether that could be done. The task may have changed since it was found.
     fn run_bulk(&mut self, bulk: &Bulk, id: Uuid) -> bool {
-        let reopened = self.task(id).is_some_and(|task| task.close_when_done && !task.status.is_finished());
+        let reopened = self.task(id).is_some_and(|task| task.auto_complete && !task.status.is_finished());
         if reopened && bulk.action == BulkAction::RetryFamily {
             return true;
         }
@@ -92,7 +92,7 @@ mod tests {
         let query = TaskQuery { statuses, ..TaskQuery::default() };
         let action = BulkAction::Cancel { reason: None };
         let bulk = Bulk::new(id(50), action, query, "ops".to_owned(), rows.now);
-        let bulk = Bulk { pace_per_second: Some(2), ..bulk };
+        let bulk = Bulk { max_per_second: Some(2), ..bulk };
         rows.run(&CreateBulk(Box::new(bulk.clone()))).unwrap();
         bulk
     }

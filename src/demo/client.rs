@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use serde_json::Value;
 
 /// Request timeout; longer than the longest long poll.
-const PATIENCE: Duration = Duration::from_secs(45);
+const TIMEOUT: Duration = Duration::from_secs(45);
 
 #[derive(Debug, Clone)]
 pub(super) struct Client {
@@ -38,7 +38,7 @@ impl Client {
 
     async fn send(&self, request: reqwest::RequestBuilder, path: &str) -> anyhow::Result<Value> {
         // The error's own text contains the whole URL, which may include secrets.
-        let sent = request.timeout(PATIENCE).send().await.map_err(reqwest::Error::without_url);
+        let sent = request.timeout(TIMEOUT).send().await.map_err(reqwest::Error::without_url);
         let response = sent.with_context(|| format!("{path} cannot be reached"))?;
         let status = response.status();
         let body = response.bytes().await?;

@@ -12,7 +12,7 @@ const PHASES: [&str; 3] = ["fetch", "transform", "publish"];
 /// Number of parents in progress.
 const PARENTS: usize = 3;
 /// Interval of checking whether a phase is complete.
-const LOOK: Duration = Duration::from_millis(1_500);
+const CHECK_INTERVAL: Duration = Duration::from_millis(1_500);
 
 /// Keeps a few parents in progress, each driven by one worker of the queue `pipelines`.
 pub(super) async fn orchestrate(client: Client, rate: f64, stopping: CancellationToken) {
@@ -27,7 +27,7 @@ async fn keep_orchestrating(client: Client, number: usize, rate: f64, stopping: 
     let body = json!({ "name": format!("orchestrator-{number}"), "machine_id": "control", "queues": ["pipelines"] });
     while !stopping.is_cancelled() {
         let Ok(registered) = client.post("/api/v1/workers", &body).await else {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(CHECK_INTERVAL).await;
             continue;
         };
         let worker_id = registered["worker"]["id"].clone();
@@ -40,7 +40,7 @@ async fn keep_orchestrating(client: Client, number: usize, rate: f64, stopping: 
             }
         };
         tokio::select! {
-            () = working => tokio::time::sleep(LOOK).await,
+            () = working => tokio::time::sleep(CHECK_INTERVAL).await,
             () = stopping.cancelled() => {}
         }
         let _ = client.delete(&format!("/api/v1/workers/{}", worker_id.as_str().unwrap_or_default())).await;
@@ -60,7 +60,7 @@ async fn one(client: &Client, worker_id: &Value, rate: f64) -> anyhow::Result<()
     if let Some(parent) = claimed["tasks"].get(0) {
         run(client, worker_id, parent, rate).await?;
     }
-    tokio::time::sleep(LOOK).await;
+    tokio::time::sleep(CHECK_INTERVAL).await;
     client.post(&heartbeat(worker_id), &json!({ "status": "idle" })).await?;
     Ok(())
 }
@@ -87,7 +87,7 @@ async fn run(client: &Client, worker_id: &Value, parent: &Value, rate: f64) -> a
         client.post(&format!("/api/v1/tasks/{id}/progress"), &body).await?;
         let open = format!("/api/v1/tasks?parent_task_id={id}&phase={phase}&status=pending,running,retrying&limit=1");
         while client.get(&open).await?["tasks"].as_array().is_some_and(|tasks| !tasks.is_empty()) {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(CHECK_INTERVAL).await;
             let held = json!([{ "task_id": id, "attempt": parent["attempt"] }]);
             let body = json!({ "status": "active", "tasks": held });
             client.post(&heartbeat(worker_id), &body).await?;

@@ -18,7 +18,7 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Interrupted, PATIENCE,
+    Interrupted, TIMEOUT,
     binaries::{Account, Binaries},
     folder::private_dir,
     log::Log,
@@ -165,7 +165,7 @@ fn quoted(dir: &Path) -> OsString {
 /// Starts the server and waits until it accepts connections.
 pub(super) fn launch(server: &Server<'_>, stop: &CancellationToken) -> anyhow::Result<Child> {
     let started = Instant::now();
-    let deadline = started + PATIENCE;
+    let deadline = started + TIMEOUT;
     let mut logged = false;
     loop {
         let file = server.log.open()?;

@@ -26,7 +26,7 @@ use binaries::{Account, account, existing_major, find_binaries, reachable};
 /// Oldest supported major version.
 const OLDEST: u32 = 14;
 /// Timeout of a start or a stop (including crash recovery).
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The start was interrupted by a stop request.
 #[derive(Debug, thiserror::Error)]
@@ -72,7 +72,7 @@ impl Embedded {
         if !cluster.join("PG_VERSION").exists() {
             launch::init(&binaries, &data_dir, &cluster, account.as_ref(), stop)?;
         }
-        orphan::settle(&cluster, stop)?;
+        orphan::stop_server(&cluster, stop)?;
         let socket_dir = folder::make_socket_dir(&data_dir, account.as_ref())?;
         let log = log::Log::of(&data_dir);
         let server = launch::launch(
@@ -170,7 +170,7 @@ fn end(server: &mut Child) {
     if let Some(pid) = i32::try_from(server.id()).ok().and_then(Pid::from_raw) {
         let _ = kill_process(pid, Signal::INT);
     }
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while matches!(server.try_wait(), Ok(None)) && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(5));
     }

@@ -17,7 +17,7 @@ use rustix::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Interrupted, PATIENCE};
+use super::{Interrupted, TIMEOUT};
 use crate::clock::machine_time;
 
 /// How long the kernel's parent-death signal may take to stop it.
@@ -49,7 +49,7 @@ enum Holder {
 ///
 /// # Errors
 /// That server does not stop, or its identity cannot be verified.
-pub(super) fn settle(cluster: &Path, stop: &CancellationToken) -> anyhow::Result<()> {
+pub(super) fn stop_server(cluster: &Path, stop: &CancellationToken) -> anyhow::Result<()> {
     let path = cluster.join("postmaster.pid");
     let started = Instant::now();
     let mut signalled = false;
@@ -80,7 +80,7 @@ pub(super) fn settle(cluster: &Path, stop: &CancellationToken) -> anyhow::Result
                 let _ = pidfd_send_signal(handle, Signal::INT);
                 signalled = true;
             }
-            Holder::Unnamed(_) if started.elapsed() > PATIENCE => bail!(
+            Holder::Unnamed(_) if started.elapsed() > TIMEOUT => bail!(
                 "process {pid} of an older PostgreSQL still runs in {}, though no postmaster.pid names it; stop it with: kill -INT {pid}",
                 cluster.display()
             ),
@@ -91,7 +91,7 @@ pub(super) fn settle(cluster: &Path, stop: &CancellationToken) -> anyhow::Result
             ),
             Holder::Ours(_) | Holder::Unnamed(_) | Holder::Doubtful(_) => {}
         }
-        if started.elapsed() > PATIENCE {
+        if started.elapsed() > TIMEOUT {
             bail!(
                 "an older PostgreSQL (process {pid}) still runs in {} and does not stop; stop it with: kill -QUIT {pid}",
                 cluster.display()

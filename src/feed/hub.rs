@@ -22,7 +22,7 @@ const CHUNK: usize = 1_000;
 /// Pages of the log cached for readers that lag behind the ring.
 const PAGES: usize = 4;
 /// Timeout of one read of the log.
-const READ: Duration = Duration::from_secs(10);
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// Batches of ephemeral events buffered per subscriber; a lost batch does no harm, since it can be recomputed.
 const EPHEMERAL: usize = 16;
 
@@ -225,7 +225,7 @@ impl Hub {
         }
         // With a timeout, because every lagging reader waits for this lock.
         let read = log.page(epoch, number * PAGE);
-        let rows = tokio::time::timeout(READ, read).await.map_err(|_| sqlx::Error::PoolTimedOut)??;
+        let rows = tokio::time::timeout(READ_TIMEOUT, read).await.map_err(|_| sqlx::Error::PoolTimedOut)??;
         if self.epoch() != epoch {
             return Err(sqlx::Error::Protocol("the event log has changed".to_owned()));
         }

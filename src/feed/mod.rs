@@ -1,17 +1,17 @@
 //! From the log to all readers: the tailer reads it once per process (law 3), callbacks and the board receive each
 //! event, the hub keeps encoded frames, and subscriptions read at their own pace (law 7).
 
+pub mod byte_reader;
 pub mod callbacks;
-mod class;
-pub mod delivery;
+pub mod claim_waiters;
+pub mod gzip;
 mod hub;
-pub mod ledger;
-pub mod pack;
-pub mod past;
 pub mod progress;
+mod shared_stream;
+pub mod stream_registry;
 pub mod subscription;
 pub mod tailer;
-pub mod waiters;
+pub mod time_travel;
 
 use std::{
     sync::{Arc, RwLock},
@@ -23,9 +23,9 @@ use crate::{
     event::{Event, EventId, frame::Frame},
 };
 
+pub use byte_reader::{ByteReader, ByteReaders};
 pub use callbacks::{Callbacks, Hook};
-pub use class::Limit;
-pub use delivery::{Deliveries, Delivery};
+pub use shared_stream::Limit;
 pub use subscription::{Subscription, Subscriptions};
 pub use tailer::Tailer;
 

@@ -5,12 +5,12 @@ use std::sync::{
     atomic::{AtomicI64, AtomicU64, Ordering},
 };
 
-use super::class::Class;
+use super::shared_stream::SharedStream;
 
 /// Position of a reader. Only the reader advances it; anyone may read it.
 #[derive(Debug)]
 pub struct Progress {
-    pub(super) class: Weak<Class>,
+    pub(super) stream: Weak<SharedStream>,
     /// Last position delivered or filtered out.
     pub(super) cursor: AtomicI64,
     /// Number of the next chunk; [`NO_NUMBER`] while the reader reads pages.
@@ -20,12 +20,12 @@ pub struct Progress {
 pub(super) const NO_NUMBER: u64 = u64::MAX;
 
 impl Progress {
-    /// The last position examined: for a reader that is up to date, that of its class.
+    /// The last position examined: for a reader that is up to date, that of its stream.
     #[must_use]
     pub fn position(&self) -> i64 {
         let cursor = self.cursor.load(Ordering::Relaxed);
         let number = self.number();
-        let tail = number.and_then(|number| self.class.upgrade()?.in_step(number));
+        let tail = number.and_then(|number| self.stream.upgrade()?.in_step(number));
         tail.map_or(cursor, |tail| tail.max(cursor))
     }
 
@@ -33,7 +33,7 @@ impl Progress {
         Some(self.number.load(Ordering::Relaxed)).filter(|number| *number != NO_NUMBER)
     }
 
-    pub(super) fn moves(&self, cursor: i64, number: Option<u64>) {
+    pub(super) fn advance(&self, cursor: i64, number: Option<u64>) {
         self.cursor.fetch_max(cursor, Ordering::Relaxed);
         self.number.store(number.unwrap_or(NO_NUMBER), Ordering::Relaxed);
     }

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::{broadcast, watch};
 
 use super::{
-    Deliveries, Published,
+    ByteReaders, Published,
     hub::{Batch, Hub},
 };
 use crate::{
@@ -90,10 +90,10 @@ impl Subscriptions {
         self.hub.age()
     }
 
-    /// Opens deliveries of bytes.
+    /// Opens byte_readers of bytes.
     #[must_use]
-    pub fn deliveries(&self) -> Deliveries {
-        Deliveries::new(self.hub.clone(), self.log.clone())
+    pub fn byte_readers(&self) -> ByteReaders {
+        ByteReaders::new(self.hub.clone(), self.log.clone())
     }
 
     /// Subscribes after a position, with a filter.

@@ -230,14 +230,14 @@ impl Tailer {
         self.reader = self.log.reader();
         let mut conn = self.store.connect_unchecked().await?;
         let identity = self.store.identity().clone();
-        let epoch = match identity.settle(&mut conn).await {
+        let epoch = match identity.ensure_epoch(&mut conn).await {
             Ok(epoch) => epoch,
             // A restore may have installed the schema of an older version.
             Err(error) if is_missing(&error) => {
                 conn = self.store.connect_unchecked().await?;
                 anyhow::ensure!(Store::has_log(&mut conn).await?, error);
                 self.store.migrate(&mut conn).await?;
-                identity.settle(&mut conn).await?
+                identity.ensure_epoch(&mut conn).await?
             }
             Err(error) => return Err(error.into()),
         };

@@ -24,9 +24,9 @@ use super::{
     caller,
     codes::ErrorCode,
     problem::Problem,
-    site::Site,
+    state::AppState,
 };
-use crate::feed::ledger::Peer;
+use crate::feed::stream_registry::Peer;
 
 /// Smaller responses are not counted; the number of connections is limited instead.
 const SMALL: usize = 16 * 1024;
@@ -34,7 +34,7 @@ const SMALL: usize = 16 * 1024;
 /// Memory accounting of requests and responses.
 #[derive(Debug)]
 pub(super) struct Meter {
-    site: Site,
+    state: AppState,
     bodies: Arc<Budget>,
     answers: Arc<Budget>,
 }
@@ -48,19 +48,19 @@ pub(super) struct Measured {
 }
 
 impl Meter {
-    pub(super) fn new(site: &Site) -> Self {
-        let limits = site.limits;
+    pub(super) fn new(state: &AppState) -> Self {
+        let limits = state.limits;
         let bodies = Budget::new(limits.bodies, limits.bodies_per_address);
-        Self { site: site.clone(), bodies, answers: Budget::new(limits.answers, limits.answers_per_address) }
+        Self { state: state.clone(), bodies, answers: Budget::new(limits.answers, limits.answers_per_address) }
     }
 
     /// Starts accounting for a request; its handler finds the memory share for bodies in the extensions.
     pub(super) fn begins(&self, request: &mut Request) -> Measured {
         let extensions = request.extensions();
         let (peer, activity) = (extensions.get::<Peer>(), extensions.get::<Arc<Activity>>().cloned());
-        let address = caller::address(&self.site.settings, peer, request.headers());
+        let address = caller::address(&self.state.settings, peer, request.headers());
         let is_empty = request.body().size_hint().exact() == Some(0);
-        let share = (!is_empty).then(|| Share::new(&self.bodies, self.site.limits, address, activity.clone()));
+        let share = (!is_empty).then(|| Share::new(&self.bodies, self.state.limits, address, activity.clone()));
         if let Some(share) = &share {
             request.extensions_mut().insert(share.clone());
         }
@@ -78,7 +78,7 @@ impl Meter {
         if size <= SMALL || response.extensions().get::<SharedBytes>().is_some() {
             return response;
         }
-        let most = self.site.limits.answers_per_connection;
+        let most = self.state.limits.answers_per_connection;
         let has_room = activity.as_ref().is_none_or(|activity| {
             let unread = activity.unread.load(Ordering::Relaxed);
             unread == 0 || unread + size <= most

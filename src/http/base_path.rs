@@ -12,9 +12,9 @@ use tower::ServiceExt;
 
 use crate::base_path::BasePath;
 
-/// Serves the site also below its base path, and with a trailing slash on any path.
-pub(super) fn below(base: BasePath, site: Router) -> Router {
-    Router::new().fallback_service(site.map_request(move |mut request: Request| {
+/// Serves the routes also below its base path, and with a trailing slash on any path.
+pub(super) fn below(base: BasePath, state: Router) -> Router {
+    Router::new().fallback_service(state.map_request(move |mut request: Request| {
         if let Some(uri) = known(&base, request.uri()) {
             *request.uri_mut() = uri;
         }
@@ -38,7 +38,7 @@ fn known(base: &BasePath, uri: &Uri) -> Option<Uri> {
 }
 
 /// Prefixes links in pages and redirects. Live pages do so themselves, once for all viewers.
-pub(super) async fn lead(base: &BasePath, mut response: Response) -> Response {
+pub(super) async fn prefix_links(base: &BasePath, mut response: Response) -> Response {
     let headers = response.headers_mut();
     let location = headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
     if let Some(location) = location.filter(|location| location.starts_with('/'))
@@ -54,7 +54,7 @@ pub(super) async fn lead(base: &BasePath, mut response: Response) -> Response {
     let (parts, page) = response.into_parts();
     // The page is already in memory, so this cannot fail.
     let html = body::to_bytes(page, usize::MAX).await.unwrap_or_default();
-    let led = std::str::from_utf8(&html).map(|html| base.lead(html).into_owned());
+    let led = std::str::from_utf8(&html).map(|html| base.prefix_links(html).into_owned());
     Response::from_parts(parts, led.map_or_else(|_| Body::from(html.clone()), Body::from))
 }
 

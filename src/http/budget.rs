@@ -12,7 +12,7 @@ use std::{
 
 use tokio::{sync::Notify, time::Instant};
 
-use crate::feed::ledger::counted_as;
+use crate::feed::stream_registry::counted_as;
 
 /// Maximum number of requests waiting for memory.
 const MAX_WAITING: usize = 256;

@@ -12,7 +12,7 @@ use axum::{
     http::{HeaderMap, header, request::Parts},
 };
 
-use crate::{config::Settings, feed::ledger::Peer};
+use crate::{config::Settings, feed::stream_registry::Peer};
 
 /// The identity of a request's caller; required by every handler that changes something.
 #[derive(Debug, Clone)]

@@ -91,7 +91,7 @@ fn bad(field: &'static str, detail: &str) -> Problem {
 /// Rejects these headers where they are not supported.
 pub(super) fn check(request: &Request) -> Result<(), Problem> {
     let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
-    // The site may be mounted at a path of another program.
+    // The router may be mounted at a path of another program.
     let route = route.find("/api/v1/").map_or("", |at| &route[at..]);
     unsupported(request.method(), route, request.headers()).map_or(Ok(()), Err)
 }

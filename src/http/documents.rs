@@ -1,4 +1,4 @@
-//! The encoded API documents of a site.
+//! The encoded API documents.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -13,32 +13,32 @@ use super::assets::Document;
 /// core.
 const PACE: Duration = Duration::from_millis(5);
 
-/// The encoded documents of a site, each created on first request.
+/// The encoded documents, each created on first request.
 #[derive(Debug)]
 pub struct Documents {
     made: [OnceLock<Document>; 2],
-    turns: Arc<Semaphore>,
+    slots: Arc<Semaphore>,
 }
 
 impl Default for Documents {
     fn default() -> Self {
-        Self { made: Default::default(), turns: Arc::new(Semaphore::new(1)) }
+        Self { made: Default::default(), slots: Arc::new(Semaphore::new(1)) }
     }
 }
 
 impl Documents {
     /// The document of a version, rate-limited.
     pub(super) async fn get(&self, version: usize, made: impl FnOnce() -> Document) -> &Document {
-        self.turn().await;
+        self.wait_for_slot().await;
         self.made[version].get_or_init(made)
     }
 
-    async fn turn(&self) {
+    async fn wait_for_slot(&self) {
         // The semaphore is never closed.
-        let Ok(turn) = self.turns.clone().acquire_owned().await else { return };
+        let Ok(slot) = self.slots.clone().acquire_owned().await else { return };
         tokio::spawn(async move {
             tokio::time::sleep(PACE).await;
-            drop(turn);
+            drop(slot);
         });
     }
 }

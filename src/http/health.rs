@@ -10,7 +10,7 @@ use axum::{
 };
 use serde::Serialize;
 
-use super::{codes::ErrorCode, door::secure, hosts::Hosts, problem::Problem, site::Site};
+use super::{codes::ErrorCode, guard::secure, hosts::Hosts, problem::Problem, state::AppState};
 use crate::{
     base_path::BasePath,
     board::{Board, health, queues::Queue},
@@ -31,7 +31,7 @@ const UNREAD: Duration = Duration::from_secs(15);
 /// Maximum time of failing writes for readiness.
 const NOT_WRITING: Duration = Duration::from_secs(5);
 /// Timeout of reading the log.
-const PATIENCE: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(2);
 /// Timeout of reading the log for a scrape; on timeout one metric is omitted.
 const SCRAPE: Duration = Duration::from_millis(500);
 
@@ -83,27 +83,27 @@ pub(super) async fn healthz() -> Out<Alive> {
 
 /// Readiness: log readable and writable, board up to date.
 #[utoipa::path(get, path = "/readyz", operation_id = "getReadiness", tag = "monitoring", responses((status = 200, description = "OK", body = Alive), (status = 503, description = "Not ready", body = Problem)))]
-pub(super) async fn readyz(State(site): State<Site>) -> Result<Out<Alive>, Problem> {
+pub(super) async fn readyz(State(state): State<AppState>) -> Result<Out<Alive>, Problem> {
     let not_now = |code, detail: String| Err(Problem::new(code, detail));
-    if site.stopping.is_cancelled() {
+    if state.stopping.is_cancelled() {
         return not_now(ErrorCode::Stopping, "the server is shutting down".to_owned());
     }
-    if let Some(changed) = site.store.identity().suspected() {
+    if let Some(changed) = state.store.identity().suspected() {
         return not_now(ErrorCode::LogChanged, format!("the event log is being reloaded: {changed}"));
     }
-    let ends = tokio::time::timeout(PATIENCE, site.event_log.ends()).await;
+    let ends = tokio::time::timeout(TIMEOUT, state.event_log.ends()).await;
     let ends = match ends {
         Ok(ends) => ends?,
         Err(_) => return not_now(ErrorCode::DatabaseUnavailable, "database timeout".to_owned()),
     };
-    if site.subscriptions.age() > UNREAD {
+    if state.subscriptions.age() > UNREAD {
         return not_now(ErrorCode::Behind, "event log unreadable for more than 15 s".to_owned());
     }
-    let behind = ends.head - feed::read(&site.board).position;
+    let behind = ends.head - feed::read(&state.board).position;
     if behind > CURRENT {
         return not_now(ErrorCode::Behind, format!("{behind} events behind the log"));
     }
-    if let Some(failing) = site.writer.writing().failing_for(NOT_WRITING) {
+    if let Some(failing) = state.writer.writing().failing_for(NOT_WRITING) {
         let detail = format!("writes have failed for {} s: {}", failing.elapsed.as_secs(), failing.reason);
         return not_now(ErrorCode::NotWriting, detail);
     }
@@ -111,41 +111,41 @@ pub(super) async fn readyz(State(site): State<Site>) -> Result<Out<Alive>, Probl
 }
 
 /// Metrics, in the text format preferred by the scraper.
-pub(super) async fn metrics(State(site): State<Site>, headers: HeaderMap) -> impl IntoResponse {
-    let ends = tokio::time::timeout(SCRAPE, site.event_log.ends()).await;
+pub(super) async fn metrics(State(state): State<AppState>, headers: HeaderMap) -> impl IntoResponse {
+    let ends = tokio::time::timeout(SCRAPE, state.event_log.ends()).await;
     let head = ends.ok().and_then(Result::ok).map(|ends| ends.head);
     let accept: Vec<_> = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
     let format = TextFormat::accepted(&accept.join(","));
-    let now = site.clock.now();
-    let pool = site.store.pool();
+    let now = state.clock.now();
+    let pool = state.store.pool();
     let connections =
         (pool.size(), u32::try_from(pool.num_idle()).unwrap_or(u32::MAX), pool.options().get_max_connections());
-    let board = feed::read(&site.board);
+    let board = feed::read(&state.board);
     let stats = board.stats(now);
     let lost = board.workers.0.values().filter(|worker| worker.status == WorkerStatus::Lost).count() as u64;
     let sources = Sources {
         now,
         stats: &stats,
-        health: health::overall(&board, site.settings.quiet(), now).status,
+        health: health::overall(&board, state.settings.quiet(), now).status,
         workers_lost: lost,
         queues: largest(&board, now),
         queues_paused: board.queues.0.values().filter(|queue| queue.paused_at.is_some()).count(),
         log: LogFigures {
             position: board.position,
             head,
-            oldest: site.subscriptions.oldest(),
-            age: site.subscriptions.age(),
-            changes: site.store.identity().changes(),
+            oldest: state.subscriptions.oldest(),
+            age: state.subscriptions.age(),
+            changes: state.store.identity().changes(),
             unreadable: event_log::unreadable(),
-            clock_offset: site.store.clock().database_offset_seconds(),
+            clock_offset: state.store.clock().database_offset_seconds(),
         },
-        ledger: &site.ledger,
-        deliveries: &site.deliveries,
-        writer: &site.writer,
+        stream_registry: &state.stream_registry,
+        byte_readers: &state.byte_readers,
+        writer: &state.writer,
         connections,
     };
     drop(board);
-    ([(header::CONTENT_TYPE, format.content_type())], site.metrics.render(&sources, format))
+    ([(header::CONTENT_TYPE, format.content_type())], state.metrics.render(&sources, format))
 }
 
 /// The queues with the largest backlog, by name; those beyond [`MAX_LABELS`] are aggregated.

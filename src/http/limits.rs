@@ -5,7 +5,7 @@ use std::time::Duration;
 /// File descriptors needed by the rest of the program: connections to the database, its own files, the listener.
 const OTHER_FILES: usize = 96;
 /// Minimum number of connections, even with few file descriptors.
-const LEAST: usize = 16;
+const MIN_CONNECTIONS: usize = 16;
 
 /// Limits of the server on its clients.
 #[derive(Debug, Clone, Copy)]
@@ -76,7 +76,7 @@ impl Limits {
     /// `/healthz`.
     #[must_use]
     pub fn within(self, files: usize) -> Self {
-        let connections = files.saturating_sub(OTHER_FILES + self.reserve).max(LEAST);
+        let connections = files.saturating_sub(OTHER_FILES + self.reserve).max(MIN_CONNECTIONS);
         Self { connections: self.connections.min(connections), ..self }
     }
 
@@ -96,7 +96,7 @@ mod tests {
     fn few_files_leave_room_for_the_database_and_health() {
         let limits = Limits::default();
         assert_eq!(limits.within(1_024).connections, 1_024 - 160);
-        assert_eq!(limits.within(10).connections, LEAST);
+        assert_eq!(limits.within(10).connections, MIN_CONNECTIONS);
         assert_eq!(limits.within(1_000_000).connections, 20_000);
         assert_eq!(limits.with_streams_per_address(50).connections_per_address, 1_000);
         assert_eq!(limits.with_streams_per_address(5_000).connections_per_address, 5_100);

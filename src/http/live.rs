@@ -18,17 +18,17 @@ use super::{
     pages,
     problem::Problem,
     query,
-    site::Site,
+    state::AppState,
     stream::{Cut, takes_gzip},
 };
 use crate::{
-    config::Live,
+    config::LiveMode,
     event::frame::{self, Form, Wire},
     feed::{
-        ledger::{Ending, Opening, Peer, Place, Purpose},
-        pack,
+        gzip,
+        stream_registry::{CloseReason, Peer, Purpose, StreamInfo, StreamSlot},
     },
-    page::{self, PAGES, shell},
+    page::{self, PAGES, layout},
 };
 
 /// Interval at which the age of the data is sent to a page, regardless of other updates: a changing page is not
@@ -36,23 +36,23 @@ use crate::{
 const HEARTBEAT: Duration = Duration::from_secs(2);
 
 struct Viewer {
-    site: Site,
+    state: AppState,
     fragments: page::Viewer,
     gzip: bool,
     begun: bool,
     beats: tokio::time::Interval,
     ended: bool,
-    place: Place,
+    slot: StreamSlot,
 }
 
 /// Follows a page: `page` is its name, `id` the ID in its path, the rest are its filters.
 pub(super) async fn live(
-    State(site): State<Site>,
+    State(state): State<AppState>,
     peer: Option<Extension<Peer>>,
     headers: HeaderMap,
     Query(pairs): Query<Vec<(String, String)>>,
 ) -> Result<Response, Problem> {
-    if site.settings.live == Live::Off {
+    if state.settings.live_pages == LiveMode::Off {
         return Err(Problem::new(ErrorCode::LiveDisabled, "live updates are disabled (--live-pages off)"));
     }
     let value = |name: &str| pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
@@ -61,27 +61,27 @@ pub(super) async fn live(
         .find(|page| Some(page.name) == value("page"))
         .ok_or_else(|| Problem::invalid_parameter("page", "unknown page"))?;
     let rest: Vec<_> = pairs.iter().filter(|(name, _)| name != "page" && name != "id").cloned().collect();
-    let params = pages::params(&site, page, value("id"), &rest).await?;
+    let params = pages::params(&state, page, value("id"), &rest).await?;
     let peer = peer.map(|Extension(peer)| peer);
     let named = pairs.iter().filter(|(name, _)| name == "page" || name == "id");
     let shown: Vec<_> = named.chain(&params.pairs).cloned().collect();
-    let gzip = site.settings.stream_compression && takes_gzip(&headers);
-    let opening = Opening {
+    let gzip = state.settings.stream_compression && takes_gzip(&headers);
+    let info = StreamInfo {
         purpose: Purpose::Page,
-        address: caller::address(&site.settings, peer.as_ref(), &headers),
+        address: caller::address(&state.settings, peer.as_ref(), &headers),
         user_agent: caller::user_agent(&headers),
         query: query::shown(&shown).into(),
         form: Form { wire: Wire::Unnamed, ..Form::default() },
         gzip,
     };
-    let place = site.ledger.enter(opening, site.subscriptions.head(), peer.as_ref()).map_err(|full| {
+    let slot = state.stream_registry.enter(info, state.subscriptions.head(), peer.as_ref()).map_err(|full| {
         let detail = "stream limit reached; falling back to polling";
         Problem::new(full.into(), detail)
     })?;
-    let fragments = site.live_pages.follow(&site.view(), page, &params).await?;
+    let fragments = state.live_pages.follow(&state.view(), page, &params).await?;
     let mut beats = tokio::time::interval(HEARTBEAT);
     beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let viewer = Viewer { site, fragments, gzip, begun: false, beats, ended: false, place };
+    let viewer = Viewer { state, fragments, gzip, begun: false, beats, ended: false, slot };
     let body = stream::unfold(viewer, |mut viewer| async move { viewer.next().await.map(|item| (item, viewer)) });
     let mut response = Body::from_stream(body).into_response();
     let headers = response.headers_mut();
@@ -102,34 +102,34 @@ impl Viewer {
         }
         if self.gzip && !self.begun {
             self.begun = true;
-            return Some(Ok(Bytes::from_static(pack::HEADER)));
+            return Some(Ok(Bytes::from_static(gzip::HEADER)));
         }
         tokio::select! {
             biased;
-            () = self.site.stopping.cancelled() => self.cut(Ending::Drain),
+            () = self.state.stopping.cancelled() => self.cut(CloseReason::Drain),
             // The page itself must be sent first: before that there is no data whose age could be reported.
             _ = self.beats.tick(), if self.fragments.has_begun() => {
                 let failing = u64::try_from(self.fragments.failing_for().as_millis()).unwrap_or(u64::MAX);
-                let data = json!({ "age_ms": pages::age_ms(&self.site).max(failing), "position": self.site.subscriptions.head(),
-                    "build": shell::build(super::assets::url) });
+                let data = json!({ "age_ms": pages::age_ms(&self.state).max(failing), "position": self.state.subscriptions.head(),
+                    "build": layout::build(super::assets::url) });
                 let beat = frame::named("heartbeat", &data.to_string(), None, None);
-                Some(Ok(if self.gzip { pack::stored(&beat) } else { beat }))
+                Some(Ok(if self.gzip { gzip::stored(&beat) } else { beat }))
             }
             update = self.fragments.next() => match update {
                 Some(update) => {
                     let bytes = if self.gzip { update.frame.gzip() } else { update.frame.plain.clone() };
-                    self.place.sent(1, bytes.len());
-                    self.place.shows(update.position);
+                    self.slot.sent(1, bytes.len());
+                    self.slot.shows(update.position);
                     Some(Ok(bytes))
                 }
                 // The page no longer exists (its task was deleted); the client reconnects and gets a 404.
-                None => self.cut(Ending::PageGone),
+                None => self.cut(CloseReason::PageGone),
             },
         }
     }
 
-    fn cut(&mut self, ending: Ending) -> Option<Result<Bytes, Cut>> {
-        self.place.ends(ending);
+    fn cut(&mut self, close_reason: CloseReason) -> Option<Result<Bytes, Cut>> {
+        self.slot.ends(close_reason);
         self.ended = true;
         Some(Err(Cut))
     }

@@ -11,10 +11,11 @@ pub mod caller;
 pub mod codes;
 mod conditions;
 mod connection;
+mod connection_slots;
 pub mod documents;
-mod door;
 mod each;
 mod forms;
+mod guard;
 pub mod health;
 mod hosts;
 pub mod input;
@@ -22,13 +23,12 @@ pub mod limits;
 pub mod live;
 mod origin;
 pub mod pages;
-mod places;
 pub mod problem;
 pub mod query;
 mod request_id;
 pub mod server;
-pub mod site;
 pub mod socket;
+pub mod state;
 pub mod stream;
 mod strict;
 mod text;
@@ -50,15 +50,15 @@ use tower_http::compression::{
 
 use tracing::Instrument;
 
-use door::Reader;
+use guard::Reader;
 use request_id::Identified;
-use site::Site;
+use state::AppState;
 
-/// The whole site. It can be mounted below a path of another program's router, and served by another program's server,
+/// All routes. They can be mounted below a path of another program's router, and served by another program's server,
 /// which is then responsible for the limits of [`server::serve`] on connections.
-pub fn router(site: Site) -> Router {
+pub fn router(state: AppState) -> Router {
     let (api, _) = api::router().split_for_parts();
-    let base = site.settings.base_path.clone();
+    let base = state.settings.base_path.clone();
     let router = api
         .route("/openapi.json", get(api::document::serve))
         .route("/metrics", get(health::metrics))
@@ -70,7 +70,7 @@ pub fn router(site: Site) -> Router {
         .merge(forms::router())
         .fallback(pages::not_found)
         .method_not_allowed_fallback(pages::method_not_allowed)
-        .layer(middleware::from_fn_with_state(Arc::new(Around::new(&site)), around));
+        .layer(middleware::from_fn_with_state(Arc::new(Around::new(&state)), around));
     // Streams are compressed by their encoder or not at all: this layer would buffer their events. Constant content was
     // compressed once.
     let compressed = DefaultPredicate::new().and(NotForContentType::const_new("application/x-ndjson")).and(
@@ -78,41 +78,41 @@ pub fn router(site: Site) -> Router {
             extensions.get::<assets::SharedBytes>().is_none()
         },
     );
-    let router = router.layer(CompressionLayer::new().compress_when(compressed)).with_state(site);
+    let router = router.layer(CompressionLayer::new().compress_when(compressed)).with_state(state);
     base_path::below(base, router)
 }
 
 /// State of the layer around every handler.
 struct Around {
-    site: Site,
+    state: AppState,
     meter: answers::Meter,
-    door: door::Door,
+    door: guard::Door,
 }
 
 impl Around {
-    fn new(site: &Site) -> Self {
-        Self { site: site.clone(), meter: answers::Meter::new(site), door: door::Door::new(site) }
+    fn new(state: &AppState) -> Self {
+        Self { state: state.clone(), meter: answers::Meter::new(state), door: guard::Door::new(state) }
     }
 }
 
 /// All checks in one layer: each separate layer would clone and box everything below it for each request.
 async fn around(State(around): State<Arc<Around>>, mut request: Request, next: Next) -> Response {
-    let Around { site, meter, door } = &*around;
-    let identified = Identified::new(&request, site.clock.now());
+    let Around { state, meter, door } = &*around;
+    let identified = Identified::new(&request, state.clock.now());
     let measured = meter.begins(&mut request);
     let reader = Reader::of(&request);
     let mut response = match door.check(&request) {
         Ok(()) => {
             let answer = next.run(request).instrument(identified.span());
-            door::answered(answer, |problem| reader.refusal(site, problem)).await
+            guard::answered(answer, |problem| reader.refusal(state, problem)).await
         }
-        Err(problem) => reader.refusal(site, problem),
+        Err(problem) => reader.refusal(state, problem),
     };
-    let base = &site.settings.base_path;
+    let base = &state.settings.base_path;
     if !base.is_root() {
-        response = Box::pin(base_path::lead(base, response)).await;
+        response = Box::pin(base_path::prefix_links(base, response)).await;
     }
     response = meter.ends(measured, response);
-    door::secure(response.headers_mut());
-    identified.answered(site, response)
+    guard::secure(response.headers_mut());
+    identified.answered(state, response)
 }

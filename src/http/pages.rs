@@ -12,37 +12,37 @@ use axum::{
 use chrono::{Datelike, TimeDelta};
 use uuid::Uuid;
 
-use super::{assets, codes::ErrorCode, problem::Problem, query, site::Site};
+use super::{assets, codes::ErrorCode, problem::Problem, query, state::AppState};
 use crate::{
     clock::Time,
-    config::Live,
+    config::LiveMode,
     event::{Filter, envelope::rfc3339},
-    feed::past::{Moment, PastError},
+    feed::time_travel::{Moment, TimeTravelError},
     model::Timestamp,
     page::{
         self, Filters, Freshness, PAGES, Page, PageError, Params,
-        shell::{self, Failure, Preferences, Server, Wish},
+        layout::{self, Failure, Preferences, RefreshChoice, Server},
     },
 };
 
 /// Parameters of every page that control refreshing.
-const STEERING: [&str; 5] = ["fragment", "version", "live", "refresh", "played"];
+const REFRESH_PARAMETERS: [&str; 5] = ["fragment", "version", "live", "refresh", "played"];
 /// Parameters of every page for time travel.
-const WHEN: [&str; 2] = ["at", "play"];
+const TIME_PARAMETERS: [&str; 2] = ["at", "play"];
 /// Maximum step of a replay between two polls, milliseconds.
 const LONGEST_STEP_MS: i64 = 10_000;
 /// Name of the preferences cookie.
 pub(super) const COOKIE: &str = "taskwatch_prefs";
 
 /// Routes of every page in the table.
-pub(super) fn router() -> Router<Site> {
+pub(super) fn router() -> Router<AppState> {
     let mut router = Router::new();
     for page in &PAGES {
-        let handler = async move |State(site): State<Site>,
+        let handler = async move |State(state): State<AppState>,
                                   headers: HeaderMap,
                                   path: Option<Path<String>>,
                                   Query(pairs): Query<Vec<(String, String)>>| {
-            show(&site, &headers, page, path.map(|Path(id)| id), pairs).await
+            show(&state, &headers, page, path.map(|Path(id)| id), pairs).await
         };
         router = router.route(page.path, get(handler));
     }
@@ -55,7 +55,7 @@ fn bad(field: &str, detail: impl Into<String>) -> Problem {
 
 /// Parses the parameters of a page: the ID in its path, filters and time in its query.
 pub(super) async fn params(
-    site: &Site,
+    state: &AppState,
     page: &Page,
     id: Option<&str>,
     pairs: &[(String, String)],
@@ -67,30 +67,33 @@ pub(super) async fn params(
         None => None,
     };
     for (at, (name, _)) in pairs.iter().enumerate() {
-        let is_single =
-            STEERING.into_iter().chain(WHEN).chain(page.own.iter().map(|(own, _)| *own)).any(|own| own == name);
+        let is_single = REFRESH_PARAMETERS
+            .into_iter()
+            .chain(TIME_PARAMETERS)
+            .chain(page.own.iter().map(|(own, _)| *own))
+            .any(|own| own == name);
         if is_single && pairs[..at].iter().any(|(before, _)| before == name) {
             return Err(bad(name, "given more than once"));
         }
     }
     let played: Option<i64> = value(pairs, "played").and_then(|text| text.parse().ok());
     // A shared link may contain unknown parameters such as utm_source.
-    let is_known = |name: &str| WHEN.contains(&name) || page.takes(name);
+    let is_known = |name: &str| TIME_PARAMETERS.contains(&name) || page.takes(name);
     let mut pairs: Vec<_> = pairs.iter().filter(|(name, value)| is_known(name) && !value.is_empty()).cloned().collect();
     let play = value(&pairs, "play").map(speed).transpose()?;
     if let (Some(speed), Some(played)) = (play, played) {
-        pass(&mut pairs, speed, site.clock.now().timestamp_millis().saturating_sub(played));
+        pass(&mut pairs, speed, state.clock.now().timestamp_millis().saturating_sub(played));
     }
     let at = match value(&pairs, "at") {
-        Some(text) => moment(site, text).await?,
+        Some(text) => moment(state, text).await?,
         None => None,
     };
     let play = play.filter(|_| at.is_some());
     if at.is_none() {
         // The replay has reached the present.
-        pairs.retain(|(name, _)| !WHEN.contains(&name.as_str()));
+        pairs.retain(|(name, _)| !TIME_PARAMETERS.contains(&name.as_str()));
     }
-    let filters: Vec<_> = pairs.iter().filter(|(name, _)| !WHEN.contains(&name.as_str())).cloned().collect();
+    let filters: Vec<_> = pairs.iter().filter(|(name, _)| !TIME_PARAMETERS.contains(&name.as_str())).cloned().collect();
     let mut params = Params { id, at, play, ..Params::default() };
     for (name, check) in page.own {
         if let Some(value) = value(&pairs, name) {
@@ -102,7 +105,7 @@ pub(super) async fn params(
         Filters::None => {}
         Filters::Tasks => {
             params.tasks = query::tasks(&filters)?;
-            params.filter = Filter::from_query(&filters, &page::LIST)?;
+            params.filter = Filter::from_query(&filters, &page::LIST_PARAMETERS)?;
         }
         Filters::Events => params.filter = Filter::from_query(&filters, &own)?,
     }
@@ -131,22 +134,22 @@ fn speed(text: &str) -> Result<u32, Problem> {
 }
 
 /// Parses a log position or a time; `None` if that is the present.
-async fn moment(site: &Site, text: &str) -> Result<Option<Moment>, Problem> {
-    let head = site.subscriptions.head();
+async fn moment(state: &AppState, text: &str) -> Result<Option<Moment>, Problem> {
+    let head = state.subscriptions.head();
     if let Ok(position) = text.parse::<i64>() {
         if position >= head {
             return Ok(None);
         }
-        let known = site.past.at_position(position).await?;
-        let oldest = site.subscriptions.oldest();
+        let known = state.time_travel.at_position(position).await?;
+        let oldest = state.subscriptions.oldest();
         return known.map(Some).ok_or_else(|| bad("at", format!("log position out of range; the oldest is {oldest}")));
     }
     let time = time(text).ok_or_else(|| bad("at", "must be an RFC 3339 time or a log position"))?;
-    if time >= site.clock.now() {
+    if time >= state.clock.now() {
         return Ok(None);
     }
-    let moment = site.past.at_time(time).await?;
-    if moment.position < site.subscriptions.oldest() {
+    let moment = state.time_travel.at_time(time).await?;
+    if moment.position < state.subscriptions.oldest() {
         return Err(bad("at", "is before the oldest event that the log holds"));
     }
     Ok(Some(moment))
@@ -158,13 +161,13 @@ fn time(text: &str) -> Option<Time> {
 }
 
 async fn show(
-    site: &Site,
+    state: &AppState,
     headers: &HeaderMap,
     page: &'static Page,
     id: Option<String>,
     pairs: Vec<(String, String)>,
 ) -> Response {
-    match try_show(site, headers, page, id, &pairs).await {
+    match try_show(state, headers, page, id, &pairs).await {
         Ok(response) => response,
         Err(problem) => {
             let kept: Vec<_> = pairs
@@ -176,123 +179,123 @@ async fn show(
             let way = if page.path.contains("{id}") || problem.errors.is_empty() {
                 None
             } else if is_about_time {
-                let oldest = [kept, vec![("at".to_owned(), site.subscriptions.oldest().to_string())]].concat();
+                let oldest = [kept, vec![("at".to_owned(), state.subscriptions.oldest().to_string())]].concat();
                 Some(("The oldest moment there is", page::format::address(page.path, &oldest)))
             } else {
                 Some(("The same without that", page::format::address(page.path, &kept)))
             };
-            failure(site, headers, &problem, way)
+            failure(state, headers, &problem, way)
         }
     }
 }
 
 async fn try_show(
-    site: &Site,
+    state: &AppState,
     headers: &HeaderMap,
     page: &'static Page,
     id: Option<String>,
     pairs: &[(String, String)],
 ) -> Result<Response, Problem> {
     let own = |name: &str| pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
-    let wish = wish(site, headers, page, own("live"), own("refresh"))?;
-    let params = params(site, page, id.as_deref(), pairs).await?;
+    let choice = refresh_choice(state, headers, page, own("live"), own("refresh"))?;
+    let params = params(state, page, id.as_deref(), pairs).await?;
     let is_fragment = own("fragment") == Some("1");
     let freshness = match (is_fragment, page.from_tables) {
         // All viewers of a list share one read per refresh interval.
-        (true, true) => Freshness::Within(Duration::from_secs(site.settings.poll_seconds.into())),
+        (true, true) => Freshness::Within(Duration::from_secs(state.settings.poll_seconds.into())),
         (true, false) => Freshness::Within(page::REGION),
         // The viewer may have just changed something.
         (false, _) => Freshness::Now,
     };
-    let fragment = site.fragments.get(&site.view(), page, &params, freshness).await?;
+    let fragment = state.fragments.get(&state.view(), page, &params, freshness).await?;
     let mut response = if is_fragment && own("version") == Some(&fragment.version) {
         StatusCode::NO_CONTENT.into_response()
     } else if is_fragment {
         fragment.html.clone().into_response()
     } else {
-        shell::page(page, &params, &server(site), &wish, &fragment)?.into_response()
+        layout::page(page, &params, &server(state), &choice, &fragment)?.into_response()
     };
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
     headers.insert(header::VARY, HeaderValue::from_static("HX-Request, Cookie"));
     headers.insert("x-data-position", HeaderValue::from(fragment.position));
-    headers.insert("x-data-age-ms", HeaderValue::from(age_ms(site)));
-    headers.insert("x-app-build", HeaderValue::from_static(shell::build(assets::url)));
+    headers.insert("x-data-age-ms", HeaderValue::from(age_ms(state)));
+    headers.insert("x-app-build", HeaderValue::from_static(layout::build(assets::url)));
     Ok(response)
 }
 
 /// Preferences of the viewer: from the URL first, then the server's defaults.
-fn wish(
-    site: &Site,
+fn refresh_choice(
+    state: &AppState,
     headers: &HeaderMap,
     page: &Page,
     live: Option<&str>,
     refresh: Option<&str>,
-) -> Result<Wish, Problem> {
+) -> Result<RefreshChoice, Problem> {
     if let Some(other) = live.filter(|word| !["0", "1", ""].contains(word)) {
         return Err(bad("live", format!("must be 1 or 0, not '{}'", page::format::clip(other, 20))));
     }
     let refresh = refresh.filter(|text| !text.is_empty());
     let seconds =
         refresh.map(|text| text.parse::<u32>().ok().filter(|seconds| *seconds == 0 || (2..=3_600).contains(seconds)));
-    let live = match (site.settings.live, live) {
-        (Live::Off, _) => false,
+    let live = match (state.settings.live_pages, live) {
+        (LiveMode::Off, _) => false,
         // Nobody is there to switch it on.
-        (Live::Allowed, None) if page.name == "wall" => refresh.is_none(),
-        (Live::Allowed, wish) => wish == Some("1"),
-        (Live::Default, wish) => wish != Some("0"),
+        (LiveMode::Allowed, None) if page.name == "wall" => refresh.is_none(),
+        (LiveMode::Allowed, choice) => choice == Some("1"),
+        (LiveMode::Default, choice) => choice != Some("0"),
     };
     match seconds {
         Some(None) => Err(bad("refresh", "must be 0 (off) or between 2 and 3600 seconds")),
-        seconds => Ok(Wish { live, refresh: seconds.flatten(), ..viewer(site, headers) }),
+        seconds => Ok(RefreshChoice { live, refresh: seconds.flatten(), ..viewer(state, headers) }),
     }
 }
 
 /// Viewer data of a request without a URL.
-pub(super) fn viewer(site: &Site, headers: &HeaderMap) -> Wish {
+pub(super) fn viewer(state: &AppState, headers: &HeaderMap) -> RefreshChoice {
     let cookies = headers.get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());
     let mut cookies = cookies.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
     let preferences = cookies.find(|(name, _)| *name == COOKIE).map(|(_, value)| Preferences::read(value));
     let host = headers.get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or("127.0.0.1");
     let scheme = headers.get("x-forwarded-proto").and_then(|value| value.to_str().ok());
     let scheme = if scheme == Some("https") { "https" } else { "http" };
-    Wish {
+    RefreshChoice {
         live: false,
         refresh: None,
         preferences: preferences.unwrap_or_default(),
-        origin: format!("{scheme}://{host}{}", site.settings.base_path),
+        origin: format!("{scheme}://{host}{}", state.settings.base_path),
     }
 }
 
 /// Time since this process was last known to be up to date with the log, milliseconds.
-pub(super) fn age_ms(site: &Site) -> u64 {
-    u64::try_from(site.subscriptions.age().as_millis()).unwrap_or(u64::MAX)
+pub(super) fn age_ms(state: &AppState) -> u64 {
+    u64::try_from(state.subscriptions.age().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Server data for the layout.
-pub(super) fn server(site: &Site) -> Server {
+pub(super) fn server(state: &AppState) -> Server {
     Server {
-        live_allowed: site.settings.live != Live::Off,
-        poll_seconds: site.settings.poll_seconds,
+        live_allowed: state.settings.live_pages != LiveMode::Off,
+        poll_seconds: state.settings.poll_seconds,
         asset: assets::url,
         version: env!("CARGO_PKG_VERSION"),
-        now: site.clock.now(),
+        now: state.clock.now(),
     }
 }
 
-impl Site {
+impl AppState {
     /// Dependencies of page rendering.
     pub(super) fn view(&self) -> page::View {
         page::View {
             store: self.store.clone(),
             event_log: self.event_log.clone(),
             board: self.board.clone(),
-            past: self.past.clone(),
+            time_travel: self.time_travel.clone(),
             horizon: self.horizon.clone(),
             subscriptions: self.subscriptions.clone(),
-            ledger: self.ledger.clone(),
-            deliveries: self.deliveries.clone(),
+            stream_registry: self.stream_registry.clone(),
+            byte_readers: self.byte_readers.clone(),
             writing: self.writer.writing().clone(),
             clock: self.clock.clone(),
             heartbeat_seconds: self.settings.heartbeat_seconds,
@@ -307,8 +310,8 @@ impl From<PageError> for Problem {
     fn from(error: PageError) -> Self {
         match error {
             PageError::NotFound(what) => Self::not_found(what),
-            PageError::Past(PastError::Database(error)) | PageError::Database(error) => error.into(),
-            PageError::Past(error) => bad("at", error.to_string()),
+            PageError::TimeTravel(TimeTravelError::Database(error)) | PageError::Database(error) => error.into(),
+            PageError::TimeTravel(error) => bad("at", error.to_string()),
             PageError::Template(error) => {
                 tracing::error!(%error, "page rendering failed");
                 Self::new(ErrorCode::Internal, "This page could not be rendered. See the server log.")
@@ -332,17 +335,17 @@ const fn heading(status: StatusCode) -> &'static str {
 
 /// A problem as a page. `way` is a link to continue with: label and URL.
 pub(super) fn failure(
-    site: &Site,
+    state: &AppState,
     headers: &HeaderMap,
     problem: &Problem,
     way: Option<(&'static str, String)>,
 ) -> Response {
     let status = problem.status();
-    let mut ways: Vec<_> = way.into_iter().collect();
-    ways.extend([("Overview", "/".to_owned()), ("Help", "/help".to_owned())]);
+    let mut refresh_options: Vec<_> = way.into_iter().collect();
+    refresh_options.extend([("Overview", "/".to_owned()), ("Help", "/help".to_owned())]);
     let title = heading(status);
-    let page = Failure { heading: title, detail: &problem.detail, ways };
-    let mut response = plain(site, headers, title, &page);
+    let page = Failure { heading: title, detail: &problem.detail, refresh_options };
+    let mut response = plain(state, headers, title, &page);
     *response.status_mut() = status;
     if let StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS = status {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
@@ -351,9 +354,9 @@ pub(super) fn failure(
 }
 
 /// A static page.
-pub(super) fn plain(site: &Site, headers: &HeaderMap, title: &str, page: &impl askama::Template) -> Response {
+pub(super) fn plain(state: &AppState, headers: &HeaderMap, title: &str, page: &impl askama::Template) -> Response {
     let html = page.render().map_err(PageError::from);
-    let html = html.and_then(|html| shell::plain(title, &html, &server(site), &viewer(site, headers)));
+    let html = html.and_then(|html| layout::plain(title, &html, &server(state), &viewer(state, headers)));
     match html {
         Ok(html) => {
             let kind = (header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
@@ -364,20 +367,24 @@ pub(super) fn plain(site: &Site, headers: &HeaderMap, title: &str, page: &impl a
 }
 
 /// Unknown path: a page for browsers, a problem for programs.
-pub(super) async fn not_found(State(site): State<Site>, headers: HeaderMap, request: Request) -> Response {
+pub(super) async fn not_found(State(state): State<AppState>, headers: HeaderMap, request: Request) -> Response {
     let problem = Problem::not_found("This page does not exist. API reference: /openapi.json.");
-    refused(&site, &headers, &request, problem)
+    refused(&state, &headers, &request, problem)
 }
 
 /// A path that supports other methods only, such as a form's target opened from the address bar.
-pub(super) async fn method_not_allowed(State(site): State<Site>, headers: HeaderMap, request: Request) -> Response {
+pub(super) async fn method_not_allowed(
+    State(state): State<AppState>,
+    headers: HeaderMap,
+    request: Request,
+) -> Response {
     let problem = Problem::new(ErrorCode::MethodNotAllowed, "Method not allowed for this URL; see /openapi.json.");
-    refused(&site, &headers, &request, problem)
+    refused(&state, &headers, &request, problem)
 }
 
-fn refused(site: &Site, headers: &HeaderMap, request: &Request, problem: Problem) -> Response {
+fn refused(state: &AppState, headers: &HeaderMap, request: &Request, problem: Problem) -> Response {
     if is_browser(headers, request.uri().path()) {
-        return failure(site, headers, &problem, None);
+        return failure(state, headers, &problem, None);
     }
     problem.into_response()
 }

@@ -8,8 +8,8 @@ use serde::Serialize;
 
 use super::codes::ErrorCode;
 use crate::{
-    command::Refusal, event::filter::BadFilter, feed::ledger::Full, model::transition::TransitionError,
-    store::WriteError,
+    command::Refusal, event::filter::BadFilter, feed::stream_registry::LimitReached,
+    model::transition::TransitionError, store::WriteError,
 };
 
 /// SQLSTATE of a cancelled statement, as by a timeout.
@@ -161,11 +161,11 @@ impl From<&TransitionError> for ErrorCode {
     }
 }
 
-impl From<Full> for ErrorCode {
-    fn from(full: Full) -> Self {
+impl From<LimitReached> for ErrorCode {
+    fn from(full: LimitReached) -> Self {
         match full {
-            Full::Total => Self::TooManyStreams,
-            Full::Address => Self::TooManyStreamsPerAddress,
+            LimitReached::Total => Self::TooManyStreams,
+            LimitReached::Address => Self::TooManyStreamsPerAddress,
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::{
         filter::{self, LABEL_PREFIX, is_known},
     },
     model::{Name, task_query::TaskQuery},
-    page::{LIST, format},
+    page::{LIST_PARAMETERS, format},
 };
 
 /// Filters of a task list.
@@ -57,19 +57,20 @@ fn bad(field: &str, detail: impl Into<String>) -> Problem {
 /// # Errors
 /// A 400 that names the parameter.
 pub fn tasks(pairs: &[(String, String)]) -> Result<TaskQuery, Problem> {
-    let known = |name: &str| TASK_FILTERS.contains(&name) || LIST.contains(&name) || name.starts_with(LABEL_PREFIX);
+    let known =
+        |name: &str| TASK_FILTERS.contains(&name) || LIST_PARAMETERS.contains(&name) || name.starts_with(LABEL_PREFIX);
     if let Some((name, _)) = pairs.iter().find(|(name, _)| !known(name)) {
-        let valid: Vec<_> = TASK_FILTERS.iter().chain(&LIST).copied().chain(["label.<key>"]).collect();
+        let valid: Vec<_> = TASK_FILTERS.iter().chain(&LIST_PARAMETERS).copied().chain(["label.<key>"]).collect();
         return Err(bad(name, format!("unknown filter; supported: {}", valid.join(", "))));
     }
-    if let Some((name, _)) = LIST.iter().find_map(|name| {
+    if let Some((name, _)) = LIST_PARAMETERS.iter().find_map(|name| {
         let mut given = pairs.iter().filter(|(key, value)| key == name && !value.is_empty());
         given.next().zip(given.next()).map(|(_, second)| second)
     }) {
         return Err(bad(name, "given more than once"));
     }
     // The filter table validates the values; here they become query parameters.
-    let filter = Filter::from_query(pairs, &LIST)?;
+    let filter = Filter::from_query(pairs, &LIST_PARAMETERS)?;
     let values = |name: &str| filter::values(filter.value(name));
     let names = |name: &str| values(name).iter().filter_map(|value| Name::new(value).ok()).collect();
     let ids = |name: &str| values(name).iter().filter_map(|value| Uuid::parse_str(value).ok()).collect();

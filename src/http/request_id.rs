@@ -7,7 +7,7 @@ use axum::{
     response::Response,
 };
 
-use super::{problem::Problem, site::Site};
+use super::{problem::Problem, state::AppState};
 use crate::clock::Time;
 
 const NAME: HeaderName = HeaderName::from_static("x-request-id");
@@ -42,9 +42,9 @@ impl Identified {
     }
 
     /// Counts the response and adds the request ID.
-    pub(super) fn answered(self, site: &Site, mut response: Response) -> Response {
+    pub(super) fn answered(self, state: &AppState, mut response: Response) -> Response {
         let route = self.route.as_ref().map(MatchedPath::as_str);
-        site.metrics.requests.count(&self.method, route, response.status());
+        state.metrics.requests.count(&self.method, route, response.status());
         if let Some(mut problem) = response.extensions_mut().remove::<Problem>() {
             problem.request_id = Some(self.text().into());
             for length in [header::CONTENT_LENGTH, header::CONTENT_ENCODING] {

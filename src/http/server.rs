@@ -9,9 +9,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     connection::{Connection, Shared},
+    connection_slots::ConnectionSlots,
     health::Probe,
     limits::Limits,
-    places::Places,
 };
 use crate::config::Settings;
 
@@ -52,13 +52,13 @@ pub async fn serve(
     stopping: CancellationToken,
 ) {
     let limits = fitted(limits, settings);
-    let places = Places::new(limits, &settings.trusted_proxies);
+    let places = ConnectionSlots::new(limits, &settings.trusted_proxies);
     let tasks = TaskTracker::new();
     let shared = Arc::new(Shared {
         router,
         probe: Probe::new(settings),
         limits,
-        ending: Arc::default(),
+        close_reason: Arc::default(),
         cut: Arc::default(),
         tasks: tasks.clone(),
     });
@@ -84,7 +84,7 @@ pub async fn serve(
         });
     }
     drop(listener);
-    shared.ending.raise();
+    shared.close_reason.raise();
     tasks.close();
     if tokio::time::timeout(limits.drain, tasks.wait()).await.is_err() {
         tracing::warn!(tasks = tasks.len(), "closing connections that did not drain in time");

@@ -35,7 +35,7 @@ impl Job for BulkActions {
 
 /// Finds the tasks of the next step.
 async fn next_step(env: &Env, bulk: &Bulk) -> anyhow::Result<BulkStep> {
-    let limit = bulk.pace_per_second.map_or(STEP_TASKS, |pace| i64::from(pace).min(STEP_TASKS));
+    let limit = bulk.max_per_second.map_or(STEP_TASKS, |pace| i64::from(pace).min(STEP_TASKS));
     let query = TaskQuery { before: Some(bulk.before), limit, ..bulk.filter.clone() };
     let places = search::places(env.store.pool(), &query).await?;
     let more = i64::try_from(places.len())? == limit;

@@ -1,7 +1,7 @@
 //! Tasks whose dependencies, children or parent changed.
 
 use super::{Env, Job, Run};
-use crate::{command::reevaluate::Reevaluate, store::waits};
+use crate::{command::reevaluate::Reevaluate, store::dependencies};
 
 #[derive(Default)]
 pub(super) struct Reevaluation;
@@ -9,7 +9,7 @@ pub(super) struct Reevaluation;
 impl Job for Reevaluation {
     fn run<'a>(&'a mut self, env: &'a Env) -> Run<'a> {
         Box::pin(async {
-            let rows = waits::rechecks(env.store.pool()).await?;
+            let rows = dependencies::rechecks(env.store.pool()).await?;
             if !rows.is_empty() {
                 env.writer.run(Reevaluate(rows)).await?;
             }

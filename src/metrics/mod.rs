@@ -29,8 +29,8 @@ use crate::{
     clock::{Time, machine_time},
     event::envelope::Stats,
     feed::{
-        Callbacks, Deliveries,
-        ledger::{DELAYS_MS, Ending, Ledger},
+        ByteReaders, Callbacks,
+        stream_registry::{CloseReason, DELAYS_MS, StreamRegistry},
     },
     store::Writer,
 };
@@ -66,9 +66,9 @@ pub struct Sources<'a> {
     /// State of the log.
     pub log: LogFigures,
     /// Stream registry.
-    pub ledger: &'a Ledger,
+    pub stream_registry: &'a StreamRegistry,
     /// Delivery of events to streams.
-    pub deliveries: &'a Deliveries,
+    pub byte_readers: &'a ByteReaders,
     /// The writer.
     pub writer: &'a Writer,
     /// Connection pool: open, idle, maximum.
@@ -294,31 +294,31 @@ fn writer(writer: &Writer) -> Vec<Metric> {
 }
 
 fn streams(sources: &Sources<'_>) -> Vec<Metric> {
-    let Sources { ledger, deliveries, log, connections: (open, idle, most), .. } = sources;
-    let (rows, _) = ledger.rows();
+    let Sources { stream_registry, byte_readers, log, connections: (open, idle, most), .. } = sources;
+    let (rows, _) = stream_registry.rows();
     let behind = rows.iter().map(|row| (log.position - row.position()).max(0)).max().unwrap_or_default();
-    let ended = Ending::ALL.into_iter().zip(&ledger.counters.ended);
-    let ended =
-        ended.map(|(ending, count)| (vec![("reason", ending.as_str().to_owned())], Value::Counter(read(count))));
+    let ended = CloseReason::ALL.into_iter().zip(&stream_registry.counters.ended);
+    let ended = ended
+        .map(|(close_reason, count)| (vec![("reason", close_reason.as_str().to_owned())], Value::Counter(read(count))));
     let pool = [("idle", *idle), ("used", open.saturating_sub(*idle))];
     let pool = pool.map(|(state, count)| (vec![("state", state.to_owned())], Value::Gauge(count.into())));
-    let (sum, buckets) = delays(ledger);
+    let (sum, buckets) = delays(stream_registry);
     vec![
         gauge("taskwatch_streams_open", "Open streams and live pages", rows.len() as f64),
-        gauge("taskwatch_stream_groups", "Distinct shared subscriptions", deliveries.classes() as f64),
+        gauge("taskwatch_stream_groups", "Distinct shared subscriptions", byte_readers.streams() as f64),
         gauge("taskwatch_stream_lag_events", "Lag of the slowest stream in events", behind as f64),
-        counter("taskwatch_stream_events", "Events delivered, once per stream", read(&ledger.counters.events)),
-        counter("taskwatch_stream_bytes", "Bytes sent (compressed)", read(&ledger.counters.bytes)),
-        counter("taskwatch_streams_refused", "Streams rejected by a limit", read(&ledger.counters.refused)),
+        counter("taskwatch_stream_events", "Events delivered, once per stream", read(&stream_registry.counters.events)),
+        counter("taskwatch_stream_bytes", "Bytes sent (compressed)", read(&stream_registry.counters.bytes)),
+        counter("taskwatch_streams_refused", "Streams rejected by a limit", read(&stream_registry.counters.refused)),
         counter(
             "taskwatch_stream_rows_read",
             "Log rows read to catch up lagging streams",
-            deliveries.rows_read() as f64,
+            byte_readers.rows_read() as f64,
         ),
         Metric { name: "taskwatch_streams_ended", help: "Streams closed, by reason", series: ended.collect() },
         Metric {
             name: "taskwatch_stream_delay_seconds",
-            help: "Delivery latency from arrival of an event to the client connection",
+            help: "ByteReader latency from arrival of an event to the client connection",
             series: vec![(Vec::new(), Value::Histogram(sum, buckets))],
         },
         Metric {
@@ -331,10 +331,10 @@ fn streams(sources: &Sources<'_>) -> Vec<Metric> {
 }
 
 /// The delivery delay histogram: sum in seconds, and events by bucket.
-fn delays(ledger: &Ledger) -> (f64, Vec<(f64, u64)>) {
+fn delays(stream_registry: &StreamRegistry) -> (f64, Vec<(f64, u64)>) {
     let ends = DELAYS_MS.iter().map(|ms| *ms as f64 / 1_000.0).chain([f64::INFINITY]);
-    let sum = read(&ledger.counters.delay_sum_us) / 1e6;
-    (sum, ends.zip(&ledger.counters.delays).map(|(end, count)| (end, count.load(Ordering::Relaxed))).collect())
+    let sum = read(&stream_registry.counters.delay_sum_us) / 1e6;
+    (sum, ends.zip(&stream_registry.counters.delays).map(|(end, count)| (end, count.load(Ordering::Relaxed))).collect())
 }
 
 #[derive(Debug)]

@@ -18,7 +18,7 @@ pub enum BulkAction {
     },
     /// Retry finished tasks.
     Retry,
-    /// Retry failed and cancelled descendants of a parent, and reopen its `close_when_done` parents among them.
+    /// Retry failed and cancelled descendants of a parent, and reopen its `auto_complete` parents among them.
     RetryFamily,
     /// Apply an action to the tasks and all their descendants.
     WithChildren {
@@ -134,7 +134,7 @@ pub struct Bulk {
     /// Its status.
     pub state: BulkState,
     /// Rate limit, tasks per second.
-    pub pace_per_second: Option<u32>,
+    pub max_per_second: Option<u32>,
     /// Tasks processed successfully.
     pub succeeded: u64,
     /// Tasks that could not be processed.
@@ -159,7 +159,7 @@ impl Bulk {
             filter,
             actor,
             state: BulkState::Running,
-            pace_per_second: None,
+            max_per_second: None,
             succeeded: 0,
             failed: 0,
             before: (now, Uuid::max()),

@@ -83,14 +83,14 @@ pub enum StalledPolicy {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Backoff {
     /// Delay before the first retry, seconds.
-    pub base_seconds: u32,
+    pub initial_seconds: u32,
     /// Maximum delay, seconds.
-    pub cap_seconds: u32,
+    pub max_seconds: u32,
 }
 
 impl Default for Backoff {
     fn default() -> Self {
-        Self { base_seconds: 1, cap_seconds: 3_600 }
+        Self { initial_seconds: 1, max_seconds: 3_600 }
     }
 }
 
@@ -99,8 +99,8 @@ impl Backoff {
     /// as a burst). `jitter` is 0.0–1.0; `retry` is 1 for the first retry.
     #[must_use]
     pub fn wait(self, retry: u32, jitter: f64) -> TimeDelta {
-        let doubled = u64::from(self.base_seconds) << retry.saturating_sub(1).min(24);
-        let full = TimeDelta::seconds(i64::try_from(doubled).unwrap_or(i64::MAX).min(self.cap_seconds.into()));
+        let doubled = u64::from(self.initial_seconds) << retry.saturating_sub(1).min(24);
+        let full = TimeDelta::seconds(i64::try_from(doubled).unwrap_or(i64::MAX).min(self.max_seconds.into()));
         #[expect(clippy::cast_possible_truncation, reason = "bounded by the cap in milliseconds")]
         let random = (full.num_milliseconds() as f64 / 2.0 * jitter.clamp(0.0, 1.0)) as i64;
         full / 2 + TimeDelta::milliseconds(random)
@@ -119,8 +119,8 @@ mod tests {
         assert_eq!(usual.wait(4, 1.0), TimeDelta::seconds(8));
         assert_eq!(usual.wait(40, 1.0), TimeDelta::seconds(3_600));
         assert_eq!(usual.wait(u32::MAX, 7.0), TimeDelta::seconds(3_600));
-        let steady = Backoff { base_seconds: 86_400, cap_seconds: 86_400 };
+        let steady = Backoff { initial_seconds: 86_400, max_seconds: 86_400 };
         assert_eq!(steady.wait(1, 1.0), steady.wait(9, 1.0));
-        assert_eq!(Backoff { base_seconds: 0, cap_seconds: 0 }.wait(3, 1.0), TimeDelta::zero());
+        assert_eq!(Backoff { initial_seconds: 0, max_seconds: 0 }.wait(3, 1.0), TimeDelta::zero());
     }
 }

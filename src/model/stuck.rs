@@ -1,4 +1,4 @@
-//! Tasks that can never make progress: in a dependency cycle, blocked by a `close_when_done` parent without children,
+//! Tasks that can never make progress: in a dependency cycle, blocked by a `auto_complete` parent without children,
 //! or blocked by such a task.
 
 use std::collections::{HashMap, HashSet};

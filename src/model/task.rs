@@ -97,7 +97,7 @@ pub struct Task {
     /// It blocks, or has blocked, another task.
     pub has_dependents: bool,
     /// It is not claimed: it starts and finishes with its children.
-    pub close_when_done: bool,
+    pub auto_complete: bool,
     /// Assignee.
     pub assignee: Option<String>,
     /// Collaborators.
@@ -184,7 +184,7 @@ pub struct NewTask {
     /// What happens if one of them does not complete.
     pub on_dependency_failure: DependencyPolicy,
     /// It is not claimed: it starts and finishes with its children.
-    pub close_when_done: bool,
+    pub auto_complete: bool,
     /// Assignee.
     pub assignee: Option<String>,
     /// Collaborators.
@@ -226,7 +226,7 @@ impl NewTask {
             unique_key: None,
             depends_on: Vec::new(),
             on_dependency_failure: DependencyPolicy::default(),
-            close_when_done: false,
+            auto_complete: false,
             assignee: None,
             collaborators: Vec::new(),
             watchers: Vec::new(),
@@ -245,7 +245,7 @@ impl NewTask {
     pub fn into_task(self, inherited: Option<&Name>, waits: bool, now: Time) -> Task {
         let later = self.run_at.is_some_and(|run_at| run_at > now);
         let status = match () {
-            () if waits || self.close_when_done => Status::Blocked,
+            () if waits || self.auto_complete => Status::Blocked,
             () if later => Status::Scheduled,
             () => Status::Pending,
         };
@@ -271,7 +271,7 @@ impl NewTask {
             depends_on: self.depends_on,
             on_dependency_failure: self.on_dependency_failure,
             has_dependents: false,
-            close_when_done: self.close_when_done,
+            auto_complete: self.auto_complete,
             assignee: self.assignee,
             collaborators: self.collaborators,
             watchers: self.watchers,

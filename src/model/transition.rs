@@ -81,7 +81,7 @@ pub enum Transition {
     Retry,
     /// Retry request for a task with unfinished dependencies.
     RetryBlocked,
-    /// Retry request for a `close_when_done` parent, some of whose children are retried; for any other task same as
+    /// Retry request for a `auto_complete` parent, some of whose children are retried; for any other task same as
     /// [`Transition::Retry`].
     Reopen,
     /// Delete request.
@@ -187,7 +187,7 @@ pub enum TransitionError {
     /// The task is run by taskwatch.
     #[error("managed task: report it with POST /api/v1/tasks/{{id}}/…")]
     Managed,
-    /// The status of a parent with `close_when_done` follows its children.
+    /// The status of a parent with `auto_complete` follows its children.
     #[error("parent task closes with its children: cannot be {wanted}; act on the children instead")]
     Group {
         /// Requested change, as a participle.

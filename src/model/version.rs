@@ -33,7 +33,7 @@ impl NewTask {
             && self.backoff == task.backoff
             && self.unique_key == task.unique_key
             && self.on_dependency_failure == task.on_dependency_failure
-            && self.close_when_done == task.close_when_done;
+            && self.auto_complete == task.auto_complete;
         same_place
             && same_work
             && same_json(self.payload.as_ref(), task.payload.as_ref())

@@ -117,7 +117,7 @@ const fn is_zero(number: &u32) -> bool {
 
 impl Connector {
     /// Its status without a new report: an unknown one is derived from its tasks and its last error.
-    fn settled(&self) -> (ConnectorStatus, Option<String>) {
+    fn derived_status(&self) -> (ConnectorStatus, Option<String>) {
         let status = match (self.status, &self.error) {
             (ConnectorStatus::Unknown, Some(_)) => ConnectorStatus::Error,
             (ConnectorStatus::Unknown, None) if self.tasks > 0 => ConnectorStatus::Active,
@@ -256,7 +256,8 @@ impl Worker {
                 }
             }
             None => {
-                let known: Vec<_> = self.connectors.iter().map(|(id, known)| (id.clone(), known.settled())).collect();
+                let known: Vec<_> =
+                    self.connectors.iter().map(|(id, known)| (id.clone(), known.derived_status())).collect();
                 for (id, (status, error)) in known {
                     events.extend(self.set_connector_status(&id, status, error, now));
                 }

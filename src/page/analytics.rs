@@ -58,7 +58,7 @@ const ERRORS: [Series; 1] = [("of attempts that ended", "bad", |slot, _| {
     let ended = slot.tally.completed + slot.tally.failed + slot.tally.retried;
     (ended > 0).then(|| slot.tally.error_percent())
 })];
-const DEPTH: [Series; 1] = [("at most at once", "busy", |slot, _| Some(slot.most_waiting as f64))];
+const DEPTH: [Series; 1] = [("at most at once", "busy", |slot, _| Some(slot.max_pending as f64))];
 
 fn milliseconds(ms: f64) -> String {
     format::milliseconds(ms)
@@ -85,7 +85,7 @@ pub(super) fn render(view: &View, params: &Params) -> Result<Content, PageError>
         pairs.push(("range".to_owned(), range.as_str().to_owned()));
         format!("/analytics?{}", format::query(&pairs))
     };
-    let is_quiet = |slot: &Slot| slot.tally == crate::board::rates::Tally::default() && slot.most_waiting == 0;
+    let is_quiet = |slot: &Slot| slot.tally == crate::board::rates::Tally::default() && slot.max_pending == 0;
     let begun = over.iter().rev().filter(|slot| !is_quiet(slot));
     let rows: Vec<_> = begun.filter_map(|slot| Some(Row { begins: slot.begins(range)?, slot: slot.clone() })).collect();
     let page = Analytics {

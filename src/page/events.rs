@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Historical view: maximum number of events examined for matches of a filter.
-const LOOK: i64 = 20_000;
+const MAX_EXAMINED: i64 = 20_000;
 
 #[derive(Template)]
 #[template(path = "events.html")]
@@ -36,7 +36,7 @@ pub(super) async fn render(view: &View, params: &Params) -> Result<Content, Page
         None => view.subscriptions.newest(recent::EVENTS, passes),
         Some(moment) => {
             let epoch = view.subscriptions.epoch();
-            view.event_log.newest_until(epoch, moment.position, (recent::EVENTS, LOOK), passes).await?
+            view.event_log.newest_until(epoch, moment.position, (recent::EVENTS, MAX_EXAMINED), passes).await?
         }
     };
     let filtered = params.without(&["at", "play"]).len();

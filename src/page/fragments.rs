@@ -12,13 +12,13 @@ use askama::Template;
 use bytes::Bytes;
 use chrono::TimeDelta;
 
-use super::{Page, PageError, Params, Reach, View, carry::carry, format};
+use super::{Page, PageError, Params, Reach, View, format, time_travel_links::keep_time_parameter};
 use crate::{clock::Time, event::envelope::rfc3339, feed, store::writing::Failing};
 
 /// Pages show that writes fail once that has lasted this long.
 const NOT_WRITING: Duration = Duration::from_secs(2);
 /// Maximum number of cached fragments; the least recently used are evicted first.
-const KEEP: usize = 500;
+const MAX_CACHED: usize = 500;
 /// Maximum total size of cached fragments, bytes.
 const KEEP_BYTES: usize = 64 * 1024 * 1024;
 
@@ -74,7 +74,7 @@ impl Slots {
         let kept = self.kept.entry(key.clone()).or_insert_with(new);
         kept.used = Instant::now();
         let slot = kept.slot.clone();
-        self.fit(KEEP, KEEP_BYTES);
+        self.fit(MAX_CACHED, KEEP_BYTES);
         slot
     }
 
@@ -85,7 +85,7 @@ impl Slots {
             self.bytes = self.bytes - kept.bytes + bytes;
             kept.bytes = bytes;
         }
-        self.fit(KEEP, KEEP_BYTES);
+        self.fit(MAX_CACHED, KEEP_BYTES);
     }
 
     /// Evicts the least recently used until both limits are met.
@@ -103,14 +103,14 @@ impl Slots {
 struct Wrapped<'a> {
     refresh_url: String,
     title: &'a str,
-    past: Option<Past>,
+    historical: Option<Historical>,
     /// Since when writes fail, and why.
     not_writing: Option<Failing>,
     content: &'a str,
 }
 
 /// The header of a historical page.
-struct Past {
+struct Historical {
     position: i64,
     time: Time,
     /// The page has no history.
@@ -133,7 +133,7 @@ const SPEEDS: [u32; 3] = [1, 10, 60];
 const STEPS: [(&str, i64); 6] =
     [("−1 h", -3_600), ("−10 min", -600), ("−1 min", -60), ("+1 min", 60), ("+10 min", 600), ("+1 h", 3_600)];
 
-impl Past {
+impl Historical {
     fn of(page: &Page, params: &Params) -> Option<Self> {
         let moment = params.at?;
         let rest = params.without(&["at", "play"]);
@@ -223,10 +223,10 @@ async fn render(
     let wrapped = Wrapped {
         refresh_url: refresh_url(page, params, &version, view.now()),
         title: &content.title,
-        past: Past::of(page, params),
+        historical: Historical::of(page, params),
         not_writing,
         content: &match params.own("at") {
-            Some(at) => Cow::Owned(carry(&content.html, at)),
+            Some(at) => Cow::Owned(keep_time_parameter(&content.html, at)),
             None => Cow::Borrowed(content.html.as_str()),
         },
     };
@@ -260,11 +260,11 @@ mod tests {
             slots.weigh(&key, &slot, bytes);
             (slots.kept.len(), slots.bytes)
         };
-        for name in 0..KEEP {
+        for name in 0..MAX_CACHED {
             put(name, 100);
         }
-        assert_eq!(put(KEEP, 100), (KEEP, KEEP * 100), "the oldest went");
-        assert_eq!(put(KEEP, 300), (KEEP, KEEP * 100 + 200), "the same grew");
+        assert_eq!(put(MAX_CACHED, 100), (MAX_CACHED, MAX_CACHED * 100), "the oldest went");
+        assert_eq!(put(MAX_CACHED, 300), (MAX_CACHED, MAX_CACHED * 100 + 200), "the same grew");
         assert_eq!(put(0, KEEP_BYTES - 250), (1, KEEP_BYTES - 250), "all others went for one that is large");
         assert_eq!(put(1, KEEP_BYTES + 1), (0, 0), "one that is too large is not kept at all");
     }

@@ -10,20 +10,19 @@ use bytes::Bytes;
 use tokio::{sync::broadcast, time::Instant};
 
 use super::{
-    Page, PageError, Params, View,
+    Page, PageError, Params, View, fragment_diff,
     fragments::{Fragments, Freshness, Key},
-    regions,
 };
 use crate::{
     base_path::BasePath,
     event::{Filter, frame},
-    feed::pack::Packed,
+    feed::gzip::Gzipped,
 };
 
 /// A live page is rendered at least this often even without events: rates and states change with time.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// Maximum lag of a viewer, messages; beyond it the viewer gets the whole page.
-const KEEP: usize = 64;
+const MAX_LAG_MESSAGES: usize = 64;
 /// The region with the URL of the next poll. It changes with everything else and is never sent alone.
 const REFRESH: &str = "refresh";
 
@@ -48,7 +47,7 @@ struct State {
     position: i64,
     base: BasePath,
     /// The same as a message, once requested.
-    whole: Option<Arc<Packed>>,
+    whole: Option<Arc<Gzipped>>,
     /// Since when rendering fails.
     failing_since: Option<Instant>,
 }
@@ -58,7 +57,7 @@ struct State {
 pub struct Update {
     sequence: u64,
     /// Its bytes, compressed at most once for all viewers.
-    pub frame: Arc<Packed>,
+    pub frame: Arc<Gzipped>,
     /// Log position that it shows.
     pub position: i64,
 }
@@ -105,14 +104,14 @@ impl Viewer {
         let mut state = read(&self.state);
         let State { sequence, html, position, whole, base, .. } = &mut *state;
         self.has = Some(*sequence);
-        let frame = whole.get_or_insert_with(|| Arc::new(Packed::new(self::whole(base, html)))).clone();
+        let frame = whole.get_or_insert_with(|| Arc::new(Gzipped::new(self::whole(base, html)))).clone();
         Update { sequence: *sequence, frame, position: *position }
     }
 }
 
 /// A whole fragment as a message.
 fn whole(base: &BasePath, html: &str) -> Bytes {
-    let html = base.lead(html);
+    let html = base.prefix_links(html);
     frame::html(&format!("<hx-partial hx-target=\"#page\" hx-swap=\"innerMorph\">{html}</hx-partial>"))
 }
 
@@ -131,7 +130,7 @@ impl LivePage {
         (state.html, state.position) = (html.into(), position);
         (state.whole, state.failing_since) = (None, None);
         // Fails only without viewers; the renderer stops then.
-        let frame = Arc::new(Packed::new(frame));
+        let frame = Arc::new(Gzipped::new(frame));
         let _ = self.updates.send(Update { sequence: state.sequence, frame, position });
     }
 }
@@ -162,7 +161,7 @@ impl LivePages {
         let html = std::str::from_utf8(&first.html).unwrap_or_default().into();
         let (position, base) = (first.position, view.base.clone());
         let state = Arc::new(Mutex::new(State { sequence: 0, html, position, base, whole: None, failing_since: None }));
-        let live = Arc::new(LivePage { state, updates: broadcast::Sender::new(KEEP) });
+        let live = Arc::new(LivePage { state, updates: broadcast::Sender::new(MAX_LAG_MESSAGES) });
         let viewer = live.viewer();
         followed.insert(key.clone(), live.clone());
         drop(followed);
@@ -239,7 +238,7 @@ impl Renderer {
         let shown = read(&self.live.state).html.clone();
         let pace = self.page.pace.region;
         let mut due = None;
-        let mut patches = regions::diff(&shown, html, REFRESH);
+        let mut patches = fragment_diff::diff(&shown, html, REFRESH);
         patches.retain(|patch| {
             let free = self.sent.get(patch.id).map_or(now, |sent| *sent + pace);
             if free > now {
@@ -252,12 +251,16 @@ impl Renderer {
         }
         self.sent.retain(|_, sent| *sent + pace > now);
         self.sent.extend(patches.iter().map(|patch| (patch.id.to_owned(), now)));
-        if patches.iter().any(regions::Patch::is_whole) {
+        if patches.iter().any(fragment_diff::Patch::is_whole) {
             self.live.send(html.to_owned(), whole(&self.view.base, html), position);
             return None;
         }
-        let message: String = patches.iter().map(regions::Patch::partials).collect();
-        self.live.send(regions::apply(&shown, &patches), frame::html(&self.view.base.lead(&message)), position);
+        let message: String = patches.iter().map(fragment_diff::Patch::partials).collect();
+        self.live.send(
+            fragment_diff::apply(&shown, &patches),
+            frame::html(&self.view.base.prefix_links(&message)),
+            position,
+        );
         due
     }
 }

@@ -4,25 +4,25 @@
 
 mod analytics;
 mod bulk;
-mod carry;
 pub mod chart;
 mod events;
 mod failures;
 pub mod format;
+pub mod fragment_diff;
 mod fragments;
+pub mod layout;
 mod live;
 mod overview;
 mod parent;
 mod queues;
-pub mod regions;
 mod registry;
 mod row;
 mod schedules;
-pub mod shell;
 mod streams;
 mod task;
 mod tasks;
-mod trial;
+mod test_client;
+mod time_travel_links;
 pub mod visible;
 mod wall;
 mod workers;
@@ -35,16 +35,16 @@ use uuid::Uuid;
 pub use fragments::{Fragment, Fragments, Freshness};
 pub use live::{LivePages, Viewer};
 pub use registry::PAGES;
-pub use row::{Check, Filters, LIST, Pace, Page, Reach};
+pub use row::{Check, Filters, LIST_PARAMETERS, Pace, Page, Reach};
 
 use crate::{
     base_path::BasePath,
     clock::{Clock, Time},
     event::Filter,
     feed::{
-        Deliveries, SharedBoard, Subscriptions,
-        ledger::Ledger,
-        past::{Moment, Past, PastError},
+        ByteReaders, SharedBoard, Subscriptions,
+        stream_registry::StreamRegistry,
+        time_travel::{Moment, TimeTravel, TimeTravelError},
     },
     model::task_query::TaskQuery,
     store::{EventLog, Store, search::Horizon, writing::Writing},
@@ -60,15 +60,15 @@ pub struct View {
     /// The board; a historical one if [`Params::at`] is set.
     pub board: SharedBoard,
     /// Historical boards.
-    pub past: Past,
+    pub time_travel: TimeTravel,
     /// How far back searches go.
     pub horizon: Horizon,
     /// The feed.
     pub subscriptions: Subscriptions,
     /// The stream registry.
-    pub ledger: Arc<Ledger>,
+    pub stream_registry: Arc<StreamRegistry>,
     /// Delivery of events to streams.
-    pub deliveries: Deliveries,
+    pub byte_readers: ByteReaders,
     /// Whether the database accepts writes.
     pub writing: Writing,
     /// The clock.
@@ -136,7 +136,7 @@ pub enum PageError {
     NotFound(String),
     /// The historical view is unavailable.
     #[error(transparent)]
-    Past(#[from] PastError),
+    TimeTravel(#[from] TimeTravelError),
     /// Any error of the database.
     #[error(transparent)]
     Database(#[from] sqlx::Error),
@@ -148,7 +148,7 @@ pub enum PageError {
 impl View {
     /// The same view at another time.
     async fn at(&self, moment: Moment) -> Result<Self, PageError> {
-        let board = self.past.board(moment.position).await?;
+        let board = self.time_travel.board(moment.position).await?;
         Ok(Self { board, clock: Clock::stopped(moment.time), ..self.clone() })
     }
 

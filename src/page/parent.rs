@@ -18,7 +18,7 @@ const CHILDREN: i64 = 50;
 const PHASES: usize = 200;
 
 /// Historical view: children examined for failed ones.
-const LOOK: i64 = 500;
+const MAX_EXAMINED: i64 = 500;
 
 #[derive(Template)]
 #[template(path = "parent.html")]
@@ -65,7 +65,8 @@ pub(super) async fn render(view: &View, params: &Params) -> Result<Content, Page
     };
     let mut children = search::tasks(pool, &of_parent(Vec::new())).await?;
     // Tasks that had failed then may have been retried since.
-    let (statuses, limit) = if params.at.is_some() { (Vec::new(), LOOK) } else { (vec![Status::Failed], CHILDREN) };
+    let (statuses, limit) =
+        if params.at.is_some() { (Vec::new(), MAX_EXAMINED) } else { (vec![Status::Failed], CHILDREN) };
     let mut failed = search::tasks(pool, &TaskQuery { limit, ..of_parent(statuses) }).await?;
     if let Some(moment) = params.at {
         let unborn = || PageError::NotFound("This task did not exist yet at that time.".to_owned());

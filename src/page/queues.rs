@@ -6,7 +6,7 @@ use super::{Content, PageError, Params, View, overview::limit};
 use crate::{
     board::{
         health::{self, Health, Level, Serving},
-        queues::{Figures, Queue},
+        queues::{Queue, QueueRates},
     },
     clock::Time,
     feed,
@@ -43,7 +43,7 @@ struct Row {
     /// Running tasks as a percentage of the concurrency limit.
     utilisation: Option<u64>,
     workers: usize,
-    figures: Figures,
+    rates: QueueRates,
 }
 
 impl Row {
@@ -67,7 +67,7 @@ impl Row {
             rate_period_seconds: queue.rate_period_seconds,
             utilisation: queue.concurrency_limit.map(|most| running * 100 / u64::from(most.max(1))),
             workers: online.at(name),
-            figures: queue.figures(now),
+            rates: queue.rates(now),
         }
     }
 }

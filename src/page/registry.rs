@@ -5,7 +5,7 @@ use std::{future::ready, time::Duration};
 use super::{
     PageError, REGION, analytics, bulk, events, failures, overview, parent, queues,
     row::{Filters, Pace, Page, Reach},
-    schedules, streams, task, tasks, trial, wall, workers,
+    schedules, streams, task, tasks, test_client, wall, workers,
 };
 use crate::event::{Kind, kind::Topic};
 
@@ -174,7 +174,7 @@ pub static PAGES: [Page; 14] = [
         filters: Filters::Events,
         reach: Reach::Present,
         concerned: |params, event| event.position.is_some() && params.filter.matches(event),
-        render: |view, params| Box::pin(ready(trial::render(view, params))),
+        render: |view, params| Box::pin(ready(test_client::render(view, params))),
         ..BOARD
     },
     Page {

@@ -6,7 +6,7 @@ use super::{Content, PageError, Params, View};
 use crate::event::{Event, filter};
 
 /// Parameters of a task list that are not filters.
-pub const LIST: [&str; 3] = ["q", "limit", "cursor"];
+pub const LIST_PARAMETERS: [&str; 3] = ["q", "limit", "cursor"];
 
 pub(super) type Rendering<'a> = Pin<Box<dyn Future<Output = Result<Content, PageError>> + Send + 'a>>;
 
@@ -76,7 +76,7 @@ impl Page {
     pub fn takes(&self, name: &str) -> bool {
         let is_filter = match self.filters {
             Filters::None => false,
-            Filters::Tasks => LIST.contains(&name) || filter::is_known(name),
+            Filters::Tasks => LIST_PARAMETERS.contains(&name) || filter::is_known(name),
             Filters::Events => filter::is_known(name),
         };
         is_filter || self.own.iter().any(|(own, _)| *own == name)

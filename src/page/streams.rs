@@ -5,7 +5,7 @@ use std::sync::{Arc, atomic::Ordering};
 use askama::Template;
 
 use super::{Content, PageError, Params, View};
-use crate::feed::ledger::{Ended, Ending, Purpose, Row};
+use crate::feed::stream_registry::{CloseReason, ClosedStream, Purpose, Row};
 
 /// Maximum number of open streams shown.
 const SHOWN: usize = 200;
@@ -15,7 +15,7 @@ const SHOWN: usize = 200;
 struct Streams {
     open: Vec<Line>,
     all: usize,
-    ended: Vec<(Line, Ended)>,
+    ended: Vec<(Line, ClosedStream)>,
     events: u64,
     bytes: u64,
     refused: u64,
@@ -32,12 +32,12 @@ struct Line {
 
 impl Line {
     fn new(view: &View, row: Arc<Row>) -> Self {
-        let (behind, behind_ms) = view.deliveries.lag(row.position());
-        let what = match row.opening.purpose {
-            Purpose::Events | Purpose::Poll => format!("/events?{}", row.opening.query),
-            Purpose::Page => format!("/live?{}", row.opening.query),
+        let (behind, behind_ms) = view.byte_readers.lag(row.position());
+        let what = match row.info.purpose {
+            Purpose::Events | Purpose::Poll => format!("/events?{}", row.info.query),
+            Purpose::Page => format!("/live?{}", row.info.query),
         };
-        Self { what: what.trim_end_matches('?').to_owned(), form: row.opening.form_in_words(), behind, behind_ms, row }
+        Self { what: what.trim_end_matches('?').to_owned(), form: row.info.form_in_words(), behind, behind_ms, row }
     }
 
     fn events(&self) -> u64 {
@@ -50,14 +50,14 @@ impl Line {
 }
 
 pub(super) fn render(view: &View, _: &Params) -> Result<Content, PageError> {
-    let (open, ended) = view.ledger.rows();
+    let (open, ended) = view.stream_registry.rows();
     let all = open.len();
     let mut open: Vec<_> = open.into_iter().map(|row| Line::new(view, row)).collect();
     // Largest lag first.
     open.sort_by_key(|line| (std::cmp::Reverse(line.behind), line.row.id));
     open.truncate(SHOWN);
     let ended = ended.into_iter().map(|ended| (Line::new(view, ended.row.clone()), ended)).collect();
-    let counters = &view.ledger.counters;
+    let counters = &view.stream_registry.counters;
     let page = Streams {
         open,
         all,
@@ -70,9 +70,13 @@ pub(super) fn render(view: &View, _: &Params) -> Result<Content, PageError> {
 }
 
 /// CSS class and label of a close reason.
-const fn look(ending: &Ending) -> (&'static str, &'static str) {
-    match *ending {
-        Ending::ClientLeft | Ending::Finished | Ending::PageGone | Ending::Rotation | Ending::Drain => ("quiet", "■"),
-        Ending::Stuck | Ending::TooOld | Ending::LogChanged => ("warn", "▲"),
+const fn look(close_reason: &CloseReason) -> (&'static str, &'static str) {
+    match *close_reason {
+        CloseReason::ClientLeft
+        | CloseReason::Finished
+        | CloseReason::PageGone
+        | CloseReason::Rotation
+        | CloseReason::Drain => ("quiet", "■"),
+        CloseReason::Stuck | CloseReason::TooOld | CloseReason::LogChanged => ("warn", "▲"),
     }
 }

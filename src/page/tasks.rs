@@ -6,16 +6,16 @@ use super::{Content, PageError, Params, View, format};
 use crate::{
     clock::Time,
     event::{Event, filter},
-    feed::past::Moment,
+    feed::time_travel::Moment,
     model::{Status, Task, task_query::TaskQuery},
     store::search,
 };
 
 /// Historical view: tasks examined per page; historical statuses are not indexed.
-const LOOK: usize = 2_000;
+const MAX_EXAMINED: usize = 2_000;
 
 /// Tasks examined per page if no filter is selective; mentioned on the page.
-const HORIZON: i64 = 50_000;
+const MAX_UNSELECTIVE: i64 = 50_000;
 
 #[derive(Template)]
 #[template(path = "tasks.html")]
@@ -45,11 +45,11 @@ const MORE: [&str; 8] =
 
 pub(super) async fn render(view: &View, params: &Params) -> Result<Content, PageError> {
     let limit = usize::try_from(params.tasks.limit).unwrap_or_default();
-    let since = if params.tasks.is_wide() { view.horizon.get(&view.store, HORIZON).await? } else { None };
+    let since = if params.tasks.is_wide() { view.horizon.get(&view.store, MAX_UNSELECTIVE).await? } else { None };
     let query = TaskQuery { limit: params.tasks.limit + 1, since, ..params.tasks.clone() };
     let (mut tasks, looked_to) = match params.at {
         Some(moment) => past(view, &query, limit, moment).await?,
-        None => (search::tasks(view.store.turn(&query).await?.pool(), &query).await?, None),
+        None => (search::tasks(view.store.read_permit(&query).await?.pool(), &query).await?, None),
     };
     let more = tasks.len() > limit;
     tasks.truncate(limit);
@@ -100,7 +100,7 @@ async fn past(
     wanted.before = Some(query.before.unwrap_or((moment.time, uuid::Uuid::max())));
     let (mut found, mut looked) = (Vec::new(), 0);
     loop {
-        let page = search::tasks(view.store.turn(&wanted).await?.pool(), &wanted).await?;
+        let page = search::tasks(view.store.read_permit(&wanted).await?.pool(), &wanted).await?;
         let is_last = page.len() < 200;
         looked += page.len();
         let last = page.last().map(search::cursor);
@@ -108,7 +108,7 @@ async fn past(
         let then = as_of(view, page, moment).await?;
         let passes = |task: &Task| query.statuses.is_empty() || query.statuses.contains(&task.status);
         found.extend(then.into_iter().filter(passes));
-        if is_last || found.len() > limit || looked >= LOOK {
+        if is_last || found.len() > limit || looked >= MAX_EXAMINED {
             return Ok((found, last.filter(|_| !is_last)));
         }
     }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{Content, PageError, Params, View};
 use crate::{
-    board::{Board, running::RunningTask, workers::Seen},
+    board::{Board, running::RunningTask, workers::LastSeen},
     feed,
     model::{Name, worker::WorkerStatus},
 };
@@ -28,7 +28,7 @@ struct Workers {
 
 struct Row {
     id: Uuid,
-    seen: Seen,
+    seen: LastSeen,
     tasks: Vec<(Uuid, RunningTask)>,
     /// Number of tasks not shown.
     more_tasks: usize,
@@ -61,12 +61,12 @@ pub(super) fn render(view: &View, _: &Params) -> Result<Content, PageError> {
 }
 
 /// A worker of the board with its ID.
-type Named<'a> = (&'a Uuid, &'a Seen);
+type Named<'a> = (&'a Uuid, &'a LastSeen);
 
 /// The first workers, online ones first; the others are not even copied.
 fn rows(board: &Board, mut workers: Vec<Named<'_>>, shown: usize) -> Vec<Row> {
     workers.sort_by(|(a_id, a), (b_id, b)| {
-        let key = |seen: &Seen| !seen.status.is_online();
+        let key = |seen: &LastSeen| !seen.status.is_online();
         key(a).cmp(&key(b)).then_with(|| a.name.cmp(&b.name)).then_with(|| a_id.cmp(b_id))
     });
     workers.truncate(shown);

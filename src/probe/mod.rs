@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::config::{HealthSettings, ServerSettings, shown};
 
 /// Request timeout: shorter than the usual timeout of container health checks.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Health in one line, and whether it is OK.
 #[derive(Debug)]
@@ -55,7 +55,7 @@ async fn get(settings: &ServerSettings, path: &str) -> anyhow::Result<Response> 
     let address = settings.address();
     let place = || shown(&address);
     let url = Url::parse(&format!("{address}{path}")).with_context(|| format!("invalid --url {}", place()))?;
-    let http = reqwest::Client::builder().timeout(PATIENCE).no_proxy().build()?;
+    let http = reqwest::Client::builder().timeout(TIMEOUT).no_proxy().build()?;
     let sent = http.get(url).send().await.map_err(reqwest::Error::without_url);
     sent.with_context(|| format!("no taskwatch answers at {}; start one there or name another with --url", place()))
 }

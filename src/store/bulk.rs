@@ -18,7 +18,7 @@ struct Row {
     filter: Sql<TaskQuery>,
     actor: String,
     state: String,
-    pace_per_second: Option<i32>,
+    max_per_second: Option<i32>,
     succeeded: i64,
     failed: i64,
     before_at: Time,
@@ -39,7 +39,7 @@ impl TryFrom<Row> for Bulk {
             filter: row.filter.0,
             actor: row.actor,
             state: state.map(|(state, _)| state).ok_or_else(|| decode("unknown state of a bulk action"))?,
-            pace_per_second: row.pace_per_second.and_then(|pace| u32::try_from(pace).ok()),
+            max_per_second: row.max_per_second.and_then(|pace| u32::try_from(pace).ok()),
             succeeded: u64::try_from(row.succeeded).unwrap_or_default(),
             failed: u64::try_from(row.failed).unwrap_or_default(),
             before: (row.before_at, row.before_id),
@@ -54,7 +54,7 @@ macro_rules! select {
     ($tail:literal $(, $arg:expr)*) => {
         sqlx::query_as!(
             Row,
-            r#"SELECT id, action AS "action: _", filter AS "filter: _", actor, state, pace_per_second, succeeded, failed,
+            r#"SELECT id, action AS "action: _", filter AS "filter: _", actor, state, max_per_second, succeeded, failed,
                    before_at, before_id, next_at, created_at, finished_at
                FROM taskwatch.bulk_actions "# + $tail
             $(, $arg)*
@@ -97,7 +97,7 @@ pub(super) async fn lock(conn: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<
 
 pub(super) async fn save(conn: &mut PgConnection, bulk: &Bulk) -> sqlx::Result<()> {
     sqlx::query!(
-        "INSERT INTO taskwatch.bulk_actions (id, action, filter, actor, state, pace_per_second, succeeded, failed, before_at,
+        "INSERT INTO taskwatch.bulk_actions (id, action, filter, actor, state, max_per_second, succeeded, failed, before_at,
              before_id, next_at, created_at, finished_at)
          VALUES ($1, $2::text::json, $3::text::json, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
          ON CONFLICT (id) DO UPDATE
@@ -109,7 +109,7 @@ pub(super) async fn save(conn: &mut PgConnection, bulk: &Bulk) -> sqlx::Result<(
         json_text(&bulk.filter),
         bulk.actor,
         bulk.state.word(),
-        bulk.pace_per_second.and_then(|pace| i32::try_from(pace).ok()),
+        bulk.max_per_second.and_then(|pace| i32::try_from(pace).ok()),
         i64::try_from(bulk.succeeded).unwrap_or(i64::MAX),
         i64::try_from(bulk.failed).unwrap_or(i64::MAX),
         bulk.before.0,

@@ -5,7 +5,7 @@ use sqlx::{PgConnection, PgExecutor};
 use crate::{clock::Time, event::envelope::Epoch};
 
 /// Number of newest checkpoints kept.
-const KEEP: i64 = 4;
+const KEPT_CHECKPOINTS: i64 = 4;
 /// Distance in positions between older checkpoints that are kept for time travel.
 pub const SPACING: i64 = 100_000;
 
@@ -82,7 +82,7 @@ pub async fn save(
                  OR EXISTS (SELECT 1 FROM taskwatch.checkpoints e WHERE e.version = c.version
                      AND e.position < c.position AND e.position / $3 = c.position / $3
                      AND date_bin('6 hours', e.at, 'epoch') = date_bin('6 hours', c.at, 'epoch')))",
-        KEEP,
+        KEPT_CHECKPOINTS,
         version,
         SPACING
     )

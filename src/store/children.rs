@@ -124,7 +124,7 @@ pub(super) async fn recheck_parents(conn: &mut PgConnection, changes: &[PhaseCha
     }
     sqlx::query!(
         "INSERT INTO taskwatch.rechecks (task_id)
-         SELECT id FROM taskwatch.tasks WHERE id = ANY($1) AND close_when_done",
+         SELECT id FROM taskwatch.tasks WHERE id = ANY($1) AND auto_complete",
         &parents
     )
     .execute(conn)

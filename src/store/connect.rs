@@ -19,7 +19,7 @@ use super::{
     failure::Unusable,
     identity::{self, Identity},
     log,
-    pools::{Pools, Turn},
+    pools::{Pools, ReadPermit},
     schema,
     timeout::with_timeout,
 };
@@ -120,9 +120,9 @@ impl Store {
     ///
     /// # Errors
     /// Too many concurrent searches.
-    pub async fn turn(&self, query: &TaskQuery) -> sqlx::Result<Turn> {
+    pub async fn read_permit(&self, query: &TaskQuery) -> sqlx::Result<ReadPermit> {
         let is_search = query.text.is_some() || query.is_wide();
-        self.pools.turn(self.pool(), is_search && self.is_reachable()).await
+        self.pools.read_permit(self.pool(), is_search && self.is_reachable()).await
     }
 
     /// Whether the database responded to the tailer's last read.

@@ -3,7 +3,7 @@
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{task_write, waits};
+use super::{dependencies, task_write};
 use crate::{
     clock::Time,
     command::{Workspace, workspace::TaskEntry},
@@ -26,7 +26,7 @@ pub(super) struct Difference<'a> {
     /// Tasks that are no longer blocked, or whose dependencies changed.
     unblocked: Vec<Uuid>,
     /// Finished or deleted tasks that block others.
-    settled: Vec<Uuid>,
+    transaction_outcome: Vec<Uuid>,
     /// Observed tasks whose project may be inherited by their children.
     ancestors: Vec<Uuid>,
 }
@@ -49,7 +49,7 @@ impl<'a> Difference<'a> {
                 if state_changed(before, after) {
                     self.updated.push(after);
                 }
-                if facts_changed(before, after) {
+                if fields_changed(before, after) {
                     self.described.push(after);
                 }
             }
@@ -63,8 +63,8 @@ impl<'a> Difference<'a> {
 
     /// `ready` contains the pending tasks, except observed ones.
     fn sort_ready(&mut self, id: Uuid, entry: &'a TaskEntry, taken: bool) {
-        let was_in = entry.before.as_ref().filter(|task| in_line(task) && !taken);
-        let is_in = entry.after.as_ref().filter(|task| in_line(task));
+        let was_in = entry.before.as_ref().filter(|task| is_claimable(task) && !taken);
+        let is_in = entry.after.as_ref().filter(|task| is_claimable(task));
         match (was_in, is_in) {
             (Some(before), Some(after)) if before.queue == after.queue && before.priority == after.priority => {}
             (was, is) => {
@@ -87,9 +87,9 @@ impl<'a> Difference<'a> {
     }
 
     fn sort_waiting(&mut self, id: Uuid, entry: &'a TaskEntry) {
-        let waits = |task: &&Task| task.status == Status::Blocked && !task.depends_on.is_empty();
-        let before = entry.before.as_ref().filter(waits);
-        let after = entry.after.as_ref().filter(waits);
+        let is_waiting = |task: &&Task| task.status == Status::Blocked && !task.depends_on.is_empty();
+        let before = entry.before.as_ref().filter(is_waiting);
+        let after = entry.after.as_ref().filter(is_waiting);
         if before.map(|task| &task.depends_on) != after.map(|task| &task.depends_on) {
             self.unblocked.extend(before.map(|_| id));
             self.waiting.extend(after);
@@ -98,7 +98,7 @@ impl<'a> Difference<'a> {
         let awaited = entry.before.as_ref().or(entry.after.as_ref()).is_some_and(|task| task.has_dependents)
             || entry.after.as_ref().is_some_and(|task| task.has_dependents);
         if awaited && is_over(&entry.after) && !(entry.before.is_some() && is_over(&entry.before)) {
-            self.settled.push(id);
+            self.transaction_outcome.push(id);
         }
         if let Some(after) = entry.after.as_ref().filter(|task| task.observed.is_some())
             && entry.before.as_ref().is_none_or(|before| before.project_id != after.project_id)
@@ -133,16 +133,16 @@ impl Difference<'_> {
         each! {
             unleased by task_write::unlease;
             leased by task_write::lease;
-            unblocked by waits::go_on;
-            waiting by waits::wait;
-            settled by waits::settle;
-            ancestors by waits::bequeath;
+            unblocked by dependencies::unblock;
+            waiting by dependencies::wait;
+            transaction_outcome by dependencies::request_reevaluation;
+            ancestors by dependencies::inherit_project;
         }
         Ok(())
     }
 }
 
-fn in_line(task: &Task) -> bool {
+fn is_claimable(task: &Task) -> bool {
     task.status == Status::Pending && task.observed.is_none()
 }
 
@@ -167,7 +167,7 @@ fn state_changed(before: &Task, after: &Task) -> bool {
 }
 
 /// Whether an edit or a report changed descriptive fields.
-fn facts_changed(before: &Task, after: &Task) -> bool {
+fn fields_changed(before: &Task, after: &Task) -> bool {
     before.observed != after.observed
         || before.project_id != after.project_id
         || before.task_type != after.task_type

@@ -18,7 +18,7 @@ pub async fn parents(pool: &PgPool, roots: &[Uuid]) -> sqlx::Result<Vec<Uuid>> {
                SELECT unnest($1::uuid[])
                UNION
                SELECT t.id FROM down JOIN taskwatch.tasks t ON t.parent_task_id = down.id
-               WHERE t.is_parent OR t.close_when_done
+               WHERE t.is_parent OR t.auto_complete
            )
            SELECT id AS "id!" FROM down LIMIT $2"#,
         roots,

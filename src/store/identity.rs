@@ -208,7 +208,7 @@ impl Identity {
             Some(Changed::Moved { stored: row.stored, present: row.present.unwrap_or_default() })
         } else {
             newest.and_then(|newest| match row.body {
-                // Removed by retention, together with everything that this process has not read yet.
+                // ChildrenRemoved by retention, together with everything that this process has not read yet.
                 None if newest.position < row.oldest => None,
                 None => Some(Changed::Lost(newest.position)),
                 Some(body) => {
@@ -248,7 +248,7 @@ impl Identity {
     ///
     /// # Errors
     /// Any error of the database, including a read-only one.
-    pub async fn settle(&self, conn: &mut PgConnection) -> sqlx::Result<Epoch> {
+    pub async fn ensure_epoch(&self, conn: &mut PgConnection) -> sqlx::Result<Epoch> {
         let mut tx = conn.begin().await?;
         // Renews the epoch if the log has moved, and blocks all appends.
         log::lock(&mut tx, 0).await?;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{bulk, children, queues, ready::ScanStart, schedules, tasks, waits, workers, writer::Pending};
+use super::{bulk, children, dependencies, queues, ready_queue::ScanStart, schedules, tasks, workers, writer::Pending};
 use crate::{
     clock::Time,
     command::{LockSet, Workspace, WriterPolicy, claim_tasks::Allowance, lock_set::ClaimRequest},
@@ -51,7 +51,7 @@ async fn load_retried(conn: &mut PgConnection, locks: &mut LockSet) -> sqlx::Res
         locks.graph = !tasks::dependencies(conn, &locks.retried).await?.is_empty();
     }
     if locks.graph {
-        waits::lock_graph(conn).await?;
+        dependencies::lock_graph(conn).await?;
         locks.tasks.extend(tasks::dependencies(conn, &locks.retried).await?);
     }
     Ok(())
@@ -101,10 +101,10 @@ async fn load_related(conn: &mut PgConnection, loaded: &BTreeSet<Uuid>, workspac
     Ok(())
 }
 
-/// Loads counts of children: of `close_when_done` parents, of requested parents, and of tasks that become parents now
+/// Loads counts of children: of `auto_complete` parents, of requested parents, and of tasks that become parents now
 /// and may already have children that were enqueued or reported earlier.
 async fn load_counts(conn: &mut PgConnection, locks: &LockSet, workspace: &mut Workspace) -> sqlx::Result<()> {
-    let following = workspace.living().filter(|task| task.close_when_done).map(|task| task.id);
+    let following = workspace.living().filter(|task| task.auto_complete).map(|task| task.id);
     let observed = workspace.living().filter(|task| locks.observed.contains(&task.id));
     let counted = following.chain(observed.filter_map(|task| task.parent_task_id));
     let counted: BTreeSet<_> =
@@ -147,13 +147,13 @@ async fn load_waiters(
     if all.is_empty() {
         return Ok(());
     }
-    if let Some(stored) = waits::waiters(conn, &all.into_iter().collect::<Vec<_>>()).await? {
+    if let Some(stored) = dependencies::waiters(conn, &all.into_iter().collect::<Vec<_>>()).await? {
         workspace.waiters().load(stored);
         return Ok(());
     }
     // One of them exceeds the limit; the others must not be refused for that.
     for roots in roots.iter().filter(|roots| !roots.is_empty()) {
-        match waits::waiters(conn, roots).await? {
+        match dependencies::waiters(conn, roots).await? {
             Some(stored) => workspace.waiters().load(stored),
             None => workspace.waiters().load_endless(roots),
         }

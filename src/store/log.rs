@@ -241,7 +241,11 @@ pub(super) async fn append(
 }
 
 /// Outcome of a transaction whose commit was not acknowledged: whether it committed; `None` while undecided.
-pub(super) async fn settled(conn: &mut PgConnection, xid: &str, first: &Recorded) -> sqlx::Result<Option<bool>> {
+pub(super) async fn transaction_outcome(
+    conn: &mut PgConnection,
+    xid: &str,
+    first: &Recorded,
+) -> sqlx::Result<Option<bool>> {
     let asked = sqlx::query_scalar!("SELECT pg_xact_status($1::text::xid8)", xid).fetch_one(&mut *conn).await;
     let status = match asked {
         Ok(status) => status,

@@ -19,7 +19,7 @@ const REST: u32 = 9;
 /// Maximum pause after a search.
 const LONGEST_REST: Duration = Duration::from_secs(2);
 /// How long a search waits for its permit.
-const TURN: Duration = Duration::from_secs(4);
+const PERMIT_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Reads of the program itself.
 const OWN: Reading = Reading { connections: 6, statement: "5s", acquire: Duration::from_secs(5) };
@@ -36,14 +36,14 @@ pub(super) struct Pools {
     requests: PgPool,
     /// Few connections, so that reads of single rows never wait behind searches.
     searches: PgPool,
-    turns: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     /// Always closed: every acquire fails immediately.
     refusing: PgPool,
 }
 
 /// Permit to read a list; the pause of a search starts when it is dropped.
 #[derive(Debug)]
-pub struct Turn {
+pub struct ReadPermit {
     pool: PgPool,
     permit: Option<OwnedSemaphorePermit>,
     began: Instant,
@@ -95,8 +95,8 @@ impl Pools {
         let pool = |reading: Reading| reading.pool(options, identity, clock);
         let refusing = PgPoolOptions::new().max_connections(1).connect_lazy_with(options.clone());
         refusing.close().await;
-        let turns = Arc::new(Semaphore::new(SEARCHES_AT_ONCE));
-        Self { reading: pool(OWN), requests: pool(REQUESTS), searches: pool(SEARCHES), turns, refusing }
+        let permits = Arc::new(Semaphore::new(SEARCHES_AT_ONCE));
+        Self { reading: pool(OWN), requests: pool(REQUESTS), searches: pool(SEARCHES), permits, refusing }
     }
 
     pub(super) const fn reading(&self) -> &PgPool {
@@ -111,13 +111,13 @@ impl Pools {
         Self { reading: self.requests.clone(), ..self.clone() }
     }
 
-    pub(super) async fn turn(&self, reading: &PgPool, is_search: bool) -> sqlx::Result<Turn> {
+    pub(super) async fn read_permit(&self, reading: &PgPool, is_search: bool) -> sqlx::Result<ReadPermit> {
         if !is_search {
-            return Ok(Turn { pool: reading.clone(), permit: None, began: Instant::now() });
+            return Ok(ReadPermit { pool: reading.clone(), permit: None, began: Instant::now() });
         }
-        let permit = tokio::time::timeout(TURN, self.turns.clone().acquire_owned()).await;
+        let permit = tokio::time::timeout(PERMIT_TIMEOUT, self.permits.clone().acquire_owned()).await;
         let permit = permit.map_err(|_| sqlx::Error::PoolTimedOut)?.map_err(|_| sqlx::Error::PoolClosed)?;
-        Ok(Turn { pool: self.searches.clone(), permit: Some(permit), began: Instant::now() })
+        Ok(ReadPermit { pool: self.searches.clone(), permit: Some(permit), began: Instant::now() })
     }
 
     pub(super) async fn close(&self) {
@@ -125,7 +125,7 @@ impl Pools {
     }
 }
 
-impl Turn {
+impl ReadPermit {
     /// The pool to read from.
     #[must_use]
     pub const fn pool(&self) -> &PgPool {
@@ -133,7 +133,7 @@ impl Turn {
     }
 }
 
-impl Drop for Turn {
+impl Drop for ReadPermit {
     fn drop(&mut self) {
         let Some(permit) = self.permit.take() else { return };
         let rest = self.began.elapsed().saturating_mul(REST).min(LONGEST_REST);

@@ -31,7 +31,7 @@ pub async fn old_tasks(pool: &PgPool, before: Time) -> sqlx::Result<Vec<Uuid>> {
              -- What others still wait for, or are counted with, stays as long as they do.
              AND NOT EXISTS (SELECT 1 FROM taskwatch.dependents d WHERE d.depends_on = t.id)
              AND NOT EXISTS (SELECT 1 FROM taskwatch.tasks p
-                 WHERE p.id = t.parent_task_id AND p.close_when_done AND p.finished_at IS NULL)
+                 WHERE p.id = t.parent_task_id AND p.auto_complete AND p.finished_at IS NULL)
          ORDER BY created_at, id LIMIT $2",
         before,
         TASKS

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use sqlx::PgConnection;
 
-use super::{bulk, children, difference::Difference, queues, schedules, waits, workers};
+use super::{bulk, children, dependencies, difference::Difference, queues, schedules, workers};
 use crate::{command::Workspace, event::Draft, model::Name};
 
 /// Output of saving a batch.
@@ -50,7 +50,7 @@ pub(super) async fn save(
         bulk::save(conn, bulk).await?;
     }
     if !workspace.reevaluated().is_empty() {
-        waits::rechecked(conn, workspace.reevaluated()).await?;
+        dependencies::rechecked(conn, workspace.reevaluated()).await?;
     }
     Ok(Saved { drafts: workspace.into_drafts(), queues })
 }

@@ -17,7 +17,7 @@ const RELATIONS: i64 = 100_000;
 /// Parents examined.
 const GROUPS: i64 = 1_000;
 /// Grace period for a parent without children: they are created after it.
-const PATIENCE: TimeDelta = TimeDelta::seconds(60);
+const NO_CHILDREN_GRACE: TimeDelta = TimeDelta::seconds(60);
 
 /// Result of a search for stuck tasks.
 #[derive(Debug, Default)]
@@ -37,7 +37,7 @@ pub struct Found {
 pub async fn find(pool: &PgPool, now: Time, most: usize) -> sqlx::Result<Found> {
     let groups = idle_groups(pool).await?;
     let waits = waits(pool).await?;
-    let childless = groups.iter().filter(|group| !group.had_children && group.created_at <= now - PATIENCE);
+    let childless = groups.iter().filter(|group| !group.had_children && group.created_at <= now - NO_CHILDREN_GRACE);
     let childless: HashSet<_> = childless.map(|group| group.id).collect();
     let emptied = groups.iter().filter(|group| group.may_go_on).map(|group| group.id);
     let mut forgotten: Vec<_> = emptied.collect();
@@ -60,7 +60,7 @@ struct Group {
     may_go_on: bool,
 }
 
-/// `close_when_done` parents in progress without unfinished children.
+/// `auto_complete` parents in progress without unfinished children.
 async fn idle_groups(pool: &PgPool) -> sqlx::Result<Vec<Group>> {
     sqlx::query_as!(
         Group,
@@ -69,7 +69,7 @@ async fn idle_groups(pool: &PgPool) -> sqlx::Result<Vec<Group>> {
                    -- An action in the background may be about to run its children again.
                    AND NOT EXISTS (SELECT 1 FROM taskwatch.bulk_actions WHERE state = 'running') AS "may_go_on!"
            FROM taskwatch.tasks p
-           WHERE p.close_when_done AND p.status IN ('blocked', 'running') AND NOT EXISTS
+           WHERE p.auto_complete AND p.status IN ('blocked', 'running') AND NOT EXISTS
                (SELECT 1 FROM taskwatch.phases f WHERE f.parent_task_id = p.id AND f.pending + f.running > 0)
            ORDER BY p.created_at LIMIT $1"#,
         GROUPS
@@ -84,16 +84,16 @@ async fn waits(pool: &PgPool) -> sqlx::Result<HashMap<Uuid, Vec<Uuid>>> {
         r#"WITH relations AS (SELECT d.task_id, d.depends_on FROM taskwatch.dependents d LIMIT $1)
            SELECT d.task_id AS "waiter!", d.depends_on AS "awaited!"
            FROM relations d JOIN taskwatch.tasks t ON t.id = d.depends_on
-           WHERE t.status = 'blocked' OR t.close_when_done AND t.status = 'running'
+           WHERE t.status = 'blocked' OR t.auto_complete AND t.status = 'running'
            UNION
            SELECT p.id, t.id FROM relations d
                JOIN taskwatch.tasks t ON t.id = d.task_id JOIN taskwatch.tasks p ON p.id = t.parent_task_id
-           WHERE p.close_when_done AND p.status IN ('blocked', 'running')
+           WHERE p.auto_complete AND p.status IN ('blocked', 'running')
            UNION
            SELECT p.id, t.id FROM (SELECT g.id, g.parent_task_id FROM taskwatch.tasks g
-                   WHERE g.close_when_done AND g.status IN ('blocked', 'running') LIMIT $1) AS t
+                   WHERE g.auto_complete AND g.status IN ('blocked', 'running') LIMIT $1) AS t
                JOIN taskwatch.tasks p ON p.id = t.parent_task_id
-           WHERE p.close_when_done AND p.status IN ('blocked', 'running')"#,
+           WHERE p.auto_complete AND p.status IN ('blocked', 'running')"#,
         RELATIONS
     )
     .fetch_all(pool)

@@ -54,7 +54,7 @@ async fn a_waiting_claim_gets_the_task_as_soon_as_it_comes() {
     let worker = app.worker("w1").await;
     let waiting = tokio::spawn(async move { worker.claims_up_to(1, &["default"], 30).await });
     eventually("the claim waits", || async {
-        app.site.writer.counters().commands.load(std::sync::atomic::Ordering::Relaxed) >= 2
+        app.state.writer.counters().commands.load(std::sync::atomic::Ordering::Relaxed) >= 2
     })
     .await;
     let started = std::time::Instant::now();
@@ -349,7 +349,7 @@ async fn a_claim_of_several_queues_wakes_only_one_waiter() {
     let app = TestApp::start().await;
     let (both, second) = (app.worker("both").await, app.worker("second").await);
     let first = tokio::spawn(async move { both.claims_up_to(1, &["a", "b"], 30).await });
-    let commands = || app.site.writer.counters().commands.load(std::sync::atomic::Ordering::Relaxed);
+    let commands = || app.state.writer.counters().commands.load(std::sync::atomic::Ordering::Relaxed);
     eventually("the first waits", || async { commands() >= 3 }).await;
     let other = tokio::spawn(async move { second.claims_up_to(1, &["b"], 30).await });
     eventually("the second waits", || async { commands() >= 4 }).await;

@@ -72,13 +72,13 @@ async fn a_stream_of_http_2_without_progress_ends_and_its_neighbours_stay() {
         let ended = tokio::time::timeout(crate::harness::DEADLINE, answer.into_body().collect()).await.unwrap();
         assert!(ended.is_err(), "{path} is cut");
     }
-    let ledger = || async { app.get("/api/v1/streams").await.expect(200) };
+    let streams = || async { app.get("/api/v1/streams").await.expect(200) };
     eventually("both streams end as stuck", || async {
-        let ended = ledger().await["ended"].clone();
-        ended.as_array().unwrap().iter().filter(|row| row["ending"] == "stuck").count() == 2
+        let ended = streams().await["ended"].clone();
+        ended.as_array().unwrap().iter().filter(|row| row["close_reason"] == "stuck").count() == 2
     })
     .await;
-    assert_eq!(ledger().await["open"], json!([]));
+    assert_eq!(streams().await["open"], json!([]));
     // One that reads is not disturbed on such a connection, nor by being quiet.
     let (mut reader, _connection) = second(&app, 65_535).await;
     let mut body = reader.send_request(get(&app, "/events?after=now")).await.unwrap().into_body();
@@ -228,9 +228,10 @@ async fn names_in_claims_are_not_kept() {
         queues.push("default");
         assert!(worker.claims_up_to(1, &queues, 0).await.is_empty());
     }
-    assert_eq!(app.site.waiters.remembered(), (1, 0));
+    assert_eq!(app.state.claim_waiters.remembered(), (1, 0));
     app.patch("/api/v1/queues/default", &json!({ "concurrency_limit": null })).await.expect(200);
-    eventually("a queue without a limit is forgotten", || async { app.site.waiters.remembered() == (0, 0) }).await;
+    eventually("a queue without a limit is forgotten", || async { app.state.claim_waiters.remembered() == (0, 0) })
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,7 +11,7 @@ fn ids<const N: usize>() -> [String; N] {
 }
 
 fn group(id: &str, parent: Option<&str>) -> Value {
-    json!({ "id": id, "task_type": "g", "close_when_done": true, "parent_task_id": parent })
+    json!({ "id": id, "task_type": "g", "auto_complete": true, "parent_task_id": parent })
 }
 
 fn waiting(id: &str, parent: Option<&str>, on: &[&str]) -> Value {

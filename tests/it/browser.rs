@@ -102,9 +102,9 @@ async fn the_browsers_own_reader_of_streams_takes_compressed_ones_and_comes_back
         async move { browser.runs("return window.seen").await.as_array().map_or(0, Vec::len) >= count }
     };
     eventually("the browser has all events", || seen(40)).await;
-    let ledger = app.get("/api/v1/streams").await.expect(200);
-    let gzip = ledger["open"].as_array().unwrap().iter().any(|row| row["purpose"] == "events" && row["gzip"] == true);
-    assert!(gzip, "browsers ask for gzip: {ledger}");
+    let streams = app.get("/api/v1/streams").await.expect(200);
+    let gzip = streams["open"].as_array().unwrap().iter().any(|row| row["purpose"] == "events" && row["gzip"] == true);
+    assert!(gzip, "browsers ask for gzip: {streams}");
     // Its stream is old soon; it comes back behind what it had, without being told in the page.
     eventually("the browser came back", || async { browser.runs("return window.hellos").await.as_i64() >= Some(2) })
         .await;

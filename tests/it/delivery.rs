@@ -1,4 +1,4 @@
-//! How streams are fed: classes, pages, compression, slow readers, the ledger, the end.
+//! How streams are fed: classes, pages, compression, slow readers, the streams, the end.
 
 use std::io::Read;
 
@@ -17,7 +17,7 @@ async fn expected(app: &TestApp, after: i64, passes: impl Fn(&Value) -> bool) ->
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_may_begin_anywhere() {
-    let app = TestApp::with(taskwatch::config::Settings { ring_mib: 1, ..settings() }, Default::default()).await;
+    let app = TestApp::with(taskwatch::config::Settings { event_cache_mib: 1, ..settings() }, Default::default()).await;
     // A class that is there from the beginning keeps chunks; the others join it.
     let mut first = app.events("?after=now").await;
     for priority in [1, 5, 9] {
@@ -26,7 +26,7 @@ async fn a_reader_may_begin_anywhere() {
     }
     let head = app.settles().await;
     first.events_to(head).await;
-    let epoch = app.site.subscriptions.epoch();
+    let epoch = app.state.subscriptions.epoch();
     for (filter, passes) in [
         ("", (|_| true) as fn(&Value) -> bool),
         ("&types=task_created", |event| event["event_type"] == "task_created"),
@@ -50,10 +50,10 @@ async fn filters_that_mean_the_same_share_a_class() {
     let app = TestApp::start().await;
     let mut one = app.events("?after=now&queue=a,b&types=task_created").await;
     let mut two = app.events("?after=now&types=task_created&queue=b,a").await;
-    assert_eq!(app.site.deliveries.classes(), 1);
+    assert_eq!(app.state.byte_readers.streams(), 1);
     let _other = app.events("?after=now&queue=a").await;
     let _form = app.events("?after=now&queue=a&names=0").await;
-    assert_eq!(app.site.deliveries.classes(), 3);
+    assert_eq!(app.state.byte_readers.streams(), 3);
     app.creates_as(json!({ "task_type": "t", "queue": "a" })).await;
     assert_eq!(one.event().await, two.event().await);
 }
@@ -99,7 +99,7 @@ async fn a_compressed_stream_says_the_same_in_fewer_bytes() {
     println!("{} events: {size} bytes plain, {bytes} compressed", raw.len());
     assert!(bytes * 4 < size, "{bytes} of {size}");
     // Someone who joins in the middle, and one who gets the board first.
-    let epoch = app.site.subscriptions.epoch();
+    let epoch = app.state.subscriptions.epoch();
     let (frames, _) = unzipped(&app, &format!("?after={epoch}-{}", head - 37), head).await;
     assert_eq!(frames.iter().filter(|frame| frame.json()["event_type"].is_string()).count(), 37);
     let (frames, _) = unzipped(&app, "?snapshot=always", head).await;
@@ -140,22 +140,22 @@ async fn the_ledger_knows_who_is_there_and_how_they_went() {
     stream.next().await.unwrap();
     app.creates("t").await;
     let head = app.settles().await;
-    eventually("the ledger shows how far the reader is", || async {
-        let ledger = app.get("/api/v1/streams").await.expect(200);
-        let row = &ledger["open"][0];
+    eventually("the streams shows how far the reader is", || async {
+        let streams = app.get("/api/v1/streams").await.expect(200);
+        let row = &streams["open"][0];
         row["cursor"].as_str().unwrap().ends_with(&format!("-{head}")) && row["behind"] == 0
     })
     .await;
-    let ledger = app.get("/api/v1/streams").await.expect(200);
-    let row = &ledger["open"][0];
+    let streams = app.get("/api/v1/streams").await.expect(200);
+    let row = &streams["open"][0];
     assert_eq!((&row["purpose"], &row["wire"], &row["gzip"]), (&json!("events"), &json!("named"), &json!(false)));
     assert!(row["query"].as_str().unwrap().contains("types=task_failed") && row["bytes"].as_u64() > Some(0));
     let page = app.get("/streams").await;
     assert!(page.text.contains("types=task_failed") && page.text.contains("1 open"));
     drop(stream);
-    eventually("the ledger has taken the reader out", || async {
-        let ledger = app.get("/api/v1/streams").await.expect(200);
-        ledger["open"] == json!([]) && ledger["ended"][0]["ending"] == "client_left"
+    eventually("the streams has taken the reader out", || async {
+        let streams = app.get("/api/v1/streams").await.expect(200);
+        streams["open"] == json!([]) && streams["ended"][0]["close_reason"] == "client_left"
     })
     .await;
     let metrics = app.get("/metrics").await.text;
@@ -192,8 +192,8 @@ async fn one_address_cannot_take_all_places() {
     };
     let mut other = from("203.0.113.9, 203.0.113.7:4711, 127.0.0.1").await;
     assert_eq!(other.next().await.unwrap().event, "hello");
-    let ledger = app.get("/api/v1/streams").await.expect(200);
-    assert_eq!(ledger["open"][2]["address"], "203.0.113.7", "the last that is no proxy of ours is what that saw");
+    let streams = app.get("/api/v1/streams").await.expect(200);
+    assert_eq!(streams["open"][2]["address"], "203.0.113.7", "the last that is no proxy of ours is what that saw");
     let mut fourth = from("203.0.113.8").await;
     assert_eq!(fourth.next().await.unwrap().json()["reason"], "too_many_streams");
 }
@@ -245,7 +245,7 @@ async fn a_reader_overtaken_by_retention_is_sent_away_and_told_when_it_comes_bac
     slow.events_to(2).await;
     let beat = slow.until("heartbeat").await.pop().unwrap();
     assert_eq!(beat.json()["position"], 2);
-    app.site.subscriptions.set_oldest(3_000);
+    app.state.subscriptions.set_oldest(3_000);
     let mut back = Stream::open(app.http(), &format!("{}/events", app.url), beat.id.as_deref()).await;
     let frames = back.until("snapshot_end").await;
     assert_eq!(frames[1].json()["reason"], "too_old");
@@ -254,12 +254,12 @@ async fn a_reader_overtaken_by_retention_is_sent_away_and_told_when_it_comes_bac
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_retention_takes_from_a_reader_that_does_not_read_is_not_passed_over() {
-    let app = TestApp::with(taskwatch::config::Settings { ring_mib: 1, ..settings() }, Default::default()).await;
+    let app = TestApp::with(taskwatch::config::Settings { event_cache_mib: 1, ..settings() }, Default::default()).await;
     large_events(&app).await;
     let head = app.settles().await;
     let mut stuck = app.events("?after=earliest").await;
     stuck.next().await.unwrap();
-    app.site.subscriptions.set_oldest(head);
+    app.state.subscriptions.set_oldest(head);
     let frames = stuck.until("bye").await;
     let positions: Vec<_> =
         frames.iter().filter(|f| f.json()["event_type"].is_string()).filter_map(Frame::position).collect();
@@ -318,7 +318,7 @@ async fn filters_that_nobody_follows_any_more_are_forgotten() {
         app.get(&format!("/events?poll=1&wait=0&after=now&queue=q{number}")).await.expect(200);
     }
     app.creates("t").await;
-    eventually("few classes are kept", || async { app.site.deliveries.classes() <= 64 }).await;
+    eventually("few classes are kept", || async { app.state.byte_readers.streams() <= 64 }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -47,6 +47,8 @@ fn every_setting_is_documented() {
         if !default.is_empty() {
             assert_eq!(row[1], default, "{long}");
         }
+        assert_eq!(row[2], flag.get_help().unwrap().to_string(), "{long}");
+        assert_eq!(row[2], flag.get_help().unwrap().to_string(), "{long}");
         let variable = flag.get_env().and_then(|env| env.to_str()).unwrap_or_else(|| panic!("{long} has no variable"));
         assert_eq!(variable, format!("TASKWATCH_{}", flag.get_long().unwrap().replace('-', "_").to_uppercase()));
     }

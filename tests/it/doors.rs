@@ -26,8 +26,8 @@ async fn other_sites_take_no_place_and_read_nothing() {
             assert!(reply.headers().get("access-control-allow-origin").is_none());
         }
     }
-    let ledger = app.get("/api/v1/streams").await.expect(200);
-    assert_eq!((&ledger["open"], &ledger["ended"]), (&json!([]), &json!([])), "no place was held");
+    let streams = app.get("/api/v1/streams").await.expect(200);
+    assert_eq!((&streams["open"], &streams["ended"]), (&json!([]), &json!([])), "no place was held");
     let link = app.http().get(format!("{}/tasks", app.url)).header("sec-fetch-site", "cross-site");
     let link = link.header("sec-fetch-mode", "navigate").header("sec-fetch-dest", "document").send().await.unwrap();
     assert_eq!(link.status(), 200, "a link is followed");
@@ -214,8 +214,8 @@ async fn the_ledger_repeats_filters_and_no_secrets() {
     let _stream = app.events(query).await;
     let _page =
         app.http().get(format!("{}/live?page=tasks&status=failed&token=hunter2", app.url)).send().await.unwrap();
-    let ledger = app.get("/api/v1/streams").await.expect(200);
-    let shown = ledger["open"].to_string();
+    let streams = app.get("/api/v1/streams").await.expect(200);
+    let shown = streams["open"].to_string();
     assert!(
         shown.contains("label.team=a%20b") && shown.contains("types=task_failed") && shown.contains("status=failed")
     );

@@ -56,7 +56,7 @@ async fn a_long_transaction_delays_nobody_and_loses_nothing() {
     let app = TestApp::start().await;
     let twin = app.twin().await;
     let worker = app.worker("w1").await;
-    let parent = app.creates_as(json!({ "task_type": "batch", "close_when_done": true })).await;
+    let parent = app.creates_as(json!({ "task_type": "batch", "auto_complete": true })).await;
     let gate = app.creates("gate").await;
     let mut conn = app.connection().await;
     run(&mut conn, "BEGIN").await.unwrap();

@@ -8,7 +8,7 @@ use crate::harness::{TestApp, eventually};
 /// A group with two children and a group of two more: parent, inner group, leaves.
 async fn family(app: &TestApp) -> (String, String, Vec<String>) {
     let [outer, inner] = [Uuid::now_v7(), Uuid::now_v7()].map(|id| id.to_string());
-    let group = |id: &str, parent: Option<&str>| json!({ "id": id, "task_type": "g", "close_when_done": true, "parent_task_id": parent });
+    let group = |id: &str, parent: Option<&str>| json!({ "id": id, "task_type": "g", "auto_complete": true, "parent_task_id": parent });
     let leaf = |parent: &str| json!({ "task_type": "leaf", "parent_task_id": parent, "max_attempts": 1 });
     let tasks = json!([
         group(&outer, None),

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{TestApp, eventually, scene::Scene};
+use crate::harness::{TestApp, eventually, fixture::Scene};
 
 /// Sends a form as a browser does, and follows to the next page.
 async fn sends(app: &TestApp, path: &str, fields: &[(&str, &str)]) -> (u16, String) {
@@ -71,7 +71,7 @@ async fn many_tasks_are_changed_after_a_preview() {
         &[("action", "explode")][..],
         &[("action", "retry"), ("ids", "7")],
         &[("action", "retry"), ("colour", "red")],
-        &[("action", "retry"), ("task_type", "a"), ("pace_per_second", "0")],
+        &[("action", "retry"), ("task_type", "a"), ("max_per_second", "0")],
     ] {
         let (status, _) = sends(&app, "/tasks/bulk", fields).await;
         assert!((400..500).contains(&status), "{fields:?}: {status}");
@@ -234,10 +234,10 @@ async fn the_history_is_told_as_the_charts_draw_it() {
     app.time_passes(120);
     app.settles().await;
     let told = app.get("/api/v1/history?range=1h").await.expect(200);
-    let stretches = told["stretches"].as_array().unwrap();
-    let sum = |field: &str| stretches.iter().map(|stretch| stretch[field].as_u64().unwrap()).sum::<u64>();
-    assert_eq!((stretches.len(), sum("created"), sum("completed")), (60, 4, 3));
-    assert_eq!(stretches[59]["most_waiting"], 1);
+    let buckets = told["buckets"].as_array().unwrap();
+    let sum = |field: &str| buckets.iter().map(|stretch| stretch[field].as_u64().unwrap()).sum::<u64>();
+    assert_eq!((buckets.len(), sum("created"), sum("completed")), (60, 4, 3));
+    assert_eq!(buckets[59]["max_pending"], 1);
     let page = app.get("/analytics").await.text;
     assert!(page.contains("<td>4</td><td>3</td>"), "{page}");
     assert_eq!(app.get("/api/v1/history?range=2h").await.status, 400);

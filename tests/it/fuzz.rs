@@ -125,7 +125,7 @@ const SEEDS: [(&str, &str, &str, &str); 16] = [
         "application/x-www-form-urlencoded",
         "name=s&cron=0+0+1+1+*&time_zone=UTC&task_type=t&payload=%7B%7D",
     ),
-    ("POST", "/tasks/bulk", "application/x-www-form-urlencoded", "action=cancel&queue=nowhere&pace_per_second=5"),
+    ("POST", "/tasks/bulk", "application/x-www-form-urlencoded", "action=cancel&queue=nowhere&max_per_second=5"),
     (
         "GET",
         "/tasks?queue=a%5C,b&q=x&status=pending&label.k=v&priority=3..7&limit=5&at=2026-11-20T16:05:00+01:00",

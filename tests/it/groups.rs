@@ -17,7 +17,7 @@ async fn a_group_starts_and_ends_with_its_children() {
     let app = TestApp::start().await;
     let twin = app.twin().await;
     let workers = [app.worker("w1").await, twin.worker("w2").await];
-    let group = json!({ "task_type": "batch", "phases": ["fetch", "render"], "close_when_done": true });
+    let group = json!({ "task_type": "batch", "phases": ["fetch", "render"], "auto_complete": true });
     let parent = app.creates_as(group).await;
     assert!(app.is(&parent, "blocked").await);
     let child = |phase: &str| json!({ "task_type": "c", "parent_task_id": parent, "phase": phase });
@@ -64,7 +64,7 @@ impl TestApp {
 async fn a_group_with_failed_children_fails_and_opens_again() {
     let app = TestApp::start().await;
     let worker = app.worker("w1").await;
-    let parent = app.creates_as(json!({ "task_type": "batch", "close_when_done": true })).await;
+    let parent = app.creates_as(json!({ "task_type": "batch", "auto_complete": true })).await;
     let child = json!({ "task_type": "c", "parent_task_id": parent, "max_attempts": 1 });
     let created = app.post("/api/v1/tasks", &json!([child, child])).await.expect(201);
     worker.claims("default").await.completes().await;
@@ -92,7 +92,7 @@ async fn a_group_with_failed_children_fails_and_opens_again() {
 async fn nested_groups_close_from_the_inside_and_roll_up() {
     let app = TestApp::start().await;
     let worker = app.worker("w1").await;
-    let group = |parent: Option<&str>| json!({ "task_type": "g", "close_when_done": true, "parent_task_id": parent });
+    let group = |parent: Option<&str>| json!({ "task_type": "g", "auto_complete": true, "parent_task_id": parent });
     let outer = app.creates_as(group(None)).await;
     let inner = app.creates_as(group(Some(&outer))).await;
     let leaf = json!({ "task_type": "leaf", "parent_task_id": inner });
@@ -117,7 +117,7 @@ async fn nested_groups_close_from_the_inside_and_roll_up() {
 async fn what_is_left_is_told_as_a_range() {
     let app = TestApp::start().await;
     let worker = app.worker("w1").await;
-    let parent = app.creates_as(json!({ "task_type": "batch", "close_when_done": true, "phases": ["only"] })).await;
+    let parent = app.creates_as(json!({ "task_type": "batch", "auto_complete": true, "phases": ["only"] })).await;
     let child = json!({ "task_type": "c", "parent_task_id": parent, "phase": "only" });
     app.post("/api/v1/tasks", &json!(vec![child; 20])).await.expect(201);
     for done in 0..8 {

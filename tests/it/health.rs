@@ -120,6 +120,6 @@ async fn a_task_says_what_it_waits_for() {
     assert!(reason["text"].as_str().unwrap().contains(&first), "{reason}");
     let later = app.creates_as(json!({ "task_type": "t", "run_at": "2100-01-01T00:00:00Z" })).await;
     assert_eq!(app.reason_of(&later).await["code"], "waits_for_time");
-    let group = app.creates_as(json!({ "task_type": "t", "close_when_done": true })).await;
+    let group = app.creates_as(json!({ "task_type": "t", "auto_complete": true })).await;
     assert_eq!(app.reason_of(&group).await["code"], "waits_for_children");
 }

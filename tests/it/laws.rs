@@ -224,12 +224,12 @@ fn only_the_writer_changes_tasks_or_appends_events() {
         "store/children.rs",
         "store/queues.rs",
         "store/schedules.rs",
-        "store/waits.rs",
+        "store/dependencies.rs",
         "store/workers.rs",
         // A new epoch for a log that was replaced, and the checkpoints that it makes void.
         "store/identity.rs",
         "store/log.rs",
-        "store/ready.rs",
+        "store/ready_queue.rs",
     ];
     let changes = ["INSERT INTO", "UPDATE taskwatch.", "DELETE FROM", "TRUNCATE"];
     for (path, text) in sources() {
@@ -400,15 +400,15 @@ async fn a_checkpoint_and_the_rest_of_the_log_give_the_same_board() {
     worker.claims("default").await.completes().await;
     app.settles().await;
     let checkpoint = {
-        let board = taskwatch::feed::read(&app.site.board);
+        let board = taskwatch::feed::read(&app.state.board);
         taskwatch::store::checkpoints::Checkpoint {
             position: board.position,
             body: serde_json::to_string(&*board).unwrap(),
         }
     };
     let now = app.clock.now();
-    let mut conn = app.site.store.pool().acquire().await.unwrap();
-    let epoch = app.site.store.epoch();
+    let mut conn = app.state.store.pool().acquire().await.unwrap();
+    let epoch = app.state.store.epoch();
     taskwatch::store::checkpoints::save(&mut conn, &checkpoint, taskwatch::board::VERSION, (epoch, now)).await.unwrap();
     worker.claims("default").await.fails("no").await;
     a_restart_shows_the_same_board(app).await;

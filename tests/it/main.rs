@@ -5,7 +5,7 @@
 #![expect(clippy::disallowed_methods, reason = "a test looks at the machine's own clock")]
 #![expect(clippy::print_stdout, reason = "some tests measure, and say what they saw")]
 
-mod accessible;
+mod accessibility;
 mod api;
 mod attacks;
 mod bad_input;
@@ -29,13 +29,12 @@ mod forms;
 mod fuzz;
 mod generated;
 mod groups;
-mod hands;
 mod harness;
 mod health;
 mod identity;
+mod interaction;
 mod json_text;
 mod laws;
-mod life;
 mod live;
 mod local_safety;
 mod maintenance;
@@ -47,18 +46,19 @@ mod observe;
 mod operators;
 mod orphans;
 mod pages;
-mod past;
 mod process;
 mod queues;
 mod replay;
 mod requests;
 mod retention;
+mod scheduling;
 mod schemas;
 mod sql_enqueue;
 mod startup;
 mod state_machine;
 mod stream;
 mod tail;
+mod time_travel;
 mod times;
 mod unreadable;
 mod viewers;

@@ -48,7 +48,7 @@ async fn everything_streams(app: &TestApp, root: &str) {
 async fn streams_work_under_the_server_of_others() {
     let app = TestApp::start().await;
     app.creates_many(3, "t").await;
-    let ours = || http::router(app.site.clone());
+    let ours = || http::router(app.state.clone());
     let own = || Router::new().route("/of-the-host", get(|| async { "the host's" }));
     let nested = served(own().nest("/monitor", ours())).await;
     everything_streams(&app, &format!("{nested}/monitor")).await;

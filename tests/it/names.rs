@@ -92,7 +92,7 @@ async fn an_action_is_never_on_the_wrong_queue() {
     // By the form, which carries what the list was filtered by.
     let page = app.get("/tasks/bulk?scope=filter&action=cancel&queue=a%5C%2Cb").await.text;
     assert!(page.contains("value=\"a\\,b\""), "{page}");
-    let form = "action=cancel&queue=a%5C%2Cb&pace_per_second=100";
+    let form = "action=cancel&queue=a%5C%2Cb&max_per_second=100";
     app.sends("POST", "/tasks/bulk", Some("application/x-www-form-urlencoded"), form).await;
     crate::harness::eventually("the task is cancelled", || async { app.task(&ids[0]).await["status"] == "cancelled" })
         .await;
@@ -101,7 +101,7 @@ async fn an_action_is_never_on_the_wrong_queue() {
         (&json!("pending"), &json!("pending"))
     );
     // Given twice, a filter has both values.
-    let form = "action=cancel&queue=a&queue=b&pace_per_second=100";
+    let form = "action=cancel&queue=a&queue=b&max_per_second=100";
     app.sends("POST", "/tasks/bulk", Some("application/x-www-form-urlencoded"), form).await;
     for id in &ids {
         crate::harness::eventually("all are cancelled", || async { app.task(id).await["status"] == "cancelled" }).await;

@@ -10,7 +10,7 @@ use taskwatch::{config::Settings, feed::Callbacks, page::PAGES};
 
 use crate::{
     delivery::unzipped_from,
-    harness::{Stream, TestApp, app::settings, browser::Browser, eventually, program::Folder, scene::Scene},
+    harness::{Stream, TestApp, app::settings, browser::Browser, eventually, fixture::Scene, program::Folder},
 };
 
 struct Nginx {
@@ -102,7 +102,7 @@ async fn frames_arrive_at_once_when_nginx_compresses() {
     }
 }
 
-/// The site at a path of its own, whether the proxy hands that path on or takes it off.
+/// The state at a path of its own, whether the proxy hands that path on or takes it off.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_site_is_whole_below_a_path_of_its_own() {
     let below = || Settings { base_path: "/ops/taskwatch".parse().unwrap(), poll_seconds: 2, ..settings() };

@@ -31,9 +31,9 @@ impl TestApp {
 async fn a_recurring_task_is_created_each_time() {
     let app = TestApp::start().await;
     let worker = app.worker("w1").await;
-    let body = json!({ "cron": "* * * * *", "time_zone": "Europe/Berlin", "task": { "task_type": "tick", "queue": "ticks", "retry_base_seconds": 7 } });
+    let body = json!({ "cron": "* * * * *", "time_zone": "Europe/Berlin", "task": { "task_type": "tick", "queue": "ticks", "backoff_initial_seconds": 7 } });
     let put = app.puts("/api/v1/schedules/tick", body.clone()).await.expect(200);
-    assert_eq!(put["schedule"]["task"]["retry_base_seconds"], 7);
+    assert_eq!(put["schedule"]["task"]["backoff_initial_seconds"], 7);
     app.next_minute();
     let first = worker.claims("ticks").await;
     let shown = app.get("/api/v1/schedules/tick").await.expect(200)["schedule"].clone();
@@ -127,7 +127,7 @@ async fn named_tasks_are_acted_on_at_once() {
         json!({ "action": "edit", "ids": [a] }),
         json!({ "action": "retry", "ids": [a], "priority": 3 }),
         json!({ "action": "explode", "ids": [a] }),
-        json!({ "action": "retry", "filter": { "queue": "x" }, "pace_per_second": 0 }),
+        json!({ "action": "retry", "filter": { "queue": "x" }, "max_per_second": 0 }),
     ] {
         let refused = app.post("/api/v1/tasks/bulk", &body).await;
         assert_eq!(refused.status.as_u16(), 422, "{body}: {}", refused.text);
@@ -168,7 +168,7 @@ async fn all_that_a_filter_finds_is_acted_on_in_the_background() {
 async fn an_action_is_paced_and_can_be_stopped() {
     let app = TestApp::start().await;
     app.creates_many(60, "old").await;
-    let wish = json!({ "action": "cancel", "filter": { "task_type": "old" }, "pace_per_second": 10 });
+    let wish = json!({ "action": "cancel", "filter": { "task_type": "old" }, "max_per_second": 10 });
     let begun = app.post("/api/v1/tasks/bulk", &wish).await.expect(202);
     let path = format!("/api/v1/bulk/{}", begun["bulk"]["id"].as_str().unwrap());
     eventually("some are done", || async {

@@ -2,7 +2,7 @@
 
 use taskwatch::page::PAGES;
 
-use crate::harness::{DEADLINE, Stream, TestApp, eventually, scene::Scene};
+use crate::harness::{DEADLINE, Stream, TestApp, eventually, fixture::Scene};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_page_answers_and_shows_hostile_text_as_text() {

@@ -25,7 +25,7 @@ async fn a_range_is_sent_again_with_the_same_bytes() {
     let head = app.settles().await;
     let sent = live.events_to(head).await;
     assert_eq!(positions(&app, "?from=10&until=20").await, (10..=20).collect::<Vec<_>>());
-    let epoch = app.site.subscriptions.epoch();
+    let epoch = app.state.subscriptions.epoch();
     let by_id = format!("?from={epoch}-10&until={epoch}-20&types=task_created");
     assert!(positions(&app, &by_id).await.iter().all(|position| sent[*position as usize - 1].event == "task_created"));
     let mut again = app.events("?from=1&until=600&speed=max").await;
@@ -101,7 +101,7 @@ async fn a_client_that_comes_back_to_its_replay_continues_it() {
     let app = TestApp::start().await;
     app.creates_many(20, "t").await;
     app.settles().await;
-    let epoch = app.site.subscriptions.epoch();
+    let epoch = app.state.subscriptions.epoch();
     let url = format!("{}/events?from=1&until=30", app.url);
     let mut stream = crate::harness::Stream::open(app.http(), &url, Some(&format!("{epoch}-12"))).await;
     let frames = stream.until("close").await;
@@ -115,7 +115,7 @@ async fn a_replay_of_what_has_gone_says_so_and_begins_with_what_is_left() {
     let app = TestApp::start().await;
     app.creates_many(20, "t").await;
     app.settles().await;
-    app.site.subscriptions.set_oldest(11);
+    app.state.subscriptions.set_oldest(11);
     let mut stream = app.events("?from=3&until=14").await;
     let frames = stream.until("close").await;
     assert_eq!((frames[1].event.as_str(), frames[1].json()["reason"].as_str()), ("reset", Some("too_old")));

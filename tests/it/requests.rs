@@ -201,7 +201,8 @@ async fn whole_numbers_may_be_written_as_floats() {
         let request = app.http().post(format!("{}{path}", app.url)).header("content-type", "application/json");
         async move { request.body(text).send().await.unwrap().status().as_u16() }
     };
-    let task = r#"{"task_type":"t","priority":7.0,"max_attempts":2.0,"timeout_seconds":60.0,"retry_base_seconds":1.0}"#;
+    let task =
+        r#"{"task_type":"t","priority":7.0,"max_attempts":2.0,"timeout_seconds":60.0,"backoff_initial_seconds":1.0}"#;
     assert_eq!(post("/api/v1/tasks", task.to_owned()).await, 201);
     let task = worker.claims("default").await;
     let fence = format!("\"worker_id\":\"{}\",\"attempt\":1.0", worker.id);

@@ -23,7 +23,7 @@ fn strict(mut schema: Value) -> Value {
 /// Many kinds of events.
 async fn much_happens(app: &TestApp) {
     let worker = app.worker("w1").await;
-    let parent = app.creates_as(json!({ "task_type": "p", "phases": ["a"], "close_when_done": true })).await;
+    let parent = app.creates_as(json!({ "task_type": "p", "phases": ["a"], "auto_complete": true })).await;
     app.creates_as(json!({ "task_type": "c", "parent_task_id": parent, "phase": "a", "labels": { "k": "v" } })).await;
     let child = worker.claims("default").await;
     child
@@ -31,8 +31,9 @@ async fn much_happens(app: &TestApp) {
         .await
         .expect(200);
     child.completes().await;
-    let id =
-        app.creates_as(json!({ "task_type": "t", "title": "x", "max_attempts": 2, "retry_base_seconds": 1 })).await;
+    let id = app
+        .creates_as(json!({ "task_type": "t", "title": "x", "max_attempts": 2, "backoff_initial_seconds": 1 }))
+        .await;
     worker.claims("default").await.fails("first").await;
     app.patch(
         &format!("/api/v1/tasks/{id}"),
@@ -119,7 +120,7 @@ async fn old_events_are_read_in_the_present_version_and_newer_ones_as_they_are()
         app.creates("t").await;
     }
     app.settles().await;
-    let epoch = app.site.subscriptions.epoch();
+    let epoch = app.state.subscriptions.epoch();
     // As a build before the first version would have stored the third event, and one of the future the fifth.
     let old = "UPDATE taskwatch.events SET body = regexp_replace(replace(replace(body, '\"event_type\"', '\"kind\"'), '\"ts\"', '\"at\"'), \
                '\"schema_version\":1,', '') WHERE position = 3";

@@ -28,10 +28,10 @@ const FIELDS: [(&str, &str); 24] = [
     ("on_dependency_failure", "text"),
     ("id", "uuid"),
     ("unique_key", "text"),
-    ("retry_base_seconds", "integer"),
-    ("retry_cap_seconds", "integer"),
+    ("backoff_initial_seconds", "integer"),
+    ("backoff_max_seconds", "integer"),
     ("phases", "text[]"),
-    ("close_when_done", "boolean"),
+    ("auto_complete", "boolean"),
     ("assignee", "text"),
     ("collaborators", "text[]"),
     ("watchers", "text[]"),
@@ -128,8 +128,8 @@ fn task() -> impl Strategy<Value = Value> {
             ("timeout_seconds", first.8),
             ("payload", first.9),
             ("phase", second.0),
-            ("retry_base_seconds", second.1),
-            ("retry_cap_seconds", second.2),
+            ("backoff_initial_seconds", second.1),
+            ("backoff_max_seconds", second.2),
             ("phases", second.3),
             ("assignee", second.4),
             ("collaborators", second.5),
@@ -140,7 +140,7 @@ fn task() -> impl Strategy<Value = Value> {
         let (group, kind) = second.9;
         match kind {
             0 => {
-                task.insert("close_when_done".to_owned(), true.into());
+                task.insert("auto_complete".to_owned(), true.into());
                 task.remove("run_at");
             }
             1..=3 => {
@@ -275,8 +275,8 @@ async fn what_http_refuses_sql_refuses_and_names() {
         ("labels", json!({ "k": "a\nb" })),
         ("unique_key", json!("")),
         ("unique_key", json!(long)),
-        ("retry_base_seconds", json!(604_801)),
-        ("retry_cap_seconds", json!(0)),
+        ("backoff_initial_seconds", json!(604_801)),
+        ("backoff_max_seconds", json!(0)),
         ("phases", json!(["a", "a"])),
         ("phases", json!(["."])),
         ("assignee", json!("x".repeat(129))),
@@ -300,8 +300,8 @@ async fn what_http_refuses_sql_refuses_and_names() {
         (r#"labels => '{"k":"\ud83d"}'"#, Some("labels")),
         (r#"labels => '{"k":"1","k":"2"}'"#, Some("labels")),
         (&format!("payload => '{deep}'"), Some("payload must not be nested deeper")),
-        ("close_when_done => true, run_at => now()", Some("close_when_done")),
-        ("close_when_done => NULL", Some("close_when_done")),
+        ("auto_complete => true, run_at => now()", Some("auto_complete")),
+        ("auto_complete => NULL", Some("auto_complete")),
         ("depends_on => ARRAY[NULL]::uuid[]", Some("depends_on")),
         ("collaborators => NULL", Some("collaborators")),
         (r#"payload => '"\ud83d\ude00 \\ud83d \\u0000 [[[["'"#, None),

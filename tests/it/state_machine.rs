@@ -403,8 +403,7 @@ async fn history(acts: Vec<Act>) {
             }
             Act::Group { children } => {
                 let id = Uuid::now_v7().to_string();
-                let group =
-                    json!({ "id": id, "task_type": "g", "close_when_done": true, "parent_task_id": ids.first() });
+                let group = json!({ "id": id, "task_type": "g", "auto_complete": true, "parent_task_id": ids.first() });
                 let child = json!({ "task_type": "c", "queue": "q1", "parent_task_id": id, "phase": "p" });
                 let all: Vec<_> = [group].into_iter().chain(std::iter::repeat_n(child, children.into())).collect();
                 let reply = app.post("/api/v1/tasks", &json!(all)).await;
@@ -538,7 +537,7 @@ async fn what_the_table_does_not_allow_is_refused_and_changes_nothing() {
     let app = TestApp::start().await;
     let worker = app.worker("w1").await;
     let in_queue =
-        |queue: &str| json!({ "task_type": "t", "queue": queue, "max_attempts": 2, "retry_base_seconds": 600 });
+        |queue: &str| json!({ "task_type": "t", "queue": queue, "max_attempts": 2, "backoff_initial_seconds": 600 });
     let with = |mut body: serde_json::Value, field: &str, value: serde_json::Value| {
         body[field] = value;
         body

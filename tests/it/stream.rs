@@ -50,7 +50,7 @@ async fn a_cursor_that_cannot_be_served_is_answered_by_reset_and_snapshot() {
     let app = TestApp::start().await;
     app.creates("t").await;
     let head = app.settles().await;
-    let epoch = app.site.subscriptions.epoch();
+    let epoch = app.state.subscriptions.epoch();
     for (cursor, reason) in [
         (format!("{epoch}-{}", head + 5), "ahead"),
         ("00000000-1".to_owned(), "epoch"),
@@ -176,7 +176,7 @@ async fn what_is_too_large_is_cut_and_kept_whole_beside_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_behind_the_memory_is_served_from_the_log() {
     let mut settings = crate::harness::app::settings();
-    settings.ring_mib = 1;
+    settings.event_cache_mib = 1;
     let app = TestApp::with(settings, taskwatch::feed::Callbacks::default()).await;
     app.creates_many(3_000, "t").await;
     let head = app.settles().await;

@@ -102,7 +102,7 @@ async fn a_whole_page_that_is_missing_is_not_the_end_of_the_log() {
 async fn a_board_of_a_new_version_starts_on_a_log_without_its_beginning() {
     let app = TestApp::start().await;
     // Retries are far away: nothing happens by itself between the two snapshots.
-    let tasks = vec![json!({ "task_type": "t", "retry_base_seconds": 3_600 }); 300];
+    let tasks = vec![json!({ "task_type": "t", "backoff_initial_seconds": 3_600 }); 300];
     app.post("/api/v1/tasks", &json!(tasks)).await.expect(201);
     let worker = app.worker("w1").await;
     for number in 0..40 {

@@ -16,8 +16,8 @@ use crate::harness::{
     app::settings,
     browser::Browser,
     eventually,
+    fixture::Scene,
     program::{Folder, Program},
-    scene::Scene,
 };
 
 /// What the browser holds for a page: DOM nodes, event listeners, bytes of the heap after a collection.

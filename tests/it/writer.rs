@@ -29,7 +29,7 @@ async fn one_refused_command_does_not_disturb_the_others() {
     for (kind, status) in calls.join_all().await {
         assert_eq!(status, if kind == 0 { 201 } else { 404 });
     }
-    let counters = app.site.writer.counters();
+    let counters = app.state.writer.counters();
     let (commands, batches) = (counters.commands.load(Ordering::Relaxed), counters.batches.load(Ordering::Relaxed));
     assert!(batches < commands, "{commands} commands in {batches} transactions: nothing was grouped");
     app.is_clean().await;
@@ -55,7 +55,7 @@ async fn more_than_can_wait_is_told_to_come_back() {
     })
     .await;
     for _ in 0..10_000 {
-        let writer = app.site.writer.clone();
+        let writer = app.state.writer.clone();
         waiting.spawn(async move { writer.run(DeregisterWorker(worker)).await.err() });
     }
     let mut busy = 0;
@@ -112,7 +112,7 @@ async fn a_connection_cut_at_any_moment_leaves_one_outcome() {
     assert_eq!(acknowledged, 480, "the writer tries until it knows");
     let stored = cluster::number(&app.database, "SELECT count(*) FROM taskwatch.tasks").await;
     assert_eq!(stored, acknowledged, "each acknowledged once, none stored twice");
-    assert!(app.site.writer.counters().retries.load(Ordering::Relaxed) > 0, "no connection was cut in time to matter");
+    assert!(app.state.writer.counters().retries.load(Ordering::Relaxed) > 0, "no connection was cut in time to matter");
     app.is_clean().await;
 }
 

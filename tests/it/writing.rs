@@ -83,7 +83,7 @@ async fn while_the_database_is_away_tables_are_refused_and_the_board_is_shown() 
     let id = app.creates("before").await;
     app.settles().await;
     server.stops("fast");
-    eventually("it is known to be away", || async { !app.site.store.is_reachable() }).await;
+    eventually("it is known to be away", || async { !app.state.store.is_reachable() }).await;
     for path in ["/tasks", &format!("/tasks/{id}"), "/api/v1/tasks", "/schedules"] {
         assert_eq!(app.get(path).await.status, 503, "{path}");
     }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{Level, Reason};
 use crate::{
-    board::{queues::Queue, running::RunningTask, workers::Seen},
+    board::{queues::Queue, running::RunningTask, workers::LastSeen},
     clock::Time,
     model::{
         Name, Status,
@@ -64,7 +64,7 @@ pub(super) struct QueueScope<'a> {
 
 /// A worker.
 pub(super) struct WorkerScope<'a> {
-    pub(super) worker: &'a Seen,
+    pub(super) worker: &'a LastSeen,
     /// Time without a heartbeat after which it counts as quiet.
     pub(super) quiet: TimeDelta,
     pub(super) now: Time,

@@ -23,7 +23,7 @@ pub fn of_task(board: &Board, task: &Task, open: &[Uuid], quiet: TimeDelta, now:
         return Health::of(rules::stuck_reason(found).into_iter().collect());
     }
     match task.status {
-        Status::Blocked if task.close_when_done => {
+        Status::Blocked if task.auto_complete => {
             because("waits_for_children", "it starts with its first child".to_owned())
         }
         Status::Blocked => {

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{
-    bounds::Unique,
-    families::{ChildrenTold, steer},
+    families::{ChildrenOutcome, steer},
+    fields::Unique,
     reports::Outcome,
 };
 use crate::{
@@ -24,7 +24,7 @@ use crate::{
         input::{Id, Json, MAX_ITEMS, Text},
         problem::Problem,
         query,
-        site::Site,
+        state::AppState,
     },
     model::{
         Name, NewName, Priority,
@@ -41,7 +41,7 @@ const MAX_COUNT: i64 = 100_000;
 /// The action.
 #[derive(Debug, Clone, Copy, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub(in crate::http) enum Wanted {
+pub(in crate::http) enum BulkActionKind {
     /// Cancel unfinished tasks.
     Cancel,
     /// Retry finished tasks.
@@ -56,7 +56,7 @@ pub(in crate::http) enum Wanted {
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct BulkInput {
-    action: Wanted,
+    action: BulkActionKind,
     /// Up to 1000 task IDs; processed immediately, with one outcome each.
     #[schema(max_items = 1000)]
     ids: Option<Vec<Uuid>>,
@@ -74,7 +74,7 @@ pub(in crate::http) struct BulkInput {
     /// Rate limit in tasks per second, 1 to 10000.
     #[serde(default, deserialize_with = "whole::optional")]
     #[schema(minimum = 1, maximum = 10000)]
-    pace_per_second: Option<u32>,
+    max_per_second: Option<u32>,
     /// With `cancel`: reason.
     #[schema(value_type = Option<String>, max_length = 500)]
     reason: Option<Text<500>>,
@@ -99,23 +99,23 @@ pub(in crate::http) struct Preview {
 
 /// Outcomes for the listed tasks.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(in crate::http) struct DoneToEach {
+pub(in crate::http) struct BulkResults {
     succeeded: u64,
     failed: u64,
     /// What happens to their descendants; absent if there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
-    children: Option<ChildrenTold>,
+    children: Option<ChildrenOutcome>,
     outcomes: Vec<Outcome>,
 }
 
-impl DoneToEach {
+impl BulkResults {
     /// What happens to their descendants.
-    pub(in crate::http) const fn children(&self) -> Option<ChildrenTold> {
+    pub(in crate::http) const fn children(&self) -> Option<ChildrenOutcome> {
         self.children
     }
 
     /// Numbers of successes and failures, and the reasons of the failures.
-    pub(in crate::http) fn told(self) -> (u64, u64, Vec<(Uuid, String)>) {
+    pub(in crate::http) fn summary(self) -> (u64, u64, Vec<(Uuid, String)>) {
         let problems = self.outcomes.into_iter().filter_map(Outcome::problem).collect();
         (self.succeeded, self.failed, problems)
     }
@@ -132,7 +132,7 @@ pub(in crate::http) struct BulkRecord {
     actor: String,
     state: BulkState,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pace_per_second: Option<u32>,
+    max_per_second: Option<u32>,
     /// Tasks processed successfully so far.
     succeeded: u64,
     /// Tasks whose status did not allow the action.
@@ -151,7 +151,7 @@ impl From<Bulk> for BulkRecord {
             action: bulk.action,
             actor: bulk.actor,
             state: bulk.state,
-            pace_per_second: bulk.pace_per_second,
+            max_per_second: bulk.max_per_second,
             succeeded: bulk.succeeded,
             failed: bulk.failed,
             created_at: bulk.created_at,
@@ -162,7 +162,7 @@ impl From<Bulk> for BulkRecord {
 
 /// A bulk action.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(in crate::http) struct OneBulk {
+pub(in crate::http) struct BulkResponse {
     /// The last event before this was read: `/events?after=<event_id>` continues from here without a gap.
     #[serde(skip_serializing_if = "Option::is_none")]
     event_id: Option<String>,
@@ -171,7 +171,7 @@ pub(in crate::http) struct OneBulk {
 
 /// Recent bulk actions.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(in crate::http) struct ManyBulks {
+pub(in crate::http) struct BulkList {
     /// The last event before this was read: `/events?after=<event_id>` continues from here without a gap.
     event_id: String,
     bulks: Vec<BulkRecord>,
@@ -185,18 +185,20 @@ impl BulkInput {
     fn action(&self) -> Result<BulkAction, Problem> {
         let edits = self.priority.is_some() || self.queue.is_some() || self.assignee.is_some();
         match self.action {
-            Wanted::Edit if !edits => Err(wrong("action", "action \"edit\" requires priority, queue or assignee")),
-            Wanted::Cancel | Wanted::Retry | Wanted::Delete if edits => {
+            BulkActionKind::Edit if !edits => {
+                Err(wrong("action", "action \"edit\" requires priority, queue or assignee"))
+            }
+            BulkActionKind::Cancel | BulkActionKind::Retry | BulkActionKind::Delete if edits => {
                 Err(wrong("action", "only valid with action \"edit\": priority, queue and assignee"))
             }
-            Wanted::Edit if self.children => Err(wrong("children", "not valid with action \"edit\"")),
-            Wanted::Retry | Wanted::Delete | Wanted::Edit if self.reason.is_some() => {
+            BulkActionKind::Edit if self.children => Err(wrong("children", "not valid with action \"edit\"")),
+            BulkActionKind::Retry | BulkActionKind::Delete | BulkActionKind::Edit if self.reason.is_some() => {
                 Err(wrong("reason", "only valid with action \"cancel\""))
             }
-            Wanted::Cancel => Ok(BulkAction::Cancel { reason: self.reason.clone().map(|text| text.0) }),
-            Wanted::Retry => Ok(BulkAction::Retry),
-            Wanted::Delete => Ok(BulkAction::Delete),
-            Wanted::Edit => Ok(BulkAction::Edit {
+            BulkActionKind::Cancel => Ok(BulkAction::Cancel { reason: self.reason.clone().map(|text| text.0) }),
+            BulkActionKind::Retry => Ok(BulkAction::Retry),
+            BulkActionKind::Delete => Ok(BulkAction::Delete),
+            BulkActionKind::Edit => Ok(BulkAction::Edit {
                 priority: self.priority,
                 queue: self.queue.clone().map(Name::from),
                 assignee: self.assignee.clone().map(|text| text.0),
@@ -207,20 +209,20 @@ impl BulkInput {
 
 /// Apply one action to many tasks, by ids (immediate) or by filter (background).
 #[utoipa::path(post, path = "/api/v1/tasks/bulk", operation_id = "startBulkAction", tag = "tasks", request_body = BulkInput,
-    responses((status = 200, description = "Per-task outcomes, or a count with `preview`", body = DoneToEach), (status = 202, description = "Accepted; poll /api/v1/bulk/{id}", body = OneBulk), (status = 422, description = "Validation error", body = Problem)))]
+    responses((status = 200, description = "Per-task outcomes, or a count with `preview`", body = BulkResults), (status = 202, description = "Accepted; poll /api/v1/bulk/{id}", body = BulkResponse), (status = 422, description = "Validation error", body = Problem)))]
 pub(in crate::http) async fn begin(
-    State(site): State<Site>,
+    State(state): State<AppState>,
     caller: Caller,
     Json(input): Json<BulkInput>,
 ) -> Result<Response, Problem> {
     if input.preview {
-        return Ok(Out(preview(&site, &input).await?).into_response());
+        return Ok(Out(preview(&state, &input).await?).into_response());
     }
-    match do_it(&site, &caller, &input).await? {
+    match do_it(&state, &caller, &input).await? {
         Begun::Each(done) => Ok(Out(done).into_response()),
         Begun::Background(id) => {
             let location = [(header::LOCATION, format!("/api/v1/bulk/{id}"))];
-            Ok((StatusCode::ACCEPTED, location, read(State(site), Id(id)).await?).into_response())
+            Ok((StatusCode::ACCEPTED, location, read(State(state), Id(id)).await?).into_response())
         }
     }
 }
@@ -228,34 +230,35 @@ pub(in crate::http) async fn begin(
 /// Result of a bulk request.
 pub(in crate::http) enum Begun {
     /// Processed immediately.
-    Each(DoneToEach),
+    Each(BulkResults),
     /// Accepted, runs in the background.
     Background(Uuid),
 }
 
 /// Runs or starts a bulk action.
-pub(in crate::http) async fn do_it(site: &Site, caller: &Caller, input: &BulkInput) -> Result<Begun, Problem> {
+pub(in crate::http) async fn do_it(state: &AppState, caller: &Caller, input: &BulkInput) -> Result<Begun, Problem> {
     let action = input.action()?;
     match input.targets()? {
-        Targets::Ids(ids) => to_each(site, caller, ids, &action, input.children).await.map(Begun::Each),
+        Targets::Ids(ids) => to_each(state, caller, ids, &action, input.children).await.map(Begun::Each),
         Targets::Filter(query) => {
             let action = match input.children {
                 true => BulkAction::WithChildren { of: Box::new(action) },
                 false => action,
             };
-            in_background(site, caller, *query, action, input.pace_per_second).await
+            in_background(state, caller, *query, action, input.max_per_second).await
         }
     }
 }
 
-async fn preview(site: &Site, input: &BulkInput) -> Result<Preview, Problem> {
+async fn preview(state: &AppState, input: &BulkInput) -> Result<Preview, Problem> {
     input.action()?;
     match input.targets()? {
         Targets::Ids(ids) => Ok(Preview { matched: ids.len() as u64, more: false }),
         Targets::Filter(query) => {
             let query = TaskQuery { limit: MAX_COUNT + 1, ..*query };
-            let found = i64::try_from(search::places(site.store.turn(&query).await?.pool(), &query).await?.len())
-                .unwrap_or(i64::MAX);
+            let found =
+                i64::try_from(search::places(state.store.read_permit(&query).await?.pool(), &query).await?.len())
+                    .unwrap_or(i64::MAX);
             let matched = u64::try_from(found.min(MAX_COUNT)).unwrap_or_default();
             Ok(Preview { matched, more: found > MAX_COUNT })
         }
@@ -270,15 +273,15 @@ enum Targets<'a> {
 
 impl BulkInput {
     fn targets(&self) -> Result<Targets<'_>, Problem> {
-        if self.pace_per_second.is_some_and(|pace| !(1..=10_000).contains(&pace)) {
-            return Err(wrong("pace_per_second", "must be an integer between 1 and 10000"));
+        if self.max_per_second.is_some_and(|pace| !(1..=10_000).contains(&pace)) {
+            return Err(wrong("max_per_second", "must be an integer between 1 and 10000"));
         }
         match (&self.ids, &self.filter) {
             (Some(ids), None) if ids.is_empty() || ids.len() > MAX_ITEMS => {
                 Err(wrong("ids", "must list 1 to 1,000 tasks"))
             }
-            (Some(_), None) if self.pace_per_second.is_some() && !self.preview => {
-                Err(wrong("pace_per_second", "only valid with \"filter\"; tasks named by ids are changed immediately"))
+            (Some(_), None) if self.max_per_second.is_some() && !self.preview => {
+                Err(wrong("max_per_second", "only valid with \"filter\"; tasks named by ids are changed immediately"))
             }
             (Some(ids), None) => Ok(Targets::Ids(ids)),
             (None, Some(filter)) => read_filter(&filter.0).map(|query| Targets::Filter(Box::new(query))),
@@ -299,62 +302,62 @@ fn read_filter(filter: &BTreeMap<String, String>) -> Result<TaskQuery, Problem> 
 }
 
 async fn to_each(
-    site: &Site,
+    state: &AppState,
     caller: &Caller,
     ids: &[Uuid],
     action: &BulkAction,
     with_children: bool,
-) -> Result<DoneToEach, Problem> {
+) -> Result<BulkResults, Problem> {
     let command = if with_children { action.for_family() } else { action.clone() };
     let changes = ids.iter().map(|id| (*id, command.transition())).collect();
-    let (outcomes, children) = steer(site, caller, changes, action, with_children).await?;
+    let (outcomes, children) = steer(state, caller, changes, action, with_children).await?;
     let outcomes = outcomes.into_iter().zip(ids);
     let outcomes: Vec<_> =
         outcomes.map(|(outcome, id)| Outcome::new(*id, outcome.map(|_| ()).map_err(Problem::from))).collect();
     let failed = outcomes.iter().filter(|outcome| !outcome.is_done()).count() as u64;
-    Ok(DoneToEach { succeeded: outcomes.len() as u64 - failed, failed, children, outcomes })
+    Ok(BulkResults { succeeded: outcomes.len() as u64 - failed, failed, children, outcomes })
 }
 
 async fn in_background(
-    site: &Site,
+    state: &AppState,
     caller: &Caller,
     query: TaskQuery,
     action: BulkAction,
-    pace_per_second: Option<u32>,
+    max_per_second: Option<u32>,
 ) -> Result<Begun, Problem> {
-    let bulk = Bulk::new(Uuid::now_v7(), action, query, caller.actor().to_owned(), site.clock.now());
-    let bulk = Bulk { pace_per_second, ..bulk };
+    let bulk = Bulk::new(Uuid::now_v7(), action, query, caller.actor().to_owned(), state.clock.now());
+    let bulk = Bulk { max_per_second, ..bulk };
     let id = bulk.id;
-    site.writer.run(CreateBulk(Box::new(bulk))).await?;
+    state.writer.run(CreateBulk(Box::new(bulk))).await?;
     Ok(Begun::Background(id))
 }
 
 /// List recent bulk actions.
 #[utoipa::path(get, path = "/api/v1/bulk", operation_id = "listBulkActions", tag = "tasks",
-    responses((status = 200, description = "OK", body = ManyBulks)))]
-pub(in crate::http) async fn list(State(site): State<Site>) -> Result<Out<ManyBulks>, Problem> {
-    let event_id = site.event_id();
-    let bulks = bulk::list(site.store.pool()).await?;
-    Ok(Out(ManyBulks { event_id, bulks: bulks.into_iter().map(BulkRecord::from).collect() }))
+    responses((status = 200, description = "OK", body = BulkList)))]
+pub(in crate::http) async fn list(State(state): State<AppState>) -> Result<Out<BulkList>, Problem> {
+    let event_id = state.event_id();
+    let bulks = bulk::list(state.store.pool()).await?;
+    Ok(Out(BulkList { event_id, bulks: bulks.into_iter().map(BulkRecord::from).collect() }))
 }
 
 /// Get a bulk action and its progress.
 #[utoipa::path(get, path = "/api/v1/bulk/{id}", operation_id = "getBulkAction", tag = "tasks", params(("id" = Uuid, Path)),
-    responses((status = 200, description = "OK", body = OneBulk), (status = 404, description = "Not found", body = Problem)))]
-pub(in crate::http) async fn read(State(site): State<Site>, Id(id): Id) -> Result<Out<OneBulk>, Problem> {
-    let event_id = Some(site.event_id());
-    let bulk = bulk::one(site.store.pool(), id).await?.ok_or(Refusal::NoBulk(id))?;
-    Ok(Out(OneBulk { event_id, bulk: bulk.into() }))
+    responses((status = 200, description = "OK", body = BulkResponse), (status = 404, description = "Not found", body = Problem)))]
+pub(in crate::http) async fn read(State(state): State<AppState>, Id(id): Id) -> Result<Out<BulkResponse>, Problem> {
+    let event_id = Some(state.event_id());
+    let bulk = bulk::one(state.store.pool(), id).await?.ok_or(Refusal::NoBulk(id))?;
+    Ok(Out(BulkResponse { event_id, bulk: bulk.into() }))
 }
 
 /// Stop a bulk action; tasks already processed are not reverted.
 #[utoipa::path(post, path = "/api/v1/bulk/{id}/cancel", operation_id = "cancelBulkAction", tag = "tasks", params(("id" = Uuid, Path)),
-    responses((status = 200, description = "OK", body = OneBulk), (status = 404, description = "Not found", body = Problem)))]
+    responses((status = 200, description = "OK", body = BulkResponse), (status = 404, description = "Not found", body = Problem)))]
 pub(in crate::http) async fn cancel(
-    State(site): State<Site>,
+    State(state): State<AppState>,
     caller: Caller,
     Id(id): Id,
-) -> Result<Out<OneBulk>, Problem> {
-    let bulk = site.writer.run(CancelBulk { id, actor: caller.actor().to_owned() }).await?;
-    Ok(Out(OneBulk { event_id: None, bulk: bulk.into() }))
+) -> Result<Out<BulkResponse>, Problem> {
+    let bulk = state.writer.run(CancelBulk { id, actor: caller.actor().to_owned() }).await?;
+    Ok(Out(BulkResponse { event_id: None, bulk: bulk.into() }))
 }

@@ -7,13 +7,13 @@ use serde::Deserialize;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::records::{ManyTasks, TaskRecord};
+use super::records::{TaskList, TaskRecord};
 use crate::{
     command::{
         claim_tasks::{ClaimTasks, Claimed},
         lock_set::ClaimRequest,
     },
-    http::{caller::Caller, input::Json, problem::Problem, site::Site},
+    http::{caller::Caller, input::Json, problem::Problem, state::AppState},
     model::{Name, whole},
 };
 
@@ -55,12 +55,12 @@ const fn one() -> u32 {
 /// Highest priority first, then oldest pending. Each claim is a lease, which expires unless it is extended by reports
 /// or heartbeats. Returns an empty list when nothing became available within `wait_seconds`.
 #[utoipa::path(post, path = "/api/v1/claims", operation_id = "claimTasks", tag = "workers", request_body = ClaimInput,
-    responses((status = 200, description = "OK", body = ManyTasks), (status = 404, description = "Not found", body = Problem), (status = 422, description = "Validation error", body = Problem)))]
+    responses((status = 200, description = "OK", body = TaskList), (status = 404, description = "Not found", body = Problem), (status = 422, description = "Validation error", body = Problem)))]
 pub(in crate::http) async fn claim(
-    State(site): State<Site>,
+    State(state): State<AppState>,
     _: Caller,
     Json(input): Json<ClaimInput>,
-) -> Result<Out<ManyTasks>, Problem> {
+) -> Result<Out<TaskList>, Problem> {
     let bad = |field, detail: &str| Err(Problem::invalid_field(field, detail));
     if input.queues.is_empty() || input.queues.len() > 64 {
         return bad("queues", "must list 1 to 64 queues");
@@ -75,30 +75,30 @@ pub(in crate::http) async fn claim(
     let began = Instant::now();
     let deadline = began + Duration::from_secs(input.wait_seconds.into());
     loop {
-        let mut place = site.waiters.place(&queues);
+        let mut ticket = state.claim_waiters.enter(&queues);
         let request = ClaimRequest {
             worker_id: input.worker_id,
             queues: queues.clone(),
             limit: input.limit,
             connector_id: input.connector_id.clone(),
         };
-        let Claimed { tasks, limited, again_after } = site.writer.run(ClaimTasks(request)).await?;
+        let Claimed { tasks, limited, again_after } = state.writer.run(ClaimTasks(request)).await?;
         if !limited.is_empty() {
-            site.waiters.are_limited(limited);
+            state.claim_waiters.are_limited(limited);
         }
         let left = deadline.saturating_duration_since(Instant::now());
-        if !tasks.is_empty() || left.is_zero() || site.stopping.is_cancelled() {
-            drop(place);
-            if tasks.is_empty() && !site.stopping.is_cancelled() {
+        if !tasks.is_empty() || left.is_zero() || state.stopping.is_cancelled() {
+            drop(ticket);
+            if tasks.is_empty() && !state.stopping.is_cancelled() {
                 tokio::time::sleep_until(began + EMPTY).await;
             }
             let tasks = tasks.into_iter().map(TaskRecord::from).collect();
-            return Ok(Out(ManyTasks { event_id: None, tasks, next_cursor: None }));
+            return Ok(Out(TaskList { event_id: None, tasks, next_cursor: None }));
         }
         tokio::select! {
-            () = place.woken() => {}
+            () = ticket.woken() => {}
             () = tokio::time::sleep(left.min(again_after.unwrap_or(LOOK_AGAIN))) => {}
-            () = site.stopping.cancelled() => {}
+            () = state.stopping.cancelled() => {}
         }
     }
 }

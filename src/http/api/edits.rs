@@ -11,9 +11,9 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use super::{
-    bounds::{Labels, People},
+    fields::{Labels, People},
     new_task::MAX_DEPENDENCIES,
-    records::OneTask,
+    records::TaskResponse,
     tasks::change,
 };
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
         conditions::{IfMatch, etag},
         input::{Id, Json, Text, present},
         problem::Problem,
-        site::Site,
+        state::AppState,
     },
     model::{Name, NewName, Priority, edit::Edit, transition},
 };
@@ -86,15 +86,15 @@ impl EditTask {
 
 /// Edit task attributes; each change is an event with the old and new values, and the status stays the same.
 #[utoipa::path(patch, path = "/api/v1/tasks/{id}", operation_id = "editTask", tag = "tasks", params(("id" = Uuid, Path)), request_body = EditTask,
-    responses((status = 200, description = "OK", body = OneTask), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Conflict: not allowed in the current status", body = Problem), (status = 412, description = "The task has changed since the version in If-Match", body = Problem), (status = 422, description = "Validation error", body = Problem)))]
+    responses((status = 200, description = "OK", body = TaskResponse), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Conflict: not allowed in the current status", body = Problem), (status = 412, description = "The task has changed since the version in If-Match", body = Problem), (status = 422, description = "Validation error", body = Problem)))]
 pub(in crate::http) async fn edit(
-    State(site): State<Site>,
+    State(state): State<AppState>,
     caller: Caller,
     Id(id): Id,
     IfMatch(only_if): IfMatch,
     Json(input): Json<EditTask>,
 ) -> Result<Response, Problem> {
     let edit = transition::Transition::Edit(Box::new(Edit { only_if, ..input.check()? }));
-    let task = change(&site, id, edit, &caller).await?;
-    Ok(([etag(task.version())], Out(OneTask { task: task.into() })).into_response())
+    let task = change(&state, id, edit, &caller).await?;
+    Ok(([etag(task.version())], Out(TaskResponse { task: task.into() })).into_response())
 }

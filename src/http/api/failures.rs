@@ -16,7 +16,7 @@ use crate::{
     },
     clock::Time,
     feed,
-    http::{problem::Problem, site::Site},
+    http::{problem::Problem, state::AppState},
     model::Name,
 };
 
@@ -80,16 +80,16 @@ pub(super) struct Groups {
 /// List error groups.
 #[utoipa::path(get, path = "/api/v1/failures", operation_id = "listFailures", tag = "monitoring",
     responses((status = 200, description = "OK", body = Groups)))]
-pub(super) async fn failures(State(site): State<Site>) -> Out<Groups> {
-    let board = feed::read(&site.board);
+pub(super) async fn failures(State(state): State<AppState>) -> Out<Groups> {
+    let board = feed::read(&state.board);
     let mut groups: Vec<FailureGroup> = board.failures.groups.iter().map(FailureGroup::from).collect();
     groups.sort_by_key(|group| std::cmp::Reverse(group.last_seen_at));
-    Out(Groups { event_id: site.event_id_at(board.position), groups })
+    Out(Groups { event_id: state.event_id_at(board.position), groups })
 }
 
 /// One time bucket.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(super) struct Stretch {
+pub(super) struct Bucket {
     /// Start of the bucket.
     #[schema(value_type = Option<String>, format = DateTime)]
     from: Option<Time>,
@@ -112,14 +112,14 @@ pub(super) struct Stretch {
     #[serde(skip_serializing_if = "Option::is_none")]
     run: Option<Percentiles>,
     /// Maximum number of pending tasks.
-    most_waiting: u64,
+    max_pending: u64,
 }
 
 fn percentiles(of: &Histogram) -> Option<Percentiles> {
     Some(Percentiles { p50_ms: of.percentile(50)?, p95_ms: of.percentile(95)?, p99_ms: of.percentile(99)? })
 }
 
-impl Stretch {
+impl Bucket {
     fn new(slot: &Slot, range: Range) -> Self {
         Self {
             from: slot.begins(range),
@@ -131,30 +131,30 @@ impl Stretch {
             error_percent: slot.tally.error_percent(),
             wait: percentiles(&slot.waits),
             run: percentiles(&slot.runs),
-            most_waiting: slot.most_waiting,
+            max_pending: slot.max_pending,
         }
     }
 }
 
 /// Time series in equal buckets.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(super) struct Ranged {
+pub(super) struct TimeSeries {
     /// The requested range.
     range: &'static str,
     /// Length of a bucket, seconds.
     seconds: i64,
     /// Oldest first; the last one is incomplete.
-    stretches: Vec<Stretch>,
+    buckets: Vec<Bucket>,
 }
 
 /// Time series for the last hour, day or week.
 #[utoipa::path(get, path = "/api/v1/history", operation_id = "getHistory", tag = "monitoring",
     params(("range" = Option<String>, Query, description = "1h (1-minute buckets, default), 24h (15-minute), 7d (hourly)")),
-    responses((status = 200, description = "OK", body = Ranged), (status = 400, description = "Invalid parameter", body = Problem)))]
+    responses((status = 200, description = "OK", body = TimeSeries), (status = 400, description = "Invalid parameter", body = Problem)))]
 pub(super) async fn history(
-    State(site): State<Site>,
+    State(state): State<AppState>,
     Query(pairs): Query<Vec<(String, String)>>,
-) -> Result<Out<Ranged>, Problem> {
+) -> Result<Out<TimeSeries>, Problem> {
     let bad = |field: &str, detail: &str| Problem::invalid_parameter(field, detail);
     let mut range = Range::default();
     for (name, value) in &pairs {
@@ -164,7 +164,7 @@ pub(super) async fn history(
         let found = Range::ALL.into_iter().find(|range| range.as_str() == value);
         range = found.ok_or_else(|| bad("range", "must be one of 1h, 24h, 7d"))?;
     }
-    let slots = feed::read(&site.board).history.over(range, site.clock.now());
-    let stretches = slots.iter().map(|slot| Stretch::new(slot, range)).collect();
-    Ok(Out(Ranged { range: range.as_str(), seconds: range.slot_seconds(), stretches }))
+    let slots = feed::read(&state.board).history.over(range, state.clock.now());
+    let buckets = slots.iter().map(|slot| Bucket::new(slot, range)).collect();
+    Ok(Out(TimeSeries { range: range.as_str(), seconds: range.slot_seconds(), buckets }))
 }

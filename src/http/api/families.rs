@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use crate::{
     command::{Refusal, change_tasks::ChangeTasks},
-    http::{caller::Caller, problem::Problem, site::Site},
+    http::{caller::Caller, problem::Problem, state::AppState},
     model::{
         Task,
         bulk::{Bulk, BulkAction},
@@ -18,7 +18,7 @@ use crate::{
 
 /// What happens to the descendants.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
-pub(in crate::http) struct ChildrenTold {
+pub(in crate::http) struct ChildrenOutcome {
     /// Number of descendants to be processed in the background; 0 unless `children` is set.
     pub(in crate::http) concerned: u64,
     /// Number of unfinished descendants that stay unchanged.
@@ -44,16 +44,16 @@ impl WithChildren {
     /// 400 for any other parameter or value.
     pub(in crate::http) fn of_query(pairs: &[(String, String)]) -> Result<Self, Problem> {
         let bad = |field: &str, detail| Problem::invalid_parameter(field, detail);
-        let mut wish = Self::default();
+        let mut options = Self::default();
         for (name, value) in pairs {
-            wish.children = match (name.as_str(), value.as_str()) {
+            options.children = match (name.as_str(), value.as_str()) {
                 ("children", "true" | "1") => true,
                 ("children", "false" | "0" | "") => false,
                 ("children", _) => return Err(bad("children", "must be true or false")),
                 (other, _) => return Err(bad(other, "unknown parameter; supported: children")),
             };
         }
-        Ok(wish)
+        Ok(options)
     }
 }
 
@@ -64,18 +64,18 @@ struct Family {
 }
 
 impl Family {
-    async fn of(site: &Site, roots: &[Uuid]) -> Result<Self, Problem> {
-        let mut parents = families::parents(site.store.pool(), roots).await?;
+    async fn of(state: &AppState, roots: &[Uuid]) -> Result<Self, Problem> {
+        let mut parents = families::parents(state.store.pool(), roots).await?;
         if parents.len() > families::MOST_PARENTS {
             // Rare: then only one level at a time is processed, as the response shows.
             parents.truncate(families::MOST_PARENTS);
         }
-        let counts = families::children(site.store.pool(), &parents).await?;
+        let counts = families::children(state.store.pool(), &parents).await?;
         Ok(Self { parents, counts })
     }
 
     /// How many descendants an action processes, and how many it leaves unchanged.
-    fn told(&self, action: &BulkAction, wanted: bool) -> ChildrenTold {
+    fn outcome(&self, action: &BulkAction, wanted: bool) -> ChildrenOutcome {
         let open = self.counts.total() - self.counts.finished();
         let (concerned, left) = match action {
             BulkAction::Cancel { .. } => (open, 0),
@@ -83,8 +83,8 @@ impl Family {
             _ => (self.counts.total(), 0),
         };
         match wanted {
-            true => ChildrenTold { concerned, open: left, bulk_id: (concerned > 0).then(Uuid::now_v7) },
-            false => ChildrenTold { concerned: 0, open, bulk_id: None },
+            true => ChildrenOutcome { concerned, open: left, bulk_id: (concerned > 0).then(Uuid::now_v7) },
+            false => ChildrenOutcome { concerned: 0, open, bulk_id: None },
         }
     }
 }
@@ -92,42 +92,42 @@ impl Family {
 /// Applies a change to each of some tasks, and to their descendants if `children` is set. The second result is `None`
 /// if there are no descendants.
 pub(in crate::http) async fn steer(
-    site: &Site,
+    state: &AppState,
     caller: &Caller,
     changes: Vec<(Uuid, Transition)>,
     action: &BulkAction,
     children: bool,
-) -> Result<(Vec<Result<Task, Refusal>>, Option<ChildrenTold>), Problem> {
+) -> Result<(Vec<Result<Task, Refusal>>, Option<ChildrenOutcome>), Problem> {
     let roots: Vec<_> = changes.iter().map(|(id, _)| *id).collect();
-    let family = Family::of(site, &roots).await?;
-    let told = (family.counts.total() > 0).then(|| family.told(action, children));
+    let family = Family::of(state, &roots).await?;
+    let below = (family.counts.total() > 0).then(|| family.outcome(action, children));
     let actor = caller.actor().to_owned();
-    let below = told
-        .and_then(|told| told.bulk_id)
-        .map(|id| Box::new(Bulk::of_family(id, action, family.parents, actor.clone(), site.clock.now())));
-    let outcomes = site.writer.run(ChangeTasks { changes, actor: Some(actor), family: below }).await?;
+    let bulk = below
+        .and_then(|below| below.bulk_id)
+        .map(|id| Box::new(Bulk::of_family(id, action, family.parents, actor.clone(), state.clock.now())));
+    let outcomes = state.writer.run(ChangeTasks { changes, actor: Some(actor), family: bulk }).await?;
     let begun = outcomes.iter().any(Result::is_ok);
-    Ok((outcomes, told.filter(|_| begun)))
+    Ok((outcomes, below.filter(|_| begun)))
 }
 
 /// The same for one task.
 pub(in crate::http) async fn steer_one(
-    site: &Site,
+    state: &AppState,
     caller: &Caller,
     id: Uuid,
     action: &BulkAction,
     children: bool,
-) -> Result<(Task, Option<ChildrenTold>), Problem> {
+) -> Result<(Task, Option<ChildrenOutcome>), Problem> {
     let mut command = action.transition();
     if children && *action == BulkAction::Retry {
         command = Transition::Reopen;
-        let task = search::task(site.store.pool(), id).await?.ok_or(Refusal::NoTask(id))?;
+        let task = search::task(state.store.pool(), id).await?.ok_or(Refusal::NoTask(id))?;
         if !task.status.is_finished() {
             // The parent itself is unfinished; only its children are retried.
             let nothing = Transition::Depend(Dependencies::Open);
-            let (outcomes, told) = steer(site, caller, vec![(id, nothing)], action, true).await?;
+            let (outcomes, children) = steer(state, caller, vec![(id, nothing)], action, true).await?;
             return match outcomes.into_iter().next() {
-                Some(outcome) if told.is_some_and(|told| told.concerned > 0) => Ok((outcome?, told)),
+                Some(outcome) if children.is_some_and(|children| children.concerned > 0) => Ok((outcome?, children)),
                 _ => Err(Refusal::Transition(TransitionError::Illegal {
                     status: task.status,
                     wanted: "run again, and none of its children failed or was cancelled",
@@ -136,7 +136,7 @@ pub(in crate::http) async fn steer_one(
             };
         }
     }
-    let (outcomes, told) = steer(site, caller, vec![(id, command)], action, children).await?;
+    let (outcomes, outcome) = steer(state, caller, vec![(id, command)], action, children).await?;
     let task = outcomes.into_iter().next().ok_or(WriteError::Unavailable)??;
-    Ok((task, told))
+    Ok((task, outcome))
 }

@@ -1,24 +1,22 @@
 //! `/api/v1`: JSON requests and responses, errors as problem+json. The OpenAPI document is generated from these
 //! handlers.
 
-mod bounds;
 pub(super) mod bulk;
 pub(super) mod claims;
-mod cloud_event;
 pub mod document;
 pub(super) mod edits;
 mod failures;
 pub(super) mod families;
-mod native;
+mod fields;
+mod ingest;
 mod new_task;
-mod observe;
-mod overview;
 pub(super) mod queues;
 mod records;
 pub(super) mod reports;
 pub(super) mod schedules;
 mod schemas;
 pub mod snapshot;
+mod status;
 mod streams;
 pub(super) mod tasks;
 pub(super) mod workers;
@@ -26,7 +24,7 @@ pub(super) mod workers;
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::site::Site;
+use super::state::AppState;
 pub use document::document;
 
 #[derive(OpenApi)]
@@ -48,7 +46,7 @@ pub use document::document;
 struct Document;
 
 /// The routes and their OpenAPI description.
-pub fn router() -> OpenApiRouter<Site> {
+pub fn router() -> OpenApiRouter<AppState> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(tasks::create, tasks::list))
         .routes(routes!(tasks::read, tasks::delete, edits::edit))
@@ -72,15 +70,15 @@ pub fn router() -> OpenApiRouter<Site> {
         .routes(routes!(schedules::read, schedules::put, schedules::delete))
         .routes(routes!(schedules::pause))
         .routes(routes!(schedules::resume))
-        .routes(routes!(overview::queue, queues::limit))
+        .routes(routes!(status::queue, queues::limit))
         .routes(routes!(queues::pause))
         .routes(routes!(queues::resume))
-        .routes(routes!(observe::observe))
-        .routes(routes!(overview::event))
-        .routes(routes!(overview::snapshot))
-        .routes(routes!(overview::queues))
-        .routes(routes!(overview::stats))
-        .routes(routes!(overview::overall))
+        .routes(routes!(ingest::observe))
+        .routes(routes!(status::event))
+        .routes(routes!(status::snapshot))
+        .routes(routes!(status::queues))
+        .routes(routes!(status::stats))
+        .routes(routes!(status::overall))
         .routes(routes!(failures::failures))
         .routes(routes!(failures::history))
         .routes(routes!(super::stream::events))

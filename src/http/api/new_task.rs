@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::bounds::{Attempts, Labels, People, Phases, Seconds, Wait};
+use super::fields::{Attempts, Labels, People, Phases, Seconds, Wait};
 use crate::{
     http::{
         input::{Free, Text},
@@ -78,14 +78,14 @@ pub(in crate::http) struct CreateTask {
     on_dependency_failure: DependencyPolicy,
     /// Parent task only: not claimed, starts with its first child and finishes with its last.
     #[serde(default)]
-    close_when_done: bool,
+    auto_complete: bool,
     /// Initial retry delay, 0 to 604800 seconds; doubles per attempt, about half of it is random.
     #[serde(default = "default_base")]
     #[schema(value_type = u32, minimum = 0, maximum = 604800, default = 1)]
-    retry_base_seconds: Wait,
+    backoff_initial_seconds: Wait,
     /// Maximum retry delay, 0 to 604800 seconds.
     #[schema(value_type = Option<u32>, minimum = 0, maximum = 604800, default = 3600)]
-    retry_cap_seconds: Option<Wait>,
+    backoff_max_seconds: Option<Wait>,
     /// Assignee.
     #[schema(value_type = Option<String>, max_length = 128)]
     assignee: Option<Text<128>>,
@@ -116,11 +116,11 @@ impl CreateTask {
     pub(in crate::http) fn check(self, prefix: &str) -> Result<NewTask, Problem> {
         let wrong = |field: &str, detail: &str| Err(Problem::invalid_field(format!("{prefix}{field}"), detail));
         let backoff = Backoff {
-            base_seconds: self.retry_base_seconds.0,
-            cap_seconds: self.retry_cap_seconds.map_or(self.retry_base_seconds.0.max(3_600), |cap| cap.0),
+            initial_seconds: self.backoff_initial_seconds.0,
+            max_seconds: self.backoff_max_seconds.map_or(self.backoff_initial_seconds.0.max(3_600), |cap| cap.0),
         };
-        if backoff.cap_seconds < backoff.base_seconds {
-            return wrong("retry_cap_seconds", "must be at least backoff_initial_seconds");
+        if backoff.max_seconds < backoff.initial_seconds {
+            return wrong("backoff_max_seconds", "must be at least backoff_initial_seconds");
         }
         if self.unique_key.as_ref().is_some_and(|key| key.0.is_empty()) {
             return wrong("unique_key", "must not be empty");
@@ -128,8 +128,8 @@ impl CreateTask {
         if self.depends_on.len() > MAX_DEPENDENCIES {
             return wrong("depends_on", "must list at most 1,000 tasks");
         }
-        if self.close_when_done && (!self.depends_on.is_empty() || self.run_at.is_some()) {
-            return wrong("close_when_done", "does not go with depends_on or run_at; put these on the children");
+        if self.auto_complete && (!self.depends_on.is_empty() || self.run_at.is_some()) {
+            return wrong("auto_complete", "does not go with depends_on or run_at; put these on the children");
         }
         let mut depends_on = Vec::with_capacity(self.depends_on.len());
         let mut seen = HashSet::new();
@@ -155,7 +155,7 @@ impl CreateTask {
             unique_key: self.unique_key.map(|text| text.0),
             depends_on,
             on_dependency_failure: self.on_dependency_failure,
-            close_when_done: self.close_when_done,
+            auto_complete: self.auto_complete,
             assignee: self.assignee.map(|text| text.0),
             collaborators: self.collaborators.0,
             watchers: self.watchers.0,

@@ -10,7 +10,7 @@ use crate::{
         caller::Caller,
         input::{Json, Named},
         problem::Problem,
-        site::Site,
+        state::AppState,
     },
     model::{
         Name,
@@ -51,7 +51,7 @@ impl From<QueueState> for QueueSettings {
 
 /// A queue.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(in crate::http) struct OneQueue {
+pub(in crate::http) struct QueueResponse {
     queue: QueueSettings,
 }
 
@@ -98,39 +98,44 @@ impl LimitQueue {
 
 /// Pause a queue: no new claims, running tasks continue.
 #[utoipa::path(post, path = "/api/v1/queues/{name}/pause", operation_id = "pauseQueue", tag = "queues", params(("name" = String, Path)),
-    responses((status = 200, description = "OK", body = OneQueue), (status = 400, description = "Invalid parameter", body = Problem)))]
+    responses((status = 200, description = "OK", body = QueueResponse), (status = 400, description = "Invalid parameter", body = Problem)))]
 pub(in crate::http) async fn pause(
-    State(site): State<Site>,
+    State(state): State<AppState>,
     caller: Caller,
     Named(name): Named,
-) -> Result<Out<OneQueue>, Problem> {
-    decide(&site, &caller, name, QueueChange::Pause).await
+) -> Result<Out<QueueResponse>, Problem> {
+    decide(&state, &caller, name, QueueChange::Pause).await
 }
 
 /// Resume a queue.
 #[utoipa::path(post, path = "/api/v1/queues/{name}/resume", operation_id = "resumeQueue", tag = "queues", params(("name" = String, Path)),
-    responses((status = 200, description = "OK", body = OneQueue), (status = 400, description = "Invalid parameter", body = Problem)))]
+    responses((status = 200, description = "OK", body = QueueResponse), (status = 400, description = "Invalid parameter", body = Problem)))]
 pub(in crate::http) async fn resume(
-    State(site): State<Site>,
+    State(state): State<AppState>,
     caller: Caller,
     Named(name): Named,
-) -> Result<Out<OneQueue>, Problem> {
-    decide(&site, &caller, name, QueueChange::Resume).await
+) -> Result<Out<QueueResponse>, Problem> {
+    decide(&state, &caller, name, QueueChange::Resume).await
 }
 
 /// Set concurrency and rate limits of a queue, which hold across all servers.
 #[utoipa::path(patch, path = "/api/v1/queues/{name}", operation_id = "limitQueue", tag = "queues", params(("name" = String, Path)), request_body = LimitQueue,
-    responses((status = 200, description = "OK", body = OneQueue), (status = 400, description = "Invalid parameter", body = Problem), (status = 422, description = "Validation error", body = Problem)))]
+    responses((status = 200, description = "OK", body = QueueResponse), (status = 400, description = "Invalid parameter", body = Problem), (status = 422, description = "Validation error", body = Problem)))]
 pub(in crate::http) async fn limit(
-    State(site): State<Site>,
+    State(state): State<AppState>,
     caller: Caller,
     Named(name): Named,
     Json(input): Json<LimitQueue>,
-) -> Result<Out<OneQueue>, Problem> {
-    decide(&site, &caller, name, input.check()?).await
+) -> Result<Out<QueueResponse>, Problem> {
+    decide(&state, &caller, name, input.check()?).await
 }
 
-async fn decide(site: &Site, caller: &Caller, name: Name, change: QueueChange) -> Result<Out<OneQueue>, Problem> {
+async fn decide(
+    state: &AppState,
+    caller: &Caller,
+    name: Name,
+    change: QueueChange,
+) -> Result<Out<QueueResponse>, Problem> {
     let command = ChangeQueue { name, change, actor: caller.actor().to_owned() };
-    Ok(Out(OneQueue { queue: site.writer.run(command).await?.into() }))
+    Ok(Out(QueueResponse { queue: state.writer.run(command).await?.into() }))
 }

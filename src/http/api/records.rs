@@ -6,7 +6,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::{
-    board::workers::Seen,
+    board::workers::LastSeen,
     clock::Time,
     model::{
         Name, Status, Task,
@@ -48,9 +48,9 @@ pub(in crate::http) struct TaskRecord {
     #[serde(skip_serializing_if = "Option::is_none")]
     timeout_seconds: Option<u32>,
     /// Initial retry delay, seconds; doubles per attempt.
-    retry_base_seconds: u32,
+    backoff_initial_seconds: u32,
     /// Maximum retry delay, seconds.
-    retry_cap_seconds: u32,
+    backoff_max_seconds: u32,
     /// Deduplication key: unique among the unfinished tasks of the project.
     #[serde(skip_serializing_if = "Option::is_none")]
     unique_key: Option<String>,
@@ -61,7 +61,7 @@ pub(in crate::http) struct TaskRecord {
     on_dependency_failure: Option<DependencyPolicy>,
     /// Not claimed: starts with its first child and finishes with its last.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
-    close_when_done: bool,
+    auto_complete: bool,
     /// Assignee.
     #[serde(skip_serializing_if = "Option::is_none")]
     assignee: Option<String>,
@@ -158,12 +158,12 @@ impl From<Task> for TaskRecord {
             phases: task.phases,
             max_attempts,
             timeout_seconds: task.timeout_seconds,
-            retry_base_seconds: task.backoff.base_seconds,
-            retry_cap_seconds: task.backoff.cap_seconds,
+            backoff_initial_seconds: task.backoff.initial_seconds,
+            backoff_max_seconds: task.backoff.max_seconds,
             unique_key: task.unique_key,
             on_dependency_failure: (!task.depends_on.is_empty()).then_some(task.on_dependency_failure),
             depends_on: task.depends_on,
-            close_when_done: task.close_when_done,
+            auto_complete: task.auto_complete,
             assignee: task.assignee,
             collaborators: task.collaborators,
             watchers: task.watchers,
@@ -189,13 +189,13 @@ impl From<Task> for TaskRecord {
 
 /// A task.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(in crate::http) struct OneTask {
+pub(in crate::http) struct TaskResponse {
     pub(in crate::http) task: TaskRecord,
 }
 
 /// A list of tasks.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(in crate::http) struct ManyTasks {
+pub(in crate::http) struct TaskList {
     /// The last event before this was read: `/events?after=<event_id>` continues from here without a gap.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::http) event_id: Option<String>,
@@ -224,8 +224,8 @@ pub(in crate::http) struct WorkerRecord {
     pub(in crate::http) last_seen_at: Option<Time>,
 }
 
-impl From<(&Uuid, &Seen)> for WorkerRecord {
-    fn from((id, seen): (&Uuid, &Seen)) -> Self {
+impl From<(&Uuid, &LastSeen)> for WorkerRecord {
+    fn from((id, seen): (&Uuid, &LastSeen)) -> Self {
         Self {
             id: *id,
             name: seen.name.clone(),

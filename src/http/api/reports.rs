@@ -4,7 +4,7 @@ use axum::{Json as Out, extract::State};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::records::{OneTask, TaskRecord};
+use super::records::{TaskRecord, TaskResponse};
 use crate::{
     command::{Refusal, change_tasks::ChangeTasks},
     http::{
@@ -12,7 +12,7 @@ use crate::{
         each::Each,
         input::{Free, Id, Json, Mended, parse},
         problem::Problem,
-        site::Site,
+        state::AppState,
     },
     model::{
         Task,
@@ -203,17 +203,17 @@ fn invalid(field: &str, detail: &str) -> Problem {
     Problem::invalid_field(field, detail)
 }
 
-async fn report(site: &Site, id: Uuid, command: Transition) -> Result<Out<OneTask>, Problem> {
-    let outcomes = write(site, vec![(id, command)]).await?;
+async fn report(state: &AppState, id: Uuid, command: Transition) -> Result<Out<TaskResponse>, Problem> {
+    let outcomes = write(state, vec![(id, command)]).await?;
     let task = outcomes.into_iter().next().ok_or(WriteError::Unavailable)??;
-    Ok(Out(OneTask { task: TaskRecord::from(task) }))
+    Ok(Out(TaskResponse { task: TaskRecord::from(task) }))
 }
 
-async fn write(site: &Site, changes: Vec<(Uuid, Transition)>) -> Result<Vec<Result<Task, Refusal>>, Problem> {
-    Ok(site.writer.run(ChangeTasks::new(changes)).await?)
+async fn write(state: &AppState, changes: Vec<(Uuid, Transition)>) -> Result<Vec<Result<Task, Refusal>>, Problem> {
+    Ok(state.writer.run(ChangeTasks::new(changes)).await?)
 }
 
-impl Site {
+impl AppState {
     fn lease_until(&self) -> crate::clock::Time {
         self.clock.now() + self.settings.lease()
     }
@@ -221,68 +221,72 @@ impl Site {
 
 /// Report progress and extend the lease.
 #[utoipa::path(post, path = "/api/v1/tasks/{id}/progress", operation_id = "reportProgress", tag = "workers", params(("id" = Uuid, Path)), request_body = ProgressInput,
-    responses((status = 200, description = "OK", body = OneTask), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Conflict: not allowed in the current status", body = Problem)))]
+    responses((status = 200, description = "OK", body = TaskResponse), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Conflict: not allowed in the current status", body = Problem)))]
 pub(in crate::http) async fn progress(
-    State(site): State<Site>,
+    State(state): State<AppState>,
     _: Caller,
     Id(id): Id,
     Json(input): Json<ProgressInput>,
-) -> Result<Out<OneTask>, Problem> {
+) -> Result<Out<TaskResponse>, Problem> {
     let fence = Fence { worker_id: input.worker_id, attempt: input.attempt };
     let fields = ProgressFields { percent: input.percent, message: input.message, counts: input.counts };
-    let command = Transition::Progress { fence, progress: fields.check()?, lease_until: site.lease_until() };
-    report(&site, id, command).await
+    let command = Transition::Progress { fence, progress: fields.check()?, lease_until: state.lease_until() };
+    report(&state, id, command).await
 }
 
 /// Report success.
 #[utoipa::path(post, path = "/api/v1/tasks/{id}/complete", operation_id = "completeTask", tag = "workers", params(("id" = Uuid, Path)), request_body = CompleteInput,
-    responses((status = 200, description = "OK", body = OneTask), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Conflict: not allowed in the current status", body = Problem)))]
+    responses((status = 200, description = "OK", body = TaskResponse), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Conflict: not allowed in the current status", body = Problem)))]
 pub(in crate::http) async fn complete(
-    State(site): State<Site>,
+    State(state): State<AppState>,
     _: Caller,
     Id(id): Id,
     Json(input): Json<CompleteInput>,
-) -> Result<Out<OneTask>, Problem> {
+) -> Result<Out<TaskResponse>, Problem> {
     let fence = Fence { worker_id: input.worker_id, attempt: input.attempt };
-    report(&site, id, Transition::Complete { fence, result: input.result.map(|json| json.0) }).await
+    report(&state, id, Transition::Complete { fence, result: input.result.map(|json| json.0) }).await
 }
 
 /// Report a failed attempt; the task is retried while attempts are left.
 #[utoipa::path(post, path = "/api/v1/tasks/{id}/fail", operation_id = "failTask", tag = "workers", params(("id" = Uuid, Path)), request_body = FailInput,
-    responses((status = 200, description = "OK", body = OneTask), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Conflict: not allowed in the current status", body = Problem)))]
+    responses((status = 200, description = "OK", body = TaskResponse), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Conflict: not allowed in the current status", body = Problem)))]
 pub(in crate::http) async fn fail(
-    State(site): State<Site>,
+    State(state): State<AppState>,
     _: Caller,
     Id(id): Id,
     Json(input): Json<FailInput>,
-) -> Result<Out<OneTask>, Problem> {
+) -> Result<Out<TaskResponse>, Problem> {
     let fence = Fence { worker_id: input.worker_id, attempt: input.attempt };
     let FailInput { error, retryable, .. } = input;
     let command = Transition::Fail { fence, error: error.0, retryable, jitter: fastrand::f64() };
-    report(&site, id, command).await
+    report(&state, id, command).await
 }
 
 /// Release a task; the attempt does not count against `max_attempts`.
 #[utoipa::path(post, path = "/api/v1/tasks/{id}/release", operation_id = "releaseTask", tag = "workers", params(("id" = Uuid, Path)), request_body = ReleaseInput,
-    responses((status = 200, description = "OK", body = OneTask), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Conflict: not allowed in the current status", body = Problem)))]
+    responses((status = 200, description = "OK", body = TaskResponse), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Conflict: not allowed in the current status", body = Problem)))]
 pub(in crate::http) async fn release(
-    State(site): State<Site>,
+    State(state): State<AppState>,
     _: Caller,
     Id(id): Id,
     Json(input): Json<ReleaseInput>,
-) -> Result<Out<OneTask>, Problem> {
+) -> Result<Out<TaskResponse>, Problem> {
     let fence = Fence { worker_id: input.worker_id, attempt: input.attempt };
-    report(&site, id, Transition::Release { fence }).await
+    report(&state, id, Transition::Release { fence }).await
 }
 
 /// Report on many tasks in one call (array or NDJSON); one outcome per line, also for invalid lines.
 #[utoipa::path(post, path = "/api/v1/reports", operation_id = "reportMany", tag = "workers", request_body = Vec<Report>,
     responses((status = 200, description = "OK", body = Outcomes), (status = 422, description = "Validation error (single report)", body = Problem)))]
-pub(in crate::http) async fn many(State(site): State<Site>, _: Caller, lines: Each) -> Result<Out<Outcomes>, Problem> {
+pub(in crate::http) async fn many(
+    State(state): State<AppState>,
+    _: Caller,
+    lines: Each,
+) -> Result<Out<Outcomes>, Problem> {
     let mut read = Vec::with_capacity(lines.items.len());
     let mut changes = Vec::new();
     for line in &lines.items {
-        let (id, command) = read_line(line, &site);
+        let (id, command) = read_line(line, &state);
         match (id, command) {
             (Some(id), Ok(command)) => {
                 read.push((Some(id), None));
@@ -292,7 +296,7 @@ pub(in crate::http) async fn many(State(site): State<Site>, _: Caller, lines: Ea
             (id, refused) => read.push((id, refused.err())),
         }
     }
-    let mut written = if changes.is_empty() { Vec::new() } else { write(&site, changes).await? }.into_iter();
+    let mut written = if changes.is_empty() { Vec::new() } else { write(&state, changes).await? }.into_iter();
     let outcome = |(id, refused): (Option<Uuid>, Option<Problem>)| match (id, refused) {
         (Some(id), None) => Outcome::new(
             id,
@@ -306,20 +310,20 @@ pub(in crate::http) async fn many(State(site): State<Site>, _: Caller, lines: Ea
 }
 
 /// Parses one line of a bulk report: its task, if that could be parsed, and the transition.
-fn read_line(line: &[u8], site: &Site) -> (Option<Uuid>, Result<Transition, Problem>) {
+fn read_line(line: &[u8], state: &AppState) -> (Option<Uuid>, Result<Transition, Problem>) {
     match parse::<Report>(line, "") {
-        Ok(report) => (Some(report.task_id), report.command(site)),
+        Ok(report) => (Some(report.task_id), report.command(state)),
         Err(problem) => (None, Err(problem)),
     }
 }
 
 impl Report {
-    fn command(self, site: &Site) -> Result<Transition, Problem> {
+    fn command(self, state: &AppState) -> Result<Transition, Problem> {
         let fence = Fence { worker_id: self.worker_id, attempt: self.attempt };
         Ok(match self.report {
             ReportKind::Progress => {
                 let fields = ProgressFields { percent: self.percent, message: self.message, counts: self.counts };
-                Transition::Progress { fence, progress: fields.check()?, lease_until: site.lease_until() }
+                Transition::Progress { fence, progress: fields.check()?, lease_until: state.lease_until() }
             }
             ReportKind::Complete => Transition::Complete { fence, result: self.result.map(|json| json.0) },
             ReportKind::Fail => {

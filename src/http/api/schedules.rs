@@ -15,7 +15,7 @@ use crate::{
         caller::Caller,
         input::{Json, Named},
         problem::Problem,
-        site::Site,
+        state::AppState,
     },
     model::{
         Name, NewName,
@@ -90,8 +90,8 @@ impl From<Schedule> for ScheduleRecord {
             task.remove("payload");
         }
         task.remove("backoff");
-        let Backoff { base_seconds, cap_seconds } = schedule.task.backoff;
-        for (name, seconds) in [("retry_base_seconds", base_seconds), ("retry_cap_seconds", cap_seconds)] {
+        let Backoff { initial_seconds, max_seconds } = schedule.task.backoff;
+        for (name, seconds) in [("backoff_initial_seconds", initial_seconds), ("backoff_max_seconds", max_seconds)] {
             task.extend(serde_json::value::to_raw_value(&seconds).ok().map(|seconds| (name.to_owned(), seconds)));
         }
         Self {
@@ -110,7 +110,7 @@ impl From<Schedule> for ScheduleRecord {
 
 /// A schedule.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(in crate::http) struct OneSchedule {
+pub(in crate::http) struct ScheduleResponse {
     /// The last event before this was read: `/events?after=<event_id>` continues from here without a gap.
     #[serde(skip_serializing_if = "Option::is_none")]
     event_id: Option<String>,
@@ -119,7 +119,7 @@ pub(in crate::http) struct OneSchedule {
 
 /// A list of schedules.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(in crate::http) struct ManySchedules {
+pub(in crate::http) struct ScheduleList {
     /// The last event before this was read: `/events?after=<event_id>` continues from here without a gap.
     event_id: String,
     schedules: Vec<ScheduleRecord>,
@@ -127,19 +127,19 @@ pub(in crate::http) struct ManySchedules {
 
 /// Create or replace a schedule. Each run creates one task, also with several servers; missed runs are made up once.
 #[utoipa::path(put, path = "/api/v1/schedules/{name}", operation_id = "putSchedule", tag = "schedules", params(("name" = String, Path)), request_body = PutSchedule,
-    responses((status = 200, description = "OK", body = OneSchedule), (status = 422, description = "Validation error", body = Problem)))]
+    responses((status = 200, description = "OK", body = ScheduleResponse), (status = 422, description = "Validation error", body = Problem)))]
 pub(in crate::http) async fn put(
-    State(site): State<Site>,
+    State(state): State<AppState>,
     caller: Caller,
     Named(name): Named,
     Json(input): Json<PutSchedule>,
-) -> Result<Out<OneSchedule>, Problem> {
+) -> Result<Out<ScheduleResponse>, Problem> {
     let wrong = |field: &str, detail: String| Problem::invalid_field(field.to_owned(), detail);
     NewName::new(name.as_str()).map_err(|error| wrong("name", error.to_string()))?;
     if input.cron.len() > 128 {
         return Err(wrong("cron", "must be at most 128 bytes long".to_owned()));
     }
-    let now = site.clock.now();
+    let now = state.clock.now();
     let recurrence =
         Recurrence::parse_new(&input.cron, &input.time_zone, now).map_err(|error| wrong(error.field, error.detail))?;
     let task = input.task.check("task.")?;
@@ -159,65 +159,73 @@ pub(in crate::http) async fn put(
         last_task_id: None,
         created_at: now,
     };
-    decide(&site, &caller, name, ScheduleChange::Put(Box::new(schedule))).await
+    decide(&state, &caller, name, ScheduleChange::Put(Box::new(schedule))).await
 }
 
 /// List schedules.
 #[utoipa::path(get, path = "/api/v1/schedules", operation_id = "listSchedules", tag = "schedules",
-    responses((status = 200, description = "OK", body = ManySchedules)))]
-pub(in crate::http) async fn list(State(site): State<Site>) -> Result<Out<ManySchedules>, Problem> {
-    let event_id = site.event_id();
-    let schedules = schedules::list(site.store.pool(), "").await?;
-    Ok(Out(ManySchedules { event_id, schedules: schedules.into_iter().map(ScheduleRecord::from).collect() }))
+    responses((status = 200, description = "OK", body = ScheduleList)))]
+pub(in crate::http) async fn list(State(state): State<AppState>) -> Result<Out<ScheduleList>, Problem> {
+    let event_id = state.event_id();
+    let schedules = schedules::list(state.store.pool(), "").await?;
+    Ok(Out(ScheduleList { event_id, schedules: schedules.into_iter().map(ScheduleRecord::from).collect() }))
 }
 
 /// Get a schedule.
 #[utoipa::path(get, path = "/api/v1/schedules/{name}", operation_id = "getSchedule", tag = "schedules", params(("name" = String, Path)),
-    responses((status = 200, description = "OK", body = OneSchedule), (status = 404, description = "Not found", body = Problem)))]
-pub(in crate::http) async fn read(State(site): State<Site>, Named(name): Named) -> Result<Out<OneSchedule>, Problem> {
-    let event_id = Some(site.event_id());
-    let schedule = schedules::one(site.store.pool(), &name).await?.ok_or(Refusal::NoSchedule(name))?;
-    Ok(Out(OneSchedule { event_id, schedule: schedule.into() }))
+    responses((status = 200, description = "OK", body = ScheduleResponse), (status = 404, description = "Not found", body = Problem)))]
+pub(in crate::http) async fn read(
+    State(state): State<AppState>,
+    Named(name): Named,
+) -> Result<Out<ScheduleResponse>, Problem> {
+    let event_id = Some(state.event_id());
+    let schedule = schedules::one(state.store.pool(), &name).await?.ok_or(Refusal::NoSchedule(name))?;
+    Ok(Out(ScheduleResponse { event_id, schedule: schedule.into() }))
 }
 
 /// Pause a schedule.
 #[utoipa::path(post, path = "/api/v1/schedules/{name}/pause", operation_id = "pauseSchedule", tag = "schedules", params(("name" = String, Path)),
-    responses((status = 200, description = "OK", body = OneSchedule), (status = 404, description = "Not found", body = Problem)))]
+    responses((status = 200, description = "OK", body = ScheduleResponse), (status = 404, description = "Not found", body = Problem)))]
 pub(in crate::http) async fn pause(
-    State(site): State<Site>,
+    State(state): State<AppState>,
     caller: Caller,
     Named(name): Named,
-) -> Result<Out<OneSchedule>, Problem> {
-    decide(&site, &caller, name, ScheduleChange::Pause).await
+) -> Result<Out<ScheduleResponse>, Problem> {
+    decide(&state, &caller, name, ScheduleChange::Pause).await
 }
 
 /// Resume a schedule from now.
 #[utoipa::path(post, path = "/api/v1/schedules/{name}/resume", operation_id = "resumeSchedule", tag = "schedules", params(("name" = String, Path)),
-    responses((status = 200, description = "OK", body = OneSchedule), (status = 404, description = "Not found", body = Problem)))]
+    responses((status = 200, description = "OK", body = ScheduleResponse), (status = 404, description = "Not found", body = Problem)))]
 pub(in crate::http) async fn resume(
-    State(site): State<Site>,
+    State(state): State<AppState>,
     caller: Caller,
     Named(name): Named,
-) -> Result<Out<OneSchedule>, Problem> {
-    decide(&site, &caller, name, ScheduleChange::Resume).await
+) -> Result<Out<ScheduleResponse>, Problem> {
+    decide(&state, &caller, name, ScheduleChange::Resume).await
 }
 
 /// Delete a schedule; its tasks are kept.
 #[utoipa::path(delete, path = "/api/v1/schedules/{name}", operation_id = "deleteSchedule", tag = "schedules", params(("name" = String, Path)),
     responses((status = 204, description = "No content"), (status = 404, description = "Not found", body = Problem)))]
 pub(in crate::http) async fn delete(
-    State(site): State<Site>,
+    State(state): State<AppState>,
     caller: Caller,
     Named(name): Named,
 ) -> Result<StatusCode, Problem> {
     let command = ChangeSchedule { name, change: ScheduleChange::Delete, actor: caller.actor().to_owned() };
-    site.writer.run(command).await?;
+    state.writer.run(command).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn decide(site: &Site, caller: &Caller, name: Name, change: ScheduleChange) -> Result<Out<OneSchedule>, Problem> {
+async fn decide(
+    state: &AppState,
+    caller: &Caller,
+    name: Name,
+    change: ScheduleChange,
+) -> Result<Out<ScheduleResponse>, Problem> {
     let known_as = name.clone();
     let command = ChangeSchedule { name, change, actor: caller.actor().to_owned() };
-    let schedule = site.writer.run(command).await?.ok_or(Refusal::NoSchedule(known_as))?;
-    Ok(Out(OneSchedule { event_id: None, schedule: schedule.into() }))
+    let schedule = state.writer.run(command).await?.ok_or(Refusal::NoSchedule(known_as))?;
+    Ok(Out(ScheduleResponse { event_id: None, schedule: schedule.into() }))
 }

@@ -16,7 +16,7 @@ use crate::{
     board::{Board, parents::Parent, queues::Queue},
     clock::Time,
     event::{EventId, envelope::rfc3339, frame::Form},
-    feed::{self, SharedBoard, pack::Packed},
+    feed::{self, SharedBoard, gzip::Gzipped},
     model::{Name, phase::Counts},
 };
 
@@ -64,7 +64,7 @@ pub struct Frames {
     pub id: EventId,
     at: Instant,
     /// The bytes.
-    pub frames: Arc<[Arc<Packed>]>,
+    pub frames: Arc<[Arc<Gzipped>]>,
 }
 
 impl Snapshots {
@@ -85,7 +85,7 @@ impl Snapshots {
     }
 }
 
-fn encode(board: &Board, form: Form) -> Vec<Arc<Packed>> {
+fn encode(board: &Board, form: Form) -> Vec<Arc<Gzipped>> {
     let id = board.id();
     let mut frames = vec![chunk(form, "counts", &[value(&board.tasks)])];
     for (part, items) in parts(board) {
@@ -104,7 +104,7 @@ fn encode(board: &Board, form: Form) -> Vec<Arc<Packed>> {
     }
     let end = json!({ "position": id.position, "ts": board.ts.map(rfc3339) });
     frames.push(form.control("snapshot_end", &end, Some(id), None));
-    frames.into_iter().map(|frame| Arc::new(Packed::new(frame))).collect()
+    frames.into_iter().map(|frame| Arc::new(Gzipped::new(frame))).collect()
 }
 
 fn chunk(form: Form, part: &str, items: &[Value]) -> Bytes {
@@ -132,9 +132,9 @@ fn parts(board: &Board) -> [(&'static str, Vec<Value>); 6] {
 /// A queue with derived statistics in place of raw counters.
 fn queue_item(name: &Name, queue: &Queue, now: Time) -> Value {
     let mut item = with("queue", name, queue);
-    if let (Value::Object(fields), Value::Object(figures)) = (&mut item, value(queue.figures(now))) {
+    if let (Value::Object(fields), Value::Object(rates)) = (&mut item, value(queue.rates(now))) {
         fields.retain(|field, _| !["waits", "runs", "ended"].contains(&field.as_str()));
-        fields.extend(figures);
+        fields.extend(rates);
     }
     item
 }

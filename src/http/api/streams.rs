@@ -11,8 +11,8 @@ use crate::{
         EventId,
         frame::{Format, Wire},
     },
-    feed::ledger::{Ending, Purpose, Row},
-    http::site::Site,
+    feed::stream_registry::{CloseReason, Purpose, Row},
+    http::state::AppState,
 };
 
 /// A stream client.
@@ -59,14 +59,14 @@ pub(super) struct StreamRecord {
 pub(super) struct EndedRecord {
     #[serde(flatten)]
     stream: StreamRecord,
-    ending: Ending,
+    close_reason: CloseReason,
     #[schema(value_type = String, format = DateTime)]
     ended_at: Time,
 }
 
 /// All streams of this server.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(super) struct ManyStreams {
+pub(super) struct StreamList {
     /// Head of the log.
     head: String,
     /// Oldest first.
@@ -80,19 +80,19 @@ pub(super) struct ManyStreams {
     refused: u64,
 }
 
-fn record(site: &Site, row: &Row, open: bool) -> StreamRecord {
-    let epoch = site.subscriptions.epoch();
+fn record(state: &AppState, row: &Row, open: bool) -> StreamRecord {
+    let epoch = state.subscriptions.epoch();
     let cursor = row.position();
-    let (behind, behind_ms) = if open { site.deliveries.lag(cursor) } else { (0, None) };
+    let (behind, behind_ms) = if open { state.byte_readers.lag(cursor) } else { (0, None) };
     StreamRecord {
         id: row.id,
-        purpose: row.opening.purpose,
-        address: row.opening.address,
-        user_agent: row.opening.user_agent.clone(),
-        query: row.opening.query.clone(),
-        wire: row.opening.form.wire,
-        format: row.opening.form.format,
-        gzip: row.opening.gzip,
+        purpose: row.info.purpose,
+        address: row.info.address,
+        user_agent: row.info.user_agent.clone(),
+        query: row.info.query.clone(),
+        wire: row.info.form.wire,
+        format: row.info.form.format,
+        gzip: row.info.gzip,
         opened_at: row.opened_at,
         cursor: EventId { epoch, position: cursor }.to_string(),
         behind,
@@ -104,18 +104,18 @@ fn record(site: &Site, row: &Row, open: bool) -> StreamRecord {
 }
 
 /// Connected and recently closed stream clients.
-#[utoipa::path(get, path = "/api/v1/streams", operation_id = "listStreams", tag = "monitoring", responses((status = 200, description = "OK", body = ManyStreams)))]
-pub(super) async fn streams(State(site): State<Site>) -> Out<ManyStreams> {
-    let (open, ended) = site.ledger.rows();
+#[utoipa::path(get, path = "/api/v1/streams", operation_id = "listStreams", tag = "monitoring", responses((status = 200, description = "OK", body = StreamList)))]
+pub(super) async fn streams(State(state): State<AppState>) -> Out<StreamList> {
+    let (open, ended) = state.stream_registry.rows();
     let ended = ended.iter().map(|ended| EndedRecord {
-        stream: record(&site, &ended.row, false),
-        ending: ended.ending,
+        stream: record(&state, &ended.row, false),
+        close_reason: ended.close_reason,
         ended_at: ended.ended_at,
     });
-    let counters = &site.ledger.counters;
-    Out(ManyStreams {
-        head: EventId { epoch: site.subscriptions.epoch(), position: site.subscriptions.head() }.to_string(),
-        open: open.iter().map(|row| record(&site, row, true)).collect(),
+    let counters = &state.stream_registry.counters;
+    Out(StreamList {
+        head: EventId { epoch: state.subscriptions.epoch(), position: state.subscriptions.head() }.to_string(),
+        open: open.iter().map(|row| record(&state, row, true)).collect(),
         ended: ended.collect(),
         events: counters.events.load(Ordering::Relaxed),
         bytes: counters.bytes.load(Ordering::Relaxed),

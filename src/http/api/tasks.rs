@@ -11,9 +11,9 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use super::{
-    families::{ChildrenTold, WithChildren, steer_one},
+    families::{ChildrenOutcome, WithChildren, steer_one},
     new_task::CreateTask,
-    records::{ManyTasks, OneTask, TaskRecord},
+    records::{TaskList, TaskRecord, TaskResponse},
 };
 use crate::{
     board::health::{self, Health},
@@ -26,7 +26,7 @@ use crate::{
         input::{Id, OneOrMany, Text},
         problem::Problem,
         query,
-        site::Site,
+        state::AppState,
     },
     model::{Status, Task, bulk::BulkAction, transition::Transition},
     store::{WriteError, search},
@@ -40,9 +40,9 @@ const MAX_EVENTS: i64 = 1_000;
 /// A task whose `id` exists, or whose `unique_key` is in use by an unfinished task of its project, is returned
 /// unchanged, and none is created (200 if that applies to all).
 #[utoipa::path(post, path = "/api/v1/tasks", operation_id = "createTask", tag = "tasks", request_body = CreateTask,
-    responses((status = 201, description = "Created", body = OneTask), (status = 200, description = "OK", body = OneTask), (status = 422, description = "Validation error", body = Problem)))]
+    responses((status = 201, description = "Created", body = TaskResponse), (status = 200, description = "OK", body = TaskResponse), (status = 422, description = "Validation error", body = Problem)))]
 pub(in crate::http) async fn create(
-    State(site): State<Site>,
+    State(state): State<AppState>,
     caller: Caller,
     key: IdempotencyKey,
     OneOrMany { items, single }: OneOrMany<CreateTask>,
@@ -58,7 +58,7 @@ pub(in crate::http) async fn create(
     let new = new.collect::<Result<Vec<_>, _>>()?;
     let keyed: Vec<_> =
         new.iter().enumerate().map(|(index, task)| key.id(caller.actor(), index) == Some(task.id)).collect();
-    let tasks = match site.writer.run(CreateTasks(new)).await {
+    let tasks = match state.writer.run(CreateTasks(new)).await {
         Ok(tasks) => tasks,
         Err(WriteError::Refused(Refusal::IdTaken(_))) if key.is_given() && keyed.contains(&true) => {
             return Err(reused());
@@ -71,10 +71,10 @@ pub(in crate::http) async fn create(
     let mut tasks = tasks.into_iter().map(|created| TaskRecord::from(created.task));
     if single && let Some(task) = tasks.next() {
         let location = [(header::LOCATION, format!("/api/v1/tasks/{}", task.id))];
-        let answer = Out(OneTask { task });
+        let answer = Out(TaskResponse { task });
         return Ok(if created { (status, location, answer).into_response() } else { (status, answer).into_response() });
     }
-    Ok((status, Out(ManyTasks { event_id: None, tasks: tasks.collect(), next_cursor: None })).into_response())
+    Ok((status, Out(TaskList { event_id: None, tasks: tasks.collect(), next_cursor: None })).into_response())
 }
 
 fn reused() -> Problem {
@@ -87,26 +87,26 @@ fn reused() -> Problem {
     params(
         ("limit" = Option<i64>, Query, minimum = 1, maximum = 200, description = "Page size; default 50"),
     ),
-    responses((status = 200, description = "OK", body = ManyTasks), (status = 400, description = "Invalid parameter", body = Problem)))]
+    responses((status = 200, description = "OK", body = TaskList), (status = 400, description = "Invalid parameter", body = Problem)))]
 pub(in crate::http) async fn list(
-    State(site): State<Site>,
+    State(state): State<AppState>,
     Query(pairs): Query<Vec<(String, String)>>,
-) -> Result<Out<ManyTasks>, Problem> {
+) -> Result<Out<TaskList>, Problem> {
     let mut query = query::tasks(&pairs)?;
     // Read before the table: whatever the table does not show yet is a later event.
-    let event_id = Some(site.event_id());
+    let event_id = Some(state.event_id());
     let limit = query.limit;
     query.limit += 1;
-    let mut tasks = search::tasks(site.store.turn(&query).await?.pool(), &query).await?;
+    let mut tasks = search::tasks(state.store.read_permit(&query).await?.pool(), &query).await?;
     let more = i64::try_from(tasks.len()).unwrap_or(i64::MAX) > limit;
     tasks.truncate(usize::try_from(limit).unwrap_or_default());
     let next_cursor = tasks.last().filter(|_| more).map(search::cursor);
-    Ok(Out(ManyTasks { event_id, tasks: tasks.into_iter().map(TaskRecord::from).collect(), next_cursor }))
+    Ok(Out(TaskList { event_id, tasks: tasks.into_iter().map(TaskRecord::from).collect(), next_cursor }))
 }
 
 /// A task, and why it makes no progress.
 #[derive(Debug, serde::Serialize, utoipa::ToSchema)]
-pub(in crate::http) struct TaskAndHealth {
+pub(in crate::http) struct TaskHealthResponse {
     /// The last event before this was read: `/events?after=<event_id>` continues from here without a gap.
     event_id: String,
     task: TaskRecord,
@@ -116,53 +116,53 @@ pub(in crate::http) struct TaskAndHealth {
 
 /// Get a task with payload, result and status reason.
 #[utoipa::path(get, path = "/api/v1/tasks/{id}", operation_id = "getTask", tag = "tasks", params(("id" = Uuid, Path)),
-    responses((status = 200, description = "OK", body = TaskAndHealth), (status = 404, description = "Not found", body = Problem)))]
-pub(in crate::http) async fn read(State(site): State<Site>, Id(id): Id) -> Result<Response, Problem> {
-    let event_id = site.event_id();
-    let task = search::task(site.store.pool(), id).await?.ok_or(Refusal::NoTask(id))?;
+    responses((status = 200, description = "OK", body = TaskHealthResponse), (status = 404, description = "Not found", body = Problem)))]
+pub(in crate::http) async fn read(State(state): State<AppState>, Id(id): Id) -> Result<Response, Problem> {
+    let event_id = state.event_id();
+    let task = search::task(state.store.pool(), id).await?.ok_or(Refusal::NoTask(id))?;
     let waits = task.status == Status::Blocked && !task.depends_on.is_empty();
-    let open = if waits { search::open_dependencies(site.store.pool(), id).await? } else { Vec::new() };
-    let health = health::of_task(&feed::read(&site.board), &task, &open, site.settings.quiet(), site.clock.now());
+    let open = if waits { search::open_dependencies(state.store.pool(), id).await? } else { Vec::new() };
+    let health = health::of_task(&feed::read(&state.board), &task, &open, state.settings.quiet(), state.clock.now());
     let version = [etag(task.version())];
-    Ok((version, Out(TaskAndHealth { event_id, task: task.into(), health })).into_response())
+    Ok((version, Out(TaskHealthResponse { event_id, task: task.into(), health })).into_response())
 }
 
 /// A task, and what happens to its descendants.
 #[derive(Debug, serde::Serialize, utoipa::ToSchema)]
-pub(in crate::http) struct Steered {
+pub(in crate::http) struct TaskAndChildren {
     task: TaskRecord,
     /// What happens to its descendants; absent if there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
-    children: Option<ChildrenTold>,
+    children: Option<ChildrenOutcome>,
 }
 
-impl From<(Task, Option<ChildrenTold>)> for Steered {
-    fn from((task, children): (Task, Option<ChildrenTold>)) -> Self {
+impl From<(Task, Option<ChildrenOutcome>)> for TaskAndChildren {
+    fn from((task, children): (Task, Option<ChildrenOutcome>)) -> Self {
         Self { task: task.into(), children }
     }
 }
 
 /// What happens to the descendants of a deleted task.
 #[derive(Debug, serde::Serialize, utoipa::ToSchema)]
-pub(in crate::http) struct Removed {
-    children: ChildrenTold,
+pub(in crate::http) struct ChildrenRemoved {
+    children: ChildrenOutcome,
 }
 
 /// Delete a task; its events are kept. Its children are kept as well unless `children=true`: then all descendants are
 /// deleted in the background.
 #[utoipa::path(delete, path = "/api/v1/tasks/{id}", operation_id = "deleteTask", tag = "tasks",
     params(("id" = Uuid, Path), ("children" = Option<bool>, Query, description = "Also delete all descendants")),
-    responses((status = 204, description = "No content"), (status = 200, description = "OK; the task has children", body = Removed), (status = 404, description = "Not found", body = Problem)))]
+    responses((status = 204, description = "No content"), (status = 200, description = "OK; the task has children", body = ChildrenRemoved), (status = 404, description = "Not found", body = Problem)))]
 pub(in crate::http) async fn delete(
-    State(site): State<Site>,
+    State(state): State<AppState>,
     caller: Caller,
     Id(id): Id,
     Query(pairs): Query<Vec<(String, String)>>,
 ) -> Result<Response, Problem> {
-    let wish = WithChildren::of_query(&pairs)?;
-    let (_, children) = steer_one(&site, &caller, id, &BulkAction::Delete, wish.children).await?;
+    let options = WithChildren::of_query(&pairs)?;
+    let (_, children) = steer_one(&state, &caller, id, &BulkAction::Delete, options.children).await?;
     Ok(match children {
-        Some(children) => Out(Removed { children }).into_response(),
+        Some(children) => Out(ChildrenRemoved { children }).into_response(),
         None => StatusCode::NO_CONTENT.into_response(),
     })
 }
@@ -181,37 +181,37 @@ pub(in crate::http) struct Cancel {
 
 /// Cancel an unfinished task; the worker learns of it with its next report or heartbeat.
 #[utoipa::path(post, path = "/api/v1/tasks/{id}/cancel", operation_id = "cancelTask", tag = "tasks", params(("id" = Uuid, Path)), request_body = Option<Cancel>,
-    responses((status = 200, description = "OK", body = Steered), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Conflict: not allowed in the current status", body = Problem)))]
+    responses((status = 200, description = "OK", body = TaskAndChildren), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Conflict: not allowed in the current status", body = Problem)))]
 pub(in crate::http) async fn cancel(
-    State(site): State<Site>,
+    State(state): State<AppState>,
     caller: Caller,
     Id(id): Id,
     body: crate::http::input::Optional<Cancel>,
-) -> Result<Out<Steered>, Problem> {
+) -> Result<Out<TaskAndChildren>, Problem> {
     let action = BulkAction::Cancel { reason: body.0.reason.map(|text| text.0) };
-    Ok(Out(steer_one(&site, &caller, id, &action, body.0.children).await?.into()))
+    Ok(Out(steer_one(&state, &caller, id, &action, body.0.children).await?.into()))
 }
 
 /// Retry a finished task. It becomes blocked first while it has unfinished dependencies. With `children`, its failed
-/// and cancelled descendants are retried as well, in the background; use this to retry a parent with `close_when_done`.
+/// and cancelled descendants are retried as well, in the background; use this to retry a parent with `auto_complete`.
 #[utoipa::path(post, path = "/api/v1/tasks/{id}/retry", operation_id = "retryTask", tag = "tasks", params(("id" = Uuid, Path)), request_body = Option<WithChildren>,
-    responses((status = 200, description = "OK", body = Steered), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Conflict: not allowed in the current status", body = Problem)))]
+    responses((status = 200, description = "OK", body = TaskAndChildren), (status = 404, description = "Not found", body = Problem), (status = 409, description = "Conflict: not allowed in the current status", body = Problem)))]
 pub(in crate::http) async fn retry(
-    State(site): State<Site>,
+    State(state): State<AppState>,
     caller: Caller,
     Id(id): Id,
     body: crate::http::input::Optional<WithChildren>,
-) -> Result<Out<Steered>, Problem> {
-    Ok(Out(steer_one(&site, &caller, id, &BulkAction::Retry, body.0.children).await?.into()))
+) -> Result<Out<TaskAndChildren>, Problem> {
+    Ok(Out(steer_one(&state, &caller, id, &BulkAction::Retry, body.0.children).await?.into()))
 }
 
 /// Event history of a task. The newest events, oldest first, exactly as in the stream.
 #[utoipa::path(get, path = "/api/v1/tasks/{id}/events", operation_id = "listTaskEvents", tag = "tasks", params(("id" = Uuid, Path)),
     responses((status = 200, description = "OK", body = Vec<Object>), (status = 404, description = "Not found", body = Problem)))]
-pub(in crate::http) async fn events(State(site): State<Site>, Id(id): Id) -> Result<Response, Problem> {
-    let events = site.event_log.of_task(site.subscriptions.epoch(), id, i64::MAX, MAX_EVENTS).await?;
+pub(in crate::http) async fn events(State(state): State<AppState>, Id(id): Id) -> Result<Response, Problem> {
+    let events = state.event_log.of_task(state.subscriptions.epoch(), id, i64::MAX, MAX_EVENTS).await?;
     // The events of a deleted task are kept.
-    if events.is_empty() && search::task(site.store.pool(), id).await?.is_none() {
+    if events.is_empty() && search::task(state.store.pool(), id).await?.is_none() {
         return Err(Refusal::NoTask(id).into());
     }
     let bodies: Vec<_> = events.iter().map(|recorded| recorded.json.as_str()).collect();
@@ -221,12 +221,12 @@ pub(in crate::http) async fn events(State(site): State<Site>, Id(id): Id) -> Res
 
 /// Applies a transition to one task, on behalf of a caller.
 pub(in crate::http) async fn change(
-    site: &Site,
+    state: &AppState,
     id: Uuid,
     transition: Transition,
     caller: &Caller,
 ) -> Result<Task, Problem> {
     let command = ChangeTasks { changes: vec![(id, transition)], actor: Some(caller.actor().to_owned()), family: None };
-    let outcome = site.writer.run(command).await?.pop().ok_or(WriteError::Unavailable)?;
+    let outcome = state.writer.run(command).await?.pop().ok_or(WriteError::Unavailable)?;
     Ok(outcome?)
 }

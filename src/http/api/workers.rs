@@ -24,7 +24,7 @@ use crate::{
         caller::Caller,
         input::{Id, Json, Mended, Text},
         problem::Problem,
-        site::Site,
+        state::AppState,
     },
     model::{
         Name, NewName, whole,
@@ -90,24 +90,24 @@ pub(in crate::http) struct Registered {
 #[utoipa::path(post, path = "/api/v1/workers", operation_id = "registerWorker", tag = "workers", request_body = RegisterWorker,
     responses((status = 201, description = "Created", body = Registered), (status = 422, description = "Validation error", body = Problem)))]
 pub(in crate::http) async fn register(
-    State(site): State<Site>,
+    State(state): State<AppState>,
     _: Caller,
     input: Json<RegisterWorker>,
 ) -> Result<Response, Problem> {
-    let registered = register_as(&site, input).await?;
+    let registered = register_as(&state, input).await?;
     let location = [(header::LOCATION, format!("/api/v1/workers/{}", registered.worker.id))];
     Ok((StatusCode::CREATED, location, Out(registered)).into_response())
 }
 
 /// Registers a worker.
 pub(in crate::http) async fn register_as(
-    site: &Site,
+    state: &AppState,
     Json(input): Json<RegisterWorker>,
 ) -> Result<Registered, Problem> {
     let connectors = reports(input.connectors)?;
     bounded("queues", input.queues.len())?;
     bounded("capabilities", input.capabilities.len())?;
-    let now = site.clock.now();
+    let now = state.clock.now();
     let with_status = |report: ConnectorReport| {
         (
             report.connector_id,
@@ -128,11 +128,11 @@ pub(in crate::http) async fn register_as(
         stopped_at: None,
         observed: false,
     };
-    let worker = site.writer.run(register_worker::RegisterWorker(worker)).await?;
+    let worker = state.writer.run(register_worker::RegisterWorker(worker)).await?;
     Ok(Registered {
         worker: worker.into(),
-        heartbeat_seconds: site.settings.heartbeat_seconds,
-        lease_seconds: site.settings.lease_seconds,
+        heartbeat_seconds: state.settings.heartbeat_seconds,
+        lease_seconds: state.settings.lease_seconds,
     })
 }
 
@@ -159,25 +159,25 @@ fn reports(connectors: Vec<ConnectorInput>) -> Result<Vec<ConnectorReport>, Prob
 
 /// Online and recently stopped or lost workers.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(in crate::http) struct ManyWorkers {
+pub(in crate::http) struct WorkerList {
     /// The last event before this was read: `/events?after=<event_id>` continues from here without a gap.
     event_id: String,
     workers: Vec<WorkerRecord>,
 }
 
 /// List workers.
-#[utoipa::path(get, path = "/api/v1/workers", operation_id = "listWorkers", tag = "workers", responses((status = 200, description = "OK", body = ManyWorkers)))]
-pub(in crate::http) async fn list(State(site): State<Site>) -> Out<ManyWorkers> {
-    let board = feed::read(&site.board);
-    Out(ManyWorkers {
-        event_id: site.event_id_at(board.position),
+#[utoipa::path(get, path = "/api/v1/workers", operation_id = "listWorkers", tag = "workers", responses((status = 200, description = "OK", body = WorkerList)))]
+pub(in crate::http) async fn list(State(state): State<AppState>) -> Out<WorkerList> {
+    let board = feed::read(&state.board);
+    Out(WorkerList {
+        event_id: state.event_id_at(board.position),
         workers: board.workers.0.iter().map(WorkerRecord::from).collect(),
     })
 }
 
 /// A worker.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(in crate::http) struct OneWorker {
+pub(in crate::http) struct WorkerResponse {
     /// The last event before this was read: `/events?after=<event_id>` continues from here without a gap.
     event_id: String,
     worker: WorkerRecord,
@@ -185,11 +185,11 @@ pub(in crate::http) struct OneWorker {
 
 /// Get a worker.
 #[utoipa::path(get, path = "/api/v1/workers/{id}", operation_id = "getWorker", tag = "workers", params(("id" = Uuid, Path)),
-    responses((status = 200, description = "OK", body = OneWorker), (status = 404, description = "Not found", body = Problem)))]
-pub(in crate::http) async fn read(State(site): State<Site>, Id(id): Id) -> Result<Out<OneWorker>, Problem> {
-    let board = feed::read(&site.board);
+    responses((status = 200, description = "OK", body = WorkerResponse), (status = 404, description = "Not found", body = Problem)))]
+pub(in crate::http) async fn read(State(state): State<AppState>, Id(id): Id) -> Result<Out<WorkerResponse>, Problem> {
+    let board = feed::read(&state.board);
     let worker = board.workers.0.get_key_value(&id).map(WorkerRecord::from).ok_or(Refusal::NoWorker(id))?;
-    Ok(Out(OneWorker { event_id: site.event_id_at(board.position), worker }))
+    Ok(Out(WorkerResponse { event_id: state.event_id_at(board.position), worker }))
 }
 
 /// Heartbeat.
@@ -220,20 +220,20 @@ pub(in crate::http) struct HeldTask {
 
 /// Response to a heartbeat.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(in crate::http) struct Beat {
+pub(in crate::http) struct HeartbeatResponse {
     /// Tasks to stop working on: cancelled, or the lease was lost.
     cancelled: Vec<Uuid>,
 }
 
 /// Send a heartbeat and extend leases of the listed tasks.
 #[utoipa::path(post, path = "/api/v1/workers/{id}/heartbeat", operation_id = "sendHeartbeat", tag = "workers", params(("id" = Uuid, Path)), request_body = HeartbeatInput,
-    responses((status = 200, description = "OK", body = Beat), (status = 404, description = "Not found", body = Problem)))]
+    responses((status = 200, description = "OK", body = HeartbeatResponse), (status = 404, description = "Not found", body = Problem)))]
 pub(in crate::http) async fn heartbeat(
-    State(site): State<Site>,
+    State(state): State<AppState>,
     _: Caller,
     Id(worker_id): Id,
     body: crate::http::input::Optional<HeartbeatInput>,
-) -> Result<Out<Beat>, Problem> {
+) -> Result<Out<HeartbeatResponse>, Problem> {
     let input = body.0;
     if input.status.is_some_and(|status| !status.is_online()) {
         return Err(Problem::invalid_field(
@@ -251,17 +251,17 @@ pub(in crate::http) async fn heartbeat(
     };
     let tasks = input.tasks.into_iter().flatten().map(held).collect::<Result<_, _>>()?;
     let command = Heartbeat { worker_id, status: input.status, connectors, tasks };
-    Ok(Out(Beat { cancelled: site.writer.run(command).await? }))
+    Ok(Out(HeartbeatResponse { cancelled: state.writer.run(command).await? }))
 }
 
 /// Stop a worker; its tasks return to their queues.
 #[utoipa::path(delete, path = "/api/v1/workers/{id}", operation_id = "unregisterWorker", tag = "workers", params(("id" = Uuid, Path)),
     responses((status = 204, description = "No content"), (status = 404, description = "Not found", body = Problem)))]
 pub(in crate::http) async fn leave(
-    State(site): State<Site>,
+    State(state): State<AppState>,
     _: Caller,
     Id(worker_id): Id,
 ) -> Result<StatusCode, Problem> {
-    site.writer.run(DeregisterWorker(worker_id)).await?;
+    state.writer.run(DeregisterWorker(worker_id)).await?;
     Ok(StatusCode::NO_CONTENT)
 }

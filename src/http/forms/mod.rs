@@ -16,23 +16,23 @@ use serde_json::value::{RawValue, to_raw_value};
 use uuid::Uuid;
 
 use super::{
-    api::{bulk, edits, families::steer_one, queues, schedules},
+    api::{edits, families::steer_one, queues, schedules},
     caller::Caller,
     codes::ErrorCode,
     conditions::IfMatch,
     input::{self, Id, Json, Named},
     pages::{self, failure, plain},
     problem::Problem,
-    site::Site,
+    state::AppState,
 };
 use crate::{
     event::{Filter, filter},
     model::bulk::BulkAction,
-    page::shell::{Help, Preferences, Settings},
+    page::layout::{Help, Preferences, Settings},
 };
 
-mod many;
-mod trial;
+mod bulk_actions;
+mod test_client;
 
 /// Raw fields of a form.
 type Fields = Vec<(String, String)>;
@@ -74,14 +74,14 @@ fn unreadable(rejection: &FormRejection) -> Problem {
 }
 
 /// Routes of every form.
-pub(super) fn router() -> Router<Site> {
+pub(super) fn router() -> Router<AppState> {
     Router::new()
         .route("/tasks/{id}/cancel", post(cancel))
         .route("/tasks/{id}/retry", post(retry))
         .route("/tasks/{id}/delete", post(delete))
         .route("/tasks/{id}/edit", post(edit))
-        .route("/tasks/bulk", get(many::preview).post(many::begin))
-        .route("/bulk/{id}/cancel", post(many::stop))
+        .route("/tasks/bulk", get(bulk_actions::preview).post(bulk_actions::begin))
+        .route("/bulk/{id}/cancel", post(bulk_actions::stop))
         .route("/queues/{name}/pause", post(pause_queue))
         .route("/queues/{name}/resume", post(resume_queue))
         .route("/queues/{name}/limits", post(limit_queue))
@@ -89,8 +89,8 @@ pub(super) fn router() -> Router<Site> {
         .route("/schedules/{name}/pause", post(pause_schedule))
         .route("/schedules/{name}/resume", post(resume_schedule))
         .route("/schedules/{name}/delete", post(delete_schedule))
-        .route("/test-client/tasks", post(trial::submit))
-        .route("/test-client/work", post(trial::work))
+        .route("/test-client/tasks", post(test_client::submit))
+        .route("/test-client/work", post(test_client::work))
         .route("/settings", get(settings).post(save_settings))
         .route("/help", get(help))
 }
@@ -99,18 +99,18 @@ pub(super) fn router() -> Router<Site> {
 const CATCH_UP: Duration = Duration::from_secs(1);
 
 /// Redirects to the next page, or renders the error.
-async fn then<T>(site: &Site, headers: &HeaderMap, done: Result<T, Problem>, next: &str) -> Response {
+async fn redirect_or_error<T>(state: &AppState, headers: &HeaderMap, done: Result<T, Problem>, next: &str) -> Response {
     match done {
-        Ok(_) => goes_on(site, next).await,
-        Err(problem) => failure(site, headers, &problem, None),
+        Ok(_) => redirect_after_write(state, next).await,
+        Err(problem) => failure(state, headers, &problem, None),
     }
 }
 
 /// Redirects once the board is up to date with the change.
-async fn goes_on(site: &Site, next: &str) -> Response {
-    if let Ok(ends) = site.event_log.ends().await {
-        let mut feed = site.subscriptions.follow(site.subscriptions.head(), Filter::default());
-        let known = async { while site.subscriptions.head() < ends.head && feed.next().await.is_ok() {} };
+async fn redirect_after_write(state: &AppState, next: &str) -> Response {
+    if let Ok(ends) = state.event_log.ends().await {
+        let mut feed = state.subscriptions.follow(state.subscriptions.head(), Filter::default());
+        let known = async { while state.subscriptions.head() < ends.head && feed.next().await.is_ok() {} };
         let _ = tokio::time::timeout(CATCH_UP, known).await;
     }
     Redirect::to(next).into_response()
@@ -178,7 +178,7 @@ fn input<T: DeserializeOwned>(object: &Object) -> Result<Json<T>, Problem> {
 /// Applies an action to a task, and to its descendants if that was ticked; in that case the page of the bulk action is
 /// next.
 async fn act(
-    site: &Site,
+    state: &AppState,
     headers: &HeaderMap,
     caller: &Caller,
     id: Uuid,
@@ -186,29 +186,29 @@ async fn act(
 ) -> Response {
     // A form with only unticked checkboxes may have an empty body.
     let children = fields(sent).is_ok_and(|fields| field(&fields, "children") == Some("true"));
-    let done = steer_one(site, caller, id, &action, children).await;
+    let done = steer_one(state, caller, id, &action, children).await;
     let below = done.as_ref().ok().and_then(|(_, children)| children.as_ref()?.bulk_id);
     let next = match below {
         Some(bulk) => format!("/bulk/{bulk}"),
         None if action == BulkAction::Delete => "/tasks".to_owned(),
         None => format!("/tasks/{id}"),
     };
-    then(site, headers, done, &next).await
+    redirect_or_error(state, headers, done, &next).await
 }
 
-async fn cancel(State(site): State<Site>, headers: HeaderMap, caller: Caller, Id(id): Id, sent: Sent) -> Response {
-    act(&site, &headers, &caller, id, (BulkAction::Cancel { reason: None }, sent)).await
+async fn cancel(State(state): State<AppState>, headers: HeaderMap, caller: Caller, Id(id): Id, sent: Sent) -> Response {
+    act(&state, &headers, &caller, id, (BulkAction::Cancel { reason: None }, sent)).await
 }
 
-async fn retry(State(site): State<Site>, headers: HeaderMap, caller: Caller, Id(id): Id, sent: Sent) -> Response {
-    act(&site, &headers, &caller, id, (BulkAction::Retry, sent)).await
+async fn retry(State(state): State<AppState>, headers: HeaderMap, caller: Caller, Id(id): Id, sent: Sent) -> Response {
+    act(&state, &headers, &caller, id, (BulkAction::Retry, sent)).await
 }
 
-async fn delete(State(site): State<Site>, headers: HeaderMap, caller: Caller, Id(id): Id, sent: Sent) -> Response {
-    act(&site, &headers, &caller, id, (BulkAction::Delete, sent)).await
+async fn delete(State(state): State<AppState>, headers: HeaderMap, caller: Caller, Id(id): Id, sent: Sent) -> Response {
+    act(&state, &headers, &caller, id, (BulkAction::Delete, sent)).await
 }
 
-async fn edit(State(site): State<Site>, headers: HeaderMap, caller: Caller, Id(id): Id, sent: Sent) -> Response {
+async fn edit(State(state): State<AppState>, headers: HeaderMap, caller: Caller, Id(id): Id, sent: Sent) -> Response {
     const NULLABLE: [(&str, As); 4] =
         [("title", As::Text), ("assignee", As::Text), ("collaborators", As::List), ("watchers", As::List)];
     const KEPT: [(&str, As); 2] = [("priority", As::Number), ("queue", As::Text)];
@@ -216,24 +216,24 @@ async fn edit(State(site): State<Site>, headers: HeaderMap, caller: Caller, Id(i
         let fields = fields(sent)?;
         let mut edit = object(&fields, &NULLABLE, true)?;
         edit.extend(object(&fields, &KEPT, false)?);
-        edits::edit(State(site.clone()), caller, Id(id), IfMatch(None), input(&edit)?).await
+        edits::edit(State(state.clone()), caller, Id(id), IfMatch(None), input(&edit)?).await
     };
     let changed = changed.await;
-    then(&site, &headers, changed, &format!("/tasks/{id}")).await
+    redirect_or_error(&state, &headers, changed, &format!("/tasks/{id}")).await
 }
 
-async fn pause_queue(State(site): State<Site>, headers: HeaderMap, caller: Caller, name: Named) -> Response {
-    let done = queues::pause(State(site.clone()), caller, name).await;
-    then(&site, &headers, done, "/queues").await
+async fn pause_queue(State(state): State<AppState>, headers: HeaderMap, caller: Caller, name: Named) -> Response {
+    let done = queues::pause(State(state.clone()), caller, name).await;
+    redirect_or_error(&state, &headers, done, "/queues").await
 }
 
-async fn resume_queue(State(site): State<Site>, headers: HeaderMap, caller: Caller, name: Named) -> Response {
-    let done = queues::resume(State(site.clone()), caller, name).await;
-    then(&site, &headers, done, "/queues").await
+async fn resume_queue(State(state): State<AppState>, headers: HeaderMap, caller: Caller, name: Named) -> Response {
+    let done = queues::resume(State(state.clone()), caller, name).await;
+    redirect_or_error(&state, &headers, done, "/queues").await
 }
 
 async fn limit_queue(
-    State(site): State<Site>,
+    State(state): State<AppState>,
     headers: HeaderMap,
     caller: Caller,
     name: Named,
@@ -245,63 +245,63 @@ async fn limit_queue(
         if field(&fields, "rate_limit").is_some() {
             limits.extend(object(&fields, &[("rate_period_seconds", As::Number)], false)?);
         }
-        queues::limit(State(site.clone()), caller, name, input(&limits)?).await
+        queues::limit(State(state.clone()), caller, name, input(&limits)?).await
     };
     let done = done.await;
-    then(&site, &headers, done, "/queues").await
+    redirect_or_error(&state, &headers, done, "/queues").await
 }
 
-async fn put_schedule(State(site): State<Site>, headers: HeaderMap, caller: Caller, sent: Sent) -> Response {
-    const WHEN: [(&str, As); 2] = [("cron", As::Text), ("time_zone", As::Text)];
+async fn put_schedule(State(state): State<AppState>, headers: HeaderMap, caller: Caller, sent: Sent) -> Response {
+    const RECURRENCE: [(&str, As); 2] = [("cron", As::Text), ("time_zone", As::Text)];
     const TASK: [(&str, As); 4] =
         [("task_type", As::Text), ("queue", As::Text), ("priority", As::Number), ("payload", As::Json)];
     let done = async {
         let fields = fields(sent)?;
         let name = crate::model::NewName::new(field(&fields, "name").unwrap_or_default())
             .map_err(|error| Problem::invalid_field("name", error.to_string()))?;
-        let mut schedule = object(&fields, &WHEN, false)?;
+        let mut schedule = object(&fields, &RECURRENCE, false)?;
         schedule.insert("task".to_owned(), raw(&object(&fields, &TASK, false)?));
-        schedules::put(State(site.clone()), caller, Named(name.0), input(&schedule)?).await
+        schedules::put(State(state.clone()), caller, Named(name.0), input(&schedule)?).await
     };
     let done = done.await;
-    then(&site, &headers, done, "/schedules").await
+    redirect_or_error(&state, &headers, done, "/schedules").await
 }
 
-async fn pause_schedule(State(site): State<Site>, headers: HeaderMap, caller: Caller, name: Named) -> Response {
-    let done = schedules::pause(State(site.clone()), caller, name).await;
-    then(&site, &headers, done, "/schedules").await
+async fn pause_schedule(State(state): State<AppState>, headers: HeaderMap, caller: Caller, name: Named) -> Response {
+    let done = schedules::pause(State(state.clone()), caller, name).await;
+    redirect_or_error(&state, &headers, done, "/schedules").await
 }
 
-async fn resume_schedule(State(site): State<Site>, headers: HeaderMap, caller: Caller, name: Named) -> Response {
-    let done = schedules::resume(State(site.clone()), caller, name).await;
-    then(&site, &headers, done, "/schedules").await
+async fn resume_schedule(State(state): State<AppState>, headers: HeaderMap, caller: Caller, name: Named) -> Response {
+    let done = schedules::resume(State(state.clone()), caller, name).await;
+    redirect_or_error(&state, &headers, done, "/schedules").await
 }
 
-async fn delete_schedule(State(site): State<Site>, headers: HeaderMap, caller: Caller, name: Named) -> Response {
-    let done = schedules::delete(State(site.clone()), caller, name).await;
-    then(&site, &headers, done, "/schedules").await
+async fn delete_schedule(State(state): State<AppState>, headers: HeaderMap, caller: Caller, name: Named) -> Response {
+    let done = schedules::delete(State(state.clone()), caller, name).await;
+    redirect_or_error(&state, &headers, done, "/schedules").await
 }
 
-async fn settings(State(site): State<Site>, headers: HeaderMap) -> Response {
-    let preferences = pages::viewer(&site, &headers).preferences;
-    plain(&site, &headers, "Settings", &Settings { preferences })
+async fn settings(State(state): State<AppState>, headers: HeaderMap) -> Response {
+    let preferences = pages::viewer(&state, &headers).preferences;
+    plain(&state, &headers, "Settings", &Settings { preferences })
 }
 
-async fn save_settings(State(site): State<Site>, headers: HeaderMap, sent: Sent) -> Response {
+async fn save_settings(State(state): State<AppState>, headers: HeaderMap, sent: Sent) -> Response {
     let fields = match fields(sent) {
         Ok(fields) => fields,
-        Err(problem) => return failure(&site, &headers, &problem, None),
+        Err(problem) => return failure(&state, &headers, &problem, None),
     };
-    let mut preferences: Preferences = pages::viewer(&site, &headers).preferences;
+    let mut preferences: Preferences = pages::viewer(&state, &headers).preferences;
     if let Some((name, _)) = fields.iter().find(|(name, value)| !preferences.set(name, value)) {
         let problem = Problem::invalid_field(name.as_str(), "is not a valid option");
-        return failure(&site, &headers, &problem, None);
+        return failure(&state, &headers, &problem, None);
     }
     let cookie = format!(
         "{}={}; Path={}/; Max-Age=31536000; SameSite=Lax; HttpOnly",
         pages::COOKIE,
         preferences.write(),
-        site.settings.base_path
+        state.settings.base_path
     );
     let mut response = Redirect::to("/settings").into_response();
     if let Ok(cookie) = HeaderValue::from_str(&cookie) {
@@ -310,7 +310,7 @@ async fn save_settings(State(site): State<Site>, headers: HeaderMap, sent: Sent)
     response
 }
 
-async fn help(State(site): State<Site>, headers: HeaderMap) -> Response {
-    let url = pages::viewer(&site, &headers).origin;
-    plain(&site, &headers, "Help", &Help { url })
+async fn help(State(state): State<AppState>, headers: HeaderMap) -> Response {
+    let url = pages::viewer(&state, &headers).origin;
+    plain(&state, &headers, "Help", &Help { url })
 }

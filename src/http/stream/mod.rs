@@ -4,9 +4,9 @@ mod body;
 mod pace;
 mod poll;
 mod reader;
+mod request;
 mod restart;
-mod start;
-mod wish;
+mod resume;
 
 use axum::{
     extract::{Extension, Query, State},
@@ -14,16 +14,16 @@ use axum::{
     response::Response,
 };
 
-pub use wish::PARAMETERS;
-pub(super) use wish::takes_gzip;
+pub use request::PARAMETERS;
+pub(super) use request::takes_gzip;
 
 pub(super) use body::Outgoing;
 
-use self::{body::with_stream, reader::Reader, start::Start, wish::Wish};
-use super::{caller, codes::ErrorCode, problem::Problem, query, site::Site};
+use self::{body::with_stream, reader::Reader, request::StreamRequest, resume::Start};
+use super::{caller, codes::ErrorCode, problem::Problem, query, state::AppState};
 use crate::{
     event::{EventId, frame::Wire},
-    feed::ledger::{Ending, Opening, Peer, Purpose},
+    feed::stream_registry::{CloseReason, Peer, Purpose, StreamInfo},
 };
 
 /// Aborts a body without its last chunk, so that every client reconnects (some treat a clean end as final).
@@ -50,80 +50,81 @@ pub(super) struct Cut;
     ),
     responses(
         (status = 200, description = "Frames `hello`, `snapshot` … `snapshot_end`, one per event, `heartbeat`, `lagging`, `reset`, `bye`, `close`; as `application/x-ndjson` the same, one JSON object a line; with `poll=1` one JSON object", content(
-            (String = "text/event-stream"), (String = "application/x-ndjson"), (poll::Polled = "application/json"),
+            (String = "text/event-stream"), (String = "application/x-ndjson"), (poll::LongPollResponse = "application/json"),
         )),
         (status = 400, description = "Invalid parameter", body = Problem), (status = 406, description = "Not acceptable", body = Problem), (status = 410, description = "Gone: cannot resume from this position", body = Problem),
     ))]
 pub(super) async fn events(
-    State(site): State<Site>,
+    State(state): State<AppState>,
     peer: Option<Extension<Peer>>,
     headers: HeaderMap,
     Query(pairs): Query<Vec<(String, String)>>,
 ) -> Result<Response, Problem> {
-    let wish = Wish::read(&site, &headers, &pairs)?;
+    let request = StreamRequest::read(&state, &headers, &pairs)?;
     let peer = peer.map(|Extension(peer)| peer);
-    let begin = start::begin(&site, &wish).await?;
+    let begin = resume::begin(&state, &request).await?;
     if let Start::Gap(reason) = begin.start
-        && wish.gap_is_error
+        && request.gap_is_error
     {
-        return Err(gap(&site, reason));
+        return Err(gap(&state, reason));
     }
-    let opening = Opening {
-        purpose: if wish.wait.is_some() { Purpose::Poll } else { Purpose::Events },
-        address: caller::address(&site.settings, peer.as_ref(), &headers),
+    let info = StreamInfo {
+        purpose: if request.wait.is_some() { Purpose::Poll } else { Purpose::Events },
+        address: caller::address(&state.settings, peer.as_ref(), &headers),
         user_agent: caller::user_agent(&headers),
         query: query::shown(&pairs).into(),
-        form: wish.form,
-        gzip: wish.gzip,
+        form: request.form,
+        gzip: request.gzip,
     };
-    let entered = site.ledger.enter(opening, begin.position(&site), peer.as_ref());
-    if let Some(wait) = wish.wait {
-        let place = entered.map_err(|full| {
+    let entered = state.stream_registry.enter(info, begin.position(&state), peer.as_ref());
+    if let Some(wait) = request.wait {
+        let slot = entered.map_err(|full| {
             let detail = "stream limit reached; retry later";
             Problem::new(full.into(), detail)
         })?;
-        let answer = poll::answer(&site, &wish, &begin, wait).await;
-        place.ends(Ending::Finished);
+        let answer = poll::answer(&state, &request, &begin, wait).await;
+        slot.ends(CloseReason::Finished);
         return Ok(answer);
     }
     let (body, word) = match entered {
-        Ok(place) => Reader::open(&site, &wish, &begin, place).await,
+        Ok(slot) => Reader::open(&state, &request, &begin, slot).await,
         // An error status would stop a browser's EventSource permanently.
-        Err(full) => Reader::refused(&site, &wish, full),
+        Err(full) => Reader::refused(&state, &request, full),
     };
-    Ok(respond(&site, word, &wish, body))
+    Ok(respond(&state, word, &request, body))
 }
 
-fn respond(site: &Site, resume: &'static str, wish: &Wish, reader: Reader) -> Response {
+fn respond(state: &AppState, resume: &'static str, request: &StreamRequest, reader: Reader) -> Response {
     let mut response = with_stream(reader);
     let headers = response.headers_mut();
-    let media = if wish.form.wire == Wire::Lines { "application/x-ndjson" } else { "text/event-stream; charset=utf-8" };
+    let media =
+        if request.form.wire == Wire::Lines { "application/x-ndjson" } else { "text/event-stream; charset=utf-8" };
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store, no-transform"));
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
     headers.insert("events-resume", HeaderValue::from_static(resume));
-    headers.insert("events-head", HeaderValue::from(site.subscriptions.head()));
+    headers.insert("events-head", HeaderValue::from(state.subscriptions.head()));
     headers.insert(header::VARY, HeaderValue::from_static("accept, accept-encoding"));
-    if wish.gzip {
+    if request.gzip {
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
     response
 }
 
 /// The error for a cursor that cannot be served, if the client prefers a status.
-fn gap(site: &Site, reason: &str) -> Problem {
-    let epoch = site.subscriptions.epoch();
+fn gap(state: &AppState, reason: &str) -> Problem {
+    let epoch = state.subscriptions.epoch();
     let id = |position| EventId { epoch, position };
     let detail = format!(
         "cannot resume ({reason}): the log covers {} to {}; start from a snapshot",
-        id(site.subscriptions.oldest()),
-        id(site.subscriptions.head())
+        id(state.subscriptions.oldest()),
+        id(state.subscriptions.head())
     );
     Problem::new(ErrorCode::CursorExpired, detail)
 }
 
 /// Reconnect delay, milliseconds: randomised, over a range that grows with the number of streams.
-pub(super) fn retry_ms(site: &Site) -> u32 {
-    let clients = u32::try_from(site.ledger.open()).unwrap_or(u32::MAX);
+pub(super) fn retry_ms(state: &AppState) -> u32 {
+    let clients = u32::try_from(state.stream_registry.open()).unwrap_or(u32::MAX);
     fastrand::u32(1_000..=4_000 + clients.min(4_000))
 }

@@ -7,8 +7,8 @@ use tokio::time::Instant;
 use crate::{
     clock::Time,
     feed::{
-        Delivery, Limit,
-        delivery::{Gone, Piece},
+        ByteReader, Limit,
+        byte_reader::{Gone, Piece},
     },
 };
 
@@ -54,10 +54,10 @@ impl Pace {
     }
 
     /// The next event once it is due. While one is delayed, the stream must be woken by its own timer.
-    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>, delivery: &mut Delivery, limit: Limit) -> Poll<Next> {
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>, reader: &mut ByteReader, limit: Limit) -> Poll<Next> {
         if self.held.is_none() {
-            let before = delivery.position();
-            let piece = match ready!(delivery.poll_next(cx, Limit { events: Some(1), ..limit })) {
+            let before = reader.position();
+            let piece = match ready!(reader.poll_next(cx, Limit { events: Some(1), ..limit })) {
                 Ok(Some(piece)) => piece,
                 other => return Poll::Ready(other.into()),
             };

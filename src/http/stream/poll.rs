@@ -12,22 +12,22 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::{
-    start::{Begin, Start},
-    wish::{POLLED, Snapshot, Wish},
+    request::{POLLED, Snapshot, StreamRequest},
+    resume::{Begin, Start},
 };
 use crate::{
     event::EventId,
-    feed::{Delivery, Limit},
-    http::{api::snapshot, site::Site},
+    feed::{ByteReader, Limit},
+    http::{api::snapshot, state::AppState},
 };
 
 /// Timeout of reading the log for a response.
-const READ: Duration = Duration::from_secs(5);
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One response of a long poll.
 #[derive(Debug, utoipa::ToSchema)]
 #[expect(dead_code, reason = "it describes the JSON that is put together from parts already encoded")]
-pub(super) struct Polled {
+pub(super) struct LongPollResponse {
     /// Start mode, as in `hello`: `live`, `resumed`, `snapshot`, `reset`, `replay`.
     resume: String,
     /// With `reset`: why the cursor could not be served.
@@ -45,35 +45,35 @@ pub(super) struct Polled {
 }
 
 /// Responds as soon as there is anything to send, at the latest after `wait`.
-pub(super) async fn answer(site: &Site, wish: &Wish, begin: &Begin, wait: Duration) -> Response {
-    let mut after = begin.end(site);
+pub(super) async fn answer(state: &AppState, request: &StreamRequest, begin: &Begin, wait: Duration) -> Response {
+    let mut after = begin.end(state);
     let (word, reason) = match begin.start {
         Start::After(_, word) => (word, None),
         Start::Gap(reason) => ("reset", Some(reason)),
     };
-    let usual = wish.snapshot == Snapshot::Auto && matches!(word, "snapshot" | "reset");
-    let wants = wish.replay.from.is_none() && (wish.snapshot == Snapshot::Always || usual);
-    let board = if wants { Some(snapshot::json(&site.board).await) } else { None };
+    let usual = request.snapshot == Snapshot::Auto && matches!(word, "snapshot" | "reset");
+    let wants = request.replay.from.is_none() && (request.snapshot == Snapshot::Always || usual);
+    let board = if wants { Some(snapshot::json(&state.board).await) } else { None };
     if let Some((id, _)) = &board {
         after = *id;
     }
-    let mut delivery = site.deliveries.open(after, &wish.filter, wish.form, false);
+    let mut reader = state.byte_readers.open(after, &request.filter, request.form, false);
     let until = begin.until;
-    let limit = Limit { events: Some(wish.max_events.unwrap_or(POLLED).min(POLLED)), until };
+    let limit = Limit { events: Some(request.max_events.unwrap_or(POLLED).min(POLLED)), until };
     // A client that gets a snapshot, or asked only for the head, does not have to wait.
-    let wait = if board.is_some() || reason.is_some() || (wish.requested.is_none() && word == "live") {
+    let wait = if board.is_some() || reason.is_some() || (request.requested.is_none() && word == "live") {
         Duration::ZERO
     } else {
         wait
     };
-    let lines = collect(site, &mut delivery, limit, Instant::now() + wait).await;
+    let lines = collect(state, &mut reader, limit, Instant::now() + wait).await;
     let id = |position| EventId { epoch: after.epoch, position }.to_string();
-    let position = delivery.position();
+    let position = reader.position();
     let done = until.is_some_and(|until| position >= until);
     let mut rest = json!({
         "resume": word,
         "cursor": id(until.map_or(position, |until| position.min(until))),
-        "head": id(site.subscriptions.head().max(position)),
+        "head": id(state.subscriptions.head().max(position)),
         "done": done,
     });
     if let Some(reason) = reason {
@@ -100,21 +100,21 @@ pub(super) async fn answer(site: &Site, wish: &Wish, begin: &Begin, wait: Durati
 }
 
 /// Collects the available lines; waits for the first one.
-async fn collect(site: &Site, delivery: &mut Delivery, mut limit: Limit, deadline: Instant) -> BytesMut {
+async fn collect(state: &AppState, reader: &mut ByteReader, mut limit: Limit, deadline: Instant) -> BytesMut {
     let mut lines = BytesMut::new();
     while limit.events != Some(0) {
         // Available events are taken, even if they have to be read from the log; wait only at the head.
-        let patience = match (lines.is_empty(), delivery.behind() > 0) {
-            (true, true) => deadline.max(Instant::now() + READ),
+        let patience = match (lines.is_empty(), reader.behind() > 0) {
+            (true, true) => deadline.max(Instant::now() + READ_TIMEOUT),
             (true, false) => deadline,
             (false, _) => Instant::now(),
         };
-        let next = std::future::poll_fn(|cx| delivery.poll_next(cx, limit));
+        let next = std::future::poll_fn(|cx| reader.poll_next(cx, limit));
         let next = tokio::select! {
             biased;
             next = next => next,
             () = tokio::time::sleep_until(patience) => break,
-            () = site.stopping.cancelled() => break,
+            () = state.stopping.cancelled() => break,
         };
         let Ok(Some(piece)) = next else { break };
         limit.events = limit.events.map(|left| left - piece.events);

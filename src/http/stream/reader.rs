@@ -20,20 +20,20 @@ use tokio::{
 use super::{
     Cut,
     pace::{Next, Pace},
+    request::{Snapshot, StreamRequest},
+    resume::{Begin, Start},
     retry_ms,
-    start::{Begin, Start},
-    wish::{Snapshot, Wish},
 };
 use crate::{
     clock::Time,
     event::{EventId, Filter, envelope::rfc3339, frame::Form},
     feed::{
-        Delivery, Limit,
-        delivery::Gone,
-        ledger::{Ending, Full, Place},
-        pack::{self, Packed},
+        ByteReader, Limit,
+        byte_reader::Gone,
+        gzip::{self, Gzipped},
+        stream_registry::{CloseReason, LimitReached, StreamSlot},
     },
-    http::{api::snapshot::Frames, site::Site},
+    http::{api::snapshot::Frames, state::AppState},
 };
 
 /// How long the last frame may take to be sent before the connection is aborted.
@@ -53,7 +53,7 @@ const DRAIN_EACH: Duration = Duration::from_micros(500);
 
 /// A stream's body.
 pub(in crate::http) struct Reader {
-    pub(super) site: Site,
+    pub(super) state: AppState,
     pub(super) form: Form,
     gzip: bool,
     /// Whether to send a snapshot when the log changes.
@@ -64,7 +64,7 @@ pub(in crate::http) struct Reader {
     heartbeat: Duration,
     /// Frames to send before anything else, already encoded.
     pub(super) first: VecDeque<First>,
-    pub(super) delivery: Delivery,
+    pub(super) events: ByteReader,
     pub(super) limit: Limit,
     pub(super) pace: Option<Pace>,
     /// Fires when the next heartbeat, the end, or the next event of a paced replay is due.
@@ -72,18 +72,18 @@ pub(in crate::http) struct Reader {
     /// The waker is registered with the timer.
     armed: bool,
     beat_at: Instant,
-    end_at: Option<(Instant, Ending)>,
+    end_at: Option<(Instant, CloseReason)>,
     draining: bool,
     /// The reader was up to date at least once.
     caught_up: bool,
     told_lagging: Option<Time>,
-    ending: Option<End>,
-    pub(super) place: Option<Place>,
+    close_reason: Option<End>,
+    pub(super) slot: Option<StreamSlot>,
 }
 
 pub(super) enum First {
     Own(Bytes),
-    Shared(Arc<Packed>),
+    Shared(Arc<Gzipped>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,84 +96,89 @@ enum End {
 impl Reader {
     /// Prepares the first frames: `hello`, then `reset` and a snapshot if applicable. Returns also the start mode in
     /// `hello`.
-    pub(super) async fn open(site: &Site, wish: &Wish, begin: &Begin, place: Place) -> (Self, &'static str) {
-        let oldest = site.subscriptions.oldest();
+    pub(super) async fn open(
+        state: &AppState,
+        request: &StreamRequest,
+        begin: &Begin,
+        slot: StreamSlot,
+    ) -> (Self, &'static str) {
+        let oldest = state.subscriptions.oldest();
         let (mut after, word, reset) = match begin.start {
             Start::After(position, word) => (EventId { epoch: begin.epoch, position }, word, None),
-            Start::Gap(reason) => (begin.end(site), "reset", Some(reason)),
+            Start::Gap(reason) => (begin.end(state), "reset", Some(reason)),
         };
-        let usual = wish.snapshot == Snapshot::Auto && matches!(word, "snapshot" | "reset");
-        let wants = wish.replay.from.is_none() && (wish.snapshot == Snapshot::Always || usual);
+        let usual = request.snapshot == Snapshot::Auto && matches!(word, "snapshot" | "reset");
+        let wants = request.replay.from.is_none() && (request.snapshot == Snapshot::Always || usual);
         let word = if wants && reset.is_none() { "snapshot" } else { word };
-        let snapshot = if wants { Some(site.snapshots.frames(&site.board, wish.form).await) } else { None };
+        let snapshot = if wants { Some(state.snapshots.frames(&state.board, request.form).await) } else { None };
         if let Some(snapshot) = &snapshot {
             after = snapshot.id;
         }
         let id = |position| EventId { epoch: after.epoch, position }.to_string();
-        let head = id(site.subscriptions.head().max(after.position));
+        let head = id(state.subscriptions.head().max(after.position));
         let mut hello = json!({
             "resume": word,
-            "requested": wish.requested,
+            "requested": request.requested,
             "head": head,
             "oldest": id(oldest),
-            "heartbeat_ms": wish.heartbeat.as_millis() as u64,
+            "heartbeat_ms": request.heartbeat.as_millis() as u64,
             "server_version": env!("CARGO_PKG_VERSION"),
         });
         if let Some(until) = begin.until {
             hello["until"] = id(until).into();
         }
-        let mut reader = Self::new(site, wish, after, &wish.filter);
+        let mut reader = Self::new(state, request, after, &request.filter);
         let start_id = (!wants).then_some(after);
         reader.puts("hello", &hello, start_id, Some(fastrand::u32(1_000..=4_000)));
         if let Some(reason) = reset {
-            let reset = json!({ "reason": reason, "requested": wish.requested, "oldest": id(oldest), "head": head });
+            let reset = json!({ "reason": reason, "requested": request.requested, "oldest": id(oldest), "head": head });
             reader.puts("reset", &reset, None, None);
         }
         reader.first.extend(snapshot.iter().flat_map(|snapshot| snapshot.frames.iter().cloned().map(First::Shared)));
-        reader.limit = Limit { events: wish.max_events, until: begin.until };
-        reader.pace = wish.replay.speed.map(Pace::new);
-        place.follows(reader.delivery.progress());
-        reader.place = Some(place);
+        reader.limit = Limit { events: request.max_events, until: begin.until };
+        reader.pace = request.replay.speed.map(Pace::new);
+        slot.follows(reader.events.progress());
+        reader.slot = Some(slot);
         (reader, word)
     }
 
     /// A stream that only reports the exceeded limit and when to reconnect.
-    pub(super) fn refused(site: &Site, wish: &Wish, full: Full) -> (Self, &'static str) {
+    pub(super) fn refused(state: &AppState, request: &StreamRequest, full: LimitReached) -> (Self, &'static str) {
         // Without its filter, so that rejected clients create no classes.
-        let mut reader = Self::new(site, wish, site.subscriptions.end(), &Filter::default());
-        reader.puts("bye", &json!({ "reason": full.as_str() }), None, Some(retry_ms(site)));
+        let mut reader = Self::new(state, request, state.subscriptions.end(), &Filter::default());
+        reader.puts("bye", &json!({ "reason": full.as_str() }), None, Some(retry_ms(state)));
         reader.leaves();
         (reader, "refused")
     }
 
-    fn new(site: &Site, wish: &Wish, after: EventId, filter: &Filter) -> Self {
-        let beat_at = Instant::now() + jittered(wish.heartbeat);
-        let age = Duration::from_secs(site.settings.stream_max_age_seconds.into());
+    fn new(state: &AppState, request: &StreamRequest, after: EventId, filter: &Filter) -> Self {
+        let beat_at = Instant::now() + jittered(request.heartbeat);
+        let age = Duration::from_secs(state.settings.stream_max_age_seconds.into());
         let mut reader = Self {
-            site: site.clone(),
-            form: wish.form,
-            gzip: wish.gzip,
-            snapshot: wish.snapshot,
-            gap_is_error: wish.gap_is_error,
+            state: state.clone(),
+            form: request.form,
+            gzip: request.gzip,
+            snapshot: request.snapshot,
+            gap_is_error: request.gap_is_error,
             restarting: None,
-            heartbeat: wish.heartbeat,
+            heartbeat: request.heartbeat,
             first: VecDeque::new(),
-            delivery: site.deliveries.open(after, filter, wish.form, wish.gzip),
+            events: state.byte_readers.open(after, filter, request.form, request.gzip),
             limit: Limit::default(),
             pace: None,
             timer: Box::pin(tokio::time::sleep_until(beat_at)),
             armed: false,
             beat_at,
-            end_at: (!age.is_zero()).then(|| (Instant::now() + jittered(age), Ending::Rotation)),
+            end_at: (!age.is_zero()).then(|| (Instant::now() + jittered(age), CloseReason::Rotation)),
             draining: false,
             caught_up: false,
             told_lagging: None,
-            ending: None,
-            place: None,
+            close_reason: None,
+            slot: None,
         };
         reader.rest();
-        if wish.gzip {
-            reader.first.push_back(First::Own(Bytes::from_static(pack::HEADER)));
+        if request.gzip {
+            reader.first.push_back(First::Own(Bytes::from_static(gzip::HEADER)));
         }
         reader
     }
@@ -181,7 +186,7 @@ impl Reader {
     /// A frame for this reader only.
     pub(super) fn control(&self, name: &str, data: &Value, id: Option<EventId>, retry_ms: Option<u32>) -> Bytes {
         let frame = self.form.control(name, data, id, retry_ms);
-        if self.gzip { pack::stored(&frame) } else { frame }
+        if self.gzip { gzip::stored(&frame) } else { frame }
     }
 
     fn puts(&mut self, name: &str, data: &Value, id: Option<EventId>, retry_ms: Option<u32>) {
@@ -192,15 +197,15 @@ impl Reader {
     /// The last position examined, as an event ID.
     pub(super) fn id(&self) -> EventId {
         let before = self.pace.as_ref().and_then(Pace::before);
-        let position = before.unwrap_or_else(|| self.delivery.position());
+        let position = before.unwrap_or_else(|| self.events.position());
         let position = self.limit.until.map_or(position, |until| position.min(until));
-        EventId { epoch: self.delivery.epoch(), position }
+        EventId { epoch: self.events.epoch(), position }
     }
 
     /// Returns bytes to send, and counts them.
     pub(super) fn sends(&self, events: u64, bytes: Bytes) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
-        if let Some(place) = &self.place {
-            place.sent(events, bytes.len());
+        if let Some(slot) = &self.slot {
+            slot.sent(events, bytes.len());
         }
         Poll::Ready(Some(Ok(Frame::data(bytes))))
     }
@@ -208,36 +213,36 @@ impl Reader {
     /// A heartbeat: a real event with the last position examined, so that the cursor of a filtered reader never
     /// expires.
     fn beats(&self) -> Bytes {
-        let (id, head) = (self.id(), self.site.subscriptions.head());
+        let (id, head) = (self.id(), self.state.subscriptions.head());
         let behind = (head - id.position).max(0);
         let mut data =
-            json!({ "ts": rfc3339(self.site.clock.now()), "position": id.position, "head": head, "behind": behind });
-        if let Some(since) = stale_since(&self.site) {
+            json!({ "ts": rfc3339(self.state.clock.now()), "position": id.position, "head": head, "behind": behind });
+        if let Some(since) = stale_since(&self.state) {
             data["stale_since"] = rfc3339(since).into();
         }
-        if let Some(failing) = self.site.writer.writing().failing_for(NOT_WRITING) {
+        if let Some(failing) = self.state.writer.writing().failing_for(NOT_WRITING) {
             data["not_writing_since"] = rfc3339(failing.since).into();
         }
         self.control("heartbeat", &data, Some(id), None)
     }
 
     /// The last frame. Its ID is the last position examined, so that nothing is examined twice.
-    pub(super) fn ends(&mut self, ending: Ending) -> Bytes {
-        if let Some(place) = &self.place {
-            place.ends(ending);
+    pub(super) fn ends(&mut self, close_reason: CloseReason) -> Bytes {
+        if let Some(slot) = &self.slot {
+            slot.ends(close_reason);
         }
-        if ending == Ending::Finished {
+        if close_reason == CloseReason::Finished {
             let reason = if self.limit.events == Some(0) { "max_events" } else { "replayed" };
-            self.ending = Some(End::Clean);
+            self.close_reason = Some(End::Clean);
             return self.control("close", &json!({ "reason": reason }), Some(self.id()), None);
         }
         self.leaves();
-        let retry = Some(retry_ms(&self.site));
-        self.control("bye", &json!({ "reason": ending.as_str() }), Some(self.id()), retry)
+        let retry = Some(retry_ms(&self.state));
+        self.control("bye", &json!({ "reason": close_reason.as_str() }), Some(self.id()), retry)
     }
 
     fn leaves(&mut self) {
-        self.ending = Some(End::Leaving);
+        self.close_reason = Some(End::Leaving);
         self.timer.as_mut().reset(Instant::now() + LEAVE);
         self.armed = false;
     }
@@ -257,8 +262,8 @@ impl Reader {
     /// Handles the timer; returns a frame to send, if any.
     fn rang(&mut self) -> Option<Bytes> {
         let now = Instant::now();
-        if let Some((_, ending)) = self.end_at.filter(|(at, _)| *at <= now) {
-            return Some(self.ends(ending));
+        if let Some((_, close_reason)) = self.end_at.filter(|(at, _)| *at <= now) {
+            return Some(self.ends(close_reason));
         }
         let beats = self.beat_at <= now;
         if beats {
@@ -270,10 +275,10 @@ impl Reader {
 
     /// Shutdown: this stream ends at a random time, so that clients do not all reconnect at once.
     fn drains(&mut self) {
-        let streams = u32::try_from(self.site.ledger.open()).unwrap_or(u32::MAX);
+        let streams = u32::try_from(self.state.stream_registry.open()).unwrap_or(u32::MAX);
         let spread = DRAIN_EACH.saturating_mul(streams).min(DRAIN);
         self.draining = true;
-        self.end_at = Some((Instant::now() + spread.mul_f64(fastrand::f64()), Ending::Drain));
+        self.end_at = Some((Instant::now() + spread.mul_f64(fastrand::f64()), CloseReason::Drain));
         self.rest();
     }
 
@@ -282,10 +287,10 @@ impl Reader {
             return Poll::Ready(Next::Done);
         }
         let Some(pace) = &mut self.pace else {
-            return self.delivery.poll_next(cx, self.limit).map(Next::from);
+            return self.events.poll_next(cx, self.limit).map(Next::from);
         };
         let due = pace.due();
-        let polled = pace.poll_next(cx, &mut self.delivery, self.limit);
+        let polled = pace.poll_next(cx, &mut self.events, self.limit);
         if pace.due() != due {
             self.rest();
         }
@@ -296,24 +301,24 @@ impl Reader {
         let piece = match self.poll_next(cx) {
             Poll::Ready(Next::Piece(piece)) => piece,
             Poll::Ready(Next::Done) => {
-                let close = self.ends(Ending::Finished);
+                let close = self.ends(CloseReason::Finished);
                 return self.sends(0, close);
             }
             Poll::Ready(Next::Gone(Gone::Pruned)) => {
-                let bye = self.ends(Ending::TooOld);
+                let bye = self.ends(CloseReason::TooOld);
                 return self.sends(0, bye);
             }
             Poll::Ready(Next::Gone(Gone::Changed)) => return self.poll_restart(cx),
             Poll::Pending => {
-                self.caught_up |= self.pace.is_none() && self.delivery.behind() == 0;
+                self.caught_up |= self.pace.is_none() && self.events.behind() == 0;
                 return Poll::Pending;
             }
         };
         if let Some(left) = &mut self.limit.events {
             *left -= piece.events;
         }
-        if let (Some(since), Some(place)) = (piece.since, &self.place) {
-            place.delayed(piece.events, since.elapsed());
+        if let (Some(since), Some(slot)) = (piece.since, &self.slot) {
+            slot.delayed(piece.events, since.elapsed());
         }
         match self.lagging(piece.ts) {
             Some(lagging) => {
@@ -326,18 +331,18 @@ impl Reader {
 
     /// Tells a reader that was up to date that it lags; events are delivered late, never dropped.
     fn lagging(&mut self, ts: Time) -> Option<Bytes> {
-        let now = self.site.clock.now();
+        let now = self.state.clock.now();
         if !self.caught_up || now - ts < LAGGING || self.told_lagging.is_some_and(|told| now - told < LAGGING) {
             return None;
         }
         self.told_lagging = Some(now);
-        Some(self.control("lagging", &json!({ "behind": self.delivery.behind() }), None, None))
+        Some(self.control("lagging", &json!({ "behind": self.events.behind() }), None, None))
     }
 }
 
 impl std::fmt::Debug for Reader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Reader").field("delivery", &self.delivery).finish_non_exhaustive()
+        f.debug_struct("Reader").field("events", &self.events).finish_non_exhaustive()
     }
 }
 
@@ -353,11 +358,11 @@ impl Body for Reader {
             Some(First::Shared(packed)) => return this.sends(0, packed.plain.clone()),
             None => {}
         }
-        match this.ending {
+        match this.close_reason {
             Some(End::Clean) => return Poll::Ready(None),
             Some(End::Leaving) => {
                 ready!(this.timer.as_mut().poll(cx));
-                this.ending = Some(End::Clean);
+                this.close_reason = Some(End::Clean);
                 return Poll::Ready(Some(Err(Cut)));
             }
             None => {}
@@ -379,7 +384,7 @@ impl Body for Reader {
             }
             let polled = this.poll_events(cx);
             // Checked after the reader registered its waker, so that a shutdown in between is not missed.
-            if polled.is_pending() && !this.draining && this.site.deliveries.draining() {
+            if polled.is_pending() && !this.draining && this.state.byte_readers.draining() {
                 this.drains();
             }
             if polled.is_ready() || this.armed {
@@ -390,9 +395,9 @@ impl Body for Reader {
 }
 
 /// Since when the log could not be read; `None` while it can.
-fn stale_since(site: &Site) -> Option<Time> {
-    let age = site.subscriptions.age();
-    (age > STALE).then(|| site.clock.now() - TimeDelta::from_std(age).unwrap_or_default())
+fn stale_since(state: &AppState) -> Option<Time> {
+    let age = state.subscriptions.age();
+    (age > STALE).then(|| state.clock.now() - TimeDelta::from_std(age).unwrap_or_default())
 }
 
 /// A duration ±10%, so that readers do not send heartbeats in lockstep.

@@ -1,4 +1,4 @@
-//! Parents with `close_when_done`: not claimed, they start and finish with their children.
+//! Parents with `auto_complete`: not claimed, they start and finish with their children.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ const MAX_CHILDREN_BYTES: usize = 4_096;
 impl Task {
     /// Starts with the first child and finishes with the last; a retried child reopens it.
     pub(super) fn follow(&self, children: &Counts, now: Time) -> Decision {
-        if !self.close_when_done || self.status == Status::Cancelled {
+        if !self.auto_complete || self.status == Status::Cancelled {
             return Ok(self.unchanged());
         }
         if children.total() == 0 {
@@ -73,7 +73,7 @@ impl Task {
 
     /// Its children are retried, so it waits for them again.
     pub(super) fn reopen(&self, now: Time) -> Decision {
-        if !self.close_when_done || !self.status.is_finished() {
+        if !self.auto_complete || !self.status.is_finished() {
             return self.retry(false, now);
         }
         Ok(self.step(TaskEvent::StatusChanged { reason: "retried" }, |task| {

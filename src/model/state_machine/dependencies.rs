@@ -13,7 +13,7 @@ use crate::{
 impl Task {
     /// Applies the combined status of the dependencies to a blocked task.
     pub(super) fn depend(&self, dependencies: Dependencies, now: Time) -> Decision {
-        if self.status != Status::Blocked || self.close_when_done {
+        if self.status != Status::Blocked || self.auto_complete {
             return Ok(self.unchanged());
         }
         match dependencies {
@@ -48,7 +48,7 @@ impl Task {
             return Err(TransitionError::Illegal { status: self.status, wanted: "retried" });
         }
         self.is_ours("retried")?;
-        if self.close_when_done {
+        if self.auto_complete {
             return Err(TransitionError::Group { wanted: "retried" });
         }
         let afresh = |task: &mut Self| {

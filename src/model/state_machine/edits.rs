@@ -39,7 +39,7 @@ impl Task {
         if edit.depends_on.as_ref().is_some_and(|ids| *ids != self.depends_on) && self.status != Status::Blocked {
             return Err(TransitionError::Illegal { status: self.status, wanted: "made dependent on other tasks" });
         }
-        if edit.depends_on.is_some() && self.close_when_done {
+        if edit.depends_on.is_some() && self.auto_complete {
             return Err(TransitionError::Group { wanted: "made dependent on other tasks" });
         }
         let mut chain = Chain { task: self.clone(), steps: Vec::new() };

@@ -180,7 +180,7 @@ impl Task {
         }
         let stalled = TaskEvent::Stalled(reason);
         // The task cannot be given to another worker here.
-        if policy == StalledPolicy::Report || self.observed.is_some() || self.close_when_done {
+        if policy == StalledPolicy::Report || self.observed.is_some() || self.auto_complete {
             let reported = Lease { stalled: true, ..lease.clone() };
             return Ok(self.step(stalled, |task| task.lease = Some(reported)));
         }

@@ -80,11 +80,11 @@ impl Task {
         let mut steps = Vec::new();
         let same = self.status == after.status && self.attempt == after.attempt;
         // Fields used for counting are in a separate event from long texts, so that they are never truncated.
-        for changes in [self.placed(after), self.retold(after)] {
+        for changes in [self.routing_changes(after), self.detail_changes(after)] {
             if changes.is_empty() {
                 continue;
             }
-            let (told, step) = between.step(TaskEvent::Edited { kind: EditKind::Facts, changes }, |task| {
+            let (reported, step) = between.step(TaskEvent::Edited { kind: EditKind::Facts, changes }, |task| {
                 *task = Self {
                     status: task.status,
                     attempt: task.attempt,
@@ -94,11 +94,11 @@ impl Task {
                     ..after.clone()
                 };
             });
-            between = told;
+            between = reported;
             steps.extend(step);
         }
         if !same {
-            steps.extend(between.step(after.arrived(now), |task| *task = after.clone()).1);
+            steps.extend(between.step(after.initial_event(now), |task| *task = after.clone()).1);
         } else if let (Some(before), Some(lease)) = (&self.lease, &after.lease)
             && before.progress != lease.progress
             && let Some(progress) = lease.progress.clone()
@@ -109,7 +109,7 @@ impl Task {
     }
 
     /// The event for its new status.
-    fn arrived(&self, now: Time) -> TaskEvent {
+    fn initial_event(&self, now: Time) -> TaskEvent {
         let said = self.observed.as_ref().and_then(|seen| seen.duration_ms);
         let ended = self.observed.as_ref().and_then(|seen| seen.ended).map_or(now, |(at, _)| at);
         // The timestamps give the duration; if they are missing, the start was derived from the reported duration.
@@ -132,7 +132,7 @@ impl Task {
     }
 
     /// Changed routing fields (project, queue, parent and the like).
-    fn placed(&self, after: &Self) -> Changes {
+    fn routing_changes(&self, after: &Self) -> Changes {
         let mut changes = Changes::new();
         let mut compare = |field: &str, old: Value, new: Value| {
             if old != new {
@@ -149,7 +149,7 @@ impl Task {
     }
 
     /// Changed other fields of the task, and of its attempt if that is still the same.
-    fn retold(&self, after: &Self) -> Changes {
+    fn detail_changes(&self, after: &Self) -> Changes {
         let mut changes = Changes::new();
         let mut compare = |field: &str, old: Value, new: Value| {
             if old != new {

@@ -7,7 +7,7 @@ use sqlx::{Connection, PgConnection};
 use super::{ANSWER_TIMEOUT, MAX_PAUSE, PROBE_INTERVAL, TRANSACTION_TIMEOUT, WriterLoop};
 use crate::store::{
     log,
-    ready::ScanStart,
+    ready_queue::ScanStart,
     recorded::Recorded,
     timeout::with_timeout,
     write_failure::{in_words, is_read_only, read_only_error},
@@ -67,9 +67,11 @@ impl WriterLoop {
             }
             match connected {
                 Ok(mut conn) => {
-                    if let Ok(Some(settled)) = with_timeout(ANSWER_TIMEOUT, log::settled(&mut conn, xid, first)).await {
+                    if let Ok(Some(transaction_outcome)) =
+                        with_timeout(ANSWER_TIMEOUT, log::transaction_outcome(&mut conn, xid, first)).await
+                    {
                         self.conn = Some(conn);
-                        return settled;
+                        return transaction_outcome;
                     }
                 }
                 Err(error) => self.writing.fails(&in_words(&error)),

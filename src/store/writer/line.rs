@@ -79,7 +79,7 @@ impl<T> Line<T> {
     }
 
     /// When the held back commands become due; `None` if there are none.
-    pub(super) fn turn(&self) -> Option<Instant> {
+    pub(super) fn held_back_until(&self) -> Option<Instant> {
         let quiet = self.last_short.map(|at| at + QUIET);
         self.rests_until.filter(|_| !self.long.is_empty()).map(|rests| quiet.map_or(rests, |quiet| quiet.min(rests)))
     }
@@ -125,7 +125,7 @@ fn batch<T>(line: &mut VecDeque<(T, usize)>, most: usize, most_weight: usize) ->
 mod tests {
     use super::*;
 
-    const MOST: usize = 512;
+    const MAX_BATCH: usize = 512;
 
     fn line(weights: &[usize], now: Instant) -> Line<usize> {
         let mut line = Line::default();
@@ -138,9 +138,9 @@ mod tests {
     #[test]
     fn a_batch_is_bounded_by_number_and_by_weight() {
         let now = Instant::now();
-        assert_eq!(line(&[1; 600], now).next(MOST, now).len(), MOST);
-        assert_eq!(line(&[100; 60], now).next(MOST, now).len(), 40);
-        assert_eq!(line(&[9_000, 9_000], now).next(MOST, now).len(), 1, "one alone is never too heavy");
+        assert_eq!(line(&[1; 600], now).next(MAX_BATCH, now).len(), MAX_BATCH);
+        assert_eq!(line(&[100; 60], now).next(MAX_BATCH, now).len(), 40);
+        assert_eq!(line(&[9_000, 9_000], now).next(MAX_BATCH, now).len(), 1, "one alone is never too heavy");
     }
 
     #[test]
@@ -148,11 +148,11 @@ mod tests {
         let now = Instant::now();
         let mut line = line(&[500; 5], now);
         for left in [3, 1, 0] {
-            assert!(!line.next(MOST, now).is_empty());
+            assert!(!line.next(MAX_BATCH, now).is_empty());
             line.took(Duration::from_millis(100), now);
             assert_eq!(line.long.len(), left);
         }
-        assert!(line.turn().is_none());
+        assert!(line.held_back_until().is_none());
     }
 
     #[test]
@@ -162,7 +162,7 @@ mod tests {
         let (mut now, mut long, mut short) = (start, Duration::ZERO, Duration::ZERO);
         while now < start + Duration::from_secs(20) {
             line.push(1, 1, now).expect("short ones are never refused");
-            let took = if line.next(MOST, now).first() == Some(&1) {
+            let took = if line.next(MAX_BATCH, now).first() == Some(&1) {
                 short += Duration::from_millis(5);
                 Duration::from_millis(5)
             } else {
@@ -180,13 +180,13 @@ mod tests {
     fn a_long_one_waits_no_longer_than_short_ones_keep_coming() {
         let now = Instant::now();
         let mut line = line(&[1_000, 1, 1_000], now);
-        assert_eq!(line.next(MOST, now), [1_000]);
+        assert_eq!(line.next(MAX_BATCH, now), [1_000]);
         line.took(Duration::from_millis(500), now);
-        assert_eq!(line.next(MOST, now), [1]);
+        assert_eq!(line.next(MAX_BATCH, now), [1]);
         line.took(Duration::from_millis(5), now);
-        assert_eq!(line.next(MOST, now), [0; 0]);
-        assert_eq!(line.turn(), Some(now + QUIET));
-        assert_eq!(line.next(MOST, now + QUIET), [1_000]);
+        assert_eq!(line.next(MAX_BATCH, now), [0; 0]);
+        assert_eq!(line.held_back_until(), Some(now + QUIET));
+        assert_eq!(line.next(MAX_BATCH, now + QUIET), [1_000]);
     }
 
     #[test]
@@ -195,11 +195,11 @@ mod tests {
         let mut line = line(&[1_000; MAX_LONG], now);
         assert_eq!(line.push(7, 1_000, now), Err(7));
         assert_eq!(line.push(8, 1, now), Ok(()));
-        line.next(MOST, now);
+        line.next(MAX_BATCH, now);
         line.took(Duration::from_secs(9), now);
-        assert_eq!(line.next(MOST, now), [8]);
-        assert!(line.next(MOST, now).is_empty());
+        assert_eq!(line.next(MAX_BATCH, now), [8]);
+        assert!(line.next(MAX_BATCH, now).is_empty());
         line.close();
-        assert!(!line.next(MOST, now).is_empty());
+        assert!(!line.next(MAX_BATCH, now).is_empty());
     }
 }

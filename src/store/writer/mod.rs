@@ -22,7 +22,7 @@ use pending::Job;
 pub(in crate::store) use pending::Pending;
 pub use run::WriterLoop;
 
-use super::{Store, WriteError, latency::Latency, ready::ScanStart, recorded::Recorded, writing::Writing};
+use super::{Store, WriteError, latency::Latency, ready_queue::ScanStart, recorded::Recorded, writing::Writing};
 use crate::{
     clock::Clock,
     command::{Command, WriterPolicy},

@@ -17,7 +17,7 @@ use crate::{
     model::Name,
     store::{
         Store, WriteError,
-        ready::ScanStart,
+        ready_queue::ScanStart,
         recorded::Recorded,
         write_failure::{is_panic, is_taken, is_too_slow},
         writing::Writing,
@@ -65,7 +65,7 @@ impl WriterLoop {
                 continue;
             }
             let probe = tokio::time::sleep(self.until_probe());
-            let turn = self.line.turn();
+            let turn = self.line.held_back_until();
             let turn = async {
                 tokio::time::sleep_until(turn?.into()).await;
                 Some(())

@@ -11,7 +11,7 @@ use taskwatch::{
     config::Settings,
     event::Event,
     feed::Callbacks,
-    http::{limits::Limits, site::Site},
+    http::{limits::Limits, state::AppState},
     store::{Store, verify},
 };
 use tokio::{
@@ -28,7 +28,7 @@ pub(crate) struct TestApp {
     pub(crate) url: String,
     pub(crate) database: PgConnectOptions,
     pub(crate) clock: Clock,
-    pub(crate) site: Site,
+    pub(crate) state: AppState,
     http: reqwest::Client,
     stop: CancellationToken,
     run: Option<JoinHandle<anyhow::Result<()>>>,
@@ -135,9 +135,9 @@ impl TestApp {
     async fn begin(settings: Settings, options: Options) -> Self {
         let (database, clock) = (options.database.clone(), options.clock.clone());
         let app = App::start(settings, options).await.unwrap();
-        let (url, stop, site) = (format!("http://{}", app.address()), app.stop(), app.site().clone());
+        let (url, stop, state) = (format!("http://{}", app.address()), app.stop(), app.state().clone());
         let run = Some(tokio::spawn(app.run()));
-        Self { url, database, clock, site, http: reqwest::Client::new(), stop, run }
+        Self { url, database, clock, state, http: reqwest::Client::new(), stop, run }
     }
 
     /// Another server on the same database.

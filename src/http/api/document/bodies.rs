@@ -71,13 +71,13 @@ fn answers(paths: &mut Value) {
     let create = &mut paths["/api/v1/tasks"]["post"];
     for status in ["200", "201"] {
         create["responses"][status]["content"]["application/json"]["schema"] =
-            json!({ "oneOf": [reference("OneTask"), reference("ManyTasks")] });
+            json!({ "oneOf": [reference("TaskResponse"), reference("TaskList")] });
     }
     create["responses"]["201"]["description"] =
-        "Created: `OneTask` for one object, `ManyTasks` for an array or NDJSON. Location is that of the one task."
+        "Created: `TaskResponse` for one object, `TaskList` for an array or NDJSON. Location is that of the one task."
             .into();
     paths["/api/v1/tasks/bulk"]["post"]["responses"]["200"]["content"]["application/json"]["schema"] =
-        json!({ "oneOf": [reference("DoneToEach"), reference("Preview")] });
+        json!({ "oneOf": [reference("BulkResults"), reference("Preview")] });
     let answer = |schema: Value| json!({ "application/json": { "schema": schema } });
     paths["/api/v1/tasks/{id}/events"]["get"]["responses"]["200"]["content"] =
         answer(json!({ "type": "array", "items": reference("Event") }));

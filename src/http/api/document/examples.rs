@@ -24,7 +24,7 @@ fn all() -> Vec<(&'static str, Value)> {
     };
     let record = json!({
         "id": TASK, "project_id": "default", "task_type": "mail", "queue": "mails", "priority": 5, "status": "running",
-        "payload": { "order": 7 }, "max_attempts": 3, "retry_base_seconds": 1, "retry_cap_seconds": 3600, "attempt": 1,
+        "payload": { "order": 7 }, "max_attempts": 3, "backoff_initial_seconds": 1, "backoff_max_seconds": 3600, "attempt": 1,
         "retry_count": 0, "worker_id": WORKER, "machine_id": "rack-7", "created_at": AT, "enqueued_at": AT,
         "started_at": AT, "lease_expires_at": "2026-11-20T16:06:00.123456Z",
     });
@@ -40,13 +40,13 @@ fn all() -> Vec<(&'static str, Value)> {
         ("EditTask", json!({ "priority": 9, "assignee": "ann" })),
         ("Cancel", json!({ "reason": "the order was withdrawn" })),
         ("TaskRecord", record.clone()),
-        ("OneTask", json!({ "task": record.clone() })),
-        ("ManyTasks", json!({ "tasks": [record], "event_id": "5c1f09ae-184" })),
+        ("TaskResponse", json!({ "task": record.clone() })),
+        ("TaskList", json!({ "tasks": [record], "event_id": "5c1f09ae-184" })),
         ("RegisterWorker", json!({ "name": "mailer-1", "machine_id": "rack-7", "queues": ["mails"] })),
         ("WorkerRecord", worker.clone()),
         ("Registered", json!({ "worker": worker, "heartbeat_seconds": 10, "lease_seconds": 60 })),
         ("HeartbeatInput", json!({ "status": "active", "tasks": [{ "task_id": TASK, "attempt": 1 }] })),
-        ("Beat", json!({ "cancelled": [] })),
+        ("HeartbeatResponse", json!({ "cancelled": [] })),
         ("ClaimInput", json!({ "worker_id": WORKER, "queues": ["mails"], "wait_seconds": 20 })),
         ("ProgressInput", fence(json!({ "percent": 40.0, "message": "2 of 5 sent" }))),
         ("CompleteInput", fence(json!({ "result": { "sent": 5 } }))),

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use super::{router, schemas};
 use crate::{
     base_path::BasePath,
-    http::{assets, problem::Problem, site::Site},
+    http::{assets, problem::Problem, state::AppState},
 };
 
 /// Text on all calls.
@@ -79,7 +79,7 @@ pub fn document(base: &BasePath, version: Version) -> Value {
 
 /// `GET /openapi.json`.
 pub(in crate::http) async fn serve(
-    State(site): State<Site>,
+    State(state): State<AppState>,
     headers: HeaderMap,
     Query(pairs): Query<Vec<(String, String)>>,
 ) -> Result<Response, Problem> {
@@ -91,8 +91,8 @@ pub(in crate::http) async fn serve(
         }
         version = value.parse().map_err(|detail| bad("version", detail))?;
     }
-    let made = || assets::Document::json(&document(&site.settings.base_path, version));
-    Ok(site.documents.get(version as usize, made).await.answer(&headers))
+    let made = || assets::Document::json(&document(&state.settings.base_path, version));
+    Ok(state.documents.get(version as usize, made).await.answer(&headers))
 }
 
 #[cfg(test)]

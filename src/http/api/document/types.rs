@@ -26,7 +26,7 @@ const REPORTED: [&str; 13] = [
 pub(super) fn complete(schemas: &mut Value) {
     schemas["CloudEvent"] = cloud_event();
     schemas["Snapshot"] = snapshot();
-    let polled = &mut schemas["Polled"]["properties"];
+    let polled = &mut schemas["LongPollResponse"]["properties"];
     polled["events"]["items"] = reference("Event");
     polled["snapshot"] = reference("Snapshot");
     workers(schemas);

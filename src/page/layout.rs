@@ -1,0 +1,361 @@
+//! The layout around a page: navigation, connection status, data age, preferences. Specific to each viewer.
+
+use std::{fmt::Write as _, sync::OnceLock};
+
+use askama::Template;
+
+use super::{Fragment, PAGES, Page, PageError, Params, format, row::Filters};
+use crate::{clock::Time, model::fingerprint::hash};
+
+/// Refresh intervals to choose from, seconds; 0 is off.
+pub const REFRESHES: [u32; 6] = [2, 5, 10, 30, 60, 0];
+
+/// Preferences of a viewer; stored in a cookie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Preferences {
+    /// Theme.
+    pub theme: &'static str,
+    /// Time format.
+    pub times: &'static str,
+    /// Whether keyboard shortcuts are enabled.
+    pub keys: &'static str,
+}
+
+/// Preferences: name and values, the first of which is the default.
+pub const CHOICES: [(&str, &[&str]); 3] =
+    [("theme", &["system", "light", "dark"]), ("times", &["relative", "utc", "local"]), ("keys", &["on", "off"])];
+
+impl Default for Preferences {
+    fn default() -> Self {
+        Self { theme: CHOICES[0].1[0], times: CHOICES[1].1[0], keys: CHOICES[2].1[0] }
+    }
+}
+
+impl Preferences {
+    /// Parses the cookie value; invalid entries fall back to the default.
+    #[must_use]
+    pub fn read(text: &str) -> Self {
+        let mut read = Self::default();
+        for pair in text.split('~') {
+            let Some((name, value)) = pair.split_once('.') else { continue };
+            read.set(name, value);
+        }
+        read
+    }
+
+    /// Sets a preference; false if the name or value is unknown.
+    pub fn set(&mut self, name: &str, value: &str) -> bool {
+        let known = CHOICES.iter().find(|(choice, _)| *choice == name);
+        let Some(value) = known.and_then(|(_, values)| values.iter().find(|known| **known == value)) else {
+            return false;
+        };
+        match name {
+            "theme" => self.theme = value,
+            "times" => self.times = value,
+            _ => self.keys = value,
+        }
+        true
+    }
+
+    /// Formats the cookie value.
+    #[must_use]
+    pub fn write(self) -> String {
+        format!("theme.{}~times.{}~keys.{}", self.theme, self.times, self.keys)
+    }
+}
+
+/// Server data used by the layout.
+#[derive(Debug, Clone, Copy)]
+pub struct Server {
+    /// Whether live pages are enabled.
+    pub live_allowed: bool,
+    /// Default refresh interval, seconds.
+    pub poll_seconds: u32,
+    /// URLs of static files.
+    pub asset: fn(&str) -> String,
+    /// Version of taskwatch.
+    pub version: &'static str,
+    /// Current time.
+    pub now: Time,
+}
+
+/// Viewer data used by the layout.
+#[derive(Debug, Clone)]
+pub struct RefreshChoice {
+    /// Live updates instead of polling.
+    pub live: bool,
+    /// Chosen refresh interval, seconds.
+    pub refresh: Option<u32>,
+    /// Preferences.
+    pub preferences: Preferences,
+    /// Scheme, host and port of the request.
+    pub origin: String,
+}
+
+/// URLs of the static files of every page.
+struct Files {
+    icon: String,
+    css: String,
+    htmx: String,
+    sse: String,
+    js: String,
+    keys: String,
+    wall: String,
+}
+
+impl Files {
+    fn new(asset: fn(&str) -> String) -> Self {
+        Self {
+            icon: asset("icon.svg"),
+            css: asset("taskwatch.css"),
+            htmx: asset("vendor/htmx.min.js"),
+            sse: asset("vendor/hx-sse.min.js"),
+            js: asset("taskwatch.js"),
+            keys: asset("keys.js"),
+            wall: asset("wall.js"),
+        }
+    }
+}
+
+/// One refresh option.
+struct RefreshOption {
+    words: String,
+    url: String,
+    chosen: bool,
+}
+
+/// A text to copy.
+struct ShareLink {
+    name: &'static str,
+    id: &'static str,
+    text: String,
+}
+
+#[derive(Template)]
+#[template(path = "base.html")]
+struct Base<'a> {
+    title: &'a str,
+    fragment: &'a str,
+    pages: &'a [Page],
+    here: &'a str,
+    live: bool,
+    is_past: bool,
+    live_url: String,
+    carried: String,
+    refresh_seconds: u32,
+    refresh_options: Vec<RefreshOption>,
+    share_links: Vec<ShareLink>,
+    preferences: Preferences,
+    files: Files,
+    build: &'a str,
+    version: &'a str,
+    back: String,
+    /// Time of rendering, for viewers without JavaScript.
+    rendered: String,
+}
+
+/// Changes when pages must be reloaded to work with this server: other static files or another layout.
+pub fn build(asset: fn(&str) -> String) -> &'static str {
+    static BUILD: OnceLock<String> = OnceLock::new();
+    BUILD.get_or_init(|| {
+        let files = Files::new(asset);
+        let parts = [files.css, files.htmx, files.sse, files.js, files.keys, files.wall];
+        let frames = [include_str!("../../templates/base.html"), include_str!("../../templates/wall_shell.html")];
+        let texts = parts.iter().map(String::as_str).chain(frames).chain([env!("CARGO_PKG_VERSION")]);
+        format!("{:016x}", hash(texts.flat_map(str::bytes)))
+    })
+}
+
+fn with(pairs: &[(String, String)], name: &str, value: &str) -> Vec<(String, String)> {
+    let mut pairs = pairs.to_vec();
+    pairs.push((name.to_owned(), value.to_owned()));
+    pairs
+}
+
+fn refresh_options(page: &Page, params: &Params, server: &Server, choice: &RefreshChoice) -> Vec<RefreshOption> {
+    let path = page.address(params);
+    let refresh = choice.refresh.unwrap_or(server.poll_seconds);
+    let mut refresh_options = Vec::new();
+    if server.live_allowed {
+        let url = format::address(&path, &with(&params.pairs, "live", "1"));
+        refresh_options.push(RefreshOption { words: "Live".to_owned(), url, chosen: choice.live });
+    }
+    let mut seconds = REFRESHES.to_vec();
+    if !seconds.contains(&server.poll_seconds) {
+        seconds.insert(0, server.poll_seconds);
+    }
+    refresh_options.extend(seconds.into_iter().map(|seconds| {
+        let words = if seconds == 0 { "Off".to_owned() } else { format!("Every {seconds} s") };
+        let polls = with(&params.pairs, "live", "0");
+        let url = format::address(&path, &with(&polls, "refresh", &seconds.to_string()));
+        RefreshOption { words, url, chosen: !choice.live && seconds == refresh }
+    }));
+    refresh_options
+}
+
+fn share_links(page: &Page, params: &Params, choice: &RefreshChoice) -> Vec<ShareLink> {
+    let origin = &choice.origin;
+    let id = params.id.map(|id| id.to_string()).unwrap_or_default();
+    let filled = |path: &str, pairs: &[(String, String)]| {
+        let path = path.replace("{id}", &id);
+        let joint = if path.contains('?') { "&" } else { "?" };
+        if pairs.is_empty() { path } else { format!("{path}{joint}{}", format::query(pairs)) }
+    };
+    let filters = match page.filters {
+        Filters::None => Vec::new(),
+        Filters::Tasks | Filters::Events => params.without(&["at", "play"]),
+    };
+    let listed = params.filter.pairs().to_vec();
+    let (api, stream) = (page.api, page.stream);
+    let shown = if choice.live { with(&params.pairs, "live", "1") } else { params.pairs.clone() };
+    let mut share_links = vec![ShareLink {
+        name: "Link to this page",
+        id: "copy-link",
+        text: format!("{origin}{}", format::address(&page.address(params), &shown)),
+    }];
+    if params.at.is_some() {
+        // The API returns current data only.
+        return share_links;
+    }
+    if let Some(api) = api {
+        share_links.push(ShareLink {
+            name: "curl",
+            id: "copy-curl",
+            text: format!("curl '{origin}{}'", filled(api, &filters)),
+        });
+    }
+    share_links.push(ShareLink {
+        name: "Stream of events",
+        id: "copy-stream",
+        text: format!("{origin}{}", filled(stream, &listed)),
+    });
+    share_links
+}
+
+/// A whole page around a fragment.
+///
+/// # Errors
+/// The template failed.
+pub fn page(
+    page: &Page,
+    params: &Params,
+    server: &Server,
+    choice: &RefreshChoice,
+    fragment: &Fragment,
+) -> Result<String, PageError> {
+    let mut live = vec![("page".to_owned(), page.name.to_owned())];
+    live.extend(params.id.map(|id| ("id".to_owned(), id.to_string())));
+    live.extend(params.pairs.iter().cloned());
+    let mut carried = String::new();
+    if let Some(at) = params.own("at") {
+        carried.push_str(&format::address("", &[("at".to_owned(), at.to_owned())]));
+    } else if choice.live {
+        carried.push_str("?live=1");
+    } else if let Some(seconds) = choice.refresh {
+        let _ = write!(carried, "?live=0&refresh={seconds}");
+    }
+    let base = Base {
+        title: &fragment.title,
+        fragment: std::str::from_utf8(&fragment.html).unwrap_or_default(),
+        pages: &PAGES,
+        here: page.name,
+        live: choice.live && params.at.is_none(),
+        is_past: params.at.is_some(),
+        live_url: format!("/live?{}", format::query(&live)),
+        carried,
+        refresh_seconds: choice.refresh.unwrap_or(server.poll_seconds),
+        refresh_options: refresh_options(page, params, server, choice),
+        share_links: share_links(page, params, choice),
+        preferences: choice.preferences,
+        files: Files::new(server.asset),
+        build: build(server.asset),
+        version: server.version,
+        back: format::address(&page.address(params), &params.pairs),
+        rendered: format::absolute(&server.now),
+    };
+    if page.name == "wall" {
+        return Ok(Wall {
+            base,
+            rotate: params.own("rotate").unwrap_or("0"),
+            scale: params.own("scale").unwrap_or("100"),
+            theme: params.own("theme").unwrap_or("dark"),
+            dim: dim(params),
+        }
+        .render()?);
+    }
+    Ok(base.render()?)
+}
+
+fn dim(params: &Params) -> String {
+    match (params.own("dim_from"), params.own("dim_to")) {
+        (Some(from), Some(to)) => format!("{from}-{to}"),
+        _ => String::new(),
+    }
+}
+
+/// The wall display has a layout without navigation.
+#[derive(Template)]
+#[template(path = "wall_shell.html")]
+struct Wall<'a> {
+    base: Base<'a>,
+    rotate: &'a str,
+    scale: &'a str,
+    theme: &'a str,
+    dim: String,
+}
+
+/// A static page: a form, a text, an error.
+///
+/// # Errors
+/// The template failed.
+pub fn plain(title: &str, html: &str, server: &Server, choice: &RefreshChoice) -> Result<String, PageError> {
+    let base = Base {
+        title,
+        fragment: html,
+        pages: &PAGES,
+        here: "",
+        live: false,
+        is_past: false,
+        live_url: String::new(),
+        carried: String::new(),
+        refresh_seconds: 0,
+        refresh_options: Vec::new(),
+        share_links: Vec::new(),
+        preferences: choice.preferences,
+        files: Files::new(server.asset),
+        build: build(server.asset),
+        // An error page must not trigger a reload for a new version.
+        version: "",
+        back: String::new(),
+        rendered: String::new(),
+    };
+    Ok(base.render()?)
+}
+
+/// Content of an error page.
+#[derive(Template)]
+#[template(path = "error.html")]
+pub struct Failure<'a> {
+    /// Heading.
+    pub heading: &'a str,
+    /// What is wrong and what to do.
+    pub detail: &'a str,
+    /// Links to continue with: label and URL.
+    pub refresh_options: Vec<(&'a str, String)>,
+}
+
+/// The preferences page.
+#[derive(Template)]
+#[template(path = "settings.html")]
+pub struct Settings {
+    /// Current preferences.
+    pub preferences: Preferences,
+}
+
+/// The help page.
+#[derive(Template)]
+#[template(path = "help.html")]
+pub struct Help {
+    /// URL of the server.
+    pub url: String,
+}

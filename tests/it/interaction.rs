@@ -1,0 +1,340 @@
+//! Pages under the hands of an operator: by keyboard only, without scripts, while everything moves.
+
+use fantoccini::Locator;
+use serde_json::{Value, json};
+use taskwatch::page::PAGES;
+
+use crate::harness::{TestApp, browser::Browser, eventually, fixture::Scene};
+
+/// Six failed tasks, four of which are alike.
+async fn with_failures() -> TestApp {
+    let app = TestApp::quick().await;
+    let worker = app.worker("w1").await;
+    for error in [
+        "HTTP 503 from 10.0.0.1",
+        "HTTP 503 from 10.0.0.2",
+        "disk full",
+        "HTTP 503 from 10.0.0.3",
+        "HTTP 503 from 10.0.0.4",
+        "disk full",
+    ] {
+        app.creates_as(json!({ "task_type": "import", "max_attempts": 1 })).await;
+        worker.claims("default").await.fails(error).await;
+    }
+    app.settles().await;
+    app
+}
+
+async fn statuses(app: &TestApp) -> Vec<(String, i64)> {
+    let stats = app.get("/api/v1/stats").await.expect(200);
+    let of =
+        |name: &str| (name.to_owned(), stats[name].as_i64().or_else(|| stats["stats"][name].as_i64()).unwrap_or(-1));
+    vec![of("pending"), of("failed")]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_of_failures_is_retried_by_keyboard_alone() {
+    let app = with_failures().await;
+    let browser = Browser::open().await;
+    browser.goes_to(&app.url).await;
+    browser.shows("#page .figures", "6 failed").await;
+    browser.presses("gf").await;
+    browser.shows("h1", "Failures").await;
+    browser.shows("#groups", "HTTP 503 from #").await;
+    // The last group that failed comes first; the other one is the second.
+    browser.tabs_to("article.failure:nth-of-type(2) .retry-group").await;
+    browser.presses("Enter").await;
+    browser.shows("h1", "Run again: 4 tasks").await;
+    browser.tabs_to("#confirm button").await;
+    browser.presses("Enter").await;
+    browser.shows("#bulk-state", "done").await;
+    browser.shows("#bulk-state", "4").await;
+    app.settles().await;
+    assert_eq!(statuses(&app).await, [("pending".to_owned(), 4), ("failed".to_owned(), 2)]);
+    browser.presses("gf").await;
+    browser.shows("#failures-sum", "2 failed tasks, 2 of them").await;
+    assert_eq!(browser.complaints().await, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_of_failures_is_retried_without_scripts() {
+    let app = with_failures().await;
+    let browser = Browser::open().await;
+    browser.without_scripts().await;
+    let clicks = async |selector: &str| {
+        browser.page.find(Locator::Css(selector)).await.unwrap().click().await.unwrap();
+    };
+    browser.goes_to(&app.url).await;
+    assert!(!browser.page.source().await.unwrap().contains("class=\"js\""), "scripts are off");
+    clicks("nav a[href^='/failures']").await;
+    browser.shows("#groups", "HTTP 503 from #").await;
+    clicks("article.failure:nth-of-type(2) .retry-group").await;
+    browser.shows("h1", "Run again: 4 tasks").await;
+    clicks("#confirm button").await;
+    browser.shows("h1", "Run tasks again").await;
+    eventually("the action is over", || async {
+        // Without scripts a page is refreshed by its own link.
+        clicks("#ways summary").await;
+        clicks("#refresh-now").await;
+        browser.text("#bulk-state").await.contains("done")
+    })
+    .await;
+    assert_eq!(statuses(&app).await, [("pending".to_owned(), 4), ("failed".to_owned(), 2)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_function_is_there_without_scripts() {
+    let app = TestApp::quick().await;
+    let browser = Browser::open().await;
+    browser.without_scripts().await;
+    let clicks = async |selector: &str| {
+        browser.page.find(Locator::Css(selector)).await.unwrap().click().await.unwrap();
+    };
+    browser.goes_to(&format!("{}/test-client", app.url)).await;
+    clicks("form[action='/test-client/tasks'] button").await;
+    browser.shows("#event-list", "task_created").await;
+    clicks("form[action='/test-client/work'] button").await;
+    browser.shows("#event-list", "task_completed").await;
+    browser.goes_to(&format!("{}/queues", app.url)).await;
+    clicks("#qp-test-client summary").await;
+    clicks("#qp-test-client button").await;
+    browser.shows("#q-test-client", "paused").await;
+    clicks("#q-test-client form[action$='/resume'] button").await;
+    eventually("the queue is on again", || async { !browser.text("#q-test-client").await.contains("paused") }).await;
+    browser.goes_to(&format!("{}/tasks", app.url)).await;
+    clicks("input.select").await;
+    clicks("#bulk button").await;
+    browser.shows("h1", "Run again: 1 task").await;
+    clicks("#confirm button").await;
+    browser.shows("h1", "Done").await;
+    browser.goes_to(&format!("{}/settings", app.url)).await;
+    clicks("#theme-dark").await;
+    clicks("form[action='/settings'] button").await;
+    eventually("the theme is kept", || async {
+        browser.page.find(Locator::Css("html[data-theme=dark]")).await.is_ok()
+    })
+    .await;
+    browser.goes_to(&app.url).await;
+    clicks("#past-picker summary").await;
+    clicks("#past-picker form:first-of-type button").await;
+    browser.shows("h1", "Overview").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_under_the_hands_survives_20_swaps() {
+    let app = TestApp::quick().await;
+    let worker = app.worker("w1").await;
+    for number in 0..40 {
+        app.creates_as(json!({ "task_type": "t", "title": format!("Task {number}") })).await;
+    }
+    app.settles().await;
+    let browser = Browser::open().await;
+    browser.goes_to(&format!("{}/tasks?live=1", app.url)).await;
+    browser.shows("#link-state", "Live").await;
+    browser
+        .runs(
+            "window.swaps = 0; document.addEventListener('htmx:after:swap', () => { window.swaps += 1; }); \
+             document.getElementById('more-filters').open = true; \
+             const row = document.querySelectorAll('input.select')[20]; row.checked = true; window.row = row; \
+             window.scrollTo(0, 700); const box = document.getElementById('queue'); box.focus({ preventScroll: true }); \
+             box.value = 'half-typed'; box.setSelectionRange(2, 6); window.box = box;",
+        )
+        .await;
+    let place = browser.runs("return window.scrollY").await.as_f64().unwrap();
+    let mut round = 0;
+    while browser.runs("return window.swaps").await.as_i64() < Some(20) {
+        round += 1;
+        // Rows change, and now and then one comes.
+        worker.claims("default").await.reports("release", json!({})).await.expect(200);
+        if round % 40 == 0 {
+            app.creates_as(json!({ "task_type": "t", "title": format!("More {round}") })).await;
+        }
+        assert!(round < 4_000, "too few swaps");
+    }
+    let kept = browser
+        .runs(
+            "const box = document.getElementById('queue'); const row = document.getElementById(window.row.id); \
+             return [document.activeElement === window.box && box === window.box, box.value, box.selectionStart, box.selectionEnd, \
+                 document.getElementById('more-filters').open, row === window.row && row.checked, window.scrollY]",
+        )
+        .await;
+    let kept = kept.as_array().unwrap().clone();
+    assert_eq!(kept[..6], [json!(true), json!("half-typed"), json!(2), json!(6), json!(true), json!(true)]);
+    // New rows come in above; the browser keeps the place of what one looks at, or the page does not move at all.
+    let now = kept[6].as_f64().unwrap();
+    assert!(now >= place - 1.0, "scrolled from {place} to {now}");
+    assert_eq!(browser.complaints().await, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn text_that_is_being_marked_is_not_torn_away() {
+    let app = TestApp::quick().await;
+    let browser = Browser::open().await;
+    app.creates_many(3, "t").await;
+    browser.goes_to(&format!("{}/?live=1", app.url)).await;
+    browser.shows("#link-state", "Live").await;
+    browser.shows("#waiting", "3").await;
+    browser.runs("getSelection().selectAllChildren(document.getElementById('waiting'))").await;
+    app.creates_many(4, "t").await;
+    browser.shows("#link-state", "Holding still").await;
+    assert!(browser.text("#waiting").await.contains('3'));
+    assert!(browser.runs("return getSelection().toString()").await.as_str().unwrap().contains('3'));
+    browser.runs("getSelection().removeAllRanges()").await;
+    browser.shows("#waiting", "7").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pause_stops_everything_and_counts_what_waits() {
+    let app = TestApp::quick().await;
+    app.creates("t").await;
+    let browser = Browser::open().await;
+    browser.goes_to(&format!("{}/events-view?live=1", app.url)).await;
+    browser.shows("#link-state", "Live").await;
+    browser.page.find(Locator::Id("pause")).await.unwrap().click().await.unwrap();
+    browser.shows("#link-state", "Paused").await;
+    let before = browser.text("#page").await;
+    app.creates_many(5, "t").await;
+    browser.shows("#link-state", "changes wait").await;
+    assert_eq!(browser.text("#page").await, before);
+    browser.presses("p").await;
+    browser.shows("#position", "12").await;
+    browser.shows("#link-state", "Live").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_can_be_switched_off_and_never_act_in_fields() {
+    let app = TestApp::quick().await;
+    let browser = Browser::open().await;
+    browser.goes_to(&format!("{}/tasks", app.url)).await;
+    browser.presses("/").await;
+    browser.presses("gq?").await;
+    assert_eq!(
+        browser.runs("return [document.activeElement.id, document.activeElement.value, location.pathname]").await,
+        json!(["q", "gq?", "/tasks"])
+    );
+    browser.goes_to(&format!("{}/settings", app.url)).await;
+    browser.page.find(Locator::Id("keys-off")).await.unwrap().click().await.unwrap();
+    browser.page.find(Locator::Css("form[action='/settings'] button")).await.unwrap().click().await.unwrap();
+    browser.goes_to(&format!("{}/tasks", app.url)).await;
+    browser.presses("gq").await;
+    assert_eq!(browser.runs("return location.pathname").await, "/tasks");
+    // A menu closes with Escape, and the focus is where it was.
+    browser
+        .runs("document.querySelector('#share summary').focus(); document.querySelector('#share').open = true")
+        .await;
+    browser.presses("Escape").await;
+    let closed =
+        browser.runs("return [document.querySelector('#share').open, document.activeElement.parentElement.id]").await;
+    assert_eq!(closed, json!([false, "share"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn eight_live_tabs_leave_the_server_reachable() {
+    let app = TestApp::quick().await;
+    app.creates("t").await;
+    let browser = Browser::open().await;
+    let mut tabs = vec![browser.page.window().await.unwrap()];
+    for _ in 0..8 {
+        browser.goes_to(&format!("{}/?live=1", app.url)).await;
+        browser.shows("#waiting", "1").await;
+        let tab = browser.page.new_window(true).await.unwrap().handle;
+        browser.page.switch_to_window(tab.clone()).await.unwrap();
+        tabs.push(tab);
+    }
+    // The ninth tab loads, asks and acts at once: six connections are all that the browser has for a server.
+    browser.goes_to(&format!("{}/tasks", app.url)).await;
+    browser.shows("#page table", "pending").await;
+    let streams = app.get("/api/v1/streams").await.expect(200)["open"].as_array().unwrap().len();
+    assert!(streams <= 4, "{streams} streams are open");
+    // Each shows what is new, live or by polling.
+    app.creates_many(2, "t").await;
+    for tab in &tabs[..8] {
+        browser.page.switch_to_window(tab.clone()).await.unwrap();
+        browser.shows("#waiting", "3").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hidden_tab_has_no_stream_and_asks_for_nothing() {
+    let app = TestApp::quick().await;
+    let browser = Browser::open().await;
+    browser.goes_to(&format!("{}/?live=1", app.url)).await;
+    browser.shows("#link-state", "Live").await;
+    let hide = |hidden: bool| {
+        format!(
+            "Object.defineProperty(document, 'hidden', {{ value: {hidden}, configurable: true }}); document.dispatchEvent(new Event('visibilitychange'))"
+        )
+    };
+    browser.runs(&hide(true)).await;
+    let open = || async { app.get("/api/v1/streams").await.expect(200)["open"].as_array().unwrap().len() };
+    eventually("the stream is closed", || async { open().await == 0 }).await;
+    app.creates_many(3, "t").await;
+    browser
+        .runs("window.asked = 0; document.addEventListener('htmx:before:request', () => { window.asked += 1; })")
+        .await;
+    browser.runs("document.dispatchEvent(new Event('nothing'))").await;
+    browser.runs(&hide(false)).await;
+    browser.shows("#waiting", "3").await;
+    browser.shows("#link-state", "Live").await;
+    assert_eq!(open().await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_build_loads_the_page_once_and_not_under_the_hands() {
+    let app = TestApp::quick().await;
+    let browser = Browser::open().await;
+    browser.goes_to(&format!("{}/tasks", app.url)).await;
+    let become_old = "document.body.dataset.build = 'old'; window.mark = true; document.getElementById('q').focus(); document.getElementById('q').value = 'half'";
+    browser.runs(become_old).await;
+    eventually("the page knows of the new build", || async {
+        browser.runs("return document.body.dataset.newBuild ?? ''").await != ""
+    })
+    .await;
+    assert_eq!(browser.runs("return [window.mark, document.getElementById('q').value]").await, json!([true, "half"]));
+    browser.runs("document.getElementById('q').blur()").await;
+    browser.runs("document.getElementById('q').value = ''").await;
+    eventually("the page was loaded anew", || async { browser.runs("return window.mark ?? false").await == false })
+        .await;
+    // Still another build than the page says: it does not go round in circles.
+    browser.runs("document.body.dataset.build = 'old'; window.mark = true").await;
+    app.creates("t").await;
+    browser.shows("#page table", "pending").await;
+    assert_eq!(
+        browser.runs("return [window.mark, document.body.dataset.newBuild ?? null]").await,
+        json!([true, Value::Null])
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_modes_show_what_the_server_says_after_a_burst() {
+    let scene = Scene::on(TestApp::quick().await, false).await;
+    let app = &scene.app;
+    // The page against the fragment that the server renders now; times are words of the browser.
+    let compare = "const done = arguments[0]; const plain = (root) => { root.querySelectorAll('time').forEach((time) => { time.textContent = ''; }); return root.textContent.replace(/\\s+/g, ' '); }; \
+        const url = new URL(location.href); url.searchParams.set('fragment', '1'); url.searchParams.delete('live'); \
+        fetch(url).then((answer) => answer.text()).then((text) => { \
+            const fresh = new DOMParser().parseFromString('<main>' + text + '</main>', 'text/html').querySelector('main'); \
+            done(plain(fresh) === plain(document.getElementById('page').cloneNode(true))); })";
+    let browser = Browser::open().await;
+    for page in PAGES.iter().filter(|page| page.name != "streams") {
+        for live in [1, 0] {
+            let (path, joint) = (scene.path(page), if page.path.contains('?') { '&' } else { '?' });
+            browser.goes_to(&format!("{}{path}{joint}live={live}", app.url)).await;
+            app.creates_many(250, "burst").await;
+            scene.worker.claims_up_to(50, &["default"], 0).await;
+            if live == 0 {
+                browser.runs("document.dispatchEvent(new Event('taskwatch:refresh'))").await;
+            }
+            eventually(&format!("{path} live={live} shows what the server says"), || async {
+                browser.page.execute_async(compare, Vec::new()).await.unwrap() == true
+            })
+            .await;
+        }
+    }
+    browser.goes_to(&format!("{}/?live=1", app.url)).await;
+    app.creates_many(1_000, "burst").await;
+    let stats = app.get("/api/v1/stats").await.expect(200);
+    let pending = stats["pending"].as_u64().or_else(|| stats["stats"]["pending"].as_u64()).unwrap();
+    browser.shows("#waiting .big", &taskwatch::page::format::count(&pending)).await;
+    assert_eq!(browser.complaints().await, Vec::<String>::new());
+}
