@@ -67,8 +67,9 @@ impl Workspace {
         if reopened && bulk.action == BulkAction::RetryFamily {
             return true;
         }
-        let statuses = &bulk.filter.statuses;
-        if !statuses.is_empty() && self.task(id).is_none_or(|task| !statuses.contains(&task.status)) {
+        if let Some(statuses) = bulk.filter.statuses()
+            && self.task(id).is_none_or(|task| !statuses.contains(&task.status))
+        {
             return false;
         }
         self.change(id, bulk.action.transition(), Some(&bulk.actor)).is_ok()
@@ -88,8 +89,7 @@ mod tests {
         model::{Status, task_query::TaskQuery},
     };
 
-    fn begin(rows: &mut Rows, statuses: Vec<Status>) -> Bulk {
-        let query = TaskQuery { statuses, ..TaskQuery::default() };
+    fn begin(rows: &mut Rows, query: TaskQuery) -> Bulk {
         let action = BulkAction::Cancel { reason: None };
         let bulk = Bulk::new(id(50), action, query, "ops".to_owned(), rows.now);
         let bulk = Bulk { max_per_second: Some(2), ..bulk };
@@ -107,7 +107,7 @@ mod tests {
     fn a_step_is_done_once_and_keeps_the_pace() {
         let mut rows = Rows::new();
         rows.create([new_task(1), new_task(2), new_task(3)]);
-        let bulk = begin(&mut rows, Vec::new());
+        let bulk = begin(&mut rows, TaskQuery::default());
         let first = step(&bulk, &[3, 2], false, &rows);
         rows.run(&first).unwrap();
         rows.run(&first).unwrap();
@@ -124,7 +124,7 @@ mod tests {
     fn what_changed_since_it_was_found_counts_as_failed() {
         let mut rows = Rows::new();
         rows.create([new_task(1)]);
-        let bulk = begin(&mut rows, vec![Status::Failed]);
+        let bulk = begin(&mut rows, TaskQuery::default().in_status([Status::Failed]));
         rows.run(&step(&bulk, &[1, 9], true, &rows)).unwrap();
         assert_eq!((rows.bulks[&bulk.id].failed, rows.status(1)), (2, Status::Pending));
     }
@@ -133,7 +133,7 @@ mod tests {
     fn a_cancelled_action_does_no_more() {
         let mut rows = Rows::new();
         rows.create([new_task(1)]);
-        let bulk = begin(&mut rows, Vec::new());
+        let bulk = begin(&mut rows, TaskQuery::default());
         let cancel = CancelBulk { id: bulk.id, actor: "ops".to_owned() };
         assert_eq!(rows.run(&cancel).unwrap().state, BulkState::Cancelled);
         rows.run(&step(&bulk, &[1], true, &rows)).unwrap();

@@ -1,7 +1,5 @@
 //! Query strings of lists.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use uuid::Uuid;
 
 use super::problem::Problem;
@@ -9,26 +7,17 @@ use crate::{
     clock::Time,
     event::{
         EventId, Filter,
-        filter::{self, LABEL_PREFIX, is_known},
+        filter::{self, is_known},
     },
-    model::{Name, task_query::TaskQuery},
+    model::task_query::{LABEL_PREFIX, TaskQuery},
     page::{LIST_PARAMETERS, format},
 };
 
-/// Filters of a task list.
-pub const TASK_FILTERS: [&str; 11] = [
-    "status",
-    "project_id",
-    "queue",
-    "task_type",
-    "phase",
-    "parent_task_id",
-    "worker_id",
-    "machine_id",
-    "connector_id",
-    "fingerprint",
-    "priority",
-];
+/// Names of the filters of a task list.
+pub fn task_filters() -> impl Iterator<Item = &'static str> {
+    filter::ROWS.iter().filter(|row| row.column.is_some()).map(|row| row.name)
+}
+
 /// Maximum length of the search text, characters.
 const MAX_SEARCH: usize = 200;
 
@@ -57,10 +46,11 @@ fn bad(field: &str, detail: impl Into<String>) -> Problem {
 /// # Errors
 /// A 400 that names the parameter.
 pub fn tasks(pairs: &[(String, String)]) -> Result<TaskQuery, Problem> {
-    let known =
-        |name: &str| TASK_FILTERS.contains(&name) || LIST_PARAMETERS.contains(&name) || name.starts_with(LABEL_PREFIX);
+    let known = |name: &str| {
+        name.starts_with(LABEL_PREFIX) || task_filters().chain(LIST_PARAMETERS).any(|supported| supported == name)
+    };
     if let Some((name, _)) = pairs.iter().find(|(name, _)| !known(name)) {
-        let valid: Vec<_> = TASK_FILTERS.iter().chain(&LIST_PARAMETERS).copied().chain(["label.<key>"]).collect();
+        let valid: Vec<_> = task_filters().chain(LIST_PARAMETERS).chain(["label.<key>"]).collect();
         return Err(bad(name, format!("unknown filter; supported: {}", valid.join(", "))));
     }
     if let Some((name, _)) = LIST_PARAMETERS.iter().find_map(|name| {
@@ -69,44 +59,16 @@ pub fn tasks(pairs: &[(String, String)]) -> Result<TaskQuery, Problem> {
     }) {
         return Err(bad(name, "given more than once"));
     }
-    // The filter table validates the values; here they become query parameters.
-    let filter = Filter::from_query(pairs, &LIST_PARAMETERS)?;
-    let values = |name: &str| filter::values(filter.value(name));
-    let names = |name: &str| values(name).iter().filter_map(|value| Name::new(value).ok()).collect();
-    let ids = |name: &str| values(name).iter().filter_map(|value| Uuid::parse_str(value).ok()).collect();
-    let (low, high) =
-        filter.value("priority").split_once("..").unwrap_or((filter.value("priority"), filter.value("priority")));
     let value = |name: &str| {
         pairs.iter().find(|(key, value)| key == name && !value.is_empty()).map(|(_, value)| value.as_str())
     };
     Ok(TaskQuery {
-        statuses: values("status").iter().filter_map(|value| value.parse().ok()).collect(),
-        projects: names("project_id"),
-        queues: names("queue"),
-        task_types: names("task_type"),
-        phases: names("phase"),
-        parents: ids("parent_task_id"),
-        workers: ids("worker_id"),
-        machines: names("machine_id"),
-        connectors: names("connector_id"),
-        fingerprints: names("fingerprint"),
-        labels: labels(&filter),
-        priority_min: low.trim().parse().ok(),
-        priority_max: high.trim().parse().ok(),
+        conditions: Filter::from_query(pairs, &LIST_PARAMETERS)?.conditions(),
         text: value("q").map(search_text).transpose()?,
         since: None,
         before: value("cursor").map(read_cursor).transpose()?,
         limit: value("limit").map_or(Ok(50), limit)?,
     })
-}
-
-/// The labels of a filter, each with its accepted values.
-fn labels(filter: &Filter) -> BTreeMap<Name, BTreeSet<String>> {
-    let label = |(field, value): &(String, String)| {
-        let key = Name::new(field.strip_prefix(LABEL_PREFIX)?).ok()?;
-        Some((key, filter::values(value).into_iter().collect()))
-    };
-    filter.pairs().iter().filter_map(label).collect()
 }
 
 fn search_text(text: &str) -> Result<String, Problem> {

@@ -3,7 +3,12 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Name, Priority, Status, edit::Edit, task_query::TaskQuery, transition::Transition};
+use super::{
+    Name, Priority, Status,
+    edit::Edit,
+    task_query::{Condition, TaskQuery},
+    transition::Transition,
+};
 use crate::clock::Time;
 
 /// The action applied to each task.
@@ -173,12 +178,15 @@ impl Bulk {
     #[must_use]
     pub fn of_family(id: Uuid, action: &BulkAction, parents: Vec<Uuid>, actor: String, now: Time) -> Self {
         let action = action.for_family();
-        let statuses = match action {
-            BulkAction::Cancel { .. } => Status::ALL.into_iter().filter(|status| !status.is_finished()).collect(),
-            BulkAction::RetryFamily => vec![Status::Failed, Status::Cancelled],
-            _ => Vec::new(),
+        let children = TaskQuery::default().having("parent_task_id", Condition::Ids(parents.into_iter().collect()));
+        let filter = match action {
+            BulkAction::Cancel { .. } => {
+                children.in_status(Status::ALL.into_iter().filter(|status| !status.is_finished()))
+            }
+            BulkAction::RetryFamily => children.in_status([Status::Failed, Status::Cancelled]),
+            _ => children,
         };
-        Self::new(id, action, TaskQuery { parents, statuses, ..TaskQuery::default() }, actor, now)
+        Self::new(id, action, filter, actor, now)
     }
 }
 

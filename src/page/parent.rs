@@ -1,5 +1,7 @@
 //! One parent task: a bar per phase, and its children.
 
+use std::collections::BTreeSet;
+
 use askama::Template;
 
 use super::{Content, PageError, Params, View, format, overview::ParentCard, tasks::as_of};
@@ -7,7 +9,11 @@ use crate::{
     board::health::{self, Health},
     clock::Time,
     feed,
-    model::{Name, Status, Task, phase::Counts, task_query::TaskQuery},
+    model::{
+        Name, Status, Task,
+        phase::Counts,
+        task_query::{Condition, TaskQuery},
+    },
     store::search,
 };
 
@@ -53,21 +59,20 @@ pub(super) async fn render(view: &View, params: &Params) -> Result<Content, Page
     let id = params.id.ok_or_else(missing)?;
     let pool = view.store.pool();
     let mut task = search::task(pool, id).await?.ok_or_else(missing)?;
-    let phases: Vec<_> = params.own("phase").and_then(|name| Name::new(name).ok()).into_iter().collect();
+    let phases: BTreeSet<_> = params.own("phase").and_then(|name| Name::new(name).ok()).into_iter().collect();
     let before = params.at.map(|at| (at.time, uuid::Uuid::max()));
-    let of_parent = |statuses| TaskQuery {
-        parents: vec![id],
-        phases: phases.clone(),
-        statuses,
-        before,
-        limit: CHILDREN,
-        ..TaskQuery::default()
-    };
-    let mut children = search::tasks(pool, &of_parent(Vec::new())).await?;
+    let mut below = TaskQuery { before, limit: CHILDREN, ..TaskQuery::default() }
+        .having("parent_task_id", Condition::Ids([id].into()));
+    if !phases.is_empty() {
+        below = below.having("phase", Condition::Names(phases));
+    }
+    let mut children = search::tasks(pool, &below).await?;
     // Tasks that had failed then may have been retried since.
-    let (statuses, limit) =
-        if params.at.is_some() { (Vec::new(), MAX_EXAMINED) } else { (vec![Status::Failed], CHILDREN) };
-    let mut failed = search::tasks(pool, &TaskQuery { limit, ..of_parent(statuses) }).await?;
+    let failed = match params.at {
+        Some(_) => TaskQuery { limit: MAX_EXAMINED, ..below },
+        None => below.in_status([Status::Failed]),
+    };
+    let mut failed = search::tasks(pool, &failed).await?;
     if let Some(moment) = params.at {
         let unborn = || PageError::NotFound("This task did not exist yet at that time.".to_owned());
         task = as_of(view, vec![task], moment).await?.pop().ok_or_else(unborn)?;

@@ -7,7 +7,10 @@ use crate::{
     clock::Time,
     event::{Event, filter},
     feed::time_travel::Moment,
-    model::{Status, Task, task_query::TaskQuery},
+    model::{
+        Status, Task,
+        task_query::{LABEL_PREFIX, TaskQuery},
+    },
     store::search,
 };
 
@@ -25,7 +28,7 @@ struct Tasks<'a> {
     params: &'a Params,
     text: &'a str,
     is_filtered: bool,
-    more_filters: Vec<(&'static str, &'static str)>,
+    more_filters: Vec<&'static filter::Row>,
     /// Whether one of the additional filters is set.
     shows_more: bool,
     others: Vec<(String, String)>,
@@ -38,10 +41,6 @@ struct Tasks<'a> {
     next_url: Option<String>,
     clear_url: String,
 }
-
-/// Filters that are not in the first row of the form.
-const MORE: [&str; 8] =
-    ["project_id", "phase", "parent_task_id", "worker_id", "machine_id", "connector_id", "fingerprint", "priority"];
 
 pub(super) async fn render(view: &View, params: &Params) -> Result<Content, PageError> {
     let limit = usize::try_from(params.tasks.limit).unwrap_or_default();
@@ -62,21 +61,19 @@ pub(super) async fn render(view: &View, params: &Params) -> Result<Content, Page
     });
     let when: Vec<_> = params.pairs.iter().filter(|(name, _)| name == "at").cloned().collect();
     let filters: Vec<_> = params.without(&["at", "play", "cursor", "limit"]);
-    let help = |name: &'static str| {
-        let row = filter::ROWS.iter().find(|row| row.name == name);
-        (name, row.map_or("", |row| row.help))
-    };
+    let more_filters: Vec<_> = filter::ROWS.iter().filter(|row| row.label.is_some()).collect();
     let page = Tasks {
         tasks,
         statuses: Status::ALL,
         params,
         text: params.tasks.text.as_deref().unwrap_or_default(),
         is_filtered: !filters.is_empty(),
-        more_filters: MORE.map(help).into(),
-        labels: filters.iter().filter(|(name, _)| name.starts_with(filter::LABEL_PREFIX)).cloned().collect(),
-        shows_more: filters
-            .iter()
-            .any(|(name, _)| MORE.contains(&name.as_str()) || name.starts_with(filter::LABEL_PREFIX)),
+
+        labels: filters.iter().filter(|(name, _)| name.starts_with(LABEL_PREFIX)).cloned().collect(),
+        shows_more: filters.iter().any(|(name, _)| {
+            name.starts_with(LABEL_PREFIX) || more_filters.iter().any(|row| row.name == name.as_str())
+        }),
+        more_filters,
         others: filters,
         is_first: params.tasks.before.is_none(),
         is_past: params.at.is_some(),
@@ -96,7 +93,8 @@ async fn past(
     limit: usize,
     moment: Moment,
 ) -> Result<(Vec<Task>, Option<String>), PageError> {
-    let mut wanted = TaskQuery { statuses: Vec::new(), limit: 200, ..query.clone() };
+    let mut wanted = TaskQuery { limit: 200, ..query.clone() };
+    wanted.conditions.remove("status");
     wanted.before = Some(query.before.unwrap_or((moment.time, uuid::Uuid::max())));
     let (mut found, mut looked) = (Vec::new(), 0);
     loop {
@@ -106,7 +104,7 @@ async fn past(
         let last = page.last().map(search::cursor);
         wanted.before = page.last().map(|task| (task.created_at, task.id));
         let then = as_of(view, page, moment).await?;
-        let passes = |task: &Task| query.statuses.is_empty() || query.statuses.contains(&task.status);
+        let passes = |task: &Task| query.statuses().is_none_or(|statuses| statuses.contains(&task.status));
         found.extend(then.into_iter().filter(passes));
         if is_last || found.len() > limit || looked >= MAX_EXAMINED {
             return Ok((found, last.filter(|_| !is_last)));

@@ -3,7 +3,7 @@
 use sqlx::{PgConnection, PgPool, types::Json as Sql};
 use uuid::Uuid;
 
-use super::tasks::{decode, json_text};
+use super::values::{decode, json_text};
 use crate::{
     clock::Time,
     model::{

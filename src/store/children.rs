@@ -3,7 +3,7 @@
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::tasks::name;
+use super::values::name;
 use crate::{
     clock::Time,
     command::children::{ChildCounts, PhaseChange, StoredPhase},

@@ -3,7 +3,11 @@
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{dependencies, task_write};
+use super::{
+    dependencies,
+    task_columns::{self, Group},
+    task_write,
+};
 use crate::{
     clock::Time,
     command::{Workspace, workspace::TaskEntry},
@@ -46,10 +50,10 @@ impl<'a> Difference<'a> {
         match (&entry.before, &entry.after) {
             (None, Some(after)) => self.inserted.push(after),
             (Some(before), Some(after)) => {
-                if state_changed(before, after) {
+                if task_columns::changed(Group::State, before, after) {
                     self.updated.push(after);
                 }
-                if fields_changed(before, after) {
+                if task_columns::changed(Group::Description, before, after) {
                     self.described.push(after);
                 }
             }
@@ -122,8 +126,8 @@ impl Difference<'_> {
         self.ready.sort_unstable_by_key(|task| (task.enqueued_at, task.created_at, task.id));
         each! {
             inserted by task_write::insert;
-            updated by task_write::update;
-            described by task_write::describe;
+            updated by task_write::update_state;
+            described by task_write::update_description;
             deleted by task_write::delete;
             unready by task_write::unready;
         }
@@ -144,49 +148,4 @@ impl Difference<'_> {
 
 fn is_claimable(task: &Task) -> bool {
     task.status == Status::Pending && task.observed.is_none()
-}
-
-/// Whether the state machine changed a column of `tasks` (the lease is in another table).
-fn state_changed(before: &Task, after: &Task) -> bool {
-    before.status != after.status
-        || before.attempt != after.attempt
-        || before.outcome != after.outcome
-        || before.retry_count != after.retry_count
-        || before.is_parent != after.is_parent
-        || before.has_dependents != after.has_dependents
-        || before.run_at != after.run_at
-        || before.enqueued_at != after.enqueued_at
-        || before.started_at != after.started_at
-        || before.finished_at != after.finished_at
-        || before.worker_id != after.worker_id
-        || before.machine_id != after.machine_id
-        || before.connector_id != after.connector_id
-        || before.error != after.error
-        || before.result != after.result
-        || before.observed != after.observed
-}
-
-/// Whether an edit or a report changed descriptive fields.
-fn fields_changed(before: &Task, after: &Task) -> bool {
-    before.observed != after.observed
-        || before.project_id != after.project_id
-        || before.task_type != after.task_type
-        || before.parent_task_id != after.parent_task_id
-        || before.phase != after.phase
-        || before.phases != after.phases
-        || before.max_attempts != after.max_attempts
-        || before.timeout_seconds != after.timeout_seconds
-        || before.created_at != after.created_at
-        || before.external_id != after.external_id
-        // The payload is `None` if it was not loaded.
-        || (after.payload.is_some() && before.payload != after.payload)
-        || before.title != after.title
-        || before.description != after.description
-        || before.priority != after.priority
-        || before.queue != after.queue
-        || before.labels != after.labels
-        || before.depends_on != after.depends_on
-        || before.assignee != after.assignee
-        || before.collaborators != after.collaborators
-        || before.watchers != after.watchers
 }

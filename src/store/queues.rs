@@ -2,7 +2,7 @@
 
 use sqlx::{PgConnection, types::Json as Sql};
 
-use super::tasks::{name, signed, unsigned};
+use super::values::{name, signed, unsigned};
 use crate::{clock::Time, model::queue::QueueState};
 
 struct QueueRow {

@@ -10,7 +10,7 @@ use super::{
     checkpoints::{self, Checkpoint},
     children, log,
     recorded::{PAGE, Recorded, gap},
-    tasks::{name, priority, status, unsigned},
+    values::{name, priority, status, unsigned},
     workers,
 };
 use crate::{

@@ -3,7 +3,7 @@
 use sqlx::{PgConnection, PgPool, types::Json as Sql};
 use uuid::Uuid;
 
-use super::tasks::{json_text, name};
+use super::values::{json_text, name};
 use crate::{
     clock::Time,
     model::{Name, schedule::Schedule, task::NewTask},

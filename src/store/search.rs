@@ -1,81 +1,80 @@
 //! Task lists and task details. Lists use keyset pagination and are never counted.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use sqlx::{PgPool, types::Json as Sql};
+use sqlx::{PgPool, Postgres, QueryBuilder};
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use super::{
     Store,
-    tasks::{self, TaskRow, select_tasks},
+    task_columns::{Payload, TaskRow, query, select},
+    values,
 };
 use crate::{
     clock::Time,
-    model::{Name, Task, task_query::TaskQuery},
+    event::filter,
+    model::{
+        Name, Task,
+        task_query::{Condition, LABEL_PREFIX, TaskQuery},
+    },
 };
 
-/// Selects creation time and ID of tasks, with a trailing clause.
-macro_rules! select_places {
-    ($tail:literal $(, $arg:expr)* $(,)?) => {
-        sqlx::query!("SELECT t.created_at, t.id FROM taskwatch.tasks t " + $tail $(, $arg)*)
-    };
+/// Appends the conditions of a query, its order and its limit to a statement that reads tasks as `t`. The only place
+/// that translates a [`TaskQuery`] to SQL; the columns are those of the table of filters, the values are arguments.
+fn narrow(statement: &mut QueryBuilder<Postgres>, query: &TaskQuery) {
+    statement.push("WHERE true");
+    for (name, condition) in &query.conditions {
+        if let Some(key) = name.strip_prefix(LABEL_PREFIX) {
+            statement.push(" AND (t.labels ->> ").push_bind(key.to_owned());
+            statement.push(")");
+        } else if let Some(column) = filter::row(name).and_then(|row| row.column) {
+            statement.push(" AND t.").push(column);
+        } else {
+            // A filter of another version; nothing matches rather than everything.
+            statement.push(" AND false");
+            continue;
+        }
+        match condition {
+            Condition::Names(names) => any(statement, names.iter().map(Name::to_string).collect::<Vec<_>>()),
+            Condition::Ids(ids) => any(statement, ids.iter().copied().collect::<Vec<_>>()),
+            Condition::Statuses(all) => {
+                any(statement, all.iter().map(|one| one.as_str().to_owned()).collect::<Vec<_>>())
+            }
+            Condition::Texts(texts) => any(statement, texts.iter().cloned().collect::<Vec<_>>()),
+            Condition::Priorities(low, high) => {
+                statement.push(" BETWEEN ").push_bind(i16::from(low.get()));
+                statement.push(" AND ").push_bind(i16::from(high.get()));
+            }
+        }
+    }
+    if let Some(text) = query.text.as_ref().map(|text| text.to_lowercase()) {
+        statement.push(" AND (strpos(lower(t.title), ").push_bind(text.clone());
+        statement.push(") > 0 OR strpos(lower(t.task_type), ").push_bind(text.clone());
+        statement.push(") > 0 OR strpos(lower(left(t.error, 300)), ").push_bind(text);
+        statement.push(") > 0)");
+    }
+    if let Some(since) = query.since {
+        statement.push(" AND t.created_at >= ").push_bind(since);
+    }
+    if let Some((at, id)) = query.before {
+        statement.push(" AND (t.created_at, t.id) < (").push_bind(at);
+        statement.push(", ").push_bind(id);
+        statement.push(")");
+    }
+    statement.push(" ORDER BY t.created_at DESC, t.id DESC LIMIT ").push_bind(query.limit);
 }
 
-/// Selects IDs of tasks, with a trailing clause.
-macro_rules! select_ids {
-    ($tail:literal $(, $arg:expr)* $(,)?) => {
-        sqlx::query_scalar!("SELECT t.id FROM taskwatch.tasks t " + $tail $(, $arg)*)
-    };
-}
-
-/// A page of results of a [`TaskQuery`]: the only place that translates its fields to SQL.
-macro_rules! narrowed {
-    ($select:ident, [$($head:tt)*], $query:ident, $found:ident) => {
-        $select!(
-            $($head)*
-            "WHERE (cardinality($1::text[]) = 0 OR t.status = ANY($1))
-               AND (cardinality($2::text[]) = 0 OR t.project_id = ANY($2))
-               AND (cardinality($3::text[]) = 0 OR t.queue = ANY($3))
-               AND (cardinality($4::text[]) = 0 OR t.task_type = ANY($4))
-               AND (cardinality($5::text[]) = 0 OR t.phase = ANY($5))
-               AND (cardinality($6::uuid[]) = 0 OR t.parent_task_id = ANY($6))
-               AND (cardinality($7::uuid[]) = 0 OR t.worker_id = ANY($7))
-               AND t.priority BETWEEN $8 AND $9
-               AND ($10::text IS NULL OR strpos(lower(t.title), $10) > 0 OR strpos(lower(t.task_type), $10) > 0
-                    OR strpos(lower(left(t.error, 300)), $10) > 0)
-               AND (cardinality($14::text[]) = 0 OR t.machine_id = ANY($14))
-               AND (cardinality($15::text[]) = 0 OR t.connector_id = ANY($15))
-               AND (cardinality($16::text[]) = 0 OR t.fingerprint = ANY($16))
-               AND ($17::jsonb IS NULL OR NOT EXISTS (SELECT 1 FROM jsonb_each($17) wanted
-                   WHERE NOT coalesce(wanted.value ? (t.labels ->> wanted.key), false)))
-               AND ($18::timestamptz IS NULL OR t.created_at >= $18)
-               AND ($11::timestamptz IS NULL OR (t.created_at, t.id) < ($11, $12))
-             ORDER BY t.created_at DESC, t.id DESC LIMIT $13",
-            &$found.statuses as &[&str],
-            &$found.projects,
-            &$found.queues,
-            &$found.task_types,
-            &$found.phases,
-            &$query.parents,
-            &$query.workers,
-            i16::from($query.priority_min.unwrap_or(0)),
-            i16::from($query.priority_max.unwrap_or(9)),
-            $found.text,
-            $query.before.map(|(at, _)| at),
-            $query.before.map(|(_, id)| id),
-            $query.limit,
-            &$found.machines,
-            &$found.connectors,
-            &$found.fingerprints,
-            $found.labels as Option<Sql<&BTreeMap<Name, BTreeSet<String>>>>,
-            $query.since,
-        )
-    };
+/// Appends ` = ANY($n)`.
+fn any<T>(statement: &mut QueryBuilder<Postgres>, values: Vec<T>)
+where
+    Vec<T>: for<'a> sqlx::Encode<'a, Postgres> + sqlx::Type<Postgres>,
+{
+    statement.push(" = ANY(").push_bind(values);
+    statement.push(")");
 }
 
 /// How long a [`Horizon`] is cached.
@@ -113,53 +112,23 @@ async fn horizon(pool: &PgPool, newest: i64) -> sqlx::Result<Option<Time>> {
     .await
 }
 
-/// Query parameters as SQL arguments.
-struct Narrowed<'a> {
-    statuses: Vec<&'a str>,
-    projects: Vec<String>,
-    queues: Vec<String>,
-    task_types: Vec<String>,
-    phases: Vec<String>,
-    machines: Vec<String>,
-    connectors: Vec<String>,
-    fingerprints: Vec<String>,
-    labels: Option<Sql<&'a BTreeMap<Name, BTreeSet<String>>>>,
-    text: Option<String>,
-}
-
-impl<'a> Narrowed<'a> {
-    fn new(query: &'a TaskQuery) -> Self {
-        let names = |list: &[Name]| list.iter().map(ToString::to_string).collect();
-        Self {
-            statuses: query.statuses.iter().map(|status| status.as_str()).collect(),
-            projects: names(&query.projects),
-            queues: names(&query.queues),
-            task_types: names(&query.task_types),
-            phases: names(&query.phases),
-            machines: names(&query.machines),
-            connectors: names(&query.connectors),
-            fingerprints: names(&query.fingerprints),
-            labels: (!query.labels.is_empty()).then_some(Sql(&query.labels)),
-            text: query.text.as_ref().map(|text| text.to_lowercase()),
-        }
-    }
-}
-
 /// A page of tasks, newest first, without payloads. Unreadable rows are omitted.
 ///
 /// # Errors
 /// Any error of the database, including the statement timeout for pages.
 pub async fn tasks(pool: &PgPool, query: &TaskQuery) -> sqlx::Result<Vec<Task>> {
-    let found = Narrowed::new(query);
     let page = async {
-        let rows = narrowed!(select_tasks, ["NULL::json",], query, found).fetch_all(pool).await?;
+        let mut statement = QueryBuilder::new(select(Payload::Omitted));
+        narrow(&mut statement, query);
+        let rows: Vec<TaskRow> = statement.build_query_as().fetch_all(pool).await?;
         rows.into_iter().map(Task::try_from).collect()
     };
-    match tasks::readable(page).await {
-        Err(error) if tasks::is_unreadable(&error) => {}
+    match values::readable(page).await {
+        Err(error) if values::is_unreadable(&error) => {}
         page => return page,
     }
-    one_by_one(pool, narrowed!(select_ids, [], query, found).fetch_all(pool).await?).await
+    let places = places(pool, query).await?;
+    one_by_one(pool, places.into_iter().map(|(_, id)| id).collect()).await
 }
 
 /// Tasks read one at a time: unreadable ones are logged and omitted.
@@ -167,12 +136,13 @@ async fn one_by_one(pool: &PgPool, ids: Vec<Uuid>) -> sqlx::Result<Vec<Task>> {
     let mut found = Vec::with_capacity(ids.len());
     for id in ids {
         let row = async {
-            let row: Option<TaskRow> = select_tasks!("NULL::json", "WHERE t.id = $1", id).fetch_optional(pool).await?;
+            let statement = query(Payload::Omitted, "WHERE t.id = $1");
+            let row: Option<TaskRow> = sqlx::query_as(statement).bind(id).fetch_optional(pool).await?;
             row.map(Task::try_from).transpose()
         };
-        match tasks::readable(row).await {
+        match values::readable(row).await {
             Ok(task) => found.extend(task),
-            Err(error) if tasks::is_unreadable(&error) => {
+            Err(error) if values::is_unreadable(&error) => {
                 tracing::error!(task = %id, %error, "unreadable task row; omitted from lists");
             }
             Err(error) => return Err(error),
@@ -186,9 +156,9 @@ async fn one_by_one(pool: &PgPool, ids: Vec<Uuid>) -> sqlx::Result<Vec<Task>> {
 /// # Errors
 /// As [`tasks`].
 pub async fn places(pool: &PgPool, query: &TaskQuery) -> sqlx::Result<Vec<(Time, Uuid)>> {
-    let found = Narrowed::new(query);
-    let rows = narrowed!(select_places, [], query, found).fetch_all(pool).await?;
-    Ok(rows.into_iter().map(|row| (row.created_at, row.id)).collect())
+    let mut statement = QueryBuilder::new("SELECT t.created_at, t.id FROM taskwatch.tasks t ");
+    narrow(&mut statement, query);
+    statement.build_query_as().fetch_all(pool).await
 }
 
 /// One task with all fields; `None` if it does not exist.
@@ -196,8 +166,9 @@ pub async fn places(pool: &PgPool, query: &TaskQuery) -> sqlx::Result<Vec<(Time,
 /// # Errors
 /// Any error of the database.
 pub async fn task(pool: &PgPool, id: Uuid) -> sqlx::Result<Option<Task>> {
-    tasks::readable(async {
-        let row: Option<TaskRow> = select_tasks!("t.payload", "WHERE t.id = $1", id).fetch_optional(pool).await?;
+    values::readable(async {
+        let statement = query(Payload::Included, "WHERE t.id = $1");
+        let row: Option<TaskRow> = sqlx::query_as(statement).bind(id).fetch_optional(pool).await?;
         row.map(Task::try_from).transpose()
     })
     .await
@@ -229,11 +200,12 @@ pub fn cursor(task: &Task) -> String {
 /// Any error of the database.
 pub async fn some(pool: &PgPool, ids: &[Uuid]) -> sqlx::Result<Vec<Task>> {
     let all = async {
-        let rows = select_tasks!("NULL::json", "WHERE t.id = ANY($1)", ids).fetch_all(pool).await?;
+        let statement = query(Payload::Omitted, "WHERE t.id = ANY($1)");
+        let rows: Vec<TaskRow> = sqlx::query_as(statement).bind(ids).fetch_all(pool).await?;
         rows.into_iter().map(Task::try_from).collect()
     };
-    match tasks::readable(all).await {
-        Err(error) if tasks::is_unreadable(&error) => one_by_one(pool, ids.to_vec()).await,
+    match values::readable(all).await {
+        Err(error) if values::is_unreadable(&error) => one_by_one(pool, ids.to_vec()).await,
         all => all,
     }
 }

@@ -6,7 +6,7 @@ use chrono::TimeDelta;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use super::tasks::name;
+use super::values::name;
 use crate::{
     clock::Time,
     model::stuck::{self, Stuck},

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use sqlx::{PgConnection, PgExecutor, types::Json as Sql};
 use uuid::Uuid;
 
-use super::tasks::{decode, json_text, name};
+use super::values::{decode, json_text, name};
 use crate::{
     clock::Time,
     model::{

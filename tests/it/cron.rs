@@ -8,9 +8,9 @@ use crate::harness::TestApp;
 async fn an_expression_that_never_fires_is_refused() {
     let app = TestApp::start().await;
     for (cron, says) in [
-        ("0 0 31 2 *", "never fires"),
-        ("* * 31 4 *", "never fires"),
-        ("0 0 0 1 1 * 2020", "never fires"),
+        ("0 0 31 2 *", "never matches"),
+        ("* * 31 4 *", "never matches"),
+        ("0 0 0 1 1 * 2020", "never matches"),
         ("*/61 * * * *", "step"),
         ("0 */25 * * *", "step"),
         ("@reboot", "@hourly"),

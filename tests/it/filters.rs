@@ -1,11 +1,16 @@
 //! Properties of the filters.
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
+use serde_json::{Value, json};
 use taskwatch::{
     clock::Clock,
     event::{Event, Filter, Kind, filter},
     model::{Name, Priority, Status},
 };
+
+use crate::harness::TestApp;
 
 fn event() -> impl Strategy<Value = Event> {
     let name = prop::sample::select(vec!["a", "b", "c"]);
@@ -88,4 +93,100 @@ proptest! {
             prop_assert_eq!(fitted, event);
         }
     }
+}
+
+/// The parameters of an operation in the API document.
+async fn documented(app: &TestApp, path: &str) -> Vec<String> {
+    let document = app.get("/openapi.json").await.expect(200);
+    let parameters = document["paths"][path]["get"]["parameters"].as_array().unwrap();
+    parameters.iter().map(|parameter| parameter["name"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_filter_is_in_the_api_document_and_in_the_form() {
+    let app = TestApp::start().await;
+    let (events, tasks) = (documented(&app, "/events").await, documented(&app, "/api/v1/tasks").await);
+    let page = app.get("/tasks").await.text;
+    for row in &filter::ROWS {
+        let name = row.name.to_owned();
+        assert!(events.contains(&name), "/events does not document {name}");
+        assert_eq!(tasks.contains(&name), row.column.is_some(), "{name} in /api/v1/tasks");
+        assert_eq!(page.contains(&format!("name=\"{name}\"")), row.column.is_some(), "{name} on the tasks page");
+        if row.column.is_none() {
+            assert_eq!(app.get(&format!("/api/v1/tasks?{name}=x")).await.status, 400, "{name}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_filter_finds_the_same_tasks_in_the_table_and_in_the_log() {
+    let app = TestApp::start().await;
+    let parent =
+        app.creates_as(json!({ "task_type": "order", "project_id": "shop", "phases": ["pick", "pack"] })).await;
+    for (number, phase) in ["pick", "pack", "pick", "pack"].into_iter().enumerate() {
+        let task = json!({
+            "task_type": format!("type-{}", number % 3), "queue": format!("q{}", number % 2), "parent_task_id": parent,
+            "phase": phase, "priority": number, "labels": { "tenant": format!("t,{number}") },
+            "backoff_initial_seconds": 3_600,
+        });
+        app.creates_as(task).await;
+    }
+    app.creates("other").await;
+    let connector = json!([{ "connector_id": "smtp" }]);
+    let body = json!({ "name": "w", "machine_id": "m1", "queues": ["q0", "q1"], "connectors": connector });
+    let worker = app.post("/api/v1/workers", &body).await.expect(201)["worker"]["id"].as_str().unwrap().to_owned();
+    let claim = json!({ "worker_id": worker, "queues": ["q0"], "limit": 2, "connector_id": "smtp" });
+    let claimed = app.post("/api/v1/claims", &claim).await.expect(200);
+    for (task, error) in claimed["tasks"].as_array().unwrap().iter().zip(["disk full", "no route"]) {
+        let report = json!({ "worker_id": worker, "attempt": 1, "error": error, "retryable": error == "no route" });
+        app.post(&format!("/api/v1/tasks/{}/fail", task["id"].as_str().unwrap()), &report).await.expect(200);
+    }
+    app.settles().await;
+    let events = app.get("/events?poll=1&wait=0&after=earliest&topics=tasks").await.expect(200);
+    let events = events["events"].as_array().unwrap();
+    // A task is as its last event says.
+    let mut last = std::collections::BTreeMap::new();
+    for event in events {
+        last.insert(event["task_id"].as_str().unwrap().to_owned(), event.clone());
+    }
+    let value = |name: &str, event: &Value| {
+        // In the table only what has failed belongs to an error group.
+        let field = match name {
+            "fingerprint" if event["status"] == "failed" => &event["data"][name],
+            "fingerprint" => &Value::Null,
+            _ => &event[name],
+        };
+        field.as_str().map(str::to_owned).or_else(|| field.as_i64().map(|number| number.to_string()))
+    };
+    let listed = async |query: String| {
+        let found = app.get(&format!("/api/v1/tasks?{query}")).await.expect(200);
+        let ids = found["tasks"].as_array().unwrap().iter().map(|task| task["id"].as_str().unwrap().to_owned());
+        ids.collect::<BTreeSet<_>>()
+    };
+    for row in filter::ROWS.iter().filter(|row| row.column.is_some()) {
+        let name = row.name;
+        let values: BTreeSet<_> = last.values().filter_map(|event| value(name, event)).collect();
+        assert!(!values.is_empty(), "no task has a {name}");
+        for wanted in &values {
+            let expected: BTreeSet<_> = last
+                .iter()
+                .filter(|(_, event)| value(name, event).as_ref() == Some(wanted))
+                .map(|(id, _)| id.clone())
+                .collect();
+            assert_eq!(listed(format!("{name}={wanted}")).await, expected, "{name}={wanted}");
+            let sent = app.get(&format!("/events?poll=1&wait=0&after=earliest&{name}={wanted}")).await.expect(200);
+            let sent: BTreeSet<_> =
+                sent["events"].as_array().unwrap().iter().map(|event| event["position"].as_i64()).collect();
+            let all: BTreeSet<_> = events
+                .iter()
+                .filter(|event| value(name, event).as_ref() == Some(wanted))
+                .map(|event| event["position"].as_i64())
+                .collect();
+            assert!(sent.is_superset(&all), "{name}={wanted}");
+        }
+    }
+    assert_eq!(listed("label.tenant=t\\,1,t\\,2".to_owned()).await.len(), 2);
+    assert_eq!(listed("priority=1..2".to_owned()).await.len(), 2);
+    assert_eq!(listed(format!("parent_task_id={parent}&phase=pick&status=pending,retrying,failed")).await.len(), 2);
+    assert_eq!(listed("q=NO+ROUTE".to_owned()).await.len(), 1);
 }

@@ -350,7 +350,7 @@ async fn the_command_gives_a_new_epoch_while_a_server_runs() {
     let (code, printed, complaint) = output(&["new-epoch", "--data-dir", data.to_str().unwrap()]);
     assert_eq!(code, 0, "{complaint}");
     let old = before.split('-').next().unwrap();
-    assert!(printed.contains(&format!("before it was {old}")), "{printed}");
+    assert!(printed.contains(&format!("(was {old})")), "{printed}");
     eventually("a cursor of the old epoch is reset", || async {
         let mut reader = Stream::open(&http, &format!("{}/events", program.url), Some(&before)).await;
         let hello = reader.until("hello").await.pop().unwrap();

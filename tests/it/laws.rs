@@ -219,6 +219,7 @@ fn handlers_cannot_reach_the_hub() {
 #[test]
 fn only_the_writer_changes_tasks_or_appends_events() {
     let writers = [
+        "store/task_columns.rs",
         "store/task_write.rs",
         "store/bulk.rs",
         "store/children.rs",

@@ -203,7 +203,7 @@ async fn its_own_server_may_take_its_time_after_kill_9() {
     let start = Running::start(&mut command(&["--data-dir", data, "--listen", "127.0.0.1:0"]));
     start.says("waiting for an older PostgreSQL").await;
     kill_process(client, Signal::CONT).unwrap();
-    start.says("database: private PostgreSQL").await;
+    start.says("using a private PostgreSQL").await;
     start.signal(Signal::TERM);
     assert_eq!(start.ends().0.code(), Some(0));
 }

@@ -51,7 +51,7 @@ async fn work_that_takes_longer_than_a_lease_is_done_once_by_the_readmes_worker(
 fn a_time_to_live_below_the_lease_is_refused() {
     let wrong = Settings { lease_seconds: 60, worker_ttl_seconds: 59, ..Settings::default() };
     let said = wrong.check().unwrap_err();
-    assert!(said.contains("--worker-ttl-seconds (59) must not be less than --lease-seconds (60)"), "{said}");
+    assert!(said.contains("--worker-ttl-seconds (59) must be at least --lease-seconds (60)"), "{said}");
     let usual = Settings::default();
     assert!(usual.check().is_ok() && usual.worker_ttl_seconds >= usual.lease_seconds);
 }

@@ -5,8 +5,10 @@ use serde_json::{Value, json};
 use super::answers::for_each_operation;
 use crate::{
     board::history::Range,
-    event::{Kind, filter},
-    http::query,
+    event::{
+        Kind,
+        filter::{self, Source},
+    },
     model::Status,
 };
 
@@ -22,8 +24,7 @@ pub(super) fn complete(document: &mut Value) {
         match (method, path) {
             ("get", "/events") => add(operation, filter::ROWS.iter().map(of_filter).chain([labels(), cursor_again()])),
             ("get", "/api/v1/tasks") => {
-                let rows =
-                    query::TASK_FILTERS.iter().filter_map(|name| filter::ROWS.iter().find(|row| row.name == *name));
+                let rows = filter::ROWS.iter().filter(|row| row.column.is_some());
                 add(operation, rows.map(of_filter).chain([labels(), cursor(), search()]));
             }
             ("get", "/api/v1/history") => add(operation, std::iter::once(range())),
@@ -62,25 +63,23 @@ fn add(operation: &mut Value, parameters: impl Iterator<Item = Value>) {
 fn of_filter(row: &filter::Row) -> Value {
     // An empty value is the same as an absent parameter.
     let words = |words: Vec<&str>| format!("^(({0})(,({0}))*)?$", words.join("|"));
-    let schema = match row.name {
-        "topics" => {
+    let schema = match row.source {
+        Source::Topics => {
             json!({ "type": "string", "pattern": words(filter::TOPICS.iter().map(|(name, _)| *name).collect()) })
         }
-        "types" => {
+        Source::Types => {
             let kinds = Kind::ALL.iter().map(|kind| kind.name());
             json!({ "type": "string", "pattern": words(kinds.chain([r"task_\*", r"worker_\*", r"queue_\*", r"phase_\*"]).collect()) })
         }
-        "status" => {
+        Source::Status => {
             json!({ "type": "string", "pattern": words(Status::ALL.iter().map(|status| status.as_str()).collect()) })
         }
-        "priority" => json!({ "type": "string", "pattern": r"^([0-9]|0\.\.[0-9]|[0-9]\.\.9)?$" }),
-        "stats_only" => json!({ "type": "boolean" }),
-        name if name.ends_with("_id") && row.help.contains("UUID") => {
-            json!({ "type": "string", "pattern": format!("^({UUID}(,{UUID})*)?$") })
-        }
-        _ => json!({ "type": "string", "pattern": NAMES, "maxLength": 128 }),
+        Source::Priority => json!({ "type": "string", "pattern": r"^([0-9]|0\.\.[0-9]|[0-9]\.\.9)?$" }),
+        Source::StatsOnly => json!({ "type": "boolean" }),
+        Source::Id(_) => json!({ "type": "string", "pattern": format!("^({UUID}(,{UUID})*)?$") }),
+        Source::Name(_) => json!({ "type": "string", "pattern": NAMES, "maxLength": 128 }),
     };
-    let description = format!("Only {}. Commas separate alternatives.", row.help);
+    let description = format!("{}. Comma = OR.", row.help);
     json!({ "name": row.name, "in": "query", "required": false, "description": description, "schema": schema })
 }
 
@@ -88,7 +87,7 @@ fn of_filter(row: &filter::Row) -> Value {
 fn labels() -> Value {
     json!({
         "name": "labels", "in": "query", "required": false, "style": "form", "explode": true,
-        "description": "Only those with a label: `label.<key>=<value>`, once for each key. Commas separate alternatives.",
+        "description": "Only with this label: `label.<key>=<value>`, once per key. Comma = OR.",
         "schema": {
             "type": "object",
             "patternProperties": { r"^label\.[a-z][a-z0-9_-]{0,30}$": { "type": "string", "pattern": NAMES, "maxLength": 128 } },
@@ -116,18 +115,18 @@ fn of_stream(name: &str) -> Option<Value> {
 fn range() -> Value {
     let words: Vec<_> = Range::ALL.iter().map(|range| range.as_str()).collect();
     json!({ "name": "range", "in": "query", "required": false, "schema": { "type": "string", "enum": words },
-        "description": "The last hour in minutes (default), day in quarters of an hour, or week in hours." })
+        "description": "Time range: `1h` (1-minute buckets, default), `24h` (15-minute) or `7d` (hourly)." })
 }
 
 fn cursor() -> Value {
     json!({ "name": "cursor", "in": "query", "required": false,
-        "description": "`next_cursor` of the page before.",
+        "description": "`next_cursor` of the previous page.",
         "schema": { "type": "string", "pattern": format!("^([0-9a-f]{{1,13}}-{UUID})?$") } })
 }
 
 fn search() -> Value {
     json!({ "name": "q", "in": "query", "required": false,
-        "description": "A piece of the title, the type or the error.",
+        "description": "Substring of title, type or error (max 200 characters).",
         "schema": { "type": "string", "maxLength": 200, "pattern": r"^[^\u0000]*$" } })
 }
 
@@ -138,13 +137,13 @@ fn cursor_again() -> Value {
 
 fn idempotency_key() -> Value {
     json!({ "name": "Idempotency-Key", "in": "header", "required": false,
-        "description": "Makes a repeated request safe: the tasks get ids that follow from the key, so the same request creates nothing twice and is answered as the first was. The same key with another body is refused (422).",
+        "description": "Makes a repeated request safe: the task IDs are derived from the key, so a repeated request creates nothing and returns the same response. The same key with another body is rejected (422).",
         "schema": { "type": "string", "minLength": 1, "maxLength": 256, "pattern": "^[!-~]+$" } })
 }
 
 fn if_match() -> Value {
     json!({ "name": "If-Match", "in": "header", "required": false,
-        "description": "An ETag of the task, or `*`. When the task has changed since, nothing is done (412).",
+        "description": "An ETag of the task, or `*`. If the task has changed since, nothing is done (412).",
         "schema": { "type": "string", "pattern": r#"^(\*|"[0-9a-f]{32}")$"# } })
 }
 
@@ -159,16 +158,16 @@ fn of_path(path: &str, parameter: &mut Value) {
         _ => "event",
     };
     match parameter["name"].as_str() {
-        Some("id") => parameter["description"] = format!("The id of the {what}.").into(),
+        Some("id") => parameter["description"] = format!("ID of the {what}.").into(),
         Some("event_id") => {
-            parameter["description"] = "The id of the event, `<epoch>-<position>`.".into();
+            parameter["description"] = "ID of the event, `<epoch>-<position>`.".into();
             parameter["schema"] = json!({ "type": "string", "pattern": EVENT_ID });
         }
         Some("name") => {
             if what != "schema" {
                 parameter["schema"] = json!({ "$ref": "#/components/schemas/Name" });
             }
-            parameter["description"] = format!("The name of the {what}.").into();
+            parameter["description"] = format!("Name of the {what}.").into();
         }
         _ => {}
     }
