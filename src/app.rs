@@ -1,16 +1,13 @@
 //! The composition root: the only file that uses all folders. It spawns the named tasks; when one ends, all are
 //! stopped.
 
-use std::{
-    net::SocketAddr,
-    sync::{Arc, atomic::AtomicI64},
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use chrono::TimeDelta;
 use sqlx::postgres::PgConnectOptions;
 use tokio::{
+    net::TcpListener,
     sync::mpsc,
     task::{JoinError, JoinSet},
 };
@@ -35,10 +32,15 @@ use crate::{
         limits::Limits,
         state::{self, AppState},
     },
-    maintenance::{self, Checkpoints, Lane, Reachable},
+    maintenance::{self, Checkpoints, Lane, Reachable, Retention},
     metrics::{Metrics, Tallies},
     page::{Fragments, LivePages},
-    store::{EventLog, Store, Writer, search::Horizon, witness::Witness, writer::MAX_BATCH},
+    store::{
+        EventLog, Store, Writer,
+        search::Horizon,
+        witness::Witness,
+        writer::{MAX_BATCH, WriterLoop},
+    },
 };
 
 /// Channel capacity to the tailer, batches; on overflow they are read from the log.
@@ -107,37 +109,23 @@ impl App {
     /// One sentence that says what is wrong and what to do.
     pub async fn start(settings: Settings, options: Options) -> anyhow::Result<Self> {
         let Options { database, clock, callbacks, limits, max_batch, witness } = options;
-        let listener = http::server::listen(settings.listen).map_err(|error| cannot_listen(settings.listen, &error))?;
-        let address = listener.local_addr()?;
-        let store = Store::open(database, clock.clone()).await?;
-        if let Some(witness) = &witness {
-            witness.compare(&store).await.context("cannot read the event log")?;
-        }
-        let event_log = EventLog::new(store.clone());
-        let head = event_log.ends().await?.head;
-        event_log.ensure_partitions(head).await.context("cannot create event log partitions")?;
+        let (listener, address) = listen(settings.listen)?;
+        let (store, event_log) = open_log(database, &clock, witness.as_ref()).await?;
         let (committed_sender, committed) = mpsc::channel(COMMITTED);
         let (ephemeral_sender, ephemeral) = mpsc::channel(EPHEMERAL);
-        let waiters = ClaimWaiters::default();
-        let tallies = Arc::new(Tallies::default());
-        let wakes = {
-            let (waiters, tallies) = (waiters.clone(), tallies.clone());
-            vec![Wake(Arc::new(move |event| waiters.wake(event))), Wake(Arc::new(move |event| tallies.count(event)))]
-        };
-        let checkpointed_at = Arc::new(AtomicI64::default());
+        let (claim_waiters, tallies) = (ClaimWaiters::default(), Arc::new(Tallies::default()));
         let parts = tailer::Parts {
             store: store.clone(),
             ring_bytes: settings.event_cache_mib as usize * 1024 * 1024,
             callbacks: callbacks.clone(),
-            wakes,
+            wakes: wakes(&claim_waiters, &tallies),
             committed,
             ephemeral,
         };
         let (tailer, board, subscriptions) = Tailer::start(parts).await.context("cannot read the event log")?;
         let policy = writer_policy(&settings);
         let (writer, writer_loop) = Writer::new(store.clone(), clock.clone(), policy, max_batch, committed_sender);
-        let stopping = CancellationToken::new();
-        let fragments = Fragments::default();
+        let checkpoints = Arc::new(Checkpoints::new(store.clone(), board.clone(), clock.clone()));
         let env = maintenance::Env {
             store: store.clone(),
             event_log: event_log.clone(),
@@ -146,24 +134,15 @@ impl App {
             subscriptions: subscriptions.clone(),
             board: board.clone(),
             policy,
-            retain_tasks: TimeDelta::days(settings.retain_tasks_days.into()),
-            retain_events: TimeDelta::days(settings.retain_events_days.into()),
-            observed_stale: TimeDelta::days(settings.observed_stale_days.into()),
+            retention: retention(&settings),
             ephemeral: ephemeral_sender,
             reachable: Reachable::since(clock.now()),
-            checkpoints: Arc::new(Checkpoints::new(
-                store.clone(),
-                board.clone(),
-                clock.clone(),
-                checkpointed_at.clone(),
-            )),
+            checkpoints: checkpoints.clone(),
             witness: witness.map(Arc::new),
         };
-        let byte_readers = subscriptions.byte_readers();
-        let (most, most_each) = (settings.stream_max_clients as usize, settings.stream_max_per_address as usize);
-        let stream_registry = Arc::new(StreamRegistry::new(most, most_each, clock.clone()));
-        let demo = settings.demo.then(|| demo::Demo::new(format!("http://{address}")));
+        let fragments = Fragments::default();
         let state = AppState(Arc::new(state::Parts {
+            stream_registry: stream_registry(&settings, &clock),
             settings,
             limits,
             url: format!("http://{address}"),
@@ -172,44 +151,21 @@ impl App {
             store: store.for_requests(),
             writer,
             board,
+            byte_readers: subscriptions.byte_readers(),
             subscriptions,
-            claim_waiters: waiters,
+            claim_waiters,
             clock,
             snapshots: Snapshots::default(),
             event_log,
             live_pages: LivePages::new(fragments.clone()),
             fragments,
             documents: Documents::default(),
-            metrics: Metrics::new(callbacks, tallies, checkpointed_at),
-            stopping: stopping.clone(),
-            stream_registry,
-            byte_readers: byte_readers.clone(),
+            metrics: Metrics::new(callbacks, tallies, checkpoints.saved_at()),
+            stopping: CancellationToken::new(),
         }));
-
-        let mut tasks = JoinSet::new();
-        tasks.spawn(async move {
-            writer_loop.run().await;
-            ("writer", Ok(()))
-        });
-        tasks.spawn(async move {
-            tailer.run().await;
-            ("tailer", Ok(()))
-        });
-        tasks.spawn(until(stopping.clone(), "maintenance", maintenance::run(env.clone(), Lane::Prompt)));
-        tasks.spawn(until(stopping.clone(), "slow maintenance", maintenance::run(env, Lane::Slow)));
-        let demo = demo.map(run_demo);
-        let (router, settings, over) = (http::router(state.clone()), state.settings.clone(), stopping.clone());
-        // Streams still receive events during shutdown.
-        let delivering = byte_readers.run(stopping.clone());
-        tasks.spawn(async move {
-            let serving = http::server::serve(listener, router, &settings, limits, over);
-            tokio::select! {
-                () = serving => {}
-                () = delivering => {}
-            }
-            ("http", Ok(()))
-        });
-        Ok(Self { address, stop: CancellationToken::new(), stopping, state, tasks, demo })
+        let tasks = spawn(&state, listener, writer_loop, tailer, env);
+        let demo = state.settings.demo.then(|| run_demo(demo::Demo::new(format!("http://{address}"))));
+        Ok(Self { address, stop: CancellationToken::new(), stopping: state.stopping.clone(), state, tasks, demo })
     }
 
     /// Listen address.
@@ -281,6 +237,83 @@ async fn until(stopping: CancellationToken, name: &'static str, work: impl Futur
         () = stopping.cancelled() => {}
     }
     (name, Ok(()))
+}
+
+/// Opens the socket.
+fn listen(address: SocketAddr) -> anyhow::Result<(TcpListener, SocketAddr)> {
+    let listener = http::server::listen(address).map_err(|error| cannot_listen(address, &error))?;
+    let address = listener.local_addr()?;
+    Ok((listener, address))
+}
+
+fn retention(settings: &Settings) -> Retention {
+    let days = |days: u32| TimeDelta::days(days.into());
+    Retention {
+        tasks: days(settings.retain_tasks_days),
+        events: days(settings.retain_events_days),
+        observed: days(settings.observed_stale_days),
+    }
+}
+
+fn stream_registry(settings: &Settings, clock: &Clock) -> Arc<StreamRegistry> {
+    let (most, most_each) = (settings.stream_max_clients as usize, settings.stream_max_per_address as usize);
+    Arc::new(StreamRegistry::new(most, most_each, clock.clone()))
+}
+
+/// Opens the store and the log, and prepares the log for appends.
+async fn open_log(
+    database: PgConnectOptions,
+    clock: &Clock,
+    witness: Option<&Witness>,
+) -> anyhow::Result<(Store, EventLog)> {
+    let store = Store::open(database, clock.clone()).await?;
+    if let Some(witness) = witness {
+        witness.compare(&store).await.context("cannot read the event log")?;
+    }
+    let event_log = EventLog::new(store.clone());
+    let head = event_log.ends().await?.head;
+    event_log.ensure_partitions(head).await.context("cannot create event log partitions")?;
+    Ok((store, event_log))
+}
+
+/// What is called with each event as soon as it is published.
+fn wakes(claim_waiters: &ClaimWaiters, tallies: &Arc<Tallies>) -> Vec<Wake> {
+    let (waiters, tallies) = (claim_waiters.clone(), tallies.clone());
+    vec![Wake(Arc::new(move |event| waiters.wake(event))), Wake(Arc::new(move |event| tallies.count(event)))]
+}
+
+/// Spawns all tasks of the server.
+fn spawn(
+    state: &AppState,
+    listener: TcpListener,
+    writer: WriterLoop,
+    tailer: Tailer,
+    env: maintenance::Env,
+) -> JoinSet<Ended> {
+    let stopping = state.stopping.clone();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        writer.run().await;
+        ("writer", Ok(()))
+    });
+    tasks.spawn(async move {
+        tailer.run().await;
+        ("tailer", Ok(()))
+    });
+    tasks.spawn(until(stopping.clone(), "maintenance", maintenance::run(env.clone(), Lane::Prompt)));
+    tasks.spawn(until(stopping.clone(), "slow maintenance", maintenance::run(env, Lane::Slow)));
+    let (router, settings, limits) = (http::router(state.clone()), state.settings.clone(), state.limits);
+    // Streams still receive events during shutdown.
+    let delivering = state.byte_readers.clone().run(stopping.clone());
+    tasks.spawn(async move {
+        let serving = http::server::serve(listener, router, &settings, limits, stopping);
+        tokio::select! {
+            () = serving => {}
+            () = delivering => {}
+        }
+        ("http", Ok(()))
+    });
+    tasks
 }
 
 fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> anyhow::Error {

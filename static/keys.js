@@ -2,7 +2,6 @@
 (() => {
   const byId = (id) => document.getElementById(id);
   const root = document.body.dataset.root;
-  const pages = { o: "", t: "tasks", q: "queues", w: "workers", f: "failures", e: "events-view", a: "analytics", r: "schedules", s: "streams" };
   let went = 0;
   // From the past one goes to the past.
   const go = (page) => {
@@ -90,9 +89,10 @@
     if (event.key === "Escape") close();
     if (document.body.dataset.keys === "off" || event.ctrlKey || event.altKey || event.metaKey) return;
     if (event.target.closest?.("input:not([type=checkbox]):not([type=radio]), textarea, select, [contenteditable]")) return;
-    if (Date.now() - went < 1500 && pages[event.key] !== undefined) {
+    const page = Date.now() - went < 1500 && document.querySelector(`nav a[data-key="${CSS.escape(event.key)}"]`);
+    if (page) {
       went = 0;
-      go(pages[event.key]);
+      location.href = page.href;
       return;
     }
     went = event.key === "g" ? Date.now() : 0;

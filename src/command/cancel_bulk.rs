@@ -35,7 +35,7 @@ impl Workspace {
     pub(super) fn end_bulk(&mut self, bulk: &mut Bulk, state: BulkState, actor: &str) {
         (bulk.state, bulk.finished_at) = (state, Some(self.now));
         let mut event = self.operator_event(bulk.action.word(), actor);
-        event.data.reason = Some(state.word().to_owned());
+        event.data.reason = Some(state.to_string());
         event.data.matched = Some(bulk.succeeded + bulk.failed);
         event.data.succeeded = Some(bulk.succeeded);
         event.data.failed = Some(bulk.failed);

@@ -5,6 +5,7 @@ use crate::{
     clock::Time,
     model::{
         Name,
+        operator::OperatorAction,
         schedule::{Schedule, ScheduleChange},
     },
 };
@@ -33,19 +34,19 @@ impl Command for ChangeSchedule {
         let known = workspace.schedules.get(&self.name).and_then(|entry| entry.row.clone());
         let existing = || known.clone().ok_or_else(|| Refusal::NoSchedule(self.name.clone()));
         let (after, action) = match &self.change {
-            ScheduleChange::Put(new) => (Some(put(known.as_ref(), new, now)), "put_schedule"),
+            ScheduleChange::Put(new) => (Some(put(known.as_ref(), new, now)), OperatorAction::PutSchedule),
             ScheduleChange::Pause => {
                 let known = existing()?;
-                (Some(Schedule { paused_at: known.paused_at.or(Some(now)), ..known }), "pause_schedule")
+                (Some(Schedule { paused_at: known.paused_at.or(Some(now)), ..known }), OperatorAction::PauseSchedule)
             }
             ScheduleChange::Resume => {
                 let known = existing()?;
                 let next_run_at = known.next_run_after(now);
-                (Some(Schedule { paused_at: None, next_run_at, ..known }), "resume_schedule")
+                (Some(Schedule { paused_at: None, next_run_at, ..known }), OperatorAction::ResumeSchedule)
             }
             ScheduleChange::Delete => {
                 existing()?;
-                (None, "delete_schedule")
+                (None, OperatorAction::DeleteSchedule)
             }
         };
         let mut event = workspace.operator_event(action, &self.actor);

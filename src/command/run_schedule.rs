@@ -3,7 +3,10 @@
 use uuid::Uuid;
 
 use super::{Command, LockSet, Refusal, Workspace, workspace::Entry};
-use crate::{clock::Time, model::Name};
+use crate::{
+    clock::Time,
+    model::{Name, operator::OperatorAction},
+};
 
 /// Runs a schedule for one time. Missed times are made up by one run, late.
 #[derive(Debug, Clone)]
@@ -46,7 +49,7 @@ impl Command for RunSchedule {
             Ok(tasks) => schedule.last_task_id = tasks.first().map(|created| created.task.id),
             // A deleted parent, say: the schedule continues, and an operator can see why no task was created.
             Err(error) => {
-                let mut event = workspace.operator_event("schedule_failed", "schedule");
+                let mut event = workspace.operator_event(OperatorAction::ScheduleFailed, "schedule");
                 event.data.schedule = Some(self.name.to_string());
                 event.data.reason = Some(error.to_string());
                 workspace.record(event);

@@ -15,6 +15,7 @@ use crate::{
     model::{
         Name, Task,
         bulk::Bulk,
+        operator::OperatorAction,
         queue::QueueState,
         schedule::Schedule,
         step::{self, Step},
@@ -285,10 +286,10 @@ impl Workspace {
     }
 
     /// What an operator did that is not about one task.
-    pub(super) fn operator_event(&self, action: &str, actor: &str) -> Event {
+    pub(super) fn operator_event(&self, action: OperatorAction, actor: &str) -> Event {
         let mut event = Event::new(Kind::OperatorAction, self.now);
         event.actor = Some(actor.to_owned());
-        event.data.action = Some(action.to_owned());
+        event.data.action = Some(action.to_string());
         event
     }
 

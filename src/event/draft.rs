@@ -8,6 +8,7 @@ use crate::{
     model::{
         Name,
         edit::{Changes, EditKind},
+        operator::OperatorAction,
         phase::Counts,
         step::{Step, TaskEvent},
         worker::{Worker, WorkerEvent},
@@ -86,7 +87,7 @@ fn describe(event: &mut Event, step: &Step) {
             event.data.run_at = task.run_at;
             event.data.external_id.clone_from(&task.external_id);
         }
-        TaskEvent::Enqueued { reason } => event.data.reason = reason.map(str::to_owned),
+        TaskEvent::Enqueued { reason } => event.data.reason = reason.map(|reason| reason.to_string()),
         TaskEvent::Started { wait_ms } => {
             event.data.title = title();
             event.data.phases = phases();
@@ -130,7 +131,7 @@ fn describe(event: &mut Event, step: &Step) {
             event.data.title = title();
             event.data.changes = Some(changes.clone());
         }
-        TaskEvent::StatusChanged { reason } => event.data.reason = Some((*reason).to_owned()),
+        TaskEvent::StatusChanged { reason } => event.data.reason = Some(reason.to_string()),
     }
 }
 
@@ -180,7 +181,7 @@ pub fn queue_event(queue: &Name, kind: Kind, changes: Changes, actor: &str, now:
     let mut event = Event::new(kind, now);
     event.queue = Some(queue.clone());
     event.actor = Some(actor.to_owned());
-    event.data.action = (kind == Kind::OperatorAction).then(|| "limit_queue".to_owned());
+    event.data.action = (kind == Kind::OperatorAction).then(|| OperatorAction::LimitQueue.to_string());
     event.data.changes = Some(changes);
     event
 }

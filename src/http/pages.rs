@@ -20,7 +20,7 @@ use crate::{
     feed::time_travel::{Moment, TimeTravelError},
     model::Timestamp,
     page::{
-        self, Filters, Freshness, PAGES, Page, PageError, Params,
+        self, Chrome, Filters, Freshness, PAGES, Page, PageError, Params,
         layout::{self, Failure, Preferences, RefreshChoice, Server},
     },
 };
@@ -242,7 +242,7 @@ fn refresh_choice(
     let live = match (state.settings.live_pages, live) {
         (LiveMode::Off, _) => false,
         // Nobody is there to switch it on.
-        (LiveMode::Allowed, None) if page.name == "wall" => refresh.is_none(),
+        (LiveMode::Allowed, None) if page.chrome == Chrome::Display => refresh.is_none(),
         (LiveMode::Allowed, choice) => choice == Some("1"),
         (LiveMode::Default, choice) => choice != Some("0"),
     };

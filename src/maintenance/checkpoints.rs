@@ -28,9 +28,15 @@ pub struct Checkpoints {
 impl Checkpoints {
     /// None was saved yet.
     #[must_use]
-    pub fn new(store: Store, board: SharedBoard, clock: Clock, saved_at: Arc<AtomicI64>) -> Self {
+    pub fn new(store: Store, board: SharedBoard, clock: Clock) -> Self {
         let saved = Mutex::new(feed::read(&board).id());
-        Self { store, board, clock, saved, saved_at }
+        Self { store, board, clock, saved, saved_at: Arc::default() }
+    }
+
+    /// When the last one was saved, seconds since 1970; 0 before the first. Shared: it changes with each.
+    #[must_use]
+    pub fn saved_at(&self) -> Arc<AtomicI64> {
+        self.saved_at.clone()
     }
 
     /// Saves the board as it is now, unless it has been saved.

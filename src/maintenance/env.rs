@@ -33,12 +33,8 @@ pub struct Env {
     pub board: SharedBoard,
     /// How long workers, leases and connectors live, and what happens to stalled tasks.
     pub policy: WriterPolicy,
-    /// How long finished tasks are kept; zero: forever.
-    pub retain_tasks: TimeDelta,
-    /// How long events are kept; zero: forever.
-    pub retain_events: TimeDelta,
-    /// How long an observed task may go unreported; zero: forever.
-    pub observed_stale: TimeDelta,
+    /// How long things are kept.
+    pub retention: Retention,
     /// Where ephemeral events go.
     pub ephemeral: mpsc::Sender<Vec<Event>>,
     /// Since when workers could report.
@@ -47,6 +43,17 @@ pub struct Env {
     pub checkpoints: Arc<Checkpoints>,
     /// Where the end of the log is noted, beside a database of our own.
     pub witness: Option<Arc<Witness>>,
+}
+
+/// How long things are kept; zero: forever.
+#[derive(Debug, Clone, Copy)]
+pub struct Retention {
+    /// Finished tasks.
+    pub tasks: TimeDelta,
+    /// Events.
+    pub events: TimeDelta,
+    /// Unfinished observed tasks without a report.
+    pub observed: TimeDelta,
 }
 
 /// Since when workers could report: the start, or the end of an outage or a sleep. Leases and workers are not judged

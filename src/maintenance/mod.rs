@@ -25,7 +25,7 @@ use std::{future::Future, panic::AssertUnwindSafe, pin::Pin, time::Duration};
 use futures_util::FutureExt;
 
 pub use checkpoints::Checkpoints;
-pub use env::{Env, Reachable};
+pub use env::{Env, Reachable, Retention};
 
 /// Longest time of one run of a job.
 const JOB_TIMEOUT: Duration = Duration::from_secs(30);

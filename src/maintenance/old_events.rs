@@ -11,10 +11,10 @@ pub(super) struct OldEvents;
 impl Job for OldEvents {
     fn run<'a>(&'a mut self, env: &'a Env) -> Run<'a> {
         Box::pin(async {
-            if env.retain_events == TimeDelta::zero() {
+            if env.retention.events == TimeDelta::zero() {
                 return Ok(());
             }
-            let before = env.clock.now() - env.retain_events;
+            let before = env.clock.now() - env.retention.events;
             // Events go only where a saved board covers them.
             if retention::events(&env.store, before, board::VERSION).await? {
                 env.checkpoints.save().await?;

@@ -14,10 +14,10 @@ pub(super) struct OldTasks;
 impl Job for OldTasks {
     fn run<'a>(&'a mut self, env: &'a Env) -> Run<'a> {
         Box::pin(async {
-            if env.retain_tasks == TimeDelta::zero() {
+            if env.retention.tasks == TimeDelta::zero() {
                 return Ok(());
             }
-            let before = env.clock.now() - env.retain_tasks;
+            let before = env.clock.now() - env.retention.tasks;
             retention::forget(env.store.pool(), before).await?;
             for _ in 0..MAX_BATCHES {
                 let old = retention::old_tasks(env.store.pool(), before).await?;

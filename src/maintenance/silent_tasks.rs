@@ -11,10 +11,10 @@ pub(super) struct SilentTasks;
 impl Job for SilentTasks {
     fn run<'a>(&'a mut self, env: &'a Env) -> Run<'a> {
         Box::pin(async {
-            if env.observed_stale == TimeDelta::zero() {
+            if env.retention.observed == TimeDelta::zero() {
                 return Ok(());
             }
-            let before = env.clock.now() - env.observed_stale;
+            let before = env.clock.now() - env.retention.observed;
             let silent = due::silent_tasks(env.store.pool(), before).await?;
             env.change(silent.into_iter().map(|id| (id, Transition::GiveUp(before))).collect(), None).await
         })

@@ -6,8 +6,10 @@ use uuid::Uuid;
 use super::{
     Name, Priority, Status,
     edit::Edit,
+    operator::OperatorAction,
     task_query::{Condition, TaskQuery},
     transition::Transition,
+    words::words,
 };
 use crate::clock::Time;
 
@@ -49,13 +51,13 @@ pub enum BulkAction {
 impl BulkAction {
     /// The action's name in events.
     #[must_use]
-    pub fn word(&self) -> &'static str {
+    pub fn word(&self) -> OperatorAction {
         match self {
-            Self::Cancel { .. } => "bulk_cancel",
-            Self::Retry | Self::RetryFamily => "bulk_retry",
+            Self::Cancel { .. } => OperatorAction::BulkCancel,
+            Self::Retry | Self::RetryFamily => OperatorAction::BulkRetry,
             Self::WithChildren { of } => of.word(),
-            Self::Delete => "bulk_delete",
-            Self::Edit { .. } => "bulk_edit",
+            Self::Delete => OperatorAction::BulkDelete,
+            Self::Edit { .. } => OperatorAction::BulkEdit,
         }
     }
 
@@ -98,27 +100,15 @@ impl BulkAction {
     }
 }
 
-/// Status of a bulk action.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum BulkState {
-    /// In progress.
-    Running,
-    /// Completed.
-    Done,
-    /// Cancelled; tasks already processed stay changed.
-    Cancelled,
-}
-
-impl BulkState {
-    /// Every state with its name.
-    pub const ALL: [(Self, &'static str); 3] =
-        [(Self::Running, "running"), (Self::Done, "done"), (Self::Cancelled, "cancelled")];
-
-    /// The name in the API and in the table.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        Self::ALL.iter().find(|(state, _)| *state == self).map_or("", |(_, word)| word)
+words! {
+    /// Status of a bulk action.
+    BulkState {
+        /// In progress.
+        Running = "running",
+        /// Completed.
+        Done = "done",
+        /// Cancelled; tasks already processed stay changed.
+        Cancelled = "cancelled",
     }
 }
 

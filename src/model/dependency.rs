@@ -2,39 +2,21 @@
 
 use std::collections::HashSet;
 
-use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::Status;
+use super::{Status, words::words};
 
-/// What happens to a blocked task when one of its dependencies fails, is cancelled or is deleted.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum DependencyPolicy {
-    /// The task fails too.
-    #[default]
-    Fail,
-    /// The task is cancelled.
-    Cancel,
-    /// The task continues as if the dependency had completed.
-    Ignore,
-}
-
-impl DependencyPolicy {
-    /// The value in JSON and SQL.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Fail => "fail",
-            Self::Cancel => "cancel",
-            Self::Ignore => "ignore",
-        }
-    }
-
-    /// Parses a stored value.
-    #[must_use]
-    pub fn parse(word: &str) -> Option<Self> {
-        [Self::Fail, Self::Cancel, Self::Ignore].into_iter().find(|policy| policy.as_str() == word)
+words! {
+    /// What happens to a blocked task when one of its dependencies fails, is cancelled or is deleted.
+    #[derive(Default)]
+    DependencyPolicy {
+        /// The task fails too.
+        #[default]
+        Fail = "fail",
+        /// The task is cancelled.
+        Cancel = "cancel",
+        /// The task continues as if the dependency had completed.
+        Ignore = "ignore",
     }
 }
 

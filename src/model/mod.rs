@@ -1,5 +1,6 @@
 //! Tasks and workers and their rules. Pure: no I/O, no clock, no randomness; these are passed in as parameters.
 
+pub mod access;
 pub mod bulk;
 pub mod dependency;
 pub mod edit;
@@ -7,6 +8,7 @@ pub mod fingerprint;
 pub mod lease;
 pub mod name;
 pub mod observation;
+pub mod operator;
 pub mod phase;
 pub mod priority;
 pub mod queue;
@@ -23,6 +25,7 @@ pub mod timestamp;
 pub mod transition;
 mod version;
 pub mod whole;
+pub(crate) mod words;
 pub mod worker;
 
 pub use name::{Name, NewName};

@@ -9,8 +9,27 @@ use super::{
     phase::Counts,
     report::{Json, Progress},
     transition::TransitionError,
+    words::words,
 };
 use crate::clock::Time;
+
+words! {
+    /// `data.reason` of `task_enqueued` and of `task_updated` that changes the status.
+    EventReason {
+        /// Its scheduled time, or that of the retry, has come.
+        Due = "due",
+        /// Its worker released it.
+        Released = "released",
+        /// Its attempt stalled.
+        Stalled = "stalled",
+        /// An operator or a client retried it.
+        Retried = "retried",
+        /// Its dependencies completed.
+        Unblocked = "unblocked",
+        /// A child of a finished parent was retried or created.
+        Reopened = "reopened",
+    }
+}
 
 /// An event of a task, with its specific data.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,7 +39,7 @@ pub enum TaskEvent {
     /// It became pending.
     Enqueued {
         /// Reason; `None` for a new task.
-        reason: Option<&'static str>,
+        reason: Option<EventReason>,
     },
     /// An attempt started.
     Started {
@@ -76,7 +95,7 @@ pub enum TaskEvent {
     /// Its status changed without another event.
     StatusChanged {
         /// Reason.
-        reason: &'static str,
+        reason: EventReason,
     },
 }
 

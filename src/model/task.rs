@@ -11,43 +11,23 @@ use super::{
     lease::{Backoff, Lease},
     observation::Observed,
     report::Json,
+    words::words,
 };
 use crate::clock::Time;
 
-/// How the latest attempt ended. Used to recognise a repeated report.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// Reported as completed.
-    Completed,
-    /// Reported as failed.
-    Failed,
-    /// Released by its worker.
-    Released,
-    /// Stalled: lease expired, worker lost or timed out.
-    Stalled,
-    /// Cancelled while running.
-    Cancelled,
-}
-
-impl Outcome {
-    const ALL: [Self; 5] = [Self::Completed, Self::Failed, Self::Released, Self::Stalled, Self::Cancelled];
-
-    /// The value in SQL.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Completed => "completed",
-            Self::Failed => "failed",
-            Self::Released => "released",
-            Self::Stalled => "stalled",
-            Self::Cancelled => "cancelled",
-        }
-    }
-
-    /// Parses a stored value.
-    #[must_use]
-    pub fn parse(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|outcome| outcome.as_str() == word)
+words! {
+    /// How the latest attempt ended. Used to recognise a repeated report.
+    Outcome {
+        /// Reported as completed.
+        Completed = "completed",
+        /// Reported as failed.
+        Failed = "failed",
+        /// Released by its worker.
+        Released = "released",
+        /// Stalled: lease expired, worker lost or timed out.
+        Stalled = "stalled",
+        /// Cancelled while running.
+        Cancelled = "cancelled",
     }
 }
 

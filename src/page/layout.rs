@@ -4,7 +4,10 @@ use std::{fmt::Write as _, sync::OnceLock};
 
 use askama::Template;
 
-use super::{Fragment, PAGES, Page, PageError, Params, format, row::Filters};
+use super::{
+    Fragment, PAGES, Page, PageError, Params, format,
+    row::{Chrome, Filters},
+};
 use crate::{clock::Time, model::fingerprint::hash};
 
 /// Refresh intervals to choose from, seconds; 0 is off.
@@ -273,7 +276,7 @@ pub fn page(
         back: format::address(&page.address(params), &params.pairs),
         rendered: format::absolute(&server.now),
     };
-    if page.name == "wall" {
+    if page.chrome == Chrome::Display {
         return Ok(Wall {
             base,
             rotate: params.own("rotate").unwrap_or("0"),
@@ -358,4 +361,6 @@ pub struct Settings {
 pub struct Help {
     /// URL of the server.
     pub url: String,
+    /// All pages, with their shortcuts.
+    pub pages: &'static [Page],
 }

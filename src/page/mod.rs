@@ -35,7 +35,7 @@ use uuid::Uuid;
 pub use fragments::{Fragment, Fragments, Freshness};
 pub use live::{LivePages, Viewer};
 pub use registry::PAGES;
-pub use row::{Check, Filters, LIST_PARAMETERS, Pace, Page, Reach};
+pub use row::{Check, Chrome, Filters, LIST_PARAMETERS, Pace, Page, Reach};
 
 use crate::{
     base_path::BasePath,

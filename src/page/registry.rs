@@ -1,10 +1,10 @@
-//! The pages: ONE table.
+//! The pages: one table. To add a page, add its row here, its module and its template.
 
 use std::{future::ready, time::Duration};
 
 use super::{
     PageError, REGION, analytics, bulk, events, failures, overview, parent, queues,
-    row::{Filters, Pace, Page, Reach},
+    row::{Chrome, Filters, Pace, Page, Reach},
     schedules, streams, task, tasks, test_client, wall, workers,
 };
 use crate::event::{Kind, kind::Topic};
@@ -23,6 +23,8 @@ const BOARD: Page = Page {
     name: "",
     path: "",
     nav: "",
+    key: None,
+    chrome: Chrome::Full,
     from_tables: false,
     filters: Filters::None,
     own: &[],
@@ -40,6 +42,7 @@ pub static PAGES: [Page; 14] = [
         name: "overview",
         path: "/",
         nav: "Overview",
+        key: Some('o'),
         api: Some("/api/v1/stats"),
         render: |view, params| Box::pin(ready(overview::render(view, params))),
         ..BOARD
@@ -48,6 +51,7 @@ pub static PAGES: [Page; 14] = [
         name: "tasks",
         path: "/tasks",
         nav: "Tasks",
+        key: Some('t'),
         from_tables: true,
         filters: Filters::Tasks,
         pace: SLOW,
@@ -84,6 +88,7 @@ pub static PAGES: [Page; 14] = [
         name: "queues",
         path: "/queues",
         nav: "Queues",
+        key: Some('q'),
         concerned: |_, event| event.queue.is_some() || event.worker_id.is_some(),
         api: Some("/api/v1/queues"),
         stream: "/events?topics=queues",
@@ -94,6 +99,7 @@ pub static PAGES: [Page; 14] = [
         name: "workers",
         path: "/workers",
         nav: "Workers",
+        key: Some('w'),
         concerned: |_, event| event.worker_id.is_some(),
         api: Some("/api/v1/workers"),
         stream: "/events?topics=workers,connectors",
@@ -104,6 +110,7 @@ pub static PAGES: [Page; 14] = [
         name: "failures",
         path: "/failures",
         nav: "Failures",
+        key: Some('f'),
         own: &[("show", failures::check_show)],
         concerned: |_, event| event.data.fingerprint.is_some(),
         api: Some("/api/v1/failures"),
@@ -115,6 +122,7 @@ pub static PAGES: [Page; 14] = [
         name: "events",
         path: "/events-view",
         nav: "Live events",
+        key: Some('e'),
         filters: Filters::Events,
         concerned: |params, event| event.position.is_some() && params.filter.matches(event),
         render: |view, params| Box::pin(events::render(view, params)),
@@ -124,6 +132,7 @@ pub static PAGES: [Page; 14] = [
         name: "analytics",
         path: "/analytics",
         nav: "Analytics",
+        key: Some('a'),
         own: &[("range", analytics::check_range)],
         pace: CALM,
         concerned: |_, event| event.event_type.row().topic == Topic::TasksStatus,
@@ -136,6 +145,7 @@ pub static PAGES: [Page; 14] = [
         name: "schedules",
         path: "/schedules",
         nav: "Recurring",
+        key: Some('r'),
         from_tables: true,
         own: &[("after", schedules::check_after)],
         reach: Reach::Present,
@@ -150,6 +160,7 @@ pub static PAGES: [Page; 14] = [
         name: "streams",
         path: "/streams",
         nav: "Streams",
+        key: Some('s'),
         reach: Reach::Present,
         pace: CALM,
         api: Some("/api/v1/streams"),
@@ -180,6 +191,7 @@ pub static PAGES: [Page; 14] = [
     Page {
         name: "wall",
         path: "/wall",
+        chrome: Chrome::Display,
         own: &wall::OWN,
         pace: CALM,
         api: Some("/api/v1/stats"),
@@ -191,6 +203,17 @@ pub static PAGES: [Page; 14] = [
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_paths_and_keys_are_unique() {
+        let unique =
+            |values: Vec<String>| values.iter().collect::<std::collections::BTreeSet<_>>().len() == values.len();
+        assert!(unique(PAGES.iter().map(|page| page.name.to_owned()).collect()));
+        assert!(unique(PAGES.iter().map(|page| page.path.to_owned()).collect()));
+        assert!(unique(PAGES.iter().filter_map(|page| page.key).map(String::from).collect()));
+        // The keys of the tasks page and of the help itself.
+        assert!(PAGES.iter().filter_map(|page| page.key).all(|key| key.is_ascii_lowercase() && key != 'g'));
+    }
 
     #[test]
     fn no_base_path_begins_like_a_page() {

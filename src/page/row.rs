@@ -21,6 +21,15 @@ pub enum Filters {
     Events,
 }
 
+/// What surrounds the content of a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Chrome {
+    /// Navigation, menus and footer.
+    Full,
+    /// Link status and clock only, for a screen that nobody operates; live unless switched off.
+    Display,
+}
+
 /// Time travel support of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reach {
@@ -39,6 +48,10 @@ pub struct Page {
     pub path: &'static str,
     /// Label in the navigation; empty if not listed.
     pub nav: &'static str,
+    /// Shortcut: the letter that opens it after `g`.
+    pub key: Option<char>,
+    /// What surrounds its content.
+    pub chrome: Chrome,
     /// Rendered from the tables; other pages only use the board.
     pub from_tables: bool,
     /// Supported filters.

@@ -7,7 +7,7 @@ use super::values::{decode, json_text};
 use crate::{
     clock::Time,
     model::{
-        bulk::{Bulk, BulkAction, BulkState},
+        bulk::{Bulk, BulkAction},
         task_query::TaskQuery,
     },
 };
@@ -32,13 +32,12 @@ impl TryFrom<Row> for Bulk {
     type Error = sqlx::Error;
 
     fn try_from(row: Row) -> sqlx::Result<Self> {
-        let state = BulkState::ALL.into_iter().find(|(_, word)| *word == row.state);
         Ok(Self {
             id: row.id,
             action: row.action.0,
             filter: row.filter.0,
             actor: row.actor,
-            state: state.map(|(state, _)| state).ok_or_else(|| decode("unknown state of a bulk action"))?,
+            state: row.state.parse().map_err(|error: String| decode(&error))?,
             max_per_second: row.max_per_second.and_then(|pace| u32::try_from(pace).ok()),
             succeeded: u64::try_from(row.succeeded).unwrap_or_default(),
             failed: u64::try_from(row.failed).unwrap_or_default(),
@@ -108,7 +107,7 @@ pub(super) async fn save(conn: &mut PgConnection, bulk: &Bulk) -> sqlx::Result<(
         json_text(&bulk.action),
         json_text(&bulk.filter),
         bulk.actor,
-        bulk.state.word(),
+        bulk.state.as_str(),
         bulk.max_per_second.and_then(|pace| i32::try_from(pace).ok()),
         i64::try_from(bulk.succeeded).unwrap_or(i64::MAX),
         i64::try_from(bulk.failed).unwrap_or(i64::MAX),

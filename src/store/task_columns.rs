@@ -18,7 +18,6 @@ use crate::{
     clock::Time,
     model::{
         Name, Task,
-        dependency::DependencyPolicy,
         lease::{Backoff, Lease},
         observation::Observed,
         report::{Json, Progress},
@@ -211,8 +210,7 @@ impl TryFrom<TaskRow> for Task {
             },
             unique_key: row.unique_key,
             depends_on: row.depends_on,
-            on_dependency_failure: DependencyPolicy::parse(&row.on_dependency_failure)
-                .ok_or_else(|| decode("unknown dependency policy"))?,
+            on_dependency_failure: row.on_dependency_failure.parse().map_err(|error: String| decode(&error))?,
             has_dependents: row.has_dependents,
             auto_complete: row.auto_complete,
             assignee: row.assignee,
@@ -222,7 +220,7 @@ impl TryFrom<TaskRow> for Task {
             observed: row.observed.map(|json| json.0),
             attempt: unsigned(row.attempt)?,
             retry_count: unsigned(row.retry_count)?,
-            outcome: row.outcome.as_deref().and_then(Outcome::parse),
+            outcome: row.outcome.as_deref().and_then(|word| word.parse().ok()),
             run_at: row.run_at,
             worker_id: row.worker_id,
             machine_id: optional_name(row.machine_id)?,

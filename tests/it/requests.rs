@@ -219,6 +219,22 @@ async fn whole_numbers_may_be_written_as_floats() {
     assert_eq!(post(&format!("/api/v1/tasks/{}/complete", task.id), format!("{{{fence}}}")).await, 200);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn every_operation_names_its_scope() {
+    let app = TestApp::start().await;
+    let document = app.get("/openapi.json").await.expect(200);
+    let mut scopes = std::collections::BTreeMap::<_, usize>::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let scope = operation["x-scope"].as_str().unwrap_or_else(|| panic!("{method} {path} has no scope"));
+            *scopes.entry(scope.to_owned()).or_default() += 1;
+            let reads = method == "get";
+            assert!(["public", "read"].contains(&scope) == reads, "{method} {path}: {scope}");
+        }
+    }
+    assert_eq!(scopes.keys().collect::<Vec<_>>(), ["operate", "public", "read", "report"]);
+}
+
 /// The sources, tests inside them cut off.
 fn sources(folder: &std::path::Path, text: &mut String) {
     for entry in std::fs::read_dir(folder).unwrap().flatten() {

@@ -28,7 +28,10 @@ use super::{
 use crate::{
     event::{Filter, filter},
     model::bulk::BulkAction,
-    page::layout::{Help, Preferences, Settings},
+    page::{
+        PAGES,
+        layout::{Help, Preferences, Settings},
+    },
 };
 
 mod bulk_actions;
@@ -312,5 +315,5 @@ async fn save_settings(State(state): State<AppState>, headers: HeaderMap, sent: 
 
 async fn help(State(state): State<AppState>, headers: HeaderMap) -> Response {
     let url = pages::viewer(&state, &headers).origin;
-    plain(&state, &headers, "Help", &Help { url })
+    plain(&state, &headers, "Help", &Help { url, pages: &PAGES })
 }

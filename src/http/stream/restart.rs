@@ -18,7 +18,7 @@ impl Reader {
     /// an error status, or that reads a range, has to reconnect for that.
     pub(super) fn poll_restart(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         let frame = if self.gap_is_error || self.pace.is_some() || self.limit.until.is_some() {
-            self.ends(CloseReason::LogChanged)
+            self.finish(CloseReason::LogChanged)
         } else if self.snapshot == Snapshot::Never {
             self.restarts(None)
         } else {
@@ -29,7 +29,7 @@ impl Reader {
             self.restarting = None;
             self.restarts(Some(&snapshot))
         };
-        self.sends(0, frame)
+        self.emit(0, frame)
     }
 
     /// The `reset` frame of a restart; the snapshot follows it.

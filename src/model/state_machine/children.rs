@@ -10,7 +10,7 @@ use crate::model::{
     edit::EditKind,
     lease::Lease,
     phase::Counts,
-    step::{Decision, Step, TaskEvent},
+    step::{Decision, EventReason, Step, TaskEvent},
     task::Outcome,
 };
 
@@ -34,7 +34,7 @@ impl Task {
         let disagrees = (self.status == Status::Failed) != (children.failed > 0);
         let (mut task, mut steps) = self.unchanged();
         if task.status.is_finished() && (!done || disagrees) {
-            let (after, then) = task.step(TaskEvent::StatusChanged { reason: "reopened" }, |task| {
+            let (after, then) = task.step(TaskEvent::StatusChanged { reason: EventReason::Reopened }, |task| {
                 task.status = Status::Blocked;
                 task.finished_at = None;
                 task.error = None;
@@ -76,7 +76,7 @@ impl Task {
         if !self.auto_complete || !self.status.is_finished() {
             return self.retry(false, now);
         }
-        Ok(self.step(TaskEvent::StatusChanged { reason: "retried" }, |task| {
+        Ok(self.step(TaskEvent::StatusChanged { reason: EventReason::Retried }, |task| {
             task.status = Status::Blocked;
             task.finished_at = None;
             task.error = None;

@@ -5,7 +5,7 @@ use crate::{
     model::{
         Status, Task,
         dependency::{Dependencies, DependencyPolicy},
-        step::{Decision, TaskEvent},
+        step::{Decision, EventReason, TaskEvent},
         transition::TransitionError,
     },
 };
@@ -18,11 +18,12 @@ impl Task {
         }
         match dependencies {
             Dependencies::Open => Ok(self.unchanged()),
-            Dependencies::Done if self.run_at.is_some_and(|run_at| run_at > now) => {
-                Ok(self.step(TaskEvent::StatusChanged { reason: "unblocked" }, |task| task.status = Status::Scheduled))
-            }
+            Dependencies::Done if self.run_at.is_some_and(|run_at| run_at > now) => Ok(self
+                .step(TaskEvent::StatusChanged { reason: EventReason::Unblocked }, |task| {
+                    task.status = Status::Scheduled
+                })),
             Dependencies::Done => {
-                Ok(self.step(TaskEvent::Enqueued { reason: Some("unblocked") }, |task| task.enqueue(now)))
+                Ok(self.step(TaskEvent::Enqueued { reason: Some(EventReason::Unblocked) }, |task| task.enqueue(now)))
             }
             Dependencies::Broken(id, how) if self.on_dependency_failure == DependencyPolicy::Cancel => {
                 let reason = Some(format!("task {id}, on which it depends, {how}"));
@@ -59,12 +60,12 @@ impl Task {
             task.error = None;
         };
         if waits {
-            return Ok(self.step(TaskEvent::StatusChanged { reason: "retried" }, |task| {
+            return Ok(self.step(TaskEvent::StatusChanged { reason: EventReason::Retried }, |task| {
                 afresh(task);
                 task.status = Status::Blocked;
             }));
         }
-        Ok(self.step(TaskEvent::Enqueued { reason: Some("retried") }, |task| {
+        Ok(self.step(TaskEvent::Enqueued { reason: Some(EventReason::Retried) }, |task| {
             afresh(task);
             task.enqueue(now);
         }))

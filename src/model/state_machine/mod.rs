@@ -15,7 +15,7 @@ use crate::model::{
     Status, Task,
     lease::{Claimant, Lease, StallReason, StalledPolicy},
     report::{Fence, Json, Progress},
-    step::{Decision, Step, TaskEvent},
+    step::{Decision, EventReason, Step, TaskEvent},
     task::Outcome,
     transition::{Transition, TransitionError},
 };
@@ -144,7 +144,7 @@ impl Task {
             return Ok(self.unchanged());
         }
         self.held(fence)?;
-        Ok(self.step(TaskEvent::Enqueued { reason: Some("released") }, |task| {
+        Ok(self.step(TaskEvent::Enqueued { reason: Some(EventReason::Released) }, |task| {
             task.end_attempt(Outcome::Released);
             task.enqueue(now);
         }))
@@ -153,7 +153,7 @@ impl Task {
     fn due(&self, now: Time) -> Decision {
         match self.status {
             Status::Scheduled | Status::Retrying if self.run_at.is_none_or(|at| at <= now) => {
-                Ok(self.step(TaskEvent::Enqueued { reason: Some("due") }, |task| task.enqueue(now)))
+                Ok(self.step(TaskEvent::Enqueued { reason: Some(EventReason::Due) }, |task| task.enqueue(now)))
             }
             Status::Scheduled | Status::Retrying => Ok(self.unchanged()),
             Status::Blocked
@@ -186,7 +186,7 @@ impl Task {
         }
         let (between, mut steps) = self.step(stalled, |_| {});
         let (after, then) = if policy == StalledPolicy::Retry && self.has_attempts_left() {
-            between.step(TaskEvent::Enqueued { reason: Some("stalled") }, |task| {
+            between.step(TaskEvent::Enqueued { reason: Some(EventReason::Stalled) }, |task| {
                 task.end_attempt(Outcome::Stalled);
                 task.retry_count += 1;
                 task.error = Some(reason.sentence().to_owned());

@@ -115,7 +115,8 @@ fn metrics() -> Value {
         "operationId": "getMetrics",
         "summary": "Metrics for Prometheus",
         "description": "The text format 0.0.4, or OpenMetrics 1.0 when Accept prefers it.",
-        "tags": ["watching"],
+        "tags": ["monitoring"],
+        "x-scope": "read",
         "responses": { "200": { "description": "Success", "content": {
             "text/plain": { "schema": { "type": "string" } },
             "application/openmetrics-text": { "schema": { "type": "string" } },
@@ -128,7 +129,8 @@ fn openapi() -> Value {
         "operationId": "getOpenapi",
         "summary": "This document",
         "description": "As OpenAPI 3.1, or converted to 3.0 for generators that read no newer one.",
-        "tags": ["watching"],
+        "tags": ["monitoring"],
+        "x-scope": "read",
         "parameters": [{ "name": "version", "in": "query", "required": false, "description": "The version of OpenAPI.",
             "schema": { "type": "string", "enum": ["3.0", "3.1"], "default": "3.1" } }],
         "responses": {

@@ -1,5 +1,7 @@
 //! One stream: a body that passes frames to its connection as fast as the connection accepts them, and no faster.
 
+mod lifetime;
+
 use std::{
     collections::VecDeque,
     pin::{Pin, pin},
@@ -77,7 +79,7 @@ pub(in crate::http) struct Reader {
     /// The reader was up to date at least once.
     caught_up: bool,
     told_lagging: Option<Time>,
-    close_reason: Option<End>,
+    end: Option<End>,
     pub(super) slot: Option<StreamSlot>,
 }
 
@@ -129,10 +131,10 @@ impl Reader {
         }
         let mut reader = Self::new(state, request, after, &request.filter);
         let start_id = (!wants).then_some(after);
-        reader.puts("hello", &hello, start_id, Some(fastrand::u32(1_000..=4_000)));
+        reader.push("hello", &hello, start_id, Some(fastrand::u32(1_000..=4_000)));
         if let Some(reason) = reset {
             let reset = json!({ "reason": reason, "requested": request.requested, "oldest": id(oldest), "head": head });
-            reader.puts("reset", &reset, None, None);
+            reader.push("reset", &reset, None, None);
         }
         reader.first.extend(snapshot.iter().flat_map(|snapshot| snapshot.frames.iter().cloned().map(First::Shared)));
         reader.limit = Limit { events: request.max_events, until: begin.until };
@@ -146,8 +148,8 @@ impl Reader {
     pub(super) fn refused(state: &AppState, request: &StreamRequest, full: LimitReached) -> (Self, &'static str) {
         // Without its filter, so that rejected clients create no classes.
         let mut reader = Self::new(state, request, state.subscriptions.end(), &Filter::default());
-        reader.puts("bye", &json!({ "reason": full.as_str() }), None, Some(retry_ms(state)));
-        reader.leaves();
+        reader.push("bye", &json!({ "reason": full.as_str() }), None, Some(retry_ms(state)));
+        reader.abort_after_bye();
         (reader, "refused")
     }
 
@@ -173,10 +175,10 @@ impl Reader {
             draining: false,
             caught_up: false,
             told_lagging: None,
-            close_reason: None,
+            end: None,
             slot: None,
         };
-        reader.rest();
+        reader.arm_timer();
         if request.gzip {
             reader.first.push_back(First::Own(Bytes::from_static(gzip::HEADER)));
         }
@@ -189,7 +191,7 @@ impl Reader {
         if self.gzip { gzip::stored(&frame) } else { frame }
     }
 
-    fn puts(&mut self, name: &str, data: &Value, id: Option<EventId>, retry_ms: Option<u32>) {
+    fn push(&mut self, name: &str, data: &Value, id: Option<EventId>, retry_ms: Option<u32>) {
         let frame = self.control(name, data, id, retry_ms);
         self.first.push_back(First::Own(frame));
     }
@@ -203,7 +205,7 @@ impl Reader {
     }
 
     /// Returns bytes to send, and counts them.
-    pub(super) fn sends(&self, events: u64, bytes: Bytes) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+    pub(super) fn emit(&self, events: u64, bytes: Bytes) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         if let Some(slot) = &self.slot {
             slot.sent(events, bytes.len());
         }
@@ -212,7 +214,7 @@ impl Reader {
 
     /// A heartbeat: a real event with the last position examined, so that the cursor of a filtered reader never
     /// expires.
-    fn beats(&self) -> Bytes {
+    fn heartbeat(&self) -> Bytes {
         let (id, head) = (self.id(), self.state.subscriptions.head());
         let behind = (head - id.position).max(0);
         let mut data =
@@ -226,62 +228,6 @@ impl Reader {
         self.control("heartbeat", &data, Some(id), None)
     }
 
-    /// The last frame. Its ID is the last position examined, so that nothing is examined twice.
-    pub(super) fn ends(&mut self, close_reason: CloseReason) -> Bytes {
-        if let Some(slot) = &self.slot {
-            slot.ends(close_reason);
-        }
-        if close_reason == CloseReason::Finished {
-            let reason = if self.limit.events == Some(0) { "max_events" } else { "replayed" };
-            self.close_reason = Some(End::Clean);
-            return self.control("close", &json!({ "reason": reason }), Some(self.id()), None);
-        }
-        self.leaves();
-        let retry = Some(retry_ms(&self.state));
-        self.control("bye", &json!({ "reason": close_reason.as_str() }), Some(self.id()), retry)
-    }
-
-    fn leaves(&mut self) {
-        self.close_reason = Some(End::Leaving);
-        self.timer.as_mut().reset(Instant::now() + LEAVE);
-        self.armed = false;
-    }
-
-    /// Sets the timer to whatever is due next.
-    fn rest(&mut self) {
-        let now = Instant::now();
-        let due = self.pace.as_ref().and_then(Pace::due);
-        // While an event is delayed nothing else wakes the stream, so it checks periodically for shutdown.
-        let due = due.filter(|due| *due > now).map(|due| due.min(now + LOOK_UP));
-        let end = self.end_at.map(|(at, _)| at);
-        let next = [due, end].into_iter().flatten().fold(self.beat_at, Instant::min);
-        self.timer.as_mut().reset(next);
-        self.armed = false;
-    }
-
-    /// Handles the timer; returns a frame to send, if any.
-    fn rang(&mut self) -> Option<Bytes> {
-        let now = Instant::now();
-        if let Some((_, close_reason)) = self.end_at.filter(|(at, _)| *at <= now) {
-            return Some(self.ends(close_reason));
-        }
-        let beats = self.beat_at <= now;
-        if beats {
-            self.beat_at = now + jittered(self.heartbeat);
-        }
-        self.rest();
-        beats.then(|| self.beats())
-    }
-
-    /// Shutdown: this stream ends at a random time, so that clients do not all reconnect at once.
-    fn drains(&mut self) {
-        let streams = u32::try_from(self.state.stream_registry.open()).unwrap_or(u32::MAX);
-        let spread = DRAIN_EACH.saturating_mul(streams).min(DRAIN);
-        self.draining = true;
-        self.end_at = Some((Instant::now() + spread.mul_f64(fastrand::f64()), CloseReason::Drain));
-        self.rest();
-    }
-
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
         if self.limit.events == Some(0) {
             return Poll::Ready(Next::Done);
@@ -292,7 +238,7 @@ impl Reader {
         let due = pace.due();
         let polled = pace.poll_next(cx, &mut self.events, self.limit);
         if pace.due() != due {
-            self.rest();
+            self.arm_timer();
         }
         polled
     }
@@ -301,12 +247,12 @@ impl Reader {
         let piece = match self.poll_next(cx) {
             Poll::Ready(Next::Piece(piece)) => piece,
             Poll::Ready(Next::Done) => {
-                let close = self.ends(CloseReason::Finished);
-                return self.sends(0, close);
+                let close = self.finish(CloseReason::Finished);
+                return self.emit(0, close);
             }
             Poll::Ready(Next::Gone(Gone::Pruned)) => {
-                let bye = self.ends(CloseReason::TooOld);
-                return self.sends(0, bye);
+                let bye = self.finish(CloseReason::TooOld);
+                return self.emit(0, bye);
             }
             Poll::Ready(Next::Gone(Gone::Changed)) => return self.poll_restart(cx),
             Poll::Pending => {
@@ -323,9 +269,9 @@ impl Reader {
         match self.lagging(piece.ts) {
             Some(lagging) => {
                 self.first.push_back(First::Own(piece.bytes));
-                self.sends(piece.events, lagging)
+                self.emit(piece.events, lagging)
             }
-            None => self.sends(piece.events, piece.bytes),
+            None => self.emit(piece.events, piece.bytes),
         }
     }
 
@@ -353,16 +299,16 @@ impl Body for Reader {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         let this = self.get_mut();
         match this.first.pop_front() {
-            Some(First::Own(bytes)) => return this.sends(0, bytes),
-            Some(First::Shared(packed)) if this.gzip => return this.sends(0, packed.gzip()),
-            Some(First::Shared(packed)) => return this.sends(0, packed.plain.clone()),
+            Some(First::Own(bytes)) => return this.emit(0, bytes),
+            Some(First::Shared(packed)) if this.gzip => return this.emit(0, packed.gzip()),
+            Some(First::Shared(packed)) => return this.emit(0, packed.plain.clone()),
             None => {}
         }
-        match this.close_reason {
+        match this.end {
             Some(End::Clean) => return Poll::Ready(None),
             Some(End::Leaving) => {
                 ready!(this.timer.as_mut().poll(cx));
-                this.close_reason = Some(End::Clean);
+                this.end = Some(End::Clean);
                 return Poll::Ready(Some(Err(Cut)));
             }
             None => {}
@@ -370,22 +316,22 @@ impl Body for Reader {
         loop {
             // The same task always polls a body, so the waker is registered once each time the timer is set. Without
             // tokio's coop budget: a poll refused because of it would not register the waker.
-            let rang = if this.armed {
+            let is_due = if this.armed {
                 this.timer.is_elapsed()
             } else {
                 pin!(coop::unconstrained(this.timer.as_mut())).poll(cx).is_ready()
             };
-            this.armed = !rang;
-            if rang {
-                match this.rang() {
-                    Some(frame) => return this.sends(0, frame),
+            this.armed = !is_due;
+            if is_due {
+                match this.on_timer() {
+                    Some(frame) => return this.emit(0, frame),
                     None => continue,
                 }
             }
             let polled = this.poll_events(cx);
             // Checked after the reader registered its waker, so that a shutdown in between is not missed.
             if polled.is_pending() && !this.draining && this.state.byte_readers.draining() {
-                this.drains();
+                this.drain();
             }
             if polled.is_ready() || this.armed {
                 return polled;
