@@ -9,7 +9,7 @@
 //!                                                                                              ▼
 //!      pages, snapshot ◄── board (fold of events) ◄── callbacks, wake-ups ◄──────────── each event
 //!                                                                                              │
-//!      SSE clients ◄── http/stream ◄── feed::delivery (classes) ◄── feed::hub (ring of frames)
+//!      SSE clients ◄── http/stream ◄── feed::byte_reader (shared) ◄── feed::hub (ring of frames)
 //! ```
 //!
 //! # Laws
@@ -34,9 +34,9 @@
 //! | to add | edit |
 //! | --- | --- |
 //! | an event kind | its row in [`event::kind`], the place that emits it |
-//! | a filter | its row in [`event::filter`] |
+//! | a filter | its row in `src/event/filter/table.rs` |
 //! | a command with its API call | `src/command/x.rs`, its handler and route in `src/http/api` |
-//! | a page | `src/page/x.rs`, `templates/x.html`, its row in [`page::PAGES`] |
+//! | a page | `src/page/pages/x.rs`, `templates/x.html`, its row in [`page::PAGES`] |
 //! | a periodic job | its file in `src/maintenance`, its row in [`maintenance::JOBS`] |
 //! | a metric | its row in [`metrics`] |
 //! | a setting | its field in [`config::Settings`] |

@@ -9,6 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
+use utoipa_axum::routes;
 
 use super::{codes::ErrorCode, guard::secure, hosts::Hosts, problem::Problem, state::AppState};
 use crate::{
@@ -17,8 +18,9 @@ use crate::{
     clock::Time,
     config::Settings,
     feed,
+    http::routes::Routes,
     metrics::{LogFigures, MAX_LABELS, OTHER, QueueFigures, Sources, TextFormat},
-    model::{Status, worker::WorkerStatus},
+    model::{Status, access::Scope, worker::WorkerStatus},
     store::event_log,
 };
 
@@ -73,6 +75,11 @@ impl Probe {
         secure(response.headers_mut());
         Some(response)
     }
+}
+
+/// The routes of this file.
+pub(in crate::http) fn routes() -> Routes {
+    vec![(Scope::Public, routes!(healthz)), (Scope::Public, routes!(readyz))]
 }
 
 /// Liveness.

@@ -26,6 +26,7 @@ pub mod pages;
 pub mod problem;
 pub mod query;
 mod request_id;
+mod routes;
 pub mod server;
 pub mod socket;
 pub mod state;

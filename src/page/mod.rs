@@ -1,31 +1,17 @@
 //! Pages: each renders a fragment from the board or from the tables; the layout around it is the same for all.
 //!
-//! To add a page: its file here, its template of the same name, and its row in [`PAGES`].
+//! To add a page: its file in `pages/`, its template of the same name, and its row in [`PAGES`].
 
-mod analytics;
-mod bulk;
 pub mod chart;
-mod events;
-mod failures;
 pub mod format;
 pub mod fragment_diff;
 mod fragments;
 pub mod layout;
 mod live;
-mod overview;
-mod parent;
-mod queues;
-mod registry;
+mod pages;
 mod row;
-mod schedules;
-mod streams;
-mod task;
-mod tasks;
-mod test_client;
 mod time_travel_links;
 pub mod visible;
-mod wall;
-mod workers;
 
 use std::{sync::Arc, time::Duration};
 
@@ -34,7 +20,7 @@ use uuid::Uuid;
 
 pub use fragments::{Fragment, Fragments, Freshness};
 pub use live::{LivePages, Viewer};
-pub use registry::PAGES;
+pub use pages::PAGES;
 pub use row::{Check, Chrome, Filters, LIST_PARAMETERS, Pace, Page, Reach};
 
 use crate::{

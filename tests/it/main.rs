@@ -61,6 +61,7 @@ mod tail;
 mod time_travel;
 mod times;
 mod unreadable;
+mod upgrade;
 mod viewers;
 mod visible_text;
 mod wall;

@@ -9,6 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::{Deserialize, Serialize};
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::{
@@ -24,10 +25,12 @@ use crate::{
         input::{Id, Json, MAX_ITEMS, Text},
         problem::Problem,
         query,
+        routes::Routes,
         state::AppState,
     },
     model::{
         Name, NewName, Priority,
+        access::Scope,
         bulk::{Bulk, BulkAction, BulkState},
         task_query::TaskQuery,
         whole,
@@ -205,6 +208,16 @@ impl BulkInput {
             }),
         }
     }
+}
+
+/// The routes of this file.
+pub(in crate::http) fn routes() -> Routes {
+    vec![
+        (Scope::Read, routes!(list)),
+        (Scope::Read, routes!(read)),
+        (Scope::Operate, routes!(begin)),
+        (Scope::Operate, routes!(cancel)),
+    ]
 }
 
 /// Apply one action to many tasks, by ids (immediate) or by filter (background).

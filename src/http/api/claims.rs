@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use axum::{Json as Out, extract::State};
 use serde::Deserialize;
 use tokio::time::Instant;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::records::{TaskList, TaskRecord};
@@ -13,8 +14,8 @@ use crate::{
         claim_tasks::{ClaimTasks, Claimed},
         lock_set::ClaimRequest,
     },
-    http::{caller::Caller, input::Json, problem::Problem, state::AppState},
-    model::{Name, whole},
+    http::{caller::Caller, input::Json, problem::Problem, routes::Routes, state::AppState},
+    model::{Name, access::Scope, whole},
 };
 
 /// Interval at which a waiting claim polls: tasks enqueued through other servers normally arrive through the feed, and
@@ -48,6 +49,11 @@ pub(in crate::http) struct ClaimInput {
 
 const fn one() -> u32 {
     1
+}
+
+/// The routes of this file.
+pub(in crate::http) fn routes() -> Routes {
+    vec![(Scope::Report, routes!(claim))]
 }
 
 /// Claim tasks for a worker (long poll).

@@ -8,6 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Deserialize;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::{
@@ -22,9 +23,10 @@ use crate::{
         conditions::{IfMatch, etag},
         input::{Id, Json, Text, present},
         problem::Problem,
+        routes::Routes,
         state::AppState,
     },
-    model::{Name, NewName, Priority, edit::Edit, transition},
+    model::{Name, NewName, Priority, access::Scope, edit::Edit, transition},
 };
 
 /// New values; absent fields stay unchanged, `null` clears a field.
@@ -82,6 +84,11 @@ impl EditTask {
             depends_on: self.depends_on.map(|ids| ids.into_iter().filter(|id| seen.insert(*id)).collect()),
         })
     }
+}
+
+/// The routes of this file.
+pub(in crate::http) fn routes() -> Routes {
+    vec![(Scope::Operate, routes!(edit))]
 }
 
 /// Edit task attributes; each change is an event with the old and new values, and the status stays the same.

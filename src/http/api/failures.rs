@@ -5,6 +5,7 @@ use axum::{
     extract::{Query, State},
 };
 use serde::Serialize;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use crate::{
@@ -16,8 +17,8 @@ use crate::{
     },
     clock::Time,
     feed,
-    http::{problem::Problem, state::AppState},
-    model::Name,
+    http::{problem::Problem, routes::Routes, state::AppState},
+    model::{Name, access::Scope},
 };
 
 /// An error group: failures with the same fingerprint.
@@ -75,6 +76,11 @@ pub(super) struct Groups {
     /// The last event before this was read: `/events?after=<event_id>` continues from here without a gap.
     event_id: String,
     groups: Vec<FailureGroup>,
+}
+
+/// The routes of this file.
+pub(in crate::http) fn routes() -> Routes {
+    vec![(Scope::Read, routes!(failures)), (Scope::Read, routes!(history))]
 }
 
 /// List error groups.

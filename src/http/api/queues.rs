@@ -2,6 +2,7 @@
 
 use axum::{Json as Out, extract::State};
 use serde::{Deserialize, Serialize};
+use utoipa_axum::routes;
 
 use crate::{
     clock::Time,
@@ -10,10 +11,12 @@ use crate::{
         caller::Caller,
         input::{Json, Named},
         problem::Problem,
+        routes::Routes,
         state::AppState,
     },
     model::{
         Name,
+        access::Scope,
         queue::{QueueChange, QueueState},
         whole,
     },
@@ -94,6 +97,11 @@ impl LimitQueue {
         let rate = self.rate_limit.map(|limit| limit.map(|limit| (limit, period)));
         Ok(QueueChange::Limit { concurrency: self.concurrency_limit, rate })
     }
+}
+
+/// The routes of this file.
+pub(in crate::http) fn routes() -> Routes {
+    vec![(Scope::Operate, routes!(limit)), (Scope::Operate, routes!(pause)), (Scope::Operate, routes!(resume))]
 }
 
 /// Pause a queue: no new claims, running tasks continue.

@@ -2,6 +2,7 @@
 
 use axum::{Json as Out, extract::State};
 use serde::{Deserialize, Serialize};
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::records::{TaskRecord, TaskResponse};
@@ -12,10 +13,12 @@ use crate::{
         each::Each,
         input::{Free, Id, Json, Mended, parse},
         problem::Problem,
+        routes::Routes,
         state::AppState,
     },
     model::{
         Task,
+        access::Scope,
         report::{Fence, Progress, WorkCounts},
         transition::Transition,
         whole,
@@ -217,6 +220,17 @@ impl AppState {
     fn lease_until(&self) -> crate::clock::Time {
         self.clock.now() + self.settings.lease()
     }
+}
+
+/// The routes of this file.
+pub(in crate::http) fn routes() -> Routes {
+    vec![
+        (Scope::Report, routes!(progress)),
+        (Scope::Report, routes!(complete)),
+        (Scope::Report, routes!(fail)),
+        (Scope::Report, routes!(release)),
+        (Scope::Report, routes!(many)),
+    ]
 }
 
 /// Report progress and extend the lease.

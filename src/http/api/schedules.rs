@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use axum::{Json as Out, extract::State, http::StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::new_task::CreateTask;
@@ -15,10 +16,12 @@ use crate::{
         caller::Caller,
         input::{Json, Named},
         problem::Problem,
+        routes::Routes,
         state::AppState,
     },
     model::{
         Name, NewName,
+        access::Scope,
         lease::Backoff,
         recurrence::Recurrence,
         schedule::{Schedule, ScheduleChange},
@@ -123,6 +126,17 @@ pub(in crate::http) struct ScheduleList {
     /// The last event before this was read: `/events?after=<event_id>` continues from here without a gap.
     event_id: String,
     schedules: Vec<ScheduleRecord>,
+}
+
+/// The routes of this file.
+pub(in crate::http) fn routes() -> Routes {
+    vec![
+        (Scope::Read, routes!(list)),
+        (Scope::Read, routes!(read)),
+        (Scope::Operate, routes!(put, delete)),
+        (Scope::Operate, routes!(pause)),
+        (Scope::Operate, routes!(resume)),
+    ]
 }
 
 /// Create or replace a schedule. Each run creates one task, also with several servers; missed runs are made up once.

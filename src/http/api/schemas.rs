@@ -4,11 +4,18 @@ use std::{collections::BTreeMap, sync::LazyLock};
 
 use axum::{Json as Out, extract::Path, http::HeaderMap, response::Response};
 use serde_json::{Value, json};
+use utoipa_axum::routes;
 
 use crate::{
     event::schema,
-    http::{assets::Document, problem::Problem},
+    http::{assets::Document, problem::Problem, routes::Routes},
+    model::access::Scope,
 };
+
+/// The routes of this file.
+pub(in crate::http) fn routes() -> Routes {
+    vec![(Scope::Read, routes!(schemas)), (Scope::Read, routes!(schema))]
+}
 
 /// List JSON Schemas of events and stream frames.
 #[utoipa::path(get, path = "/api/v1/schemas", operation_id = "listSchemas", tag = "monitoring", responses((status = 200, description = "Schema name to URL", body = BTreeMap<String, String>)))]

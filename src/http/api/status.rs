@@ -10,6 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
+use utoipa_axum::routes;
 
 use super::snapshot;
 use crate::{
@@ -20,8 +21,8 @@ use crate::{
     clock::Time,
     event::{EventId, envelope::Stats},
     feed,
-    http::{codes::ErrorCode, input::Named, problem::Problem, state::AppState},
-    model::{Name, Status, priority::Band},
+    http::{codes::ErrorCode, input::Named, problem::Problem, routes::Routes, state::AppState},
+    model::{Name, Status, access::Scope, priority::Band},
 };
 
 /// A queue.
@@ -90,6 +91,18 @@ pub(super) struct QueuePage {
     /// Start after this name.
     cursor: Option<String>,
     limit: Option<usize>,
+}
+
+/// The routes of this file.
+pub(in crate::http) fn routes() -> Routes {
+    vec![
+        (Scope::Read, routes!(queue)),
+        (Scope::Read, routes!(event)),
+        (Scope::Read, routes!(snapshot)),
+        (Scope::Read, routes!(queues)),
+        (Scope::Read, routes!(stats)),
+        (Scope::Read, routes!(overall)),
+    ]
 }
 
 /// List queues.

@@ -4,6 +4,7 @@ use std::{net::IpAddr, sync::atomic::Ordering};
 
 use axum::{Json as Out, extract::State};
 use serde::Serialize;
+use utoipa_axum::routes;
 
 use crate::{
     clock::Time,
@@ -12,7 +13,8 @@ use crate::{
         frame::{Format, Wire},
     },
     feed::stream_registry::{CloseReason, Purpose, Row},
-    http::state::AppState,
+    http::{routes::Routes, state::AppState},
+    model::access::Scope,
 };
 
 /// A stream client.
@@ -101,6 +103,11 @@ fn record(state: &AppState, row: &Row, open: bool) -> StreamRecord {
         bytes: row.bytes.load(Ordering::Relaxed),
         dropped: 0,
     }
+}
+
+/// The routes of this file.
+pub(in crate::http) fn routes() -> Routes {
+    vec![(Scope::Read, routes!(streams))]
 }
 
 /// Connected and recently closed stream clients.

@@ -8,6 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Deserialize;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::{
@@ -26,14 +27,28 @@ use crate::{
         input::{Id, OneOrMany, Text},
         problem::Problem,
         query,
+        routes::Routes,
         state::AppState,
     },
-    model::{Status, Task, bulk::BulkAction, transition::Transition},
+    model::{Status, Task, access::Scope, bulk::BulkAction, transition::Transition},
     store::{WriteError, search},
 };
 
 /// Maximum number of events of one task in a response.
 const MAX_EVENTS: i64 = 1_000;
+
+/// The routes of this file.
+pub(in crate::http) fn routes() -> Routes {
+    vec![
+        (Scope::Read, routes!(list)),
+        (Scope::Read, routes!(read)),
+        (Scope::Read, routes!(events)),
+        (Scope::Operate, routes!(create)),
+        (Scope::Operate, routes!(delete)),
+        (Scope::Operate, routes!(cancel)),
+        (Scope::Operate, routes!(retry)),
+    ]
+}
 
 /// Create one or many tasks atomically (array or NDJSON).
 ///

@@ -9,6 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::{Deserialize, Serialize};
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::{records::WorkerRecord, reports::ProgressFields};
@@ -24,10 +25,13 @@ use crate::{
         caller::Caller,
         input::{Id, Json, Mended, Text},
         problem::Problem,
+        routes::Routes,
         state::AppState,
     },
     model::{
-        Name, NewName, whole,
+        Name, NewName,
+        access::Scope,
+        whole,
         worker::{Connector, ConnectorReport, ConnectorStatus, Worker, WorkerStatus},
     },
 };
@@ -84,6 +88,17 @@ pub(in crate::http) struct Registered {
     heartbeat_seconds: u32,
     /// Lease duration, seconds; renewed by each report or heartbeat.
     lease_seconds: u32,
+}
+
+/// The routes of this file.
+pub(in crate::http) fn routes() -> Routes {
+    vec![
+        (Scope::Read, routes!(list)),
+        (Scope::Read, routes!(read)),
+        (Scope::Report, routes!(register)),
+        (Scope::Report, routes!(leave)),
+        (Scope::Report, routes!(heartbeat)),
+    ]
 }
 
 /// Register a worker. The returned ID is required in all further calls.

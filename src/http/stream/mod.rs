@@ -20,16 +20,25 @@ pub(super) use request::takes_gzip;
 pub(super) use body::Outgoing;
 
 use self::{body::with_stream, reader::Reader, request::StreamRequest, resume::Start};
+use utoipa_axum::routes;
+
 use super::{caller, codes::ErrorCode, problem::Problem, query, state::AppState};
 use crate::{
     event::{EventId, frame::Wire},
     feed::stream_registry::{CloseReason, Peer, Purpose, StreamInfo},
+    http::routes::Routes,
+    model::access::Scope,
 };
 
 /// Aborts a body without its last chunk, so that every client reconnects (some treat a clean end as final).
 #[derive(Debug, thiserror::Error)]
 #[error("the stream is cut on purpose, so that the client comes back")]
 pub(super) struct Cut;
+
+/// The routes of this file.
+pub(in crate::http) fn routes() -> Routes {
+    vec![(Scope::Read, routes!(events))]
+}
 
 /// Subscribe to the event log: all matching events, in order, without gaps.
 #[utoipa::path(get, path = "/events", operation_id = "streamEvents", tag = "monitoring",

@@ -60,6 +60,26 @@ pub(crate) async fn database() -> PgConnectOptions {
     options.database(&name)
 }
 
+/// A database as an older version left it: the first migrations, and the data that was stored with them.
+pub(crate) async fn older_database(migrations: usize, data: &str) -> PgConnectOptions {
+    let options = cluster();
+    let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
+    execute(&options, &format!("CREATE DATABASE {name}")).await;
+    let options = options.database(&name);
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("migrations");
+    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let record = "CREATE SCHEMA taskwatch; CREATE TABLE taskwatch._sqlx_migrations (version bigint PRIMARY KEY,
+        description text NOT NULL, installed_on timestamptz NOT NULL DEFAULT now(), success boolean NOT NULL,
+        checksum bytea NOT NULL, execution_time bigint NOT NULL)";
+    execute(&options, record).await;
+    for file in files.iter().take(migrations) {
+        execute(&options, &std::fs::read_to_string(file).unwrap()).await;
+    }
+    execute(&options, data).await;
+    options
+}
+
 /// Runs one statement.
 pub(crate) async fn execute(options: &PgConnectOptions, statement: &str) {
     let mut conn = PgConnection::connect_with(options).await.unwrap();

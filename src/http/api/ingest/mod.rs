@@ -13,6 +13,8 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use self::{cloud_event::CloudEvent, native::NativeReport};
+use utoipa_axum::routes;
+
 use crate::{
     clock::Time,
     command::ingest::{Ingest, IngestedReport},
@@ -21,8 +23,10 @@ use crate::{
         each::Each,
         input::{at_most, body_up_to, is_lines, parse, without_mark},
         problem::Problem,
+        routes::Routes,
         state::AppState,
     },
+    model::access::Scope,
 };
 
 /// Maximum size of a body of reports, bytes.
@@ -98,6 +102,11 @@ impl ReportResult {
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct ReportResults {
     outcomes: Vec<ReportResult>,
+}
+
+/// The routes of this file.
+pub(in crate::http) fn routes() -> Routes {
+    vec![(Scope::Report, routes!(observe))]
 }
 
 /// Report events of tasks run by another system (native JSON or CloudEvents).

@@ -4,7 +4,7 @@ use askama::Template;
 use chrono::TimeDelta;
 use uuid::Uuid;
 
-use super::{Content, PageError, Params, View, chart::Sparkline, format};
+use crate::page::{Content, PageError, Params, View, chart::Sparkline, format};
 use crate::{board::failures::Group, clock::Time, feed, model::Name};
 
 /// Maximum number of groups shown.

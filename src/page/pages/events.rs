@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use askama::Template;
 
-use super::{Content, PageError, Params, View};
+use crate::page::{Content, PageError, Params, View};
 use crate::{
     board::recent,
     event::{Event, filter},

@@ -1,11 +1,25 @@
-//! The pages: one table. To add a page, add its row here, its module and its template.
+//! The pages: one table. To add a page, add its row and its `mod` line here, its file and its template.
+
+mod analytics;
+mod bulk;
+mod events;
+mod failures;
+mod overview;
+mod parent;
+mod queues;
+mod schedules;
+mod streams;
+mod task;
+mod tasks;
+mod test_client;
+mod wall;
+mod workers;
 
 use std::{future::ready, time::Duration};
 
 use super::{
-    PageError, REGION, analytics, bulk, events, failures, overview, parent, queues,
+    PageError, REGION,
     row::{Chrome, Filters, Pace, Page, Reach},
-    schedules, streams, task, tasks, test_client, wall, workers,
 };
 use crate::event::{Kind, kind::Topic};
 

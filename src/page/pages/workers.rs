@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use askama::Template;
 use uuid::Uuid;
 
-use super::{Content, PageError, Params, View};
+use crate::page::{Content, PageError, Params, View};
 use crate::{
     board::{Board, running::RunningTask, workers::LastSeen},
     feed,

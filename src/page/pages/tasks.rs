@@ -2,7 +2,7 @@
 
 use askama::Template;
 
-use super::{Content, PageError, Params, View, format};
+use crate::page::{Content, PageError, Params, View, format};
 use crate::{
     clock::Time,
     event::{Event, filter},

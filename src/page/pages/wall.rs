@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use askama::Template;
 use chrono::TimeDelta;
 
-use super::{Content, PageError, Params, View, format, overview, row::Check};
+use super::overview;
+use crate::page::{Content, PageError, Params, View, format, row::Check};
 use crate::{
     board::{
         Board,

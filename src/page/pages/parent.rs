@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use askama::Template;
 
-use super::{Content, PageError, Params, View, format, overview::ParentCard, tasks::as_of};
+use super::{overview::ParentCard, tasks::as_of};
+use crate::page::{Content, PageError, Params, View, format};
 use crate::{
     board::health::{self, Health},
     clock::Time,

@@ -4,8 +4,8 @@ use std::sync::{Arc, atomic::Ordering};
 
 use askama::Template;
 
-use super::{Content, PageError, Params, View};
 use crate::feed::stream_registry::{CloseReason, ClosedStream, Purpose, Row};
+use crate::page::{Content, PageError, Params, View};
 
 /// Maximum number of open streams shown.
 const SHOWN: usize = 200;

@@ -2,7 +2,7 @@
 
 use askama::Template;
 
-use super::{
+use crate::page::{
     Content, PageError, Params, View,
     chart::{Chart, Series},
     format,

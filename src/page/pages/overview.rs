@@ -2,7 +2,7 @@
 
 use askama::Template;
 
-use super::{Content, PageError, Params, View, chart::Sparkline, format};
+use crate::page::{Content, PageError, Params, View, chart::Sparkline, format};
 use crate::{
     board::{
         Board,

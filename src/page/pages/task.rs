@@ -5,7 +5,8 @@ use std::sync::Arc;
 use askama::Template;
 use uuid::Uuid;
 
-use super::{Content, PageError, Params, View, format, tasks::as_of};
+use super::tasks::as_of;
+use crate::page::{Content, PageError, Params, View, format};
 use crate::{
     board::health::{self, Health},
     clock::Time,

@@ -2,7 +2,7 @@
 
 use askama::Template;
 
-use super::{Content, PageError, Params, View};
+use crate::page::{Content, PageError, Params, View};
 use crate::{
     model::bulk::{Bulk, BulkAction, BulkState},
     store::bulk,

@@ -2,7 +2,8 @@
 
 use askama::Template;
 
-use super::{Content, PageError, Params, View, overview::limit};
+use super::overview::limit;
+use crate::page::{Content, PageError, Params, View};
 use crate::{
     board::{
         health::{self, Health, Level, Serving},
