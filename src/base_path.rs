@@ -7,33 +7,12 @@ use std::{borrow::Cow, fmt, str::FromStr, sync::Arc};
 const ADDRESSES: [&str; 8] =
     ["href", "src", "action", "formaction", "hx-get", "hx-sse:connect", "data-url", "data-root"];
 
-/// First segments of the site's own paths, of pages and of everything else.
-pub const TAKEN: [&str; 23] = [
-    "api",
-    "events",
-    "live",
-    "static",
-    "healthz",
-    "readyz",
-    "metrics",
-    "openapi.json",
-    "settings",
-    "help",
-    "docs",
-    // Pages; a test holds these against the table of pages.
-    "tasks",
-    "parents",
-    "queues",
-    "workers",
-    "failures",
-    "events-view",
-    "analytics",
-    "schedules",
-    "streams",
-    "bulk",
-    "test-client",
-    "wall",
-];
+/// First segments of the server's own paths, except those of pages, which the table of pages knows.
+const TAKEN: [&str; 11] =
+    ["api", "events", "live", "static", "healthz", "readyz", "metrics", "openapi.json", "settings", "help", "docs"];
+
+/// What is wrong with a path that hides one of the server.
+pub const CONFLICT: &str = "conflicts with a taskwatch route; choose another, e.g. /taskwatch";
 
 /// A path such as `/taskwatch`, or nothing for the root.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -52,10 +31,10 @@ impl FromStr for BasePath {
         };
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._~".contains(c);
         if rest.split('/').any(|part| part.trim_matches('.').is_empty() || !part.chars().all(is_plain)) {
-            return Err("may have letters, digits and - . _ ~ between its slashes, as in /ops/taskwatch".to_owned());
+            return Err(r#"may only contain letters, digits, "-", ".", "_", "~" and "/""#.to_owned());
         }
         if rest.split('/').next().is_some_and(|first| TAKEN.contains(&first)) {
-            return Err("begins like a path of taskwatch itself; choose another, as in /taskwatch".to_owned());
+            return Err(CONFLICT.to_owned());
         }
         Ok(Self(path.into()))
     }
@@ -68,6 +47,12 @@ impl fmt::Display for BasePath {
 }
 
 impl BasePath {
+    /// Its first segment; `None` for the root.
+    #[must_use]
+    pub fn first_segment(&self) -> Option<&str> {
+        self.0.split('/').nth(1)
+    }
+
     /// The site is at the root.
     #[must_use]
     pub fn is_root(&self) -> bool {
@@ -133,7 +118,7 @@ mod tests {
     #[test]
     fn base_paths_that_cannot_work_are_refused() {
         assert_eq!("/".parse(), Ok(BasePath::default()));
-        for bad in ["taskwatch", "//x", "/a//b", "/a b", "/\"x", "/..", "/tasks", "/api/v2", "/events-view"] {
+        for bad in ["taskwatch", "//x", "/a//b", "/a b", "/\"x", "/..", "/api/v2", "/events"] {
             assert!(bad.parse::<BasePath>().is_err(), "{bad}");
         }
     }

@@ -7,7 +7,7 @@
 //! HTTP report ─► http/api ─► store::writer ─► Postgres (rows + events, ONE transaction) ─► feed::tailer
 //!  (parse, check)             (group commit)   positions 1, 2, 3 … dense, in commit order      │ in order, once
 //!                                                                                              ▼
-//!      pages, snapshot ◄── board (fold of events) ◄── callbacks, wake-ups ◄──────────── each event
+//!      pages, snapshot ◄── board (fold of events), then wake-ups, callbacks ◄───────── each event
 //!                                                                                              │
 //!      SSE clients ◄── http/stream ◄── feed::byte_reader (shared) ◄── feed::hub (ring of frames)
 //! ```
@@ -16,7 +16,8 @@
 //!
 //! Each has a test in `tests/it/laws.rs` or `tests/it/viewers.rs`.
 //!
-//! 1. Only [`store::writer`] changes tasks or appends events, always both in one transaction.
+//! 1. Only [`store::writer`] changes tasks or appends events, always both in one transaction; beside it only the SQL
+//!    function `taskwatch.enqueue`, under the same lock.
 //! 2. Positions are dense, in commit order, never reused: the log's lock is taken last, and the head read after that.
 //! 3. Only [`feed::tailer`] reads the log forward and publishes events, once per process.
 //! 4. An event never changes once it has a position: what is stored is what is sent, byte for byte.

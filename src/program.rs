@@ -4,12 +4,12 @@ use std::{io::Write, process::ExitCode};
 
 use crate::{
     app::{App, Options},
-    base_path::BasePath,
+    base_path::{BasePath, CONFLICT},
     clock::Clock,
     config::{Cli, Command, DatabaseSettings, DemoSettings, OpenapiSettings, ServerSettings, Settings, TailSettings},
     demo::Demo,
     embedded::{Embedded, Interrupted},
-    http, probe,
+    http, page, probe,
     store::{
         Store,
         failure::{Unusable, sentence},
@@ -113,6 +113,9 @@ fn database(
 
 fn serve(settings: Settings) -> anyhow::Result<u8> {
     settings.check().map_err(BadSettings)?;
+    if page::hides_a_page(&settings.base_path) {
+        return Err(BadSettings(format!("--base-path {}: {CONFLICT}", settings.base_path)).into());
+    }
     telemetry::start(&settings.log).map_err(bad_settings)?;
     let runtime = Runtime::new()?;
     // From here on a signal triggers a graceful shutdown, also during startup.

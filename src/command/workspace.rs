@@ -233,7 +233,7 @@ impl Workspace {
         self.tasks.get(&id).and_then(|entry| entry.after.as_ref())
     }
 
-    /// Changes a task by the table of states, with everything that follows from it at once.
+    /// Changes a task as `Task::decide` says, with everything that follows from it at once.
     pub(super) fn decide(&mut self, id: Uuid, transition: Transition, actor: Option<&str>) -> Result<Task, Refusal> {
         let task = self.task(id).ok_or(Refusal::NoTask(id))?;
         let removes = matches!(transition, Transition::Delete | Transition::Expire(_));

@@ -23,7 +23,7 @@ pub enum Topic {
     Phases,
     /// Queues changed.
     Queues,
-    /// QueueRates.
+    /// Statistics.
     Stats,
     /// Kinds that are not in the table.
     Unknown,

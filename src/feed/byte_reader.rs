@@ -1,4 +1,4 @@
-//! ByteReader of the feed to streams: bytes ready to write, shared by all readers of a [`SharedStream`].
+//! Delivery of the feed to streams: bytes ready to write, shared by all readers of a [`SharedStream`].
 //!
 //! An idle feed delivers an event immediately. Under load wake-ups are coalesced to one every few milliseconds, with an
 //! interval that grows with the number of readers, which bounds the share of CPU spent on waking. The writer, the

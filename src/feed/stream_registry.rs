@@ -144,7 +144,7 @@ pub struct Row {
     pub id: u64,
     /// What was known when it opened.
     pub info: StreamInfo,
-    /// Time of info.
+    /// When it opened.
     pub opened_at: Time,
     progress: Mutex<Option<Arc<Progress>>>,
     cursor: AtomicI64,

@@ -90,7 +90,7 @@ impl Subscriptions {
         self.hub.age()
     }
 
-    /// Opens byte_readers of bytes.
+    /// The byte readers of this feed.
     #[must_use]
     pub fn byte_readers(&self) -> ByteReaders {
         ByteReaders::new(self.hub.clone(), self.log.clone())

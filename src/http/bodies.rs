@@ -28,6 +28,9 @@ use super::{
 const MAX_DRAINED: usize = 16 * 1024 * 1024;
 /// Bodies drained concurrently: that costs no memory, but time. Beyond it rejected clients are disconnected.
 static DRAINS: Semaphore = Semaphore::const_new(2);
+/// How long a rejection for want of memory is held back: a client that repeats its request at once, with the body, costs
+/// more than one that waits.
+const REFUSAL_DELAY: Duration = Duration::from_secs(1);
 /// Bodies up to this size do not use the budget while their connection has capacity, bytes.
 const SMALL: usize = 16 * 1024;
 /// Capacity of one connection for small bodies, bytes.
@@ -87,12 +90,14 @@ impl Share {
         if bytes <= SMALL && self.takes_small(bytes) {
             return Ok(());
         }
-        let part = self.0.budget.wait(self.0.address, bytes, self.0.limits.body_wait).await.ok_or_else(|| {
+        let Some(part) = self.0.budget.wait(self.0.address, bytes, self.0.limits.body_wait).await else {
+            tokio::time::sleep(REFUSAL_DELAY).await;
             let detail =
                 "too many request bodies are being received, in total or from your IP address; retry in a second";
-            Problem::new(ErrorCode::TooManyBodies, detail)
-        })?;
+            return Err(Problem::new(ErrorCode::TooManyBodies, detail));
+        };
         self.keep(Held::OfBudget { _part: part });
+        self.0.budget.pace(self.0.address, bytes).await;
         Ok(())
     }
 }

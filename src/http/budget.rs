@@ -1,4 +1,4 @@
-//! A memory budget: total, and per IP address. Parts are released on drop.
+//! A memory budget: total, and per IP address, with a pace per IP address. Parts are released on drop.
 
 use std::{
     collections::HashMap,
@@ -17,12 +17,20 @@ use crate::feed::stream_registry::counted_as;
 /// Maximum number of requests waiting for memory.
 const MAX_WAITING: usize = 256;
 
+/// Bytes per second that one IP address may reserve for long, so that large bodies leave time for other callers: reading
+/// and parsing 4 MiB takes milliseconds of a core. As reports of 200 bytes it is many times what a database stores.
+const PACE: f64 = 32.0 * 1024.0 * 1024.0;
+/// How far an IP address may be ahead of its pace.
+const BURST: Duration = Duration::from_millis(250);
+
 /// The budget.
 #[derive(Debug)]
 pub(super) struct Budget {
     used: Mutex<Used>,
     freed: Notify,
     waiting: AtomicUsize,
+    /// When what each IP address has reserved is paid off at its pace; only of those that are ahead of it.
+    paced: Mutex<HashMap<IpAddr, Instant>>,
     /// Total, bytes.
     all: usize,
     /// Limit per IP address, bytes.
@@ -45,7 +53,14 @@ pub(super) struct Part {
 
 impl Budget {
     pub(super) fn new(all: usize, each: usize) -> Arc<Self> {
-        Arc::new(Self { used: Mutex::default(), freed: Notify::new(), waiting: AtomicUsize::new(0), all, each })
+        Arc::new(Self {
+            used: Mutex::default(),
+            freed: Notify::new(),
+            waiting: AtomicUsize::new(0),
+            paced: Mutex::default(),
+            all,
+            each,
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Used> {
@@ -70,6 +85,19 @@ impl Budget {
         used.all += bytes;
         *used.by_address.entry(address).or_default() += bytes;
         Some(Part { budget: self.clone(), address, bytes })
+    }
+
+    /// Waits until an IP address may use this many bytes more.
+    pub(super) async fn pace(&self, address: IpAddr, bytes: usize) {
+        let now = Instant::now();
+        let paid_off = {
+            let mut paced = self.paced.lock().unwrap_or_else(PoisonError::into_inner);
+            paced.retain(|_, paid_off| *paid_off > now);
+            let paid_off = paced.entry(counted_as(address)).or_insert(now);
+            *paid_off += Duration::from_secs_f64(bytes as f64 / PACE);
+            *paid_off
+        };
+        tokio::time::sleep_until(paid_off - BURST).await;
     }
 
     /// Reserves memory, waiting up to `patience`.
@@ -129,6 +157,24 @@ impl Drop for Waiting<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_keeps_its_pace_after_a_burst() {
+        let budget = Budget::new(usize::MAX, usize::MAX);
+        let (busy, other) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
+        let began = Instant::now();
+        budget.pace(busy, 8 * 1024 * 1024).await;
+        assert_eq!(began.elapsed(), Duration::ZERO, "a burst is not delayed");
+        for _ in 0..8 {
+            budget.pace(busy, 4 * 1024 * 1024).await;
+        }
+        assert_eq!(began.elapsed(), Duration::from_secs(1), "32 MiB take a second");
+        budget.pace(other, 4 * 1024 * 1024).await;
+        assert_eq!(began.elapsed(), Duration::from_secs(1), "others are not delayed");
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        budget.pace(other, 1).await;
+        assert_eq!(budget.paced.lock().expect("no panic").len(), 1, "who is not ahead is forgotten");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn it_is_shared_by_all_and_by_each_address() {

@@ -45,7 +45,7 @@ pub(super) struct Shared {
     pub(super) probe: Probe,
     pub(super) limits: Limits,
     /// Shutdown: a connection closes after its last response.
-    pub(super) close_reason: Arc<Signal>,
+    pub(super) stopping: Arc<Signal>,
     /// Aborts all connections that are still open.
     pub(super) cut: Arc<Signal>,
     pub(super) tasks: TaskTracker,
@@ -53,7 +53,7 @@ pub(super) struct Shared {
 
 /// Why serving a connection ended.
 enum Why {
-    ClosedStream,
+    Ended,
     Stopping,
     Idle,
 }
@@ -83,12 +83,12 @@ impl Connection {
                 Ok(Ok(second)) => second,
                 Ok(Err(_)) | Err(_) => return,
             },
-            () = self.shared.close_reason.raised() => return,
+            () = self.shared.stopping.raised() => return,
         };
         let (patience, shared) = (self.shared.limits.stuck, self.shared.clone());
         let socket = Socket::new(stream, first, patience, self.activity.clone(), self.peer.stuck.clone());
-        let served = async { if second { self.second(socket).await } else { self.first(socket).await } };
-        // LongPollResponse whenever the connection is, which is for each event of a stream, so it must be cheap.
+        let served = async { if second { self.http2(socket).await } else { self.http1(socket).await } };
+        // Polled whenever the connection is, which is for each event of a stream, so it must be cheap.
         let mut cut = Glance::new(shared.cut.clone());
         let mut served = std::pin::pin!(served);
         std::future::poll_fn(|cx| {
@@ -97,7 +97,7 @@ impl Connection {
         .await;
     }
 
-    async fn first(&self, socket: Socket) {
+    async fn http1(&self, socket: Socket) {
         let mut builder = http1::Builder::new();
         let limits = self.shared.limits;
         builder.timer(TokioTimer::new()).header_read_timeout(limits.headers).max_buf_size(BUFFER);
@@ -110,7 +110,7 @@ impl Connection {
         }
     }
 
-    async fn second(&self, socket: Socket) {
+    async fn http2(&self, socket: Socket) {
         let streams = Streams { shared: self.shared.clone(), called: Arc::default() };
         let mut builder = http2::Builder::new(streams.clone());
         let limits = self.shared.limits;
@@ -121,7 +121,7 @@ impl Connection {
         let service = service_fn(|request| self.answer(request, Some(streams.called())));
         let mut connection = Box::pin(builder.serve_connection(TokioIo::new(socket), service));
         match self.until(connection.as_mut()).await {
-            Why::ClosedStream => {}
+            Why::Ended => {}
             Why::Stopping => {
                 connection.as_mut().graceful_shutdown();
                 let _ = connection.await;
@@ -164,13 +164,13 @@ impl Connection {
     /// is polled for each event, so the other conditions are checked cheaply.
     async fn until(&self, mut connection: Pin<&mut impl Future>) -> Why {
         let longest = self.longest_idle();
-        let mut close_reason = Glance::new(self.shared.close_reason.clone());
+        let mut stopping = Glance::new(self.shared.stopping.clone());
         let mut alarm = Alarm::after(longest.saturating_sub(self.activity.idle_for().unwrap_or_default()));
         std::future::poll_fn(|cx| {
             if connection.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Why::ClosedStream);
+                return Poll::Ready(Why::Ended);
             }
-            if close_reason.is_over(cx) {
+            if stopping.is_over(cx) {
                 return Poll::Ready(Why::Stopping);
             }
             while alarm.rang(cx) {

@@ -58,7 +58,7 @@ pub async fn serve(
         router,
         probe: Probe::new(settings),
         limits,
-        close_reason: Arc::default(),
+        stopping: Arc::default(),
         cut: Arc::default(),
         tasks: tasks.clone(),
     });
@@ -84,7 +84,7 @@ pub async fn serve(
         });
     }
     drop(listener);
-    shared.close_reason.raise();
+    shared.stopping.raise();
     tasks.close();
     if tokio::time::timeout(limits.drain, tasks.wait()).await.is_err() {
         tracing::warn!(tasks = tasks.len(), "closing connections that did not drain in time");

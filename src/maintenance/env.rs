@@ -6,7 +6,7 @@ use chrono::TimeDelta;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use super::checkpoints::Checkpoints;
+use super::saved_boards::Checkpoints;
 use crate::{
     clock::{Clock, Time},
     command::{WriterPolicy, change_tasks::ChangeTasks},

@@ -5,7 +5,6 @@
 
 mod bulk_actions;
 mod checkpoint;
-mod checkpoints;
 mod connectors;
 mod due_tasks;
 mod env;
@@ -16,6 +15,7 @@ mod log_room;
 mod old_events;
 mod old_tasks;
 mod reevaluation;
+mod saved_boards;
 mod schedules;
 mod silent_tasks;
 mod stuck_tasks;
@@ -24,8 +24,8 @@ use std::{future::Future, panic::AssertUnwindSafe, pin::Pin, time::Duration};
 
 use futures_util::FutureExt;
 
-pub use checkpoints::Checkpoints;
 pub use env::{Env, Reachable, Retention};
+pub use saved_boards::Checkpoints;
 
 /// Longest time of one run of a job.
 const JOB_TIMEOUT: Duration = Duration::from_secs(30);

@@ -62,7 +62,7 @@ pub enum Transition {
         /// Worker and attempt.
         fence: Fence,
     },
-    /// Its `run_at` or the backoff of its last attempt has passed.
+    /// Its `run_at` or the backoff of its last attempt has passed. Sent by `maintenance::due_tasks`.
     Due,
     /// Its lease expired, its worker was lost, or it timed out. Checked again here, because the lease may have been
     /// extended since.

@@ -76,7 +76,7 @@ const LIST_TAG_END: &str = " data-live data-rows";
 /// nor attribute values contain `<` or `>`.
 #[must_use]
 pub fn regions(html: &str) -> Region {
-    // Stack of open fragment_diff, each with its tag name and the number of open elements of that name within it.
+    // Stack of open regions, each with its tag name and the number of open elements of that name within it.
     let mut open = vec![(Region { span: 0..html.len(), ..Region::default() }, "", 0_u32)];
     let mut from = 0;
     while let Some(start) = html[from..].find('<').map(|at| from + at) {

@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 pub use fragments::{Fragment, Fragments, Freshness};
 pub use live::{LivePages, Viewer};
-pub use pages::PAGES;
+pub use pages::{PAGES, hides_a_page};
 pub use row::{Check, Chrome, Filters, LIST_PARAMETERS, Pace, Page, Reach};
 
 use crate::{

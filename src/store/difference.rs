@@ -30,9 +30,9 @@ pub(super) struct Difference<'a> {
     /// Tasks that are no longer blocked, or whose dependencies changed.
     unblocked: Vec<Uuid>,
     /// Finished or deleted tasks that block others.
-    transaction_outcome: Vec<Uuid>,
+    ended: Vec<Uuid>,
     /// Observed tasks whose project may be inherited by their children.
-    ancestors: Vec<Uuid>,
+    project_changed: Vec<Uuid>,
 }
 
 impl<'a> Difference<'a> {
@@ -102,12 +102,12 @@ impl<'a> Difference<'a> {
         let awaited = entry.before.as_ref().or(entry.after.as_ref()).is_some_and(|task| task.has_dependents)
             || entry.after.as_ref().is_some_and(|task| task.has_dependents);
         if awaited && is_over(&entry.after) && !(entry.before.is_some() && is_over(&entry.before)) {
-            self.transaction_outcome.push(id);
+            self.ended.push(id);
         }
         if let Some(after) = entry.after.as_ref().filter(|task| task.observed.is_some())
             && entry.before.as_ref().is_none_or(|before| before.project_id != after.project_id)
         {
-            self.ancestors.push(id);
+            self.project_changed.push(id);
         }
     }
 }
@@ -139,8 +139,8 @@ impl Difference<'_> {
             leased by task_write::lease;
             unblocked by dependencies::unblock;
             waiting by dependencies::wait;
-            transaction_outcome by dependencies::request_reevaluation;
-            ancestors by dependencies::inherit_project;
+            ended by dependencies::request_reevaluation;
+            project_changed by dependencies::inherit_project;
         }
         Ok(())
     }

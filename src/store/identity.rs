@@ -208,7 +208,7 @@ impl Identity {
             Some(Changed::Moved { stored: row.stored, present: row.present.unwrap_or_default() })
         } else {
             newest.and_then(|newest| match row.body {
-                // ChildrenRemoved by retention, together with everything that this process has not read yet.
+                // Removed by retention, together with everything that this process has not read yet.
                 None if newest.position < row.oldest => None,
                 None => Some(Changed::Lost(newest.position)),
                 Some(body) => {

@@ -8,7 +8,7 @@ mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use self::table::{Clause, label};
+use self::table::{Clause, parse_label};
 pub use self::{
     table::{ROWS, Row, Source, TOPICS},
     values::{escaped, values},
@@ -51,7 +51,7 @@ impl Filter {
     fn add(&mut self, field: &str, value: &str) -> Result<bool, BadFilter> {
         let bad = |detail: String| BadFilter { field: field.to_owned(), detail };
         let parsed = if let Some(key) = field.strip_prefix(LABEL_PREFIX) {
-            label(key, value)
+            parse_label(key, value)
         } else if let Some(row) = row(field) {
             if value.is_empty() {
                 return Ok(true);
@@ -68,19 +68,19 @@ impl Filter {
         Ok(true)
     }
 
-    /// Reads all parameters of a query; `others` are names that mean something else there. A filter that is repeated
+    /// Reads all parameters of a query; `own` are names that mean something else there. A filter that is repeated
     /// (`queue=a&queue=b`) has all of its values, as `queue=a,b` has.
     ///
     /// # Errors
     /// [`BadFilter`] for an unknown name or a bad value.
-    pub fn from_query(pairs: &[(String, String)], others: &[&str]) -> Result<Self, BadFilter> {
+    pub fn from_query(pairs: &[(String, String)], own: &[&str]) -> Result<Self, BadFilter> {
         let mut filter = Self::default();
-        for (field, value) in &merged(pairs, others)? {
+        for (field, value) in &merged(pairs, own)? {
             if filter.add(field, value)? {
                 continue;
             }
             let valid: Vec<_> =
-                ROWS.iter().map(|row| row.name).chain(["label.<key>"]).chain(others.iter().copied()).collect();
+                ROWS.iter().map(|row| row.name).chain(["label.<key>"]).chain(own.iter().copied()).collect();
             return Err(BadFilter {
                 field: field.clone(),
                 detail: format!("unknown filter; supported: {}", valid.join(", ")),
@@ -137,9 +137,9 @@ impl Filter {
 ///
 /// # Errors
 /// [`BadFilter`] when a filter of one value is given twice.
-pub fn merged(pairs: &[(String, String)], others: &[&str]) -> Result<Vec<(String, String)>, BadFilter> {
+pub fn merged(pairs: &[(String, String)], own: &[&str]) -> Result<Vec<(String, String)>, BadFilter> {
     let mut merged: Vec<(String, String)> = Vec::new();
-    for (field, value) in pairs.iter().filter(|(field, _)| !others.contains(&field.as_str())) {
+    for (field, value) in pairs.iter().filter(|(field, _)| !own.contains(&field.as_str())) {
         match merged.iter_mut().find(|(name, _)| name == field) {
             Some((_, before)) if before.is_empty() => before.clone_from(value),
             Some((_, before)) if value.is_empty() || before == value => {}

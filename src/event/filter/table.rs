@@ -245,7 +245,7 @@ fn stats_only(text: &str) -> Result<Clause, String> {
 }
 
 /// Parses the key and the values of `label.<key>`.
-pub(super) fn label(key: &str, value: &str) -> Result<Clause, String> {
+pub(super) fn parse_label(key: &str, value: &str) -> Result<Clause, String> {
     let key = Name::new(key).map_err(|e| e.to_string())?;
     let plain = |word: &str| {
         let is_plain = !word.chars().any(char::is_control);

@@ -196,7 +196,7 @@ pub(super) async fn stats(State(state): State<AppState>) -> Out<Overview> {
     Out(Overview { position: board.position, event_id: state.event_id_at(board.position), stats: board.stats(now) })
 }
 
-/// HealthReport health.
+/// Overall health.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct HealthReport {
     /// Log position of this data.
@@ -207,7 +207,7 @@ pub(super) struct HealthReport {
     health: Health,
 }
 
-/// HealthReport health: `ok`, `degraded` or `stalled`, with reasons, most severe first.
+/// Overall health: `ok`, `degraded` or `stalled`, with reasons, most severe first.
 #[utoipa::path(get, path = "/api/v1/health", operation_id = "getHealth", tag = "monitoring", responses((status = 200, description = "OK", body = HealthReport)))]
 pub(super) async fn overall(State(state): State<AppState>) -> Out<HealthReport> {
     let now = state.clock.now();

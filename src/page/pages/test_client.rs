@@ -8,7 +8,7 @@ use crate::page::{Content, PageError, Params, View};
 use crate::{board::recent, event::Event};
 
 #[derive(Template)]
-#[template(path = "trial.html")]
+#[template(path = "test_client.html")]
 struct Trial {
     events: Vec<Arc<Event>>,
     is_filtered: bool,

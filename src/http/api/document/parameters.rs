@@ -22,7 +22,7 @@ const UUID: &str = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}
 pub(super) fn complete(document: &mut Value) {
     for_each_operation(document, |method, path, operation| {
         match (method, path) {
-            ("get", "/events") => add(operation, filter::ROWS.iter().map(of_filter).chain([labels(), cursor_again()])),
+            ("get", "/events") => add(operation, filter::ROWS.iter().map(of_filter).chain([labels(), last_event_id()])),
             ("get", "/api/v1/tasks") => {
                 let rows = filter::ROWS.iter().filter(|row| row.column.is_some());
                 add(operation, rows.map(of_filter).chain([labels(), cursor(), search()]));
@@ -130,7 +130,7 @@ fn search() -> Value {
         "schema": { "type": "string", "maxLength": 200, "pattern": r"^[^\u0000]*$" } })
 }
 
-fn cursor_again() -> Value {
+fn last_event_id() -> Value {
     json!({ "name": "last_event_id", "in": "query", "required": false, "schema": { "type": "string", "maxLength": 64 },
         "description": "Same as the header Last-Event-ID, for clients that cannot set it; `lastEventId` is an alias." })
 }

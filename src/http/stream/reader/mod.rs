@@ -146,7 +146,7 @@ impl Reader {
 
     /// A stream that only reports the exceeded limit and when to reconnect.
     pub(super) fn refused(state: &AppState, request: &StreamRequest, full: LimitReached) -> (Self, &'static str) {
-        // Without its filter, so that rejected clients create no classes.
+        // Without its filter, so that rejected clients create no shared streams.
         let mut reader = Self::new(state, request, state.subscriptions.end(), &Filter::default());
         reader.push("bye", &json!({ "reason": full.as_str() }), None, Some(retry_ms(state)));
         reader.abort_after_bye();
