@@ -3,10 +3,7 @@
 use uuid::Uuid;
 
 use super::{Command, LockSet, Refusal, Workspace, workspace::Entry};
-use crate::{
-    event::{Event, Kind},
-    model::bulk::{Bulk, BulkState},
-};
+use crate::model::bulk::{Bulk, BulkState};
 
 /// Cancels a bulk action; what it did stays done.
 #[derive(Debug, Clone)]
@@ -43,9 +40,6 @@ impl Workspace {
         event.data.succeeded = Some(bulk.succeeded);
         event.data.failed = Some(bulk.failed);
         self.record(event);
-        let mut finished = Event::new(Kind::BulkFinished, self.now);
-        (finished.data.succeeded, finished.data.failed) = (Some(bulk.succeeded), Some(bulk.failed));
-        self.record(finished);
         self.bulks.insert(bulk.id, Entry::changed(bulk.clone()));
     }
 }

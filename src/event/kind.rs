@@ -163,8 +163,6 @@ kinds! {
         ["children"];
     PhaseCompleted = "phase_completed", Phases, durable, Good, "All tasks of a phase finished.",
         ["children"];
-    BulkFinished = "bulk_finished", Queues, durable, Quiet, "Bulk action finished.",
-        ["failed", "succeeded"];
     QueuePaused = "queue_paused", Queues, durable, Warn, "Queue paused.",
         ["changes"];
     QueueResumed = "queue_resumed", Queues, durable, Good, "Queue resumed.",
