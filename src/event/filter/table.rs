@@ -67,7 +67,7 @@ impl Row {
 }
 
 /// Every filter but `label.<key>`.
-pub const ROWS: [Row; 16] = [
+pub const ROWS: [Row; 15] = [
     Row::new(
         "topics",
         "event topics: tasks, tasks:status, tasks:progress, tasks:edits, workers, connectors, phases, queues, stats, all",
@@ -103,7 +103,6 @@ pub const ROWS: [Row; 16] = [
     Row::new("priority", "priority 0–9 or a range, e.g. 3..7", Source::Priority)
         .of_tasks("priority")
         .labelled("Priority"),
-    Row::new("worker_name", "worker names", Source::Name(|event| event.data.name.as_ref())),
     Row::new("stats_only", "true = metrics only, no individual events", Source::StatsOnly),
 ];
 
