@@ -2,6 +2,7 @@
 
 mod analytics;
 mod bulk;
+mod connectors;
 mod events;
 mod failures;
 mod overview;
@@ -54,7 +55,15 @@ const BOARD: Page = Page {
 };
 
 /// The table.
-pub static PAGES: [Page; 14] = [
+pub static PAGES: [Page; 15] = [
+    Page {
+        name: "connectors",
+        path: "/connectors",
+        nav: "Connectors",
+        concerned: |_, event| event.connector_id.is_some(),
+        render: |view, params| Box::pin(ready(connectors::render(view, params))),
+        ..BOARD
+    },
     Page {
         name: "overview",
         path: "/",
