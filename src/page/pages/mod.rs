@@ -2,7 +2,6 @@
 
 mod analytics;
 mod bulk;
-mod connectors;
 mod events;
 mod failures;
 mod overview;
@@ -55,15 +54,7 @@ const BOARD: Page = Page {
 };
 
 /// The table.
-pub static PAGES: [Page; 15] = [
-    Page {
-        name: "connectors",
-        path: "/connectors",
-        nav: "Connectors",
-        concerned: |_, event| event.connector_id.is_some(),
-        render: |view, params| Box::pin(ready(connectors::render(view, params))),
-        ..BOARD
-    },
+pub static PAGES: [Page; 14] = [
     Page {
         name: "overview",
         path: "/",
