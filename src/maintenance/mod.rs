@@ -14,7 +14,6 @@ mod liveness;
 mod log_room;
 mod old_events;
 mod old_tasks;
-mod pulse;
 mod reevaluation;
 mod saved_boards;
 mod schedules;
@@ -93,7 +92,6 @@ jobs! {
     "gauges", Prompt, 5_000 ms, gauges::Gauges,
         "Publishes backlogs that changed and the statistics, as ephemeral events.";
     "checkpoint", Slow, 30_000 ms, checkpoint::Checkpoint, "Saves the board, so that the next start is fast.";
-    "pulse", Slow, 60_000 ms, pulse::Pulse, "Says in the log that maintenance is running.";
     "log_room", Prompt, 5_000 ms, log_room::LogRoom, "Makes partitions for the log to grow into.";
 }
 
