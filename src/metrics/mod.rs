@@ -269,7 +269,6 @@ fn queues(sources: &Sources<'_>) -> Vec<Metric> {
             queue.oldest_pending_seconds
         }),
         per_queue("taskwatch_queue_paused", "1 if the queue is paused", |queue| f64::from(u8::from(queue.is_paused))),
-        gauge("taskwatch_queues", "Queues", sources.queues.len() as f64),
         gauge("taskwatch_queues_paused", "Paused queues", sources.queues_paused as f64),
     ]
 }
