@@ -204,7 +204,6 @@ impl App {
         self.stopping.cancel();
         let mut failed = first.map_or(Ok(()), |ended| ended_by_itself(ended, "before it was told to"));
         let store = self.state.store.clone();
-        let shutdown = Duration::from_secs(self.state.settings.shutdown_seconds.into());
         // Drops the last writer handles, of this state and of the requests; then the writer stops, and the tailer with
         // it.
         drop(self.state);
@@ -215,7 +214,7 @@ impl App {
                 }
             }
         };
-        if tokio::time::timeout(shutdown, rest).await.is_err() {
+        if tokio::time::timeout(FINISH, rest).await.is_err() {
             tracing::warn!("shutdown timed out");
         }
         // With a timeout, so that a stuck connection does not block shutdown.

@@ -204,9 +204,6 @@ pub struct Settings {
     /// Proxy IP addresses whose X-Forwarded-For and X-Forwarded-Proto are trusted (comma-separated).
     #[arg(long, env = "TASKWATCH_TRUSTED_PROXIES", value_delimiter = ',')]
     pub trusted_proxies: Vec<IpAddr>,
-    /// Longest time that requests may take to finish at shutdown, in seconds.
-    #[arg(long, env = "TASKWATCH_SHUTDOWN_SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=60))]
-    pub shutdown_seconds: u32,
     /// Memory for recent events, MiB.
     #[arg(long, env = "TASKWATCH_EVENT_CACHE_MIB", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub event_cache_mib: u32,
