@@ -29,7 +29,6 @@ pub mod reevaluate;
 pub mod refusal;
 pub mod register_worker;
 pub mod relations;
-pub mod reset_limits;
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
 mod rows;

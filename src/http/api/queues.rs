@@ -101,12 +101,7 @@ impl LimitQueue {
 
 /// The routes of this file.
 pub(in crate::http) fn routes() -> Routes {
-    vec![
-        (Scope::Operate, routes!(limit)),
-        (Scope::Operate, routes!(pause)),
-        (Scope::Operate, routes!(resume)),
-        (Scope::Operate, routes!(reset)),
-    ]
+    vec![(Scope::Operate, routes!(limit)), (Scope::Operate, routes!(pause)), (Scope::Operate, routes!(resume))]
 }
 
 /// Pause a queue: no new claims, running tasks continue.
@@ -118,18 +113,6 @@ pub(in crate::http) async fn pause(
     Named(name): Named,
 ) -> Result<Out<QueueResponse>, Problem> {
     decide(&state, &caller, name, QueueChange::Pause).await
-}
-
-/// Remove all limits of a queue.
-#[utoipa::path(post, path = "/api/v1/queues/{name}/reset", operation_id = "resetQueueLimits", tag = "queues", params(("name" = String, Path)),
-    responses((status = 200, description = "OK", body = QueueResponse), (status = 400, description = "Invalid parameter", body = Problem)))]
-pub(in crate::http) async fn reset(
-    State(state): State<AppState>,
-    caller: Caller,
-    Named(name): Named,
-) -> Result<Out<QueueResponse>, Problem> {
-    let command = crate::command::reset_limits::ResetLimits { name, actor: caller.actor().to_owned() };
-    Ok(Out(QueueResponse { queue: state.writer.run(command).await?.into() }))
 }
 
 /// Resume a queue.
