@@ -50,6 +50,8 @@ pub struct Task {
     pub title: Option<String>,
     /// Description.
     pub description: Option<String>,
+    /// URL of instructions for people.
+    pub runbook: Option<String>,
     /// Priority, 0–9, highest first.
     pub priority: Priority,
     /// Status.
@@ -238,6 +240,7 @@ impl NewTask {
             phase: self.phase,
             title: self.title,
             description: self.description,
+            runbook: None,
             priority: self.priority,
             status,
             payload: self.payload,
