@@ -50,8 +50,6 @@ pub struct Task {
     pub title: Option<String>,
     /// Description.
     pub description: Option<String>,
-    /// URL of instructions for people.
-    pub runbook: Option<String>,
     /// Priority, 0–9, highest first.
     pub priority: Priority,
     /// Status.
@@ -240,7 +238,6 @@ impl NewTask {
             phase: self.phase,
             title: self.title,
             description: self.description,
-            runbook: None,
             priority: self.priority,
             status,
             payload: self.payload,

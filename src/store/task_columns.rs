@@ -139,7 +139,6 @@ columns! {
     Description phase: Option<String> = Type::Plain("text"), |t| t.phase.as_ref().map(Name::as_str);
     Description title: Option<String> = Type::Plain("text"), |t| t.title.as_deref();
     Description description: Option<String> = Type::Plain("text"), |t| t.description.as_deref();
-    Description runbook: Option<String> = Type::Plain("text"), |t| t.runbook.as_deref();
     Description priority: i16 = Type::Plain("smallint"), |t| i16::from(t.priority.get());
     State status: String = Type::Plain("text"), |t| t.status.as_str();
     // `None` if it was not loaded.
@@ -197,7 +196,6 @@ impl TryFrom<TaskRow> for Task {
             phase: optional_name(row.phase)?,
             title: row.title,
             description: row.description,
-            runbook: row.runbook,
             priority: priority(row.priority)?,
             status: status(&row.status)?,
             payload: row.payload.map(|json| json.0),

@@ -1,2 +1,0 @@
-ALTER TABLE taskwatch.tasks ADD COLUMN runbook text;
-COMMENT ON COLUMN taskwatch.tasks.runbook IS 'URL of instructions for people.';
