@@ -4,6 +4,9 @@
 
 pub mod durations;
 pub mod failures;
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod folds;
 pub mod health;
 pub mod history;
 pub mod parents;

@@ -103,7 +103,7 @@ fn describe(event: &mut Event, step: &Step) {
             event.data.result.clone_from(result);
             event.data.title = title();
         }
-        TaskEvent::Retried { duration_ms, error, next_run_at } => {
+        TaskEvent::RetryScheduled { duration_ms, error, next_run_at } => {
             event.duration_ms = Some(*duration_ms);
             event.error = Some(error.clone());
             event.data.next_run_at = Some(*next_run_at);
@@ -143,7 +143,7 @@ fn reported_at(step: &Step) -> Option<Time> {
         TaskEvent::Enqueued { .. } => task.enqueued_at,
         TaskEvent::Started { .. } => task.started_at,
         TaskEvent::Completed { .. } | TaskEvent::Failed { .. } | TaskEvent::Cancelled { .. } => task.finished_at,
-        TaskEvent::Retried { .. } => task.observed.as_ref().and_then(|observed| observed.ended_at()),
+        TaskEvent::RetryScheduled { .. } => task.observed.as_ref().and_then(|observed| observed.ended_at()),
         _ => None,
     }
 }
@@ -193,7 +193,7 @@ const fn task_kind(event: &TaskEvent) -> Kind {
         TaskEvent::Started { .. } => Kind::TaskStarted,
         TaskEvent::Progressed(_) => Kind::TaskProgress,
         TaskEvent::Completed { .. } => Kind::TaskCompleted,
-        TaskEvent::Retried { .. } => Kind::TaskRetry,
+        TaskEvent::RetryScheduled { .. } => Kind::TaskRetry,
         TaskEvent::Failed { .. } => Kind::TaskFailed,
         TaskEvent::Stalled(_) => Kind::TaskStalled,
         TaskEvent::Cancelled { .. } => Kind::TaskCancelled,

@@ -21,7 +21,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use super::{
     Published,
     hub::Hub,
-    progress::{NO_NUMBER, Progress},
+    progress::{NO_NUMBER, ReaderProgress},
     shared_stream::{Chunk, Found, Limit, SharedStream},
 };
 use crate::{
@@ -74,7 +74,7 @@ pub struct ByteReader {
     stream: Arc<SharedStream>,
     /// Its waker slot in the stream.
     place: usize,
-    progress: Arc<Progress>,
+    progress: Arc<ReaderProgress>,
     gzip: bool,
     reading: Option<Reading>,
 }
@@ -127,7 +127,7 @@ impl ByteReaders {
         self.0.hub.reader_came();
         let place = stream.enter();
         let (cursor, number) = (AtomicI64::new(after), AtomicU64::new(NO_NUMBER));
-        let progress = Arc::new(Progress { stream: Arc::downgrade(&stream), cursor, number });
+        let progress = Arc::new(ReaderProgress { stream: Arc::downgrade(&stream), cursor, number });
         ByteReader { parts: self.0.clone(), stream, place, progress, gzip, reading: None }
     }
 
@@ -271,7 +271,7 @@ impl ByteReader {
 
     /// Shared handle to its progress.
     #[must_use]
-    pub fn progress(&self) -> Arc<Progress> {
+    pub fn progress(&self) -> Arc<ReaderProgress> {
         self.progress.clone()
     }
 

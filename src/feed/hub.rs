@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Maximum number of frames returned from the ring at once.
-const CHUNK: usize = 1_000;
+const CHUNK_FRAMES: usize = 1_000;
 /// Pages of the log cached for readers that lag behind the ring.
 const PAGES: usize = 4;
 /// Timeout of one read of the log.
@@ -186,7 +186,7 @@ impl Hub {
             return Some(Vec::new());
         }
         let skip = usize::try_from(position + 1 - ring.first).ok()?;
-        Some(ring.frames.range(skip..(skip + CHUNK).min(ring.frames.len())).cloned().collect())
+        Some(ring.frames.range(skip..(skip + CHUNK_FRAMES).min(ring.frames.len())).cloned().collect())
     }
 
     /// The frame at a position, if it is in the ring.

@@ -9,7 +9,7 @@ use super::shared_stream::SharedStream;
 
 /// Position of a reader. Only the reader advances it; anyone may read it.
 #[derive(Debug)]
-pub struct Progress {
+pub struct ReaderProgress {
     pub(super) stream: Weak<SharedStream>,
     /// Last position delivered or filtered out.
     pub(super) cursor: AtomicI64,
@@ -19,7 +19,7 @@ pub struct Progress {
 
 pub(super) const NO_NUMBER: u64 = u64::MAX;
 
-impl Progress {
+impl ReaderProgress {
     /// The last position examined: for a reader that is up to date, that of its stream.
     #[must_use]
     pub fn position(&self) -> i64 {

@@ -22,11 +22,11 @@ use crate::{
 };
 
 /// A chunk is closed at this size, bytes: it bounds what a slow reader keeps in memory and the size of one write.
-const CHUNK: usize = 64 * 1024;
+const CHUNK_BYTES: usize = 64 * 1024;
 /// Positions per page. Small, so that a page is about one chunk; must divide the page size of the log.
-const PAGE: i64 = 125;
+const PAGE_POSITIONS: i64 = 125;
 /// Pages cached per stream.
-const PAGES: usize = 16;
+const MAX_CACHED_PAGES: usize = 16;
 
 /// State shared by all readers of a stream.
 #[derive(Debug)]
@@ -211,7 +211,7 @@ impl SharedStream {
         for published in events {
             let position = published.id.map_or(open.to, |id| id.position);
             if self.filter.matches(&published.event) {
-                if open.bytes.len() + published.frame.bytes.len() > CHUNK && !open.marks.is_empty() {
+                if open.bytes.len() + published.frame.bytes.len() > CHUNK_BYTES && !open.marks.is_empty() {
                     let to = open.to;
                     chunks.extend(std::mem::replace(&mut open, Open::new(to)).close());
                 }
@@ -256,9 +256,10 @@ impl SharedStream {
         if let Some(page) = pages.iter().find(|page| page.after <= cursor && cursor < page.to) {
             return Ok(page.clone());
         }
-        let after = (cursor / PAGE * PAGE).max(hub.oldest() - 1);
+        let after = (cursor / PAGE_POSITIONS * PAGE_POSITIONS).max(hub.oldest() - 1);
         // Not beyond what the stream has examined: later events are in its chunks.
-        let end = (cursor / PAGE * PAGE).saturating_add(PAGE).min(self.tail().max(cursor));
+        let end =
+            (cursor / PAGE_POSITIONS * PAGE_POSITIONS).saturating_add(PAGE_POSITIONS).min(self.tail().max(cursor));
         let mut events = hub.read_after(log, self.epoch, after).await?;
         if events.last().and_then(|last| last.id).is_none_or(|last| last.position <= cursor) {
             events = hub.read_after(log, self.epoch, cursor).await?;
@@ -278,7 +279,7 @@ impl SharedStream {
         pages.retain(|kept| kept.to <= page.after || kept.after >= page.to);
         pages.push_back(page.clone());
         let size = |pages: &VecDeque<Arc<Chunk>>| pages.iter().map(|page| page.body.plain.len()).sum::<usize>();
-        while pages.len() > 1 && (pages.len() > PAGES || size(&pages) > PAGES * CHUNK) {
+        while pages.len() > 1 && (pages.len() > MAX_CACHED_PAGES || size(&pages) > MAX_CACHED_PAGES * CHUNK_BYTES) {
             pages.pop_front();
         }
         Ok(page)

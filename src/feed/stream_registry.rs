@@ -12,7 +12,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::progress::Progress;
+use super::progress::ReaderProgress;
 use crate::{
     clock::{Clock, Time},
     event::frame::{Form, Format, Wire},
@@ -146,7 +146,7 @@ pub struct Row {
     pub info: StreamInfo,
     /// When it opened.
     pub opened_at: Time,
-    progress: Mutex<Option<Arc<Progress>>>,
+    progress: Mutex<Option<Arc<ReaderProgress>>>,
     cursor: AtomicI64,
     /// Events sent.
     pub events: AtomicU64,
@@ -332,7 +332,7 @@ impl StreamSlot {
     }
 
     /// Takes its position from a reader from now on.
-    pub fn follows(&self, progress: Arc<Progress>) {
+    pub fn follows(&self, progress: Arc<ReaderProgress>) {
         // A stream that restarts in another epoch may be at a lower position.
         self.row.cursor.store(0, Ordering::Relaxed);
         *self.row.progress.lock().unwrap_or_else(PoisonError::into_inner) = Some(progress);

@@ -41,7 +41,7 @@ const SLOW_READ: Duration = Duration::from_secs(2);
 /// Timeout of one attempt to reload the log.
 const RELOAD: Duration = Duration::from_secs(120);
 /// Maximum number of events published at once, so that readers of the board can acquire its lock in between.
-const CHUNK: usize = 512;
+const CHUNK_EVENTS: usize = 512;
 
 impl From<Recorded> for Published {
     fn from(recorded: Recorded) -> Self {
@@ -330,7 +330,7 @@ impl Tailer {
     async fn publish(&mut self, batch: Vec<Recorded>) -> Result<(), Halt> {
         let mut rest = batch.into_iter().map(Published::from).peekable();
         while rest.peek().is_some() {
-            let chunk: Vec<_> = rest.by_ref().take(CHUNK).collect();
+            let chunk: Vec<_> = rest.by_ref().take(CHUNK_EVENTS).collect();
             {
                 let mut board = self.board.write().unwrap_or_else(PoisonError::into_inner);
                 for published in &chunk {

@@ -93,14 +93,14 @@ impl Drop for InFlight {
 
 /// Write progress of one HTTP/2 stream.
 #[derive(Debug, Default)]
-pub(super) struct Progress {
+pub(super) struct WriteProgress {
     /// Since when a write has been blocked; 0 if none is.
     blocked_since: AtomicU64,
     /// The client read nothing for too long.
     pub(super) stalled: Arc<AtomicBool>,
 }
 
-impl Progress {
+impl WriteProgress {
     pub(super) fn waits_for_us(&self) {
         self.blocked_since.store(0, Ordering::Relaxed);
     }
@@ -188,7 +188,7 @@ impl Alarm {
 /// aborted.
 pub(super) struct Watched {
     work: Pin<Box<dyn Future<Output = ()> + Send>>,
-    progress: Arc<Progress>,
+    progress: Arc<WriteProgress>,
     patience: Duration,
     alarm: Alarm,
     cut: Glance,
@@ -197,7 +197,7 @@ pub(super) struct Watched {
 impl Watched {
     pub(super) fn new(
         work: impl Future<Output = ()> + Send + 'static,
-        progress: Arc<Progress>,
+        progress: Arc<WriteProgress>,
         patience: Duration,
         cut: Arc<Signal>,
     ) -> Self {

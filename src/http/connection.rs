@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use super::{
-    activity::{Activity, Alarm, Glance, Progress, Signal, Watched},
+    activity::{Activity, Alarm, Glance, Signal, Watched, WriteProgress},
     health::Probe,
     limits::Limits,
     socket::{First, Socket},
@@ -139,7 +139,7 @@ impl Connection {
     fn answer(
         &self,
         mut request: Request<Incoming>,
-        progress: Option<Arc<Progress>>,
+        progress: Option<Arc<WriteProgress>>,
     ) -> Pin<Box<dyn Future<Output = Result<Response<Outgoing>, std::convert::Infallible>> + Send + 'static>> {
         let in_flight = self.activity.begins();
         let head = request.method() == Method::HEAD;
@@ -191,12 +191,12 @@ impl Connection {
 #[derive(Clone)]
 struct Streams {
     shared: Arc<Shared>,
-    called: Arc<Mutex<Option<Arc<Progress>>>>,
+    called: Arc<Mutex<Option<Arc<WriteProgress>>>>,
 }
 
 impl Streams {
-    fn called(&self) -> Arc<Progress> {
-        let progress = Arc::new(Progress::default());
+    fn called(&self) -> Arc<WriteProgress> {
+        let progress = Arc::new(WriteProgress::default());
         *self.called.lock().unwrap_or_else(PoisonError::into_inner) = Some(progress.clone());
         progress
     }

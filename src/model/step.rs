@@ -56,7 +56,7 @@ pub enum TaskEvent {
         result: Option<Json>,
     },
     /// The attempt failed and will be retried.
-    Retried {
+    RetryScheduled {
         /// Duration of the attempt.
         duration_ms: u64,
         /// Error of the attempt.

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use hyper::body::{Body as _, Frame, SizeHint};
 
 use super::{Cut, reader::Reader};
-use crate::http::activity::{InFlight, Progress};
+use crate::http::activity::{InFlight, WriteProgress};
 
 /// Maximum chunk passed to an HTTP/2 stream, bytes. It buffers a chunk as a whole, however little the client accepts.
 const PIECE: usize = 16 * 1024;
@@ -42,7 +42,7 @@ enum Kind {
 #[derive(Debug)]
 struct Pieces {
     rest: Bytes,
-    progress: Arc<Progress>,
+    progress: Arc<WriteProgress>,
 }
 
 /// A stream in the extensions of its response, taken once: by our connection, or by the response body. Extensions must
@@ -92,7 +92,7 @@ impl Outgoing {
         mut response: Response,
         head: bool,
         answered: InFlight,
-        progress: Option<Arc<Progress>>,
+        progress: Option<Arc<WriteProgress>>,
     ) -> hyper::Response<Self> {
         let pieces = progress.map(|progress| Box::new(Pieces { rest: Bytes::new(), progress }));
         let reader = response.extensions_mut().remove::<Beside>().and_then(|beside| beside.take());

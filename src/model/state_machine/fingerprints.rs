@@ -17,7 +17,7 @@ impl Task {
     pub(super) fn fingerprint_change(&self, after: &Self, event: &TaskEvent) -> FingerprintChange {
         let (before, now) = (self.fingerprint(), after.fingerprint());
         match event {
-            TaskEvent::Retried { .. } => {
+            TaskEvent::RetryScheduled { .. } => {
                 let current = Some(fingerprint(&after.task_type, after.error.as_deref()));
                 FingerprintChange { previous: before.filter(|before| current.as_ref() != Some(before)), current }
             }

@@ -6,6 +6,7 @@ mod edits;
 mod fingerprints;
 mod merge;
 mod observations;
+mod retry;
 mod silence;
 
 use chrono::TimeDelta;
@@ -122,7 +123,7 @@ impl Task {
         let duration_ms = self.attempt_ms(now);
         if retryable && self.has_attempts_left() {
             let next_run_at = now + self.backoff.wait(self.retry_count + 1, jitter);
-            let event = TaskEvent::Retried { duration_ms, error: error.clone(), next_run_at };
+            let event = TaskEvent::RetryScheduled { duration_ms, error: error.clone(), next_run_at };
             return Ok(self.step(event, |task| {
                 task.end_attempt(Outcome::Failed);
                 task.status = Status::Retrying;

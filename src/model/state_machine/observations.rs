@@ -124,7 +124,7 @@ impl Task {
             Status::Failed => TaskEvent::Failed { duration_ms, error: error() },
             Status::Retrying => {
                 let next_run_at = self.run_at.unwrap_or(ended);
-                TaskEvent::Retried { duration_ms, error: error(), next_run_at }
+                TaskEvent::RetryScheduled { duration_ms, error: error(), next_run_at }
             }
             Status::Cancelled => TaskEvent::Cancelled { reason: None },
             Status::Scheduled | Status::Blocked | Status::Pending => TaskEvent::Enqueued { reason: None },
