@@ -79,7 +79,7 @@ impl Story {
         })
     }
 
-    /// A running task fails for good.
+    /// A running task fails permanently.
     fn failed(&mut self, number: u128, error: &str) -> &mut Self {
         let error = error.to_owned();
         self.task_with(number, Kind::TaskFailed, Some(Status::Running), Status::Failed, |event| {
@@ -300,7 +300,7 @@ fn the_newest_events_are_kept_without_their_results() {
 }
 
 proptest! {
-    /// Whatever happens, a checkpoint says the same as the board, and goes on as the board does.
+    /// A board read back from its checkpoint equals the original, now and after further events.
     #[test]
     fn a_board_survives_its_checkpoint(steps in prop::collection::vec((0_u8..6, 0_u128..8), 1..60), cut in 0_usize..60) {
         let mut story = Story::new();

@@ -27,9 +27,9 @@ pub struct Claimed {
 pub enum Allowance {
     /// Nothing: the queues are unknown, paused, or used up.
     Nothing,
-    /// As many as asked for, of these queues.
+    /// These queues, without a limit.
     Unlimited(Vec<Name>),
-    /// At most so many of each queue.
+    /// Maximum number of tasks per queue.
     Limited(Vec<(Name, u32)>),
 }
 

@@ -25,7 +25,7 @@ pub enum Refusal {
     /// There is no such task to depend on.
     #[error("dependency {0} not found")]
     NoDependency(Uuid),
-    /// Tasks would wait for each other for ever.
+    /// The dependencies form a cycle.
     #[error("dependency cycle: {}", .0.iter().map(Uuid::to_string).collect::<Vec<_>>().join(" -> "))]
     Cycle(Vec<Uuid>),
     /// Too many relations to look for a ring among them.

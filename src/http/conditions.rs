@@ -44,7 +44,7 @@ impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
         let fits = !value.is_empty() && value.len() <= MAX_KEY_BYTES && value.as_bytes().iter().all(is_plain);
         let key = value.to_str().ok().filter(|_| fits && parts.headers.get_all(KEY).iter().count() == 1);
         let detail = "must be one value of 1–256 visible ASCII characters";
-        key.map(|key| Self(Some(key.to_owned()))).ok_or_else(|| bad("Idempotency-Key", detail))
+        key.map(|key| Self(Some(key.to_owned()))).ok_or_else(|| Problem::invalid_parameter("Idempotency-Key", detail))
     }
 }
 
@@ -62,14 +62,17 @@ impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
         }
         let mut versions = Vec::new();
         for value in values {
-            let text = value.to_str().map_err(|_| bad("If-Match", "must be an ETag in quotes, or *"))?;
+            let text = value
+                .to_str()
+                .map_err(|_| Problem::invalid_parameter("If-Match", "must be an ETag in quotes, or *"))?;
             for tag in text.split(',').map(str::trim) {
                 if tag == "*" {
                     return Ok(Self(None));
                 }
                 let opaque =
                     tag.strip_prefix("W/").unwrap_or(tag).strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
-                let opaque = opaque.ok_or_else(|| bad("If-Match", "must be an ETag in quotes, or *"))?;
+                let opaque =
+                    opaque.ok_or_else(|| Problem::invalid_parameter("If-Match", "must be an ETag in quotes, or *"))?;
                 // A weak ETag never matches here, and an ETag in another format is not a version of a task.
                 versions.extend(Uuid::parse_str(opaque).ok().filter(|_| !tag.starts_with("W/")));
             }
@@ -82,10 +85,6 @@ impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
 pub(super) fn etag(version: Uuid) -> (HeaderName, HeaderValue) {
     let value = HeaderValue::try_from(format!("\"{}\"", version.as_simple()));
     (header::ETAG, value.expect("hex digits in quotes are a header value"))
-}
-
-fn bad(field: &'static str, detail: &str) -> Problem {
-    Problem::invalid_parameter(field, detail)
 }
 
 /// Rejects these headers where they are not supported.

@@ -49,10 +49,6 @@ pub(super) fn router() -> Router<AppState> {
     router
 }
 
-fn bad(field: &str, detail: impl Into<String>) -> Problem {
-    Problem::invalid_filter(field, detail)
-}
-
 /// Parses the parameters of a page: the ID in its path, filters and time in its query.
 pub(super) async fn params(
     state: &AppState,
@@ -73,7 +69,7 @@ pub(super) async fn params(
             .chain(page.own.iter().map(|(own, _)| *own))
             .any(|own| own == name);
         if is_single && pairs[..at].iter().any(|(before, _)| before == name) {
-            return Err(bad(name, "given more than once"));
+            return Err(Problem::invalid_filter(name, "given more than once"));
         }
     }
     let played: Option<i64> = value(pairs, "played").and_then(|text| text.parse().ok());
@@ -97,7 +93,7 @@ pub(super) async fn params(
     let mut params = Params { id, at, play, ..Params::default() };
     for (name, check) in page.own {
         if let Some(value) = value(&pairs, name) {
-            check(value).map_err(|detail| bad(name, detail))?;
+            check(value).map_err(|detail| Problem::invalid_filter(*name, detail))?;
         }
     }
     let own: Vec<_> = page.own.iter().map(|(name, _)| *name).collect();
@@ -130,7 +126,7 @@ fn pass(pairs: &mut [(String, String)], speed: u32, elapsed_ms: i64) {
 
 fn speed(text: &str) -> Result<u32, Problem> {
     let parsed = text.parse().ok().filter(|speed| (1..=3_600).contains(speed));
-    parsed.ok_or_else(|| bad("play", "must be a replay speed between 1 and 3600"))
+    parsed.ok_or_else(|| Problem::invalid_filter("play", "must be a replay speed between 1 and 3600"))
 }
 
 /// Parses a log position or a time; `None` if that is the present.
@@ -142,15 +138,17 @@ async fn moment(state: &AppState, text: &str) -> Result<Option<Moment>, Problem>
         }
         let known = state.time_travel.at_position(position).await?;
         let oldest = state.subscriptions.oldest();
-        return known.map(Some).ok_or_else(|| bad("at", format!("log position out of range; the oldest is {oldest}")));
+        return known.map(Some).ok_or_else(|| {
+            Problem::invalid_filter("at", format!("log position out of range; the oldest is {oldest}"))
+        });
     }
-    let time = time(text).ok_or_else(|| bad("at", "must be an RFC 3339 time or a log position"))?;
+    let time = time(text).ok_or_else(|| Problem::invalid_filter("at", "must be an RFC 3339 time or a log position"))?;
     if time >= state.clock.now() {
         return Ok(None);
     }
     let moment = state.time_travel.at_time(time).await?;
     if moment.position < state.subscriptions.oldest() {
-        return Err(bad("at", "is before the oldest event that the log holds"));
+        return Err(Problem::invalid_filter("at", "is before the oldest event that the log holds"));
     }
     Ok(Some(moment))
 }
@@ -234,20 +232,23 @@ fn refresh_choice(
     refresh: Option<&str>,
 ) -> Result<RefreshChoice, Problem> {
     if let Some(other) = live.filter(|word| !["0", "1", ""].contains(word)) {
-        return Err(bad("live", format!("must be 1 or 0, not '{}'", page::format::clip(other, 20))));
+        return Err(Problem::invalid_filter(
+            "live",
+            format!("must be 1 or 0, not '{}'", page::format::clip(other, 20)),
+        ));
     }
     let refresh = refresh.filter(|text| !text.is_empty());
     let seconds =
         refresh.map(|text| text.parse::<u32>().ok().filter(|seconds| *seconds == 0 || (2..=3_600).contains(seconds)));
     let live = match (state.settings.live_pages, live) {
         (LiveMode::Off, _) => false,
-        // Nobody is there to switch it on.
+        // A wall display has no operator to switch it on.
         (LiveMode::Allowed, None) if page.chrome == Chrome::Display => refresh.is_none(),
         (LiveMode::Allowed, choice) => choice == Some("1"),
         (LiveMode::Default, choice) => choice != Some("0"),
     };
     match seconds {
-        Some(None) => Err(bad("refresh", "must be 0 (off) or between 2 and 3600 seconds")),
+        Some(None) => Err(Problem::invalid_filter("refresh", "must be 0 (off) or between 2 and 3600 seconds")),
         seconds => Ok(RefreshChoice { live, refresh: seconds.flatten(), ..viewer(state, headers) }),
     }
 }
@@ -311,7 +312,7 @@ impl From<PageError> for Problem {
         match error {
             PageError::NotFound(what) => Self::not_found(what),
             PageError::TimeTravel(TimeTravelError::Database(error)) | PageError::Database(error) => error.into(),
-            PageError::TimeTravel(error) => bad("at", error.to_string()),
+            PageError::TimeTravel(error) => Problem::invalid_filter("at", error.to_string()),
             PageError::Template(error) => {
                 tracing::error!(%error, "page rendering failed");
                 Self::new(ErrorCode::Internal, "This page could not be rendered. See the server log.")

@@ -37,10 +37,6 @@ pub fn shown(pairs: &[(String, String)]) -> String {
     format::query(&pairs.iter().filter(may_be_seen).cloned().collect::<Vec<_>>())
 }
 
-fn bad(field: &str, detail: impl Into<String>) -> Problem {
-    Problem::invalid_filter(field, detail)
-}
-
 /// Parses the filters of a task list.
 ///
 /// # Errors
@@ -51,13 +47,13 @@ pub fn tasks(pairs: &[(String, String)]) -> Result<TaskQuery, Problem> {
     };
     if let Some((name, _)) = pairs.iter().find(|(name, _)| !known(name)) {
         let valid: Vec<_> = task_filters().chain(LIST_PARAMETERS).chain(["label.<key>"]).collect();
-        return Err(bad(name, format!("unknown filter; supported: {}", valid.join(", "))));
+        return Err(Problem::invalid_filter(name, format!("unknown filter; supported: {}", valid.join(", "))));
     }
     if let Some((name, _)) = LIST_PARAMETERS.iter().find_map(|name| {
         let mut given = pairs.iter().filter(|(key, value)| key == name && !value.is_empty());
         given.next().zip(given.next()).map(|(_, second)| second)
     }) {
-        return Err(bad(name, "given more than once"));
+        return Err(Problem::invalid_filter(name, "given more than once"));
     }
     let value = |name: &str| {
         pairs.iter().find(|(key, value)| key == name && !value.is_empty()).map(|(_, value)| value.as_str())
@@ -73,14 +69,17 @@ pub fn tasks(pairs: &[(String, String)]) -> Result<TaskQuery, Problem> {
 
 fn search_text(text: &str) -> Result<String, Problem> {
     if text.chars().count() > MAX_SEARCH || text.contains('\0') {
-        return Err(bad("q", format!("must be at most {MAX_SEARCH} characters and must not contain NUL")));
+        return Err(Problem::invalid_filter(
+            "q",
+            format!("must be at most {MAX_SEARCH} characters and must not contain NUL"),
+        ));
     }
     Ok(text.to_owned())
 }
 
 fn limit(text: &str) -> Result<i64, Problem> {
     let parsed = text.parse().ok().filter(|limit| (1..=200).contains(limit));
-    parsed.ok_or_else(|| bad("limit", "must be an integer between 1 and 200"))
+    parsed.ok_or_else(|| Problem::invalid_filter("limit", "must be an integer between 1 and 200"))
 }
 
 fn read_cursor(text: &str) -> Result<(Time, Uuid), Problem> {
@@ -88,5 +87,5 @@ fn read_cursor(text: &str) -> Result<(Time, Uuid), Problem> {
         let at = Time::from_timestamp_micros(i64::from_str_radix(micros, 16).ok()?)?;
         Some((at, Uuid::parse_str(id).ok()?))
     });
-    parsed.ok_or_else(|| bad("cursor", "invalid cursor; start from the first page"))
+    parsed.ok_or_else(|| Problem::invalid_filter("cursor", "invalid cursor; start from the first page"))
 }

@@ -26,7 +26,7 @@ pub enum Filters {
 pub enum Chrome {
     /// Navigation, menus and footer.
     Full,
-    /// Link status and clock only, for a screen that nobody operates; live unless switched off.
+    /// Link status and clock only, for wall displays; live unless switched off.
     Display,
 }
 

@@ -32,6 +32,8 @@ enum Type {
     Plain(&'static str),
     /// As json, sent as text.
     Json,
+    /// As json, sent as text; an update with NULL keeps the stored value.
+    JsonKept,
     /// As an array of this SQL type, sent as JSON text.
     List(&'static str),
 }
@@ -41,7 +43,7 @@ impl Type {
     const fn sent(self) -> &'static str {
         match self {
             Self::Plain(sql) => sql,
-            Self::Json | Self::List(_) => "text",
+            Self::Json | Self::JsonKept | Self::List(_) => "text",
         }
     }
 
@@ -49,7 +51,7 @@ impl Type {
     fn cast(self, value: &str) -> String {
         match self {
             Self::Plain(_) => value.to_owned(),
-            Self::Json => format!("{value}::json"),
+            Self::Json | Self::JsonKept => format!("{value}::json"),
             Self::List(sql) => format!("ARRAY(SELECT json_array_elements_text({value}::json)::{sql})"),
         }
     }
@@ -58,6 +60,8 @@ impl Type {
 /// When a column is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Group {
+    /// The key, by which rows are updated.
+    Key,
     /// With the insert only.
     Created,
     /// By the state machine.
@@ -70,6 +74,17 @@ struct Column {
     name: &'static str,
     group: Group,
     kind: Type,
+}
+
+impl Column {
+    /// Its assignment in an UPDATE of `t` by `new`.
+    fn assignment(&self) -> String {
+        let (name, value) = (self.name, self.kind.cast(&format!("new.{}", self.name)));
+        match self.kind {
+            Type::JsonKept => format!("{name} = coalesce({value}, t.{name})"),
+            Type::Plain(_) | Type::Json | Type::List(_) => format!("{name} = {value}"),
+        }
+    }
 }
 
 type Statement<'q> = Query<'q, Postgres, PgArguments>;
@@ -112,7 +127,7 @@ macro_rules! columns {
 
         /// Binds the columns that a statement writes, in the order of the table.
         fn bind<'q>(mut statement: Statement<'q>, tasks: &'q [&'q Task], writes: impl Fn(Group) -> bool) -> Statement<'q> {
-            $(if stringify!($column) == "id" || writes(Group::$group) {
+            $(if writes(Group::$group) {
                 statement = statement.bind(tasks.iter().map(|task| value(*task, $value)).collect::<Vec<_>>());
             })+
             statement
@@ -131,7 +146,7 @@ fn value<'a, T>(task: &'a Task, value: impl FnOnce(&'a Task) -> T) -> T {
 }
 
 columns! {
-    Created id: Uuid = Type::Plain("uuid"), |t| t.id;
+    Key id: Uuid = Type::Plain("uuid"), |t| t.id;
     Description project_id: String = Type::Plain("text"), |t| t.project_id.as_str();
     Description task_type: String = Type::Plain("text"), |t| t.task_type.as_str();
     Description queue: String = Type::Plain("text"), |t| t.queue.as_str();
@@ -142,7 +157,7 @@ columns! {
     Description priority: i16 = Type::Plain("smallint"), |t| i16::from(t.priority.get());
     State status: String = Type::Plain("text"), |t| t.status.as_str();
     // `None` if it was not loaded.
-    Description payload: Option<Sql<Json>> = Type::Json, |t| t.payload.as_ref().map(Json::as_str),
+    Description payload: Option<Sql<Json>> = Type::JsonKept, |t| t.payload.as_ref().map(Json::as_str),
         if |before: &Task, after: &Task| after.payload.is_some() && before.payload != after.payload;
     Description labels: Option<Sql<BTreeMap<Name, String>>> = Type::Json,
         |t| (!t.labels.is_empty()).then(|| json_text(&t.labels));
@@ -243,25 +258,43 @@ pub(super) enum Payload {
     Omitted,
     /// All.
     Included,
-    /// Those of the tasks whose IDs are the second argument.
-    Of2,
 }
 
-/// `SELECT` of [`TaskRow`]s without its trailing clauses, which name the tables `t` (tasks) and `l` (leases).
-pub(super) fn select(payload: Payload) -> String {
+/// `SELECT` of [`TaskRow`]s with an expression for the payload. The trailing clauses name the tables `t` (tasks) and `l`
+/// (leases).
+fn select_with(payload: &str) -> String {
     let columns: Vec<_> = COLUMNS
         .iter()
-        .map(|column| match (column.name, payload) {
-            ("payload", Payload::Omitted) => "NULL::json".to_owned(),
-            ("payload", Payload::Of2) => "CASE WHEN t.id = ANY($2) THEN t.payload END".to_owned(),
-            (name, _) => format!("t.{name}"),
-        })
+        .map(|column| if column.name == "payload" { payload.to_owned() } else { format!("t.{}", column.name) })
         .collect();
     format!(
         "SELECT {}, l.expires_at, l.stalled, l.progress FROM taskwatch.tasks t \
          LEFT JOIN taskwatch.leases l ON l.task_id = t.id ",
         columns.join(", ")
     )
+}
+
+static OMITTED: LazyLock<String> = LazyLock::new(|| select_with("NULL::json"));
+static INCLUDED: LazyLock<String> = LazyLock::new(|| select_with("t.payload"));
+static LOAD: LazyLock<String> =
+    LazyLock::new(|| select_with("CASE WHEN t.id = ANY($2) THEN t.payload END") + "WHERE t.id = ANY($1)");
+
+/// `SELECT` of [`TaskRow`]s without its trailing clauses.
+pub(super) fn select(payload: Payload) -> &'static str {
+    match payload {
+        Payload::Omitted => &OMITTED,
+        Payload::Included => &INCLUDED,
+    }
+}
+
+/// The query of tasks by a trailing clause.
+pub(super) fn query(payload: Payload, tail: &str) -> AssertSqlSafe<String> {
+    AssertSqlSafe([select(payload), tail].concat())
+}
+
+/// The query of tasks by ID ($1), with the payloads of some of them ($2).
+pub(super) fn load() -> &'static str {
+    &LOAD
 }
 
 /// `FROM UNNEST($1::uuid[], …) AS new (id, …)`.
@@ -278,41 +311,28 @@ static INSERT: LazyLock<String> = LazyLock::new(|| {
     let values: Vec<_> = columns.iter().map(|column| column.kind.cast(column.name)).collect();
     format!("INSERT INTO taskwatch.tasks ({}) SELECT {} {}", names.join(", "), values.join(", "), unnest(&columns))
 });
+static UPDATE_STATE: LazyLock<String> = LazyLock::new(|| update(Group::State));
+static UPDATE_DESCRIPTION: LazyLock<String> = LazyLock::new(|| update(Group::Description));
 
-fn update_statement(group: Group) -> String {
-    let columns: Vec<_> = COLUMNS.iter().filter(|column| column.name == "id" || column.group == group).collect();
-    let assignments: Vec<_> = columns
-        .iter()
-        .filter(|column| column.name != "id")
-        .map(|column| {
-            let value = column.kind.cast(&format!("new.{}", column.name));
-            match column.name {
-                "payload" => "payload = coalesce(new.payload::json, t.payload)".to_owned(),
-                name => format!("{name} = {value}"),
-            }
-        })
-        .collect();
+/// `UPDATE` of one group of columns.
+fn update(group: Group) -> String {
+    let columns: Vec<_> = COLUMNS.iter().filter(|column| [Group::Key, group].contains(&column.group)).collect();
+    let written = columns.iter().filter(|column| column.group == group);
+    let assignments: Vec<_> = written.map(|column| column.assignment()).collect();
     format!("UPDATE taskwatch.tasks t SET {} {} WHERE t.id = new.id", assignments.join(", "), unnest(&columns))
 }
-
-static UPDATE_STATE: LazyLock<String> = LazyLock::new(|| update_statement(Group::State));
-static UPDATE_DESCRIPTION: LazyLock<String> = LazyLock::new(|| update_statement(Group::Description));
 
 /// The statement that inserts tasks.
 pub(super) fn insert<'q>(tasks: &'q [&'q Task]) -> Statement<'q> {
     bind(sqlx::query(INSERT.as_str()), tasks, |_| true)
 }
 
-/// The statement that writes one group of columns.
-pub(super) fn update<'q>(group: Group, tasks: &'q [&'q Task]) -> Statement<'q> {
-    let statement = match group {
-        Group::Description => UPDATE_DESCRIPTION.as_str(),
-        Group::State | Group::Created => UPDATE_STATE.as_str(),
-    };
-    bind(sqlx::query(statement), tasks, |written| written == group)
+/// The statement that writes the columns of the state machine.
+pub(super) fn update_state<'q>(tasks: &'q [&'q Task]) -> Statement<'q> {
+    bind(sqlx::query(UPDATE_STATE.as_str()), tasks, |group| matches!(group, Group::Key | Group::State))
 }
 
-/// The query of tasks by a trailing clause.
-pub(super) fn query(payload: Payload, tail: &str) -> AssertSqlSafe<String> {
-    AssertSqlSafe(select(payload) + tail)
+/// The statement that writes descriptive columns.
+pub(super) fn update_description<'q>(tasks: &'q [&'q Task]) -> Statement<'q> {
+    bind(sqlx::query(UPDATE_DESCRIPTION.as_str()), tasks, |group| matches!(group, Group::Key | Group::Description))
 }

@@ -4,7 +4,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{
-    task_columns::{self, Group},
+    task_columns,
     values::{decode, json_text, signed},
 };
 use crate::{
@@ -19,13 +19,13 @@ pub(super) async fn insert(conn: &mut PgConnection, tasks: &[&Task]) -> sqlx::Re
 
 /// Writes the columns changed by the state machine.
 pub(super) async fn update_state(conn: &mut PgConnection, tasks: &[&Task]) -> sqlx::Result<()> {
-    let done = task_columns::update(Group::State, tasks).execute(conn).await?;
+    let done = task_columns::update_state(tasks).execute(conn).await?;
     expect_rows("tasks", done.rows_affected(), tasks.len())
 }
 
 /// Writes descriptive columns, which edits and reports change.
 pub(super) async fn update_description(conn: &mut PgConnection, tasks: &[&Task]) -> sqlx::Result<()> {
-    let done = task_columns::update(Group::Description, tasks).execute(conn).await?;
+    let done = task_columns::update_description(tasks).execute(conn).await?;
     expect_rows("tasks", done.rows_affected(), tasks.len())
 }
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::task_columns::{Payload, TaskRow, query};
+use super::task_columns::{self, TaskRow};
 use crate::{command::nesting::MAX_LEVELS, model::Task};
 
 /// Locks tasks in ID order, so that two writers cannot deadlock.
@@ -90,7 +90,6 @@ pub(super) async fn not_yet_parents(conn: &mut PgConnection, ids: &[Uuid]) -> sq
 
 /// Loads tasks; with payload if listed in `whole`.
 pub(super) async fn load(conn: &mut PgConnection, ids: &[Uuid], whole: &[Uuid]) -> sqlx::Result<Vec<Task>> {
-    let statement = query(Payload::Of2, "WHERE t.id = ANY($1)");
-    let rows: Vec<TaskRow> = sqlx::query_as(statement).bind(ids).bind(whole).fetch_all(conn).await?;
+    let rows: Vec<TaskRow> = sqlx::query_as(task_columns::load()).bind(ids).bind(whole).fetch_all(conn).await?;
     rows.into_iter().map(Task::try_from).collect()
 }

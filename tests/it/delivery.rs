@@ -1,11 +1,11 @@
-//! How streams are fed: classes, pages, compression, slow readers, the streams, the end.
+//! How streams are fed: shared streams, pages, compression, slow readers, the registry, the end.
 
 use std::io::Read;
 
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 
-use crate::harness::{Frame, Stream, TestApp, app::settings, cluster, eventually};
+use crate::harness::{Frame, Stream, TestApp, app::settings, eventually};
 
 /// Events of the log that pass, by asking for all of them.
 async fn expected(app: &TestApp, after: i64, passes: impl Fn(&Value) -> bool) -> Vec<String> {
@@ -140,7 +140,7 @@ async fn the_ledger_knows_who_is_there_and_how_they_went() {
     stream.next().await.unwrap();
     app.creates("t").await;
     let head = app.settles().await;
-    eventually("the streams shows how far the reader is", || async {
+    eventually("the registry shows how far the reader is", || async {
         let streams = app.get("/api/v1/streams").await.expect(200);
         let row = &streams["open"][0];
         row["cursor"].as_str().unwrap().ends_with(&format!("-{head}")) && row["behind"] == 0
@@ -153,7 +153,7 @@ async fn the_ledger_knows_who_is_there_and_how_they_went() {
     let page = app.get("/streams").await;
     assert!(page.text.contains("types=task_failed") && page.text.contains("1 open"));
     drop(stream);
-    eventually("the streams has taken the reader out", || async {
+    eventually("the registry has taken the reader out", || async {
         let streams = app.get("/api/v1/streams").await.expect(200);
         streams["open"] == json!([]) && streams["ended"][0]["close_reason"] == "client_left"
     })
@@ -245,7 +245,7 @@ async fn a_reader_overtaken_by_retention_is_sent_away_and_told_when_it_comes_bac
     slow.events_to(2).await;
     let beat = slow.until("heartbeat").await.pop().unwrap();
     assert_eq!(beat.json()["position"], 2);
-    app.state.subscriptions.set_oldest(3_000);
+    app.keeps_from(3_000).await;
     let mut back = Stream::open(app.http(), &format!("{}/events", app.url), beat.id.as_deref()).await;
     let frames = back.until("snapshot_end").await;
     assert_eq!(frames[1].json()["reason"], "too_old");
@@ -259,9 +259,7 @@ async fn what_retention_takes_from_a_reader_that_does_not_read_is_not_passed_ove
     let head = app.settles().await;
     let mut stuck = app.events("?after=earliest").await;
     stuck.next().await.unwrap();
-    // In the table as well: maintenance tells the feed what the table says.
-    cluster::execute(&app.database, &format!("UPDATE taskwatch.log SET oldest = {head}")).await;
-    app.state.subscriptions.set_oldest(head);
+    app.keeps_from(head).await;
     let frames = stuck.until("bye").await;
     let positions: Vec<_> =
         frames.iter().filter(|f| f.json()["event_type"].is_string()).filter_map(Frame::position).collect();
@@ -320,7 +318,7 @@ async fn filters_that_nobody_follows_any_more_are_forgotten() {
         app.get(&format!("/events?poll=1&wait=0&after=now&queue=q{number}")).await.expect(200);
     }
     app.creates("t").await;
-    eventually("few classes are kept", || async { app.state.byte_readers.streams() <= 64 }).await;
+    eventually("few shared streams are kept", || async { app.state.byte_readers.streams() <= 64 }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

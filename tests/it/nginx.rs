@@ -102,7 +102,7 @@ async fn frames_arrive_at_once_when_nginx_compresses() {
     }
 }
 
-/// The state at a path of its own, whether the proxy hands that path on or takes it off.
+/// The server at a sub-path, whether the proxy hands that path on or takes it off.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_site_is_whole_below_a_path_of_its_own() {
     let below = || Settings { base_path: "/ops/taskwatch".parse().unwrap(), poll_seconds: 2, ..settings() };

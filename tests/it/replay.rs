@@ -115,7 +115,7 @@ async fn a_replay_of_what_has_gone_says_so_and_begins_with_what_is_left() {
     let app = TestApp::start().await;
     app.creates_many(20, "t").await;
     app.settles().await;
-    app.state.subscriptions.set_oldest(11);
+    app.keeps_from(11).await;
     let mut stream = app.events("?from=3&until=14").await;
     let frames = stream.until("close").await;
     assert_eq!((frames[1].event.as_str(), frames[1].json()["reason"].as_str()), ("reset", Some("too_old")));

@@ -49,9 +49,9 @@ impl Row {
         Self { name, help, source, column: None, label: None }
     }
 
-    /// Also filters lists of tasks, by a column.
-    const fn of_tasks(self, column: &'static str) -> Self {
-        Self { column: Some(column), ..self }
+    /// Also filters lists of tasks, by the column of the same name.
+    const fn of_tasks(self) -> Self {
+        Self { column: Some(self.name), ..self }
     }
 
     /// Also has a field among the additional filters of the tasks page.
@@ -74,35 +74,29 @@ pub const ROWS: [Row; 15] = [
         Source::Topics,
     ),
     Row::new("types", "event types; * matches any suffix, e.g. task_*", Source::Types),
-    Row::new("project_id", "projects", Source::Name(|event| event.project_id.as_ref()))
-        .of_tasks("project_id")
-        .labelled("Project"),
+    Row::new("project_id", "projects", Source::Name(|event| event.project_id.as_ref())).of_tasks().labelled("Project"),
     Row::new("parent_task_id", "parent task IDs", Source::Id(|event| event.parent_task_id))
-        .of_tasks("parent_task_id")
+        .of_tasks()
         .labelled("Parent"),
     Row::new("task_id", "task IDs", Source::Id(|event| event.task_id)),
-    Row::new("task_type", "task types", Source::Name(|event| event.task_type.as_ref())).of_tasks("task_type"),
-    Row::new("phase", "phases", Source::Name(|event| event.phase.as_ref())).of_tasks("phase").labelled("Phase"),
-    Row::new("queue", "queues", Source::Name(|event| event.queue.as_ref())).of_tasks("queue"),
-    Row::new("worker_id", "worker IDs", Source::Id(|event| event.worker_id)).of_tasks("worker_id").labelled("Worker"),
-    Row::new("machine_id", "machines", Source::Name(|event| event.machine_id.as_ref()))
-        .of_tasks("machine_id")
-        .labelled("Machine"),
+    Row::new("task_type", "task types", Source::Name(|event| event.task_type.as_ref())).of_tasks(),
+    Row::new("phase", "phases", Source::Name(|event| event.phase.as_ref())).of_tasks().labelled("Phase"),
+    Row::new("queue", "queues", Source::Name(|event| event.queue.as_ref())).of_tasks(),
+    Row::new("worker_id", "worker IDs", Source::Id(|event| event.worker_id)).of_tasks().labelled("Worker"),
+    Row::new("machine_id", "machines", Source::Name(|event| event.machine_id.as_ref())).of_tasks().labelled("Machine"),
     Row::new("connector_id", "connectors", Source::Name(|event| event.connector_id.as_ref()))
-        .of_tasks("connector_id")
+        .of_tasks()
         .labelled("Connector"),
     Row::new(
         "status",
         "task status after the event: scheduled, blocked, pending, running, retrying, completed, failed, cancelled",
         Source::Status,
     )
-    .of_tasks("status"),
+    .of_tasks(),
     Row::new("fingerprint", "error group (16 hex digits)", Source::Name(|event| event.data.fingerprint.as_ref()))
-        .of_tasks("fingerprint")
+        .of_tasks()
         .labelled("Error group"),
-    Row::new("priority", "priority 0–9 or a range, e.g. 3..7", Source::Priority)
-        .of_tasks("priority")
-        .labelled("Priority"),
+    Row::new("priority", "priority 0–9 or a range, e.g. 3..7", Source::Priority).of_tasks().labelled("Priority"),
     Row::new("stats_only", "true = metrics only, no individual events", Source::StatsOnly),
 ];
 

@@ -180,23 +180,21 @@ pub(in crate::http) struct BulkList {
     bulks: Vec<BulkRecord>,
 }
 
-fn wrong(field: &str, detail: &str) -> Problem {
-    Problem::invalid_field(field.to_owned(), detail)
-}
-
 impl BulkInput {
     fn action(&self) -> Result<BulkAction, Problem> {
         let edits = self.priority.is_some() || self.queue.is_some() || self.assignee.is_some();
         match self.action {
             BulkActionKind::Edit if !edits => {
-                Err(wrong("action", "action \"edit\" requires priority, queue or assignee"))
+                Err(Problem::invalid_field("action", "action \"edit\" requires priority, queue or assignee"))
             }
             BulkActionKind::Cancel | BulkActionKind::Retry | BulkActionKind::Delete if edits => {
-                Err(wrong("action", "only valid with action \"edit\": priority, queue and assignee"))
+                Err(Problem::invalid_field("action", "only valid with action \"edit\": priority, queue and assignee"))
             }
-            BulkActionKind::Edit if self.children => Err(wrong("children", "not valid with action \"edit\"")),
+            BulkActionKind::Edit if self.children => {
+                Err(Problem::invalid_field("children", "not valid with action \"edit\""))
+            }
             BulkActionKind::Retry | BulkActionKind::Delete | BulkActionKind::Edit if self.reason.is_some() => {
-                Err(wrong("reason", "only valid with action \"cancel\""))
+                Err(Problem::invalid_field("reason", "only valid with action \"cancel\""))
             }
             BulkActionKind::Cancel => Ok(BulkAction::Cancel { reason: self.reason.clone().map(|text| text.0) }),
             BulkActionKind::Retry => Ok(BulkAction::Retry),
@@ -287,18 +285,19 @@ enum Targets<'a> {
 impl BulkInput {
     fn targets(&self) -> Result<Targets<'_>, Problem> {
         if self.max_per_second.is_some_and(|pace| !(1..=10_000).contains(&pace)) {
-            return Err(wrong("max_per_second", "must be an integer between 1 and 10000"));
+            return Err(Problem::invalid_field("max_per_second", "must be an integer between 1 and 10000"));
         }
         match (&self.ids, &self.filter) {
             (Some(ids), None) if ids.is_empty() || ids.len() > MAX_ITEMS => {
-                Err(wrong("ids", "must list 1 to 1,000 tasks"))
+                Err(Problem::invalid_field("ids", "must list 1 to 1,000 tasks"))
             }
-            (Some(_), None) if self.max_per_second.is_some() && !self.preview => {
-                Err(wrong("max_per_second", "only valid with \"filter\"; tasks named by ids are changed immediately"))
-            }
+            (Some(_), None) if self.max_per_second.is_some() && !self.preview => Err(Problem::invalid_field(
+                "max_per_second",
+                "only valid with \"filter\"; tasks named by ids are changed immediately",
+            )),
             (Some(ids), None) => Ok(Targets::Ids(ids)),
             (None, Some(filter)) => read_filter(&filter.0).map(|query| Targets::Filter(Box::new(query))),
-            _ => Err(wrong("filter", "provide either ids or filter")),
+            _ => Err(Problem::invalid_field("filter", "provide either ids or filter")),
         }
     }
 }
@@ -306,10 +305,10 @@ impl BulkInput {
 fn read_filter(filter: &BTreeMap<String, String>) -> Result<TaskQuery, Problem> {
     let pairs: Vec<_> = filter.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
     if pairs.iter().all(|(_, value)| value.trim().is_empty()) {
-        return Err(wrong("filter", "at least one filter is required"));
+        return Err(Problem::invalid_field("filter", "at least one filter is required"));
     }
     if let Some((name, _)) = pairs.iter().find(|(name, _)| name == "limit" || name == "cursor") {
-        return Err(wrong(&format!("filter.{name}"), "unknown filter"));
+        return Err(Problem::invalid_field(format!("filter.{name}"), "unknown filter"));
     }
     query::tasks(&pairs)
 }

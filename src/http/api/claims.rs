@@ -67,15 +67,14 @@ pub(in crate::http) async fn claim(
     _: Caller,
     Json(input): Json<ClaimInput>,
 ) -> Result<Out<TaskList>, Problem> {
-    let bad = |field, detail: &str| Err(Problem::invalid_field(field, detail));
     if input.queues.is_empty() || input.queues.len() > 64 {
-        return bad("queues", "must list 1 to 64 queues");
+        return Err(Problem::invalid_field("queues", "must list 1 to 64 queues"));
     }
     if !(1..=100).contains(&input.limit) {
-        return bad("limit", "must be an integer between 1 and 100");
+        return Err(Problem::invalid_field("limit", "must be an integer between 1 and 100"));
     }
     if input.wait_seconds > 30 {
-        return bad("wait_seconds", "must be an integer between 0 and 30");
+        return Err(Problem::invalid_field("wait_seconds", "must be an integer between 0 and 30"));
     }
     let queues: Vec<_> = input.queues.into_iter().collect::<BTreeSet<_>>().into_iter().collect();
     let began = Instant::now();

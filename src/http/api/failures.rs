@@ -161,14 +161,13 @@ pub(super) async fn history(
     State(state): State<AppState>,
     Query(pairs): Query<Vec<(String, String)>>,
 ) -> Result<Out<TimeSeries>, Problem> {
-    let bad = |field: &str, detail: &str| Problem::invalid_parameter(field, detail);
     let mut range = Range::default();
     for (name, value) in &pairs {
         if name != "range" {
-            return Err(bad(name, "unknown parameter; supported: range"));
+            return Err(Problem::invalid_parameter(name, "unknown parameter; supported: range"));
         }
         let found = Range::ALL.into_iter().find(|range| range.as_str() == value);
-        range = found.ok_or_else(|| bad("range", "must be one of 1h, 24h, 7d"))?;
+        range = found.ok_or_else(|| Problem::invalid_parameter("range", "must be one of 1h, 24h, 7d"))?;
     }
     let slots = feed::read(&state.board).history.over(range, state.clock.now());
     let buckets = slots.iter().map(|slot| Bucket::new(slot, range)).collect();

@@ -43,14 +43,13 @@ impl WithChildren {
     /// # Errors
     /// 400 for any other parameter or value.
     pub(in crate::http) fn of_query(pairs: &[(String, String)]) -> Result<Self, Problem> {
-        let bad = |field: &str, detail| Problem::invalid_parameter(field, detail);
         let mut options = Self::default();
         for (name, value) in pairs {
             options.children = match (name.as_str(), value.as_str()) {
                 ("children", "true" | "1") => true,
                 ("children", "false" | "0" | "") => false,
-                ("children", _) => return Err(bad("children", "must be true or false")),
-                (other, _) => return Err(bad(other, "unknown parameter; supported: children")),
+                ("children", _) => return Err(Problem::invalid_parameter("children", "must be true or false")),
+                (other, _) => return Err(Problem::invalid_parameter(other, "unknown parameter; supported: children")),
             };
         }
         Ok(options)

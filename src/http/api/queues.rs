@@ -79,20 +79,22 @@ pub(in crate::http) struct LimitQueue {
 
 impl LimitQueue {
     fn check(&self) -> Result<QueueChange, Problem> {
-        let wrong = |field, detail: &str| Err(Problem::invalid_field(field, detail));
         let fits = |limit: Option<Option<u32>>| limit.flatten().is_none_or(|limit| (1..=100_000).contains(&limit));
         if !fits(self.concurrency_limit) {
-            return wrong("concurrency_limit", "must be an integer between 1 and 100000, or null");
+            return Err(Problem::invalid_field(
+                "concurrency_limit",
+                "must be an integer between 1 and 100000, or null",
+            ));
         }
         if !fits(self.rate_limit) {
-            return wrong("rate_limit", "must be an integer between 1 and 100000, or null");
+            return Err(Problem::invalid_field("rate_limit", "must be an integer between 1 and 100000, or null"));
         }
         let period = self.rate_period_seconds.unwrap_or(1);
         if !(1..=86_400).contains(&period) {
-            return wrong("rate_period_seconds", "must be an integer between 1 and 86400");
+            return Err(Problem::invalid_field("rate_period_seconds", "must be an integer between 1 and 86400"));
         }
         if self.rate_period_seconds.is_some() && self.rate_limit.flatten().is_none() {
-            return wrong("rate_period_seconds", "requires rate_limit");
+            return Err(Problem::invalid_field("rate_period_seconds", "requires rate_limit"));
         }
         let rate = self.rate_limit.map(|limit| limit.map(|limit| (limit, period)));
         Ok(QueueChange::Limit { concurrency: self.concurrency_limit, rate })

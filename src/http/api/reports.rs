@@ -43,7 +43,7 @@ pub(in crate::http) struct ProgressFields {
 impl ProgressFields {
     pub(in crate::http) fn check(self) -> Result<Progress, Problem> {
         if self.percent.is_some_and(|percent| !(0.0..=100.0).contains(&percent)) {
-            return Err(invalid("percent", "must be a number from 0 to 100"));
+            return Err(Problem::invalid_field("percent", "must be a number from 0 to 100"));
         }
         Ok(Progress { percent: self.percent, message: self.message.map(|text| text.0), counts: self.counts })
     }
@@ -202,10 +202,6 @@ pub(in crate::http) struct Outcomes {
     outcomes: Vec<Outcome>,
 }
 
-fn invalid(field: &str, detail: &str) -> Problem {
-    Problem::invalid_field(field, detail)
-}
-
 async fn report(state: &AppState, id: Uuid, command: Transition) -> Result<Out<TaskResponse>, Problem> {
     let outcomes = write(state, vec![(id, command)]).await?;
     let task = outcomes.into_iter().next().ok_or(WriteError::Unavailable)??;
@@ -341,7 +337,8 @@ impl Report {
             }
             ReportKind::Complete => Transition::Complete { fence, result: self.result.map(|json| json.0) },
             ReportKind::Fail => {
-                let error = self.error.ok_or_else(|| invalid("error", "required with report \"fail\""))?.0;
+                let error =
+                    self.error.ok_or_else(|| Problem::invalid_field("error", "required with report \"fail\""))?.0;
                 let retryable = self.retryable.unwrap_or(true);
                 Transition::Fail { fence, error, retryable, jitter: fastrand::f64() }
             }

@@ -148,19 +148,18 @@ pub(in crate::http) async fn put(
     Named(name): Named,
     Json(input): Json<PutSchedule>,
 ) -> Result<Out<ScheduleResponse>, Problem> {
-    let wrong = |field: &str, detail: String| Problem::invalid_field(field.to_owned(), detail);
-    NewName::new(name.as_str()).map_err(|error| wrong("name", error.to_string()))?;
+    NewName::new(name.as_str()).map_err(|error| Problem::invalid_field("name", error.to_string()))?;
     if input.cron.len() > 128 {
-        return Err(wrong("cron", "must be at most 128 bytes long".to_owned()));
+        return Err(Problem::invalid_field("cron", "must be at most 128 bytes long"));
     }
     let now = state.clock.now();
-    let recurrence =
-        Recurrence::parse_new(&input.cron, &input.time_zone, now).map_err(|error| wrong(error.field, error.detail))?;
+    let recurrence = Recurrence::parse_new(&input.cron, &input.time_zone, now)
+        .map_err(|error| Problem::invalid_field(error.field, error.detail))?;
     let task = input.task.check("task.")?;
     let only_once =
         [("id", task.id_is_chosen), ("run_at", task.run_at.is_some()), ("depends_on", !task.depends_on.is_empty())];
     if let Some((field, _)) = only_once.iter().find(|(_, is_set)| *is_set) {
-        return Err(wrong(&format!("task.{field}"), "not supported in schedules".to_owned()));
+        return Err(Problem::invalid_field(format!("task.{field}"), "not supported in schedules"));
     }
     let schedule = Schedule {
         name: name.clone(),

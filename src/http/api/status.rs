@@ -113,11 +113,10 @@ pub(super) async fn queues(
     State(state): State<AppState>,
     page: Result<Query<QueuePage>, QueryRejection>,
 ) -> Result<Out<QueueList>, Problem> {
-    let bad = |field: &str, detail: String| Problem::invalid_filter(field, detail);
-    let Query(page) = page.map_err(|rejection| bad("query", rejection.body_text()))?;
+    let Query(page) = page.map_err(|rejection| Problem::invalid_filter("query", rejection.body_text()))?;
     let limit = page.limit.unwrap_or(MAX_QUEUES);
     if !(1..=MAX_QUEUES).contains(&limit) {
-        return Err(bad("limit", format!("must be an integer between 1 and {MAX_QUEUES}")));
+        return Err(Problem::invalid_filter("limit", format!("must be an integer between 1 and {MAX_QUEUES}")));
     }
     let now = state.clock.now();
     let board = feed::read(&state.board);

@@ -100,7 +100,7 @@ impl Query<'_> {
         let Some(value) = self.value(name) else { return Ok(words[0].1) };
         words.iter().find(|(word, _)| *word == value).map(|(_, meaning)| *meaning).ok_or_else(|| {
             let words: Vec<_> = words.iter().map(|(word, _)| *word).collect();
-            bad(name, format!("must be one of {}", words.join(", ")))
+            Problem::invalid_parameter(name, format!("must be one of {}", words.join(", ")))
         })
     }
 
@@ -111,7 +111,7 @@ impl Query<'_> {
         fits: impl Fn(&T) -> bool,
     ) -> Result<Option<T>, Problem> {
         let Some(value) = self.value(name) else { return Ok(None) };
-        value.parse().ok().filter(fits).map(Some).ok_or_else(|| bad(name, detail))
+        value.parse().ok().filter(fits).map(Some).ok_or_else(|| Problem::invalid_parameter(name, detail))
     }
 
     fn moment(&self, name: &str) -> Result<Option<Moment>, Problem> {
@@ -123,14 +123,12 @@ impl Query<'_> {
         }
         match value.parse::<Timestamp>() {
             Ok(time) => Ok(Some(Moment::Time(time.get()))),
-            Err(BadTimestamp::Malformed) => Err(bad(name, "must be a position, an event ID or an RFC 3339 time")),
-            Err(error) => Err(bad(name, error.to_string())),
+            Err(BadTimestamp::Malformed) => {
+                Err(Problem::invalid_parameter(name, "must be a position, an event ID or an RFC 3339 time"))
+            }
+            Err(error) => Err(Problem::invalid_parameter(name, error.to_string())),
         }
     }
-}
-
-fn bad(field: &str, detail: impl Into<String>) -> Problem {
-    Problem::invalid_parameter(field, detail)
 }
 
 impl StreamRequest {
@@ -147,7 +145,7 @@ impl StreamRequest {
             .find(|(n, (name, _))| pairs[..*n].iter().any(|(known, _)| known == name))
             .map(|(_, pair)| pair)
         {
-            return Err(bad(name, "given more than once"));
+            return Err(Problem::invalid_parameter(name, "given more than once"));
         }
         let query = Query(pairs);
         let header =
@@ -163,7 +161,7 @@ impl StreamRequest {
         let polls = query.word("poll", &[("0", false), ("1", true)])?;
         let waits = query.number("wait", "must be between 0 and 55 seconds", |n| *n <= LONGEST_WAIT)?;
         if waits.is_some() && !polls {
-            return Err(bad("wait", "requires poll=1"));
+            return Err(Problem::invalid_parameter("wait", "requires poll=1"));
         }
         let names = query.word("names", &[("1", true), ("0", false)])?;
         let format = query.word("format", &[("native", Format::Native), ("cloudevents", Format::CloudEvents)])?;
@@ -208,7 +206,7 @@ fn replay(query: &Query<'_>) -> Result<Replay, Problem> {
     let replay = Replay { from: query.moment("from")?, until: query.moment("until")?, speed };
     if replay.from.is_none() && replay != Replay::default() {
         let field = if replay.until.is_some() { "until" } else { "speed" };
-        return Err(bad(field, "requires from"));
+        return Err(Problem::invalid_parameter(field, "requires from"));
     }
     Ok(replay)
 }

@@ -276,6 +276,12 @@ impl TestApp {
         events.as_array().unwrap().iter().map(|event| event["event_type"].as_str().unwrap().to_owned()).collect()
     }
 
+    /// Retention has kept the events from a position on: in the table, and known to this server at once.
+    pub(crate) async fn keeps_from(&self, position: i64) {
+        cluster::execute(&self.database, &format!("UPDATE taskwatch.log SET oldest = {position}")).await;
+        self.state.subscriptions.set_oldest(position);
+    }
+
     /// Moves the server's time forward.
     pub(crate) fn time_passes(&self, seconds: i64) {
         self.clock.advance(chrono::TimeDelta::seconds(seconds));

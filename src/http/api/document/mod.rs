@@ -83,13 +83,12 @@ pub(in crate::http) async fn serve(
     headers: HeaderMap,
     Query(pairs): Query<Vec<(String, String)>>,
 ) -> Result<Response, Problem> {
-    let bad = |name: &str, detail: String| Problem::invalid_parameter(name, detail);
     let mut version = Version::default();
     for (name, value) in &pairs {
         if name != "version" {
-            return Err(bad(name, "unknown parameter; supported: version".to_owned()));
+            return Err(Problem::invalid_parameter(name, "unknown parameter; supported: version"));
         }
-        version = value.parse().map_err(|detail| bad("version", detail))?;
+        version = value.parse().map_err(|detail| Problem::invalid_parameter("version", detail))?;
     }
     let made = || assets::Document::json(&document(&state.settings.base_path, version));
     Ok(state.documents.get(version as usize, made).await.answer(&headers))

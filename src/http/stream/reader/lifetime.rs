@@ -1,6 +1,14 @@
 //! Timers and the end of a stream: heartbeats, maximum age, shutdown.
 
-use super::*;
+use bytes::Bytes;
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::{DRAIN, DRAIN_EACH, End, LEAVE, LOOK_UP, Reader, jittered};
+use crate::{
+    feed::stream_registry::CloseReason,
+    http::stream::{pace::Pace, retry_ms},
+};
 
 impl Reader {
     /// The last frame. Its ID is the last position examined, so that nothing is examined twice.
