@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use uuid::Uuid;
 
 use super::{Command, LockSet, Refusal, Workspace};
-use crate::model::{Name, Status, Task, dependency::Dependencies, report::Json, task::NewTask};
+use crate::model::{Name, Status, Task, dependency::Dependencies, report::Json, task::NewTask, transition::Transition};
 
 /// Creates tasks, all or none.
 #[derive(Debug, Clone)]
@@ -83,12 +83,22 @@ impl Workspace {
             self.keys.extend(key.map(|key| (key, task.id)));
             tasks.push(Created { task: created, is_new: true });
         }
-        for created in &mut tasks {
-            if created.is_new && !created.task.depends_on.is_empty() {
-                created.task = self.resolve_dependencies(created.task.id)?;
+        for Created { task, .. } in tasks.iter_mut().filter(|created| created.is_new) {
+            if !task.depends_on.is_empty() {
+                *task = self.resolve_dependencies(task.id)?;
             }
+            *task = self.adopt_orphans(task)?;
         }
         Ok(tasks)
+    }
+
+    /// Makes a new task the parent of the children that a deleted task of the same id left.
+    fn adopt_orphans(&mut self, task: &Task) -> Result<Task, Refusal> {
+        if task.is_parent || self.children.of(task.id).is_empty() {
+            return Ok(self.task(task.id).unwrap_or(task).clone());
+        }
+        self.adopt(Some(task.id));
+        self.decide(task.id, Transition::Children(self.sum_of_children(task.id)), None)
     }
 
     /// An id that exists already belongs to the same request.
@@ -97,6 +107,10 @@ impl Workspace {
         for task in new {
             let parent = task.parent_task_id.and_then(|id| self.task(id)).map(|parent| &parent.project_id);
             let another = self.task(task.id).is_some_and(|existing| !task.has_made(existing, parent));
+            let orphans = self.task(task.id).is_none() && !self.children.of(task.id).is_empty();
+            if orphans && task.parent_task_id.is_some() {
+                return Err(Refusal::HasChildren(task.id));
+            }
             if another || together.insert(task.id, task).is_some_and(|earlier| earlier != task) {
                 return Err(Refusal::IdTaken(task.id));
             }
@@ -161,7 +175,7 @@ mod tests {
         let created = rows.run(&CreateTasks(vec![keyed(1, "a"), keyed(2, "a"), keyed(3, "b")])).unwrap();
         assert_eq!(created.iter().map(|created| created.is_new).collect::<Vec<_>>(), [true, false, true]);
         assert_eq!(created[1].task.id, id(1));
-        rows.change(1, crate::model::transition::Transition::Cancel { reason: None }).unwrap();
+        rows.change(1, Transition::Cancel { reason: None }).unwrap();
         assert!(rows.run(&CreateTasks(vec![keyed(2, "a")])).unwrap()[0].is_new);
     }
 
@@ -185,6 +199,26 @@ mod tests {
         assert_eq!(rows.tasks[&id(2)].project_id.as_str(), "p");
         assert!(rows.tasks[&id(1)].is_parent);
         assert_eq!(rows.kinds(), ["task_updated", "task_created", "task_enqueued"]);
+    }
+
+    #[test]
+    fn the_id_of_a_deleted_parent_comes_with_its_children() {
+        let mut rows = Rows::new();
+        rows.create([new_task(1)]);
+        rows.create([NewTask { parent_task_id: Some(id(1)), ..new_task(2) }]);
+        rows.change(1, Transition::Delete).unwrap();
+        // Its children may have grandchildren and dependencies that were not compared with this parent.
+        rows.create([new_task(3)]);
+        let nested = NewTask { parent_task_id: Some(id(3)), ..new_task(1) };
+        assert_eq!(rows.run(&CreateTasks(vec![nested])).unwrap_err(), Refusal::HasChildren(id(1)));
+        let created = rows.run(&CreateTasks(vec![NewTask { auto_complete: true, ..new_task(1) }])).unwrap();
+        assert!(created[0].is_new && created[0].task.is_parent && rows.tasks[&id(1)].is_parent);
+        assert_eq!(rows.status(1), Status::Blocked);
+        for number in [2, 3] {
+            rows.change(number, Transition::Cancel { reason: None }).unwrap();
+        }
+        rows.reevaluate_all();
+        assert_eq!(rows.status(1), Status::Cancelled, "it follows its child");
     }
 
     #[test]

@@ -133,7 +133,7 @@ fn check(rows: &Rows) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(256) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1_000) })]
 
     #[test]
     fn whatever_is_asked_the_rows_stay_sound(history in acts()) {

@@ -41,12 +41,25 @@ impl Workspace {
             let _ = self.decide(id, Transition::BecomeParent { children }, None);
         }
         if follows_children {
-            let sum = self.sum_of_children(id);
-            let _ = self.decide(id, Transition::Children(sum), None);
+            self.follow_children(id);
         } else {
             let _ = self.resolve_dependencies(id);
         }
         self.inherit(id);
+    }
+
+    /// A finished parent runs again with its children, unless another task has its unique key by now: then it stays as it
+    /// is until they have finished.
+    fn follow_children(&mut self, id: Uuid) {
+        let sum = self.sum_of_children(id);
+        let reopens = sum.finished() < sum.total() && self.task(id).is_some_and(|task| task.status.is_finished());
+        match self.free_key(id) {
+            Err(_) if reopens => {}
+            key => {
+                let _ = self.decide(id, Transition::Children(sum), None);
+                self.keys.extend(key.ok().flatten().filter(|_| reopens).map(|key| (key, id)));
+            }
+        }
     }
 
     /// All children of a parent whose counts are loaded.
@@ -89,5 +102,27 @@ mod tests {
         let mut rows = Rows::new();
         rows.run(&Reevaluate(vec![(1, id(1))])).unwrap();
         assert!(rows.events.is_empty());
+    }
+
+    #[test]
+    fn a_parent_whose_key_is_taken_does_not_reopen() {
+        let keyed = |number| NewTask { unique_key: Some("k".to_owned()), ..new_task(number) };
+        let child = |task: NewTask| NewTask { parent_task_id: Some(id(1)), ..task };
+        let mut rows = Rows::new();
+        rows.create([NewTask { auto_complete: true, ..keyed(1) }]);
+        rows.create([child(new_task(2))]);
+        rows.register(100);
+        rows.claim(100, 1);
+        let fence = rows.fence(2);
+        rows.change(2, Transition::Complete { fence, result: None }).unwrap();
+        rows.reevaluate_all();
+        rows.create([child(keyed(3))]);
+        rows.reevaluate_all();
+        assert_eq!((rows.status(1), rows.status(3)), (Status::Completed, Status::Pending));
+        rows.claim(100, 1);
+        let fence = rows.fence(3);
+        rows.change(3, Transition::Fail { fence, error: "e".to_owned(), retryable: false, jitter: 0.5 }).unwrap();
+        rows.reevaluate_all();
+        assert_eq!(rows.status(1), Status::Failed);
     }
 }

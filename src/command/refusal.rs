@@ -50,6 +50,9 @@ pub enum Refusal {
     /// The id belongs to a task that another request made.
     #[error("task {0} already exists with other fields; use a new id")]
     IdTaken(Uuid),
+    /// The id belonged to a task that was deleted and left children.
+    #[error("children of a deleted task {0} still exist; use a new id, or create it without parent_task_id")]
+    HasChildren(Uuid),
     /// Another live task has the unique key.
     #[error("unique_key is already used by an unfinished task")]
     KeyTaken,

@@ -97,7 +97,7 @@ codes! {
     405 MethodNotAllowed "method_not_allowed" Some: "The URL does not support this method; Allow names those it does." => "Use another method.";
     406 NotAcceptable "not_acceptable" Some: "The media type in Accept is not available." => "Ask for text/event-stream or application/x-ndjson.";
     408 BodyTimeout "body_timeout" Body: "The body did not arrive within 30 seconds." => "Send it again.";
-    409 IdTaken "id_taken" Changes: "A task with this id was created by another request." => "Use a new id.";
+    409 IdTaken "id_taken" Changes: "A task with this id was created by another request, or was deleted and left children." => "Use a new id.";
     409 UniqueKeyTaken "unique_key_taken" Changes: "An unfinished task has the same unique_key." => "Wait until that task is finished.";
     409 WorkerStopped "worker_stopped" Changes: "The worker has stopped." => "Register it again.";
     409 TaskObserved "task_observed" Changes: "The task is run and reported by another system." => "Change it in that system.";

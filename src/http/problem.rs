@@ -129,7 +129,7 @@ impl From<Refusal> for Problem {
             Refusal::NoBulk(_) => (ErrorCode::BulkNotFound, None),
             Refusal::WorkerStopped(_) => (ErrorCode::WorkerStopped, None),
             Refusal::WorkerManaged(_) => (ErrorCode::WorkerManaged, None),
-            Refusal::IdTaken(_) => (ErrorCode::IdTaken, None),
+            Refusal::IdTaken(_) | Refusal::HasChildren(_) => (ErrorCode::IdTaken, None),
             Refusal::KeyTaken => (ErrorCode::UniqueKeyTaken, None),
             Refusal::NoParent(_) => (ErrorCode::InvalidField, Some("parent_task_id")),
             Refusal::TooNested(_) => (ErrorCode::ParentsTooDeep, Some("parent_task_id")),

@@ -102,13 +102,13 @@ async fn load_related(conn: &mut PgConnection, loaded: &BTreeSet<Uuid>, workspac
 }
 
 /// Loads counts of children: of `auto_complete` parents, of requested parents, and of tasks that become parents now
-/// and may already have children that were enqueued or reported earlier.
+/// and may already have children that were enqueued or reported earlier, or left by a deleted task of the same id.
 async fn load_counts(conn: &mut PgConnection, locks: &LockSet, workspace: &mut Workspace) -> sqlx::Result<()> {
     let following = workspace.living().filter(|task| task.auto_complete).map(|task| task.id);
     let observed = workspace.living().filter(|task| locks.observed.contains(&task.id));
     let counted = following.chain(observed.filter_map(|task| task.parent_task_id));
-    let counted: BTreeSet<_> =
-        counted.chain(locks.observed.iter().copied()).chain(locks.parents.iter().copied()).collect();
+    let counted = counted.chain(locks.observed.iter().copied()).chain(locks.parents.iter().copied());
+    let counted: BTreeSet<_> = counted.chain(locks.created.iter().copied()).collect();
     let counted: Vec<_> = counted.into_iter().chain(locks.reevaluated.iter().copied()).collect();
     if counted.is_empty() {
         return Ok(());

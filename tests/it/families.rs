@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::harness::{TestApp, eventually};
+use crate::harness::{TestApp, cluster, eventually};
 
 /// A group with two children and a group of two more: parent, inner group, leaves.
 async fn family(app: &TestApp) -> (String, String, Vec<String>) {
@@ -166,4 +166,38 @@ async fn pages_offer_the_children() {
     assert!(app.is(&leaves[0], "pending").await);
     let preview = app.get(&format!("/tasks/bulk?action=cancel&ids={outer}")).await.text;
     assert!(preview.contains("The same to all tasks below them"), "{preview}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_id_of_a_deleted_parent_comes_with_its_children() {
+    let app = TestApp::start().await;
+    let orphaned = async || {
+        let [parent, child] = [Uuid::now_v7(), Uuid::now_v7()].map(|id| id.to_string());
+        let tasks = json!([
+            { "id": parent, "task_type": "g" },
+            { "id": child, "task_type": "leaf", "parent_task_id": parent, "phase": "load" }
+        ]);
+        app.post("/api/v1/tasks", &tasks).await.expect(201);
+        app.delete(&format!("/api/v1/tasks/{parent}")).await.expect(200);
+        (parent, child)
+    };
+    let (parent, child) = orphaned().await;
+    let below = json!({ "id": parent, "task_type": "g", "parent_task_id": child });
+    let refused = app.post("/api/v1/tasks", &below).await.expect(409);
+    assert_eq!(refused["code"], "id_taken", "{refused}");
+    let again = json!({ "id": parent, "task_type": "g", "auto_complete": true });
+    let created = app.post("/api/v1/tasks", &again).await.expect(201);
+    assert_eq!(created["task"]["status"], "blocked");
+    assert!(app.history(&parent).await.ends_with(&["task_created", "task_updated"].map(str::to_owned)));
+    app.post(&format!("/api/v1/tasks/{child}/cancel"), &json!({})).await.expect(200);
+    app.becomes(&parent, "cancelled").await;
+
+    let (parent, child) = orphaned().await;
+    let below = format!("SELECT taskwatch.enqueue('g', id => '{parent}', parent_task_id => '{child}')");
+    assert!(!cluster::tries(&app.database, &below).await);
+    cluster::execute(&app.database, &format!("SELECT taskwatch.enqueue('g', id => '{parent}', auto_complete => true)"))
+        .await;
+    app.post(&format!("/api/v1/tasks/{child}/cancel"), &json!({})).await.expect(200);
+    app.becomes(&parent, "cancelled").await;
+    app.is_clean().await;
 }
