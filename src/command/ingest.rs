@@ -1,7 +1,5 @@
 //! Reports of other systems. Unknown tasks and workers are created by them.
 
-use std::collections::BTreeMap;
-
 use uuid::Uuid;
 
 use super::{Command, LockSet, Refusal, Workspace, workspace::Entry};
@@ -178,19 +176,14 @@ impl Workspace {
             if report.stops {
                 return Ok(false);
             }
+            let machine_id = report.machine_id.clone().unwrap_or_else(|| Name::literal("-"));
             let worker = Worker {
-                id: report.id,
-                name: report.name.clone(),
-                machine_id: report.machine_id.clone().unwrap_or_else(|| Name::literal("-")),
                 queues: report.queues.clone().unwrap_or_default(),
-                capabilities: Vec::new(),
                 version: report.version.clone(),
                 status: report.status.unwrap_or(WorkerStatus::Idle),
-                connectors: BTreeMap::new(),
                 started_at: report.at,
-                last_seen_at: self.now,
-                stopped_at: None,
                 observed: true,
+                ..Worker::new(report.id, report.name.clone(), machine_id, self.now)
             };
             self.workers.insert(report.id, Entry::changed(worker));
             self.record_worker(report.id, &[WorkerEvent::Started]);

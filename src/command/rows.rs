@@ -17,15 +17,8 @@ use crate::{
     clock::Time,
     event::Event,
     model::{
-        Name, NewTask, Status, Task,
-        bulk::Bulk,
-        lease::StalledPolicy,
-        phase::Counts,
-        queue::QueueState,
-        report::Fence,
-        schedule::Schedule,
-        transition::Transition,
-        worker::{Worker, WorkerStatus},
+        Name, NewTask, Status, Task, bulk::Bulk, lease::StalledPolicy, phase::Counts, queue::QueueState, report::Fence,
+        schedule::Schedule, transition::Transition, worker::Worker,
     },
 };
 
@@ -227,21 +220,8 @@ impl Rows {
 
     /// Registers a worker for queue `q`.
     pub(super) fn register(&mut self, number: u128) {
-        let worker = Worker {
-            id: id(number),
-            name: Name::literal("w"),
-            machine_id: Name::literal("m"),
-            queues: vec![Name::literal("q")],
-            capabilities: Vec::new(),
-            version: None,
-            status: WorkerStatus::Idle,
-            connectors: BTreeMap::new(),
-            started_at: self.now,
-            last_seen_at: self.now,
-            stopped_at: None,
-            observed: false,
-        };
-        self.run(&RegisterWorker(worker)).unwrap();
+        let worker = Worker::new(id(number), Name::literal("w"), Name::literal("m"), self.now);
+        self.run(&RegisterWorker(Worker { queues: vec![Name::literal("q")], ..worker })).unwrap();
     }
 
     /// Claims up to `limit` tasks of queue `q`.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use uuid::Uuid;
 
 pub use super::bodies::body_up_to;
-pub use super::text::{Free, Mended, Text};
+pub use super::text::{Free, Mended, Text, mend};
 use super::{bodies::items, codes::ErrorCode, problem::Problem, strict::Strict};
 use crate::model::Name;
 

@@ -74,7 +74,8 @@ fn whole(text: &[u8]) -> String {
     mended
 }
 
-fn mend(text: String, most: usize) -> String {
+/// A text without NUL, cut to at most so many bytes, with an ellipsis then: what a person wrote of a failure is kept.
+pub fn mend(text: String, most: usize) -> String {
     let mut text = if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text };
     if text.len() > most {
         text.truncate(text.floor_char_boundary(most - '…'.len_utf8()));

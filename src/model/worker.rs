@@ -171,6 +171,25 @@ pub struct ConnectorReport {
 pub const MAX_CONNECTORS: usize = 64;
 
 impl Worker {
+    /// A worker that appears at a time, idle, with nothing else known of it.
+    #[must_use]
+    pub const fn new(id: Uuid, name: Name, machine_id: Name, now: Time) -> Self {
+        Self {
+            id,
+            name,
+            machine_id,
+            queues: Vec::new(),
+            capabilities: Vec::new(),
+            version: None,
+            status: WorkerStatus::Idle,
+            connectors: BTreeMap::new(),
+            started_at: now,
+            last_seen_at: now,
+            stopped_at: None,
+            observed: false,
+        }
+    }
+
     /// Whether these connectors fit within the limit in addition to the known ones.
     #[must_use]
     pub fn has_room_for<'a>(&self, connectors: impl IntoIterator<Item = &'a Name>) -> bool {

@@ -1,35 +1,16 @@
 //! A real Celery application, unchanged but for one file of signal handlers, with a real Redis as its broker.
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, Stdio},
 };
 
 use serde_json::Value;
 
 use crate::harness::{
-    eventually,
+    eventually, packages,
     program::{Folder, Program},
 };
-
-/// Celery in an environment of its own, made once and kept beside the build.
-fn python() -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("celery");
-    let ready = folder.join("ready");
-    if !ready.exists() {
-        let run = |program: &Path, arguments: &[&str]| {
-            let done = Command::new(program).args(arguments).output().unwrap();
-            assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-        };
-        run(Path::new("python3"), &["-m", "venv", "--clear", folder.to_str().unwrap()]);
-        run(
-            &folder.join("bin/pip"),
-            &["install", "--quiet", "--disable-pip-version-check", "celery==5.5.3", "redis==5.2.1"],
-        );
-        std::fs::write(ready, "").unwrap();
-    }
-    folder.join("bin/python")
-}
 
 /// A program that goes with the test.
 struct Running(Child);
@@ -96,9 +77,9 @@ async fn a_celery_application_is_watched_through_restarts() {
     let (folder, store) = (Folder::new(), Folder::new());
     let (port, broker) = (free_port(), free_port());
     let listen = format!("127.0.0.1:{port}");
-    let python = python();
+    let Some(bin) = packages::python().await else { return };
     let celery = |arguments: &[&str]| {
-        let mut command = Command::new(&python);
+        let mut command = Command::new(bin.join("python"));
         command.args(arguments).current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients"));
         command.env("PYTHONDONTWRITEBYTECODE", "1").env("TASKWATCH_URL", format!("http://127.0.0.1:{port}"));
         command.env("BROKER", format!("redis://127.0.0.1:{broker}/0"));

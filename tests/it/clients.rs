@@ -2,7 +2,7 @@
 //! cut at any byte, while the server is killed and drained. Each must have every event once, in order, and nothing else.
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, Stdio},
     sync::{
         Arc, Mutex,
@@ -20,41 +20,13 @@ use tokio::{
 };
 
 use crate::harness::{
-    DEADLINE, eventually,
-    packages::{made_once, npm, run},
+    DEADLINE, eventually, packages,
     program::{Folder, Program},
 };
 
-/// Versions are fixed, so that a failure is ours.
-const NPM: [&str; 4] = [
-    "eventsource@4.1.1",
-    "eventsource-client@1.2.0",
-    "@microsoft/fetch-event-source@2.0.1",
-    "launchdarkly-eventsource@2.2.0",
-];
-const PYPI: [&str; 8] = [
-    "jsonschema==4.26.0",
-    "openapi-spec-validator==0.9.0",
-    "httpx==0.28.1",
-    "httpx-sse==0.4.3",
-    "requests==2.32.5",
-    "sseclient==0.0.27",
-    "requests-sse==0.5.3",
-    "aiohttp-sse-client2==0.3.0",
-];
-
-fn node_modules() -> PathBuf {
-    npm("sse-npm", &NPM)
-}
-
-pub(crate) fn python() -> PathBuf {
-    let folder = made_once("sse-pypi", |folder| {
-        run(Path::new("python3"), &["-m", "venv", folder.to_str().unwrap()], folder);
-        let pip = folder.join("bin/pip");
-        run(&pip, &[&["install", "--quiet", "--disable-pip-version-check"][..], &PYPI].concat(), folder);
-    });
-    folder.join("bin/python")
-}
+const NPM: [&str; 4] =
+    ["eventsource", "eventsource-client", "@microsoft/fetch-event-source", "launchdarkly-eventsource"];
+const PYPI: [&str; 4] = ["httpx-sse", "sseclient", "requests-sse", "aiohttp-sse-client2"];
 
 /// A line between clients and a server: it cuts connections after some bytes, as long as it is told to.
 struct Line {
@@ -238,7 +210,7 @@ async fn publish(url: String, stop: Arc<AtomicBool>) -> usize {
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_of_all_kinds_miss_nothing() {
     let rounds: usize = std::env::var("TASKWATCH_CUTS").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
-    let (modules, python) = tokio::task::spawn_blocking(|| (node_modules(), python())).await.unwrap();
+    let (Some(modules), Some(python)) = (packages::node().await, packages::python().await) else { return };
     let folder = Folder::new();
     let mut program = Program::start(&folder.0, &[]);
     let address = program.url.trim_start_matches("http://").to_owned();
@@ -248,15 +220,16 @@ async fn clients_of_all_kinds_miss_nothing() {
     let types = taskwatch::event::schema::names().collect::<Vec<_>>().join(",");
     let mut inboxes = Vec::new();
     let mut processes = Vec::new();
-    for name in NPM.map(|package| package.rsplit_once('@').unwrap().0) {
+    for name in NPM {
         let mut node = Command::new("node");
         let (inbox, child) =
             process(node.arg(clients.join("sse.mjs")).args([name, &url]).env("MODULES", &modules).env("TYPES", &types));
         inboxes.push((name, inbox));
         processes.push(child);
     }
-    for name in ["httpx-sse", "sseclient", "requests-sse", "aiohttp-sse-client2"] {
-        let (inbox, child) = process(Command::new(&python).arg(clients.join("sse.py")).args([name, &url]));
+    for name in PYPI {
+        let (inbox, child) =
+            process(Command::new(python.join("python")).arg(clients.join("sse.py")).args([name, &url]));
         inboxes.push((name, inbox));
         processes.push(child);
     }

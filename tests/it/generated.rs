@@ -8,38 +8,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::harness::{
-    TestApp,
-    packages::{made_once, npm, run},
-    program::Folder,
-};
-
-/// Versions are fixed, so that a failure is ours.
-const GENERATORS: [&str; 6] = [
-    "openapi-typescript@7.13.0",
-    "openapi-fetch@0.17.0",
-    "@hey-api/openapi-ts@0.95.0",
-    "typescript@5.9.3",
-    "@types/node@20.19.0",
-    "esbuild@0.25.12",
-];
-const JUDGES: [&str; 2] = ["@stoplight/spectral-cli@6.16.3", "@redocly/cli@2.77.0"];
-const PYPI: [&str; 4] = [
-    "openapi-python-client==0.29.1",
-    "schemathesis==4.32.5",
-    "prometheus_client==0.26.0",
-    "openapi-spec-validator==0.9.0",
-];
-
-/// The folder of programs from PyPI.
-pub(crate) fn pypi() -> PathBuf {
-    let folder = made_once("api-pypi", |folder| {
-        run(Path::new("python3"), &["-m", "venv", folder.to_str().unwrap()], folder);
-        let pip = folder.join("bin/pip");
-        run(&pip, &[&["install", "--quiet", "--disable-pip-version-check"][..], &PYPI].concat(), folder);
-    });
-    folder.join("bin")
-}
+use crate::harness::{TestApp, packages, program::Folder};
 
 /// Runs something, in a thread that may wait.
 async fn runs(mut command: Command) -> Output {
@@ -76,7 +45,7 @@ fn client(name: &str) -> PathBuf {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_runs_with_the_generated_python_client() {
-    let bin = tokio::task::spawn_blocking(pypi).await.unwrap();
+    let Some(bin) = packages::python().await else { return };
     let app = TestApp::start().await;
     for version in ["3.1", "3.0"] {
         let folder = Folder::new();
@@ -98,11 +67,10 @@ async fn a_worker_runs_with_the_generated_python_client() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn workers_run_with_the_generated_typescript_clients() {
-    let packages = tokio::task::spawn_blocking(|| npm("api-npm", &GENERATORS)).await.unwrap();
+    let Some(modules) = packages::node().await else { return };
     let app = TestApp::start().await;
     let folder = Folder::new();
     document(&app, &folder.0, "3.1").await;
-    let modules = packages.join("node_modules");
     std::os::unix::fs::symlink(&modules, folder.0.join("node_modules")).unwrap();
     for file in ["fetch_worker.ts", "hey_worker.ts", "tsconfig.json"] {
         std::fs::copy(client(file), folder.0.join(file)).unwrap();
@@ -124,11 +92,11 @@ async fn workers_run_with_the_generated_typescript_clients() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn judges_of_api_documents_find_no_error() {
-    let (bin, packages) = tokio::task::spawn_blocking(|| (pypi(), npm("api-lint", &JUDGES))).await.unwrap();
+    let (Some(bin), Some(modules)) = (packages::python().await, packages::node().await) else { return };
     let app = TestApp::start().await;
     let folder = Folder::new();
     std::fs::write(folder.0.join("spectral.yaml"), "extends: [\"spectral:oas\"]\n").unwrap();
-    let npm = |name: &str| packages.join("node_modules/.bin").join(name);
+    let npm = |name: &str| modules.join(".bin").join(name);
     for version in ["3.1", "3.0"] {
         document(&app, &folder.0, version).await;
         let path = format!("{version}.json");
@@ -182,7 +150,7 @@ const EXCUSES: [(&str, &str, &str); 31] = [
 
 #[tokio::test(flavor = "multi_thread")]
 async fn schemathesis_finds_nothing_that_is_not_excused() {
-    let bin = tokio::task::spawn_blocking(pypi).await.unwrap();
+    let Some(bin) = packages::python().await else { return };
     let app = TestApp::start().await;
     let folder = Folder::new();
     std::fs::copy(client("schemathesis.toml"), folder.0.join("schemathesis.toml")).unwrap();

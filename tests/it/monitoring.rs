@@ -9,10 +9,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::{
-    generated::pypi,
-    harness::{TestApp, eventually, program::Folder},
-};
+use crate::harness::{TestApp, eventually, packages, program::Folder};
 
 /// A server that has done some of everything.
 async fn busy() -> TestApp {
@@ -65,7 +62,7 @@ async fn metrics_tell_what_happened() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn strict_parsers_and_promtool_accept_both_formats() {
-    let bin = tokio::task::spawn_blocking(pypi).await.unwrap();
+    let Some(bin) = packages::python().await else { return };
     let app = busy().await;
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/metrics.py");
     let url = app.url.clone();

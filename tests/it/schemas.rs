@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::harness::{Stream, TestApp, cluster, program::Folder};
+use crate::harness::{Stream, TestApp, cluster, packages, program::Folder};
 
 /// A schema that allows nothing it does not name.
 fn strict(mut schema: Value) -> Value {
@@ -56,7 +56,7 @@ async fn much_happens(app: &TestApp) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_event_is_as_its_schema_says() {
-    let python = tokio::task::spawn_blocking(crate::clients::python).await.unwrap();
+    let Some(bin) = packages::python().await else { return };
     let app = TestApp::start().await;
     let mut live = app.events("?after=earliest&heartbeat=5").await;
     much_happens(&app).await;
@@ -75,7 +75,7 @@ async fn every_event_is_as_its_schema_says() {
     assert!(kinds.len() >= 24, "{} kinds: {kinds:?}", kinds.len());
     let pairs: Vec<_> =
         frames.iter().map(|frame| json!({ "schema": schemas[&frame.event], "event": frame.json() })).collect();
-    let mut validate = Command::new(python)
+    let mut validate = Command::new(bin.join("python"))
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/validate.py"))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -102,8 +102,8 @@ async fn the_api_document_describes_the_stream() {
     let folder = Folder::new();
     let file = folder.0.join("openapi.json");
     std::fs::write(&file, document.to_string()).unwrap();
-    let python = tokio::task::spawn_blocking(crate::clients::python).await.unwrap();
-    let said = Command::new(python).args(["-m", "openapi_spec_validator"]).arg(file).output().unwrap();
+    let Some(bin) = packages::python().await else { return };
+    let said = Command::new(bin.join("python")).args(["-m", "openapi_spec_validator"]).arg(file).output().unwrap();
     assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stdout));
     // Nothing refers to what is not there.
     let text = document.to_string();

@@ -202,7 +202,11 @@ pub(in crate::http) struct Outcomes {
     outcomes: Vec<Outcome>,
 }
 
-async fn report(state: &AppState, id: Uuid, command: Transition) -> Result<Out<TaskResponse>, Problem> {
+pub(in crate::http) async fn report(
+    state: &AppState,
+    id: Uuid,
+    command: Transition,
+) -> Result<Out<TaskResponse>, Problem> {
     let outcomes = write(state, vec![(id, command)]).await?;
     let task = outcomes.into_iter().next().ok_or(WriteError::Unavailable)??;
     Ok(Out(TaskResponse { task: TaskRecord::from(task) }))

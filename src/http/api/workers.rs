@@ -83,7 +83,7 @@ const fn idle() -> ConnectorStatus {
 /// Result of a registration.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(in crate::http) struct Registered {
-    pub(in crate::http) worker: WorkerRecord,
+    worker: WorkerRecord,
     /// Interval of heartbeats, seconds.
     heartbeat_seconds: u32,
     /// Lease duration, seconds; renewed by each report or heartbeat.
@@ -107,18 +107,8 @@ pub(in crate::http) fn routes() -> Routes {
 pub(in crate::http) async fn register(
     State(state): State<AppState>,
     _: Caller,
-    input: Json<RegisterWorker>,
-) -> Result<Response, Problem> {
-    let registered = register_as(&state, input).await?;
-    let location = [(header::LOCATION, format!("/api/v1/workers/{}", registered.worker.id))];
-    Ok((StatusCode::CREATED, location, Out(registered)).into_response())
-}
-
-/// Registers a worker.
-pub(in crate::http) async fn register_as(
-    state: &AppState,
     Json(input): Json<RegisterWorker>,
-) -> Result<Registered, Problem> {
+) -> Result<Response, Problem> {
     let connectors = reports(input.connectors)?;
     bounded("queues", input.queues.len())?;
     bounded("capabilities", input.capabilities.len())?;
@@ -130,25 +120,20 @@ pub(in crate::http) async fn register_as(
         )
     };
     let worker = Worker {
-        id: Uuid::now_v7(),
-        name: input.name.0,
-        machine_id: input.machine_id.0,
         queues: input.queues,
         capabilities: input.capabilities,
         version: input.version.map(|text| text.0),
-        status: WorkerStatus::Idle,
         connectors: connectors.into_iter().map(with_status).collect(),
-        started_at: now,
-        last_seen_at: now,
-        stopped_at: None,
-        observed: false,
+        ..Worker::new(Uuid::now_v7(), input.name.0, input.machine_id.0, now)
     };
     let worker = state.writer.run(register_worker::RegisterWorker(worker)).await?;
-    Ok(Registered {
+    let location = [(header::LOCATION, format!("/api/v1/workers/{}", worker.id))];
+    let registered = Registered {
         worker: worker.into(),
         heartbeat_seconds: state.settings.heartbeat_seconds,
         lease_seconds: state.settings.lease_seconds,
-    })
+    };
+    Ok((StatusCode::CREATED, location, Out(registered)).into_response())
 }
 
 fn bounded(field: &str, count: usize) -> Result<(), Problem> {

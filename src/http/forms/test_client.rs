@@ -1,23 +1,38 @@
 //! The test client: creates tasks and acts as a worker, using the same calls as programs.
 
 use axum::{extract::State, http::HeaderMap, response::Response};
-use serde_json::{Value, json};
+use serde_json::json;
 use uuid::Uuid;
 
-use super::{As, Fields, Object, Sent, failure, field, fields, input, object, raw, redirect_after_write};
-use crate::http::{
-    api::{claims, reports, tasks, workers},
-    caller::Caller,
-    codes::ErrorCode,
-    conditions::IdempotencyKey,
-    input::{Id, OneOrMany, parse},
-    problem::Problem,
-    state::AppState,
+use super::{As, Fields, Sent, failure, field, fields, input, object, raw, redirect_after_write};
+use crate::{
+    command::{
+        claim_tasks::ClaimTasks, deregister_worker::DeregisterWorker, lock_set::ClaimRequest,
+        register_worker::RegisterWorker,
+    },
+    http::{
+        api::{reports, tasks},
+        caller::Caller,
+        codes::ErrorCode,
+        conditions::IdempotencyKey,
+        input::{OneOrMany, mend},
+        problem::Problem,
+        state::AppState,
+    },
+    model::{
+        Name,
+        report::{Fence, Json},
+        transition::Transition,
+        worker::Worker,
+    },
+    page::format,
 };
-use crate::page::format;
 
 /// Maximum number of tasks created at once.
 const MAX_TASKS: usize = 100;
+
+/// Maximum size of an error, bytes, as in the API.
+const MAX_ERROR: usize = 16_384;
 
 /// Maximum number of tasks that the page follows.
 const FOLLOWED: usize = 200;
@@ -73,14 +88,14 @@ async fn try_submit(state: &AppState, caller: Caller, sent: Sent) -> Result<Vec<
     Ok(ids)
 }
 
-pub(super) async fn work(State(state): State<AppState>, headers: HeaderMap, caller: Caller, sent: Sent) -> Response {
+pub(super) async fn work(State(state): State<AppState>, headers: HeaderMap, _: Caller, sent: Sent) -> Response {
     // The next page must be known before anything is changed.
     let read = fields(sent).and_then(|fields| Ok((followed(&fields)?, fields)));
     let (mut shown, fields) = match read {
         Ok(read) => read,
         Err(problem) => return failure(&state, &headers, &problem, Some(("Test client", back(&[])))),
     };
-    match try_work(&state, &caller, &fields).await {
+    match try_work(&state, &fields).await {
         Ok(id) => {
             if !shown.contains(&id) {
                 shown.push(id);
@@ -91,66 +106,47 @@ pub(super) async fn work(State(state): State<AppState>, headers: HeaderMap, call
     }
 }
 
-/// The relevant part of a claim's response.
-#[derive(serde::Deserialize)]
-struct Claimed {
-    tasks: Vec<Taken>,
+/// How an attempt of the test client ends.
+#[derive(Clone, Copy)]
+enum End {
+    Complete,
+    Fail { retryable: bool },
 }
 
-#[derive(serde::Deserialize)]
-struct Taken {
-    id: Uuid,
-    attempt: u32,
+fn end_of(fields: &Fields) -> Result<End, Problem> {
+    match field(fields, "end").unwrap_or("complete") {
+        "complete" => Ok(End::Complete),
+        "fail" => Ok(End::Fail { retryable: true }),
+        "give_up" => Ok(End::Fail { retryable: false }),
+        _ => Err(Problem::invalid_field("end", "must be one of complete, fail, give_up")),
+    }
 }
 
 /// Claims one task with a new worker and reports on it; returns its ID.
-async fn try_work(state: &AppState, caller: &Caller, fields: &Fields) -> Result<Uuid, Problem> {
-    let queue = field(fields, "queue").unwrap_or("test-client");
-    if !["complete", "fail", "give_up"].contains(&field(fields, "end").unwrap_or("complete")) {
-        let detail = "must be one of complete, fail, give_up";
-        return Err(Problem::invalid_field("end", detail));
-    }
-    let worker = object_of(json!({ "name": "test-client", "machine_id": "browser", "queues": [queue] }));
-    let registered = workers::register_as(state, input(&worker)?).await?;
-    let worker_id = registered.worker.id;
-    let done = end_one(state, caller, worker_id, queue, fields).await;
-    workers::leave(State(state.clone()), caller.clone(), Id(worker_id)).await?;
+async fn try_work(state: &AppState, fields: &Fields) -> Result<Uuid, Problem> {
+    let end = end_of(fields)?;
+    let queue = Name::new(field(fields, "queue").unwrap_or("test-client"))
+        .map_err(|error| Problem::invalid_field("queue", error.to_string()))?;
+    let error = mend(field(fields, "error").unwrap_or("Failed by the test client").to_owned(), MAX_ERROR);
+    let names = (Name::literal("test-client"), Name::literal("browser"));
+    let worker = Worker::new(Uuid::now_v7(), names.0, names.1, state.clock.now());
+    let worker_id = state.writer.run(RegisterWorker(Worker { queues: vec![queue.clone()], ..worker })).await?.id;
+    let done = end_one(state, worker_id, queue, (end, error)).await;
+    state.writer.run(DeregisterWorker(worker_id)).await?;
     done
 }
 
-async fn end_one(
-    state: &AppState,
-    caller: &Caller,
-    worker_id: Uuid,
-    queue: &str,
-    fields: &Fields,
-) -> Result<Uuid, Problem> {
-    let claim = object_of(json!({ "worker_id": worker_id, "queues": [queue] }));
-    let claimed = claims::claim(State(state.clone()), caller.clone(), input(&claim)?).await?;
-    // As text: a payload may contain valid JSON numbers outside the range of floats.
-    let claimed: Claimed = parse(raw(&claimed.0).get().as_bytes(), "")?;
-    let Some(Taken { id, attempt }) = claimed.tasks.into_iter().next() else {
+async fn end_one(state: &AppState, worker_id: Uuid, queue: Name, (end, error): (End, String)) -> Result<Uuid, Problem> {
+    let request = ClaimRequest { worker_id, connector_id: None, queues: vec![queue.clone()], limit: 1 };
+    let Some(task) = state.writer.run(ClaimTasks(request)).await?.tasks.into_iter().next() else {
         let detail = format!("Queue {queue} has no pending tasks. Create one, or check whether the queue is paused.");
         return Err(Problem::new(ErrorCode::NoTaskAvailable, detail));
     };
-    let (state, caller) = (State(state.clone()), caller.clone());
-    let mut report = object_of(json!({ "worker_id": worker_id, "attempt": attempt }));
-    let end = field(fields, "end").unwrap_or("complete");
-    let done = if end == "complete" {
-        report.insert("result".to_owned(), raw(&json!({ "by": "test client" })));
-        reports::complete(state, caller, Id(id), input(&report)?).await
-    } else {
-        let error = field(fields, "error").unwrap_or("Failed by the test client");
-        report.insert("error".to_owned(), raw(&error));
-        report.insert("retryable".to_owned(), raw(&(end == "fail")));
-        reports::fail(state, caller, Id(id), input(&report)?).await
+    let fence = Fence { worker_id, attempt: task.attempt };
+    let transition = match end {
+        End::Complete => Transition::Complete { fence, result: Some(Json::new(raw(&json!({ "by": "test client" })))) },
+        End::Fail { retryable } => Transition::Fail { fence, error, retryable, jitter: fastrand::f64() },
     };
-    done.map(|_| id)
-}
-
-fn object_of(value: Value) -> Object {
-    match value {
-        Value::Object(object) => object.into_iter().map(|(name, value)| (name, raw(&value))).collect(),
-        _ => Object::new(),
-    }
+    let reported = reports::report(state, task.id, transition).await?;
+    Ok(reported.0.task.id)
 }
