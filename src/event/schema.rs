@@ -112,3 +112,16 @@ pub fn named(name: &str) -> Option<Value> {
 pub fn names() -> impl Iterator<Item = &'static str> {
     Kind::ALL.iter().map(|kind| kind.name()).chain(CONTROLS.into_iter().map(|(name, _, _)| name))
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_texts() {
+        let schema = named("tasks_stuck").unwrap();
+        let reason = schema.pointer("/properties/data/properties/stuck/items/properties/reason").unwrap();
+        assert_eq!((&reason["type"], &reason["enum"]), (&json!("string"), &json!(["ring", "waits", "no_children"])));
+    }
+}

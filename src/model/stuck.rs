@@ -4,20 +4,21 @@
 use std::collections::{HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
+use utoipa::PartialSchema;
 use uuid::Uuid;
 
-use super::Name;
+use super::{Name, words::words};
 
-/// Why a task cannot make progress without an operator.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum StuckReason {
-    /// It is part of a dependency cycle.
-    Ring,
-    /// It is blocked by a task that cannot make progress.
-    Waits,
-    /// It is a parent without children.
-    NoChildren,
+words! {
+    /// Why a task cannot make progress without an operator.
+    StuckReason {
+        /// It is part of a dependency cycle.
+        Ring = "ring",
+        /// It is blocked by a task that cannot make progress.
+        Waits = "waits",
+        /// It is a parent without children.
+        NoChildren = "no_children",
+    }
 }
 
 /// A task that cannot make progress without an operator.
@@ -29,7 +30,8 @@ pub struct Stuck {
     #[schema(value_type = String)]
     pub task_type: Name,
     /// Reason.
-    #[schema(inline)]
+    // Inlined with a description, it would have to be an object as well (utoipa 5).
+    #[schema(schema_with = StuckReason::schema)]
     pub reason: StuckReason,
     /// The stuck task that it is blocked by.
     #[serde(default, skip_serializing_if = "Option::is_none")]

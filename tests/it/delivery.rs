@@ -271,7 +271,7 @@ async fn what_retention_takes_from_a_reader_that_does_not_read_is_not_passed_ove
 }
 
 /// More than the sockets on both sides of a stream take.
-async fn large_events(app: &TestApp) {
+pub(crate) async fn large_events(app: &TestApp) {
     let text = "x".repeat(240);
     for _ in 0..20 {
         let labels = json!({ "a": text, "b": text, "c": text, "d": text, "e": text, "f": text });

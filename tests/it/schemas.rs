@@ -9,7 +9,10 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::harness::{Stream, TestApp, cluster, packages, program::Folder};
+use crate::{
+    delivery::large_events,
+    harness::{Frame, Stream, TestApp, cluster, packages, program::Folder},
+};
 
 /// A schema that allows nothing it does not name.
 fn strict(mut schema: Value) -> Value {
@@ -20,61 +23,133 @@ fn strict(mut schema: Value) -> Value {
     schema
 }
 
-/// Many kinds of events.
-async fn much_happens(app: &TestApp) {
+/// Every stored kind of event.
+async fn everything_happens(app: &TestApp) {
     let worker = app.worker("w1").await;
-    let parent = app.creates_as(json!({ "task_type": "p", "phases": ["a"], "auto_complete": true })).await;
-    app.creates_as(json!({ "task_type": "c", "parent_task_id": parent, "phase": "a", "labels": { "k": "v" } })).await;
+    let parent =
+        json!({ "task_type": "import", "title": "Nightly import", "phases": ["fetch"], "auto_complete": true });
+    let parent = app.creates_as(parent).await;
+    let child = json!({ "task_type": "fetch", "parent_task_id": parent, "phase": "fetch", "labels": { "team": "a" } });
+    app.creates_as(child).await;
     let child = worker.claims("default").await;
-    child
-        .reports("progress", json!({ "percent": 12.5, "message": "m", "counts": { "completed": 3 } }))
-        .await
-        .expect(200);
+    let progress = json!({ "percent": 12.5, "message": "page 3 of 24", "counts": { "completed": 3, "pending": 21 } });
+    child.reports("progress", progress).await.expect(200);
     child.completes().await;
-    let id = app
-        .creates_as(json!({ "task_type": "t", "title": "x", "max_attempts": 2, "backoff_initial_seconds": 1 }))
-        .await;
-    worker.claims("default").await.fails("first").await;
-    app.patch(
-        &format!("/api/v1/tasks/{id}"),
-        &json!({ "priority": 9, "assignee": "ann", "collaborators": ["bob"], "watchers": ["eve"], "title": "y" }),
-    )
-    .await
-    .expect(200);
-    app.post(&format!("/api/v1/tasks/{id}/cancel"), &json!({ "reason": "r" })).await.expect(200);
+    app.becomes(&parent, "completed").await;
+    let mail = json!({ "task_type": "mail", "title": "Mail to 4711", "max_attempts": 2, "backoff_initial_seconds": 1 });
+    let id = app.creates_as(mail).await;
+    worker.claims("default").await.fails("HTTP 503 from upstream").await;
+    let edit = json!({ "assignee": "ann", "collaborators": ["bob"], "watchers": ["eve"], "title": "Mail to 4712" });
+    for edit in [edit, json!({ "priority": 9 })] {
+        app.patch(&format!("/api/v1/tasks/{id}"), &edit).await.expect(200);
+    }
+    let export = app.creates_as(json!({ "task_type": "export", "queue": "reports" })).await;
+    let report = json!({ "task_type": "report", "queue": "reports", "depends_on": [id] });
+    let report = app.creates_as(report).await;
+    for depends_on in [vec![&id, &export], vec![&export]] {
+        app.patch(&format!("/api/v1/tasks/{report}"), &json!({ "depends_on": depends_on })).await.expect(200);
+    }
+    app.post(&format!("/api/v1/tasks/{id}/cancel"), &json!({ "reason": "wrong address" })).await.expect(200);
     app.post("/api/v1/queues/default/pause", &json!({})).await.expect(200);
     app.post("/api/v1/queues/default/resume", &json!({})).await.expect(200);
     app.patch("/api/v1/queues/default", &json!({ "concurrency_limit": 5 })).await.expect(200);
     let reports = json!([
         { "event_type": "task_started", "task_id": "j1", "task_type": "mail", "worker_id": "box", "ts": "2026-11-21T10:00:00Z" },
-        { "event_type": "task_failed", "task_id": "j1", "error": "e", "ts": "2026-11-21T10:00:02Z" },
+        { "event_type": "task_failed", "task_id": "j1", "error": "mailbox full", "ts": "2026-11-21T10:00:02Z" },
     ]);
     app.post("/api/v1/events", &reports).await.expect(200);
-    worker.leaves().await;
+    let connectors = json!([{ "connector_id": "smtp", "status": "error", "error": "connection refused" }]);
+    worker.beats(json!({ "connectors": connectors, "status": "draining" })).await;
     app.delete(&format!("/api/v1/tasks/{id}")).await.expect(204);
+    // A parent whose children never come, and a worker that is lost with its task.
+    app.creates_as(json!({ "task_type": "import", "auto_complete": true })).await;
+    app.creates_as(json!({ "task_type": "slow", "queue": "slow" })).await;
+    let lost = app.worker("w2").await;
+    lost.claims("slow").await;
+    app.settles().await;
+    app.time_passes(600);
+}
+
+/// Every frame that a stream may carry, at least once.
+async fn every_frame(app: TestApp) -> Vec<Frame> {
+    let mut live = app.events("?after=earliest&heartbeat=5").await;
+    everything_happens(&app).await;
+    let mut frames = live.until("task_stalled").await;
+    for ephemeral in ["tasks_stuck", "stats_snapshot", "queue_depth_update", "heartbeat"] {
+        if frames.iter().all(|frame| frame.event != ephemeral) {
+            frames.extend(live.until(ephemeral).await);
+        }
+    }
+    app.worker("w3").await.beats(json!({})).await;
+    frames.extend(live.until("worker_heartbeat").await);
+    frames.extend(app.events("").await.until("snapshot_end").await);
+    frames.extend(app.events("?after=earliest&types=task_failed&max_events=1").await.until("close").await);
+    let url = format!("{}/events", app.url);
+    frames.extend(Stream::open(app.http(), &url, Some("0badcafe-7")).await.until("reset").await);
+    let mut slow = app.events("?after=now").await;
+    slow.next().await.unwrap();
+    large_events(&app).await;
+    app.settles().await;
+    app.time_passes(11);
+    frames.extend(slow.until("lagging").await);
+    let mut last = app.events("?after=now").await;
+    last.next().await.unwrap();
+    let stopping = tokio::spawn(app.stopped());
+    frames.extend(last.until("bye").await);
+    drop((live, slow, last));
+    stopping.await.unwrap();
+    frames
+}
+
+const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/events.md");
+
+/// The examples of the document: what each frame is called, and its data.
+fn documented() -> Vec<(String, Value)> {
+    let text = std::fs::read_to_string(EXAMPLES).unwrap();
+    let examples = text.split("\n## `").skip(1).map(|part| {
+        let (name, rest) = part.split_once('`').unwrap();
+        let data = rest.split("```json\n").nth(1).and_then(|rest| rest.split("\n```").next());
+        (name.to_owned(), serde_json::from_str(data.unwrap_or_else(|| panic!("{name} has no example"))).unwrap())
+    });
+    examples.collect()
+}
+
+/// Writes the document anew, with the longest frame of each kind that is not too long to read.
+fn write_examples(frames: &[Frame]) {
+    let mut text = "# Examples of events and frames\n\nOne `data:` of each, as a server sent it. Written by a test \
+        (`TASKWATCH_EXAMPLES=write`), which\nalso checks each against its schema, `GET /api/v1/schemas/{name}`.\n"
+        .to_owned();
+    for name in taskwatch::event::schema::names() {
+        let of_kind = frames.iter().filter(|frame| frame.event == name).map(Frame::json);
+        let example = of_kind.filter(|data| data.to_string().len() < 1_500).max_by_key(|data| data.to_string().len());
+        let example = serde_json::to_string_pretty(&example.unwrap_or_else(|| panic!("{name} never came"))).unwrap();
+        let says = taskwatch::event::schema::named(name).unwrap()["description"].as_str().unwrap().to_owned();
+        text += &format!("\n## `{name}`\n\n{says}\n\n```json\n{example}\n```\n");
+    }
+    std::fs::write(EXAMPLES, text).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_event_is_as_its_schema_says() {
+async fn every_event_and_its_example_are_as_its_schema_says() {
     let Some(bin) = packages::python().await else { return };
     let app = TestApp::start().await;
-    let mut live = app.events("?after=earliest&heartbeat=5").await;
-    much_happens(&app).await;
-    let head = app.settles().await;
     let names: BTreeMap<String, String> = serde_json::from_value(app.get("/api/v1/schemas").await.expect(200)).unwrap();
     let mut schemas = BTreeMap::new();
     for (name, path) in &names {
         schemas.insert(name.clone(), strict(app.get(path).await.expect(200)));
     }
-    let mut frames = live.events_to(head).await;
-    frames.extend(live.until("heartbeat").await);
-    frames.extend(app.events("").await.until("snapshot_end").await);
-    frames.extend(app.events("?after=earliest&types=task_failed&max_events=1").await.until("close").await);
-    frames.extend(app.events("?after=now&stats_only=true").await.until("stats_snapshot").await);
-    let kinds: BTreeSet<_> = frames.iter().map(|frame| frame.event.clone()).collect();
-    assert!(kinds.len() >= 24, "{} kinds: {kinds:?}", kinds.len());
-    let pairs: Vec<_> =
-        frames.iter().map(|frame| json!({ "schema": schemas[&frame.event], "event": frame.json() })).collect();
+    let frames = every_frame(app).await;
+    let came: BTreeSet<_> = frames.iter().map(|frame| frame.event.as_str()).collect();
+    assert_eq!(came, names.keys().map(String::as_str).collect());
+    if std::env::var("TASKWATCH_EXAMPLES").is_ok_and(|how| how == "write") {
+        write_examples(&frames);
+    }
+    let examples = documented();
+    let written: BTreeSet<_> = examples.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(written, came, "docs/events.md has an example of each");
+    let sent = frames.into_iter().map(|frame| (frame.event.clone(), frame.json()));
+    let pairs = sent.chain(examples).map(|(name, data)| json!({ "schema": schemas[&name], "event": data }));
+    let pairs = Value::Array(pairs.collect());
     let mut validate = Command::new(bin.join("python"))
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/validate.py"))
         .stdin(Stdio::piped())
@@ -82,8 +157,10 @@ async fn every_event_is_as_its_schema_says() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    validate.stdin.take().unwrap().write_all(json!(pairs).to_string().as_bytes()).unwrap();
+    let mut input = validate.stdin.take().unwrap();
+    let sending = std::thread::spawn(move || input.write_all(pairs.to_string().as_bytes()).unwrap());
     let said = validate.wait_with_output().unwrap();
+    sending.join().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(said.status.success(), "{}{}", text(&said.stdout), text(&said.stderr));
 }
