@@ -216,7 +216,7 @@ async fn a_reader_that_lags_is_told_and_gets_everything() {
     let app = TestApp::start().await;
     let mut slow = app.events("?after=now").await;
     slow.next().await.unwrap();
-    large_events(&app).await;
+    large_events(&app, 20).await;
     let head = app.settles().await;
     app.time_passes(11);
     let mut frames: Vec<Frame> = Vec::new();
@@ -255,7 +255,7 @@ async fn a_reader_overtaken_by_retention_is_sent_away_and_told_when_it_comes_bac
 #[tokio::test(flavor = "multi_thread")]
 async fn what_retention_takes_from_a_reader_that_does_not_read_is_not_passed_over() {
     let app = TestApp::with(taskwatch::config::Settings { event_cache_mib: 1, ..settings() }, Default::default()).await;
-    large_events(&app).await;
+    large_events(&app, 20).await;
     let head = app.settles().await;
     let mut stuck = app.events("?after=earliest").await;
     stuck.next().await.unwrap();
@@ -271,9 +271,10 @@ async fn what_retention_takes_from_a_reader_that_does_not_read_is_not_passed_ove
 }
 
 /// More than the sockets on both sides of a stream take.
-pub(crate) async fn large_events(app: &TestApp) {
+/// So many thousand events of two kilobytes: more than the buffers between a server and a reader hold, from 8 on.
+pub(crate) async fn large_events(app: &TestApp, thousands: usize) {
     let text = "x".repeat(240);
-    for _ in 0..20 {
+    for _ in 0..thousands {
         let labels = json!({ "a": text, "b": text, "c": text, "d": text, "e": text, "f": text });
         let tasks = vec![json!({ "task_type": "t", "labels": labels }); 500];
         app.post("/api/v1/tasks", &json!(tasks)).await.expect(201);

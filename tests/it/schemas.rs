@@ -88,7 +88,7 @@ async fn every_frame(app: TestApp) -> Vec<Frame> {
     frames.extend(Stream::open(app.http(), &url, Some("0badcafe-7")).await.until("reset").await);
     let mut slow = app.events("?after=now").await;
     slow.next().await.unwrap();
-    large_events(&app).await;
+    large_events(&app, 10).await;
     app.settles().await;
     app.time_passes(11);
     frames.extend(slow.until("lagging").await);

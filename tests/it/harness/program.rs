@@ -18,6 +18,7 @@ pub(crate) struct Program {
 pub(crate) struct Running {
     child: Child,
     log: Arc<Mutex<Vec<u8>>>,
+    reader: std::thread::JoinHandle<()>,
 }
 
 /// A folder that goes with the test.
@@ -112,13 +113,13 @@ impl Running {
         let mut stderr = child.stderr.take().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
         let kept = log.clone();
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             let mut part = [0; 4096];
             while let Ok(read @ 1..) = stderr.read(&mut part) {
                 kept.lock().unwrap().extend_from_slice(&part[..read]);
             }
         });
-        Self { child, log }
+        Self { child, log, reader }
     }
 
     /// What it logged and complained so far.
@@ -141,6 +142,13 @@ impl Running {
         let deadline = Instant::now() + Duration::from_secs(90);
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
+                // Its last words may still be in the pipe, which a process that it left behind may hold open.
+                for _ in 0..100 {
+                    if self.reader.is_finished() {
+                        break;
+                    }
+                    std::thread::sleep(Duration::from_millis(10));
+                }
                 return (status, self.logged());
             }
             assert!(Instant::now() < deadline, "it does not end");
