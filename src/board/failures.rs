@@ -175,3 +175,194 @@ impl Group {
         counts
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A full hour.
+    const START: i64 = 1_800_000_000;
+
+    fn at(seconds: i64) -> Time {
+        Time::from_timestamp(START + seconds, 0).unwrap()
+    }
+
+    fn event(kind: Kind, fingerprint: &str, from: Status, to: Status, seconds: i64) -> Event {
+        let mut event = Event::new(kind, at(seconds));
+        event.task_id = Some(Uuid::nil());
+        event.task_type = Some(Name::literal("mail"));
+        event.data.fingerprint = Some(Name::new(fingerprint).unwrap());
+        (event.old_status, event.status) = (Some(from), Some(to));
+        event
+    }
+
+    fn fails(fingerprint: &str, seconds: i64) -> Event {
+        event(Kind::TaskFailed, fingerprint, Status::Running, Status::Failed, seconds)
+    }
+
+    fn is_retried(fingerprint: &str, seconds: i64) -> Event {
+        event(Kind::TaskRetry, fingerprint, Status::Running, Status::Retrying, seconds)
+    }
+
+    fn after(events: impl IntoIterator<Item = Event>) -> Failures {
+        let mut failures = Failures::default();
+        events.into_iter().for_each(|event| failures.apply(&event));
+        failures
+    }
+
+    fn open(failures: &Failures) -> Vec<(&str, u64)> {
+        failures.open().into_iter().map(|(key, group)| (key.as_str(), group.open)).collect()
+    }
+
+    #[test]
+    fn a_group_is_open_until_its_last_failed_task_moves_on() {
+        for (kind, to) in [
+            (Kind::TaskEnqueued, Some(Status::Pending)),
+            (Kind::TaskDeleted, None),
+            (Kind::TaskUpdated, Some(Status::Running)),
+        ] {
+            let mut gone = event(kind, "f", Status::Failed, Status::Pending, 2);
+            gone.status = to;
+            let mut failures = after([fails("f", 0), fails("f", 1), gone.clone()]);
+            assert_eq!(open(&failures), [("f", 1)], "{kind}");
+            failures.apply(&gone);
+            assert_eq!(open(&failures), [], "{kind}");
+            assert_eq!(failures.groups["f"].failed, 2, "what has failed has failed");
+            failures.apply(&gone);
+            assert_eq!(failures.groups["f"].open, 0, "never below zero");
+        }
+    }
+
+    #[test]
+    fn another_failure_of_a_failed_task_moves_it_to_another_group() {
+        let mut other = event(Kind::TaskFailed, "new", Status::Failed, Status::Failed, 1);
+        other.data.old_fingerprint = Some(Name::literal("old"));
+        let failures = after([fails("old", 0), other.clone()]);
+        assert_eq!(open(&failures), [("new", 1)]);
+        let edited = Event { event_type: Kind::TaskUpdated, ..other };
+        let failures = after([fails("old", 0), edited]);
+        assert_eq!((open(&failures), failures.groups["new"].failed), (vec![("new", 1)], 0), "an edit is no failure");
+    }
+
+    #[test]
+    fn without_a_fingerprint_it_is_computed_from_type_and_error() {
+        let failed = |error: &str| {
+            let mut event = fails("x", 0);
+            (event.data.fingerprint, event.error) = (None, Some(error.to_owned()));
+            event
+        };
+        let failures = after([failed("timeout after 3 s"), failed("timeout after 4 s"), failed("disk full")]);
+        assert_eq!(failures.groups.values().map(|group| group.open).max(), Some(2));
+        assert_eq!(failures.groups.len(), 2);
+        let key = fingerprint(&Name::literal("mail"), Some("disk full"));
+        assert_eq!(failures.groups[&key].pattern, "disk full");
+    }
+
+    #[test]
+    fn the_example_is_the_latest_error_cut_at_a_thousand_characters() {
+        let with = |error: String, seconds| Event { error: Some(error), ..fails("f", seconds) };
+        let failures = after([with("first".to_owned(), 0), with("ä".repeat(1_001), 1)]);
+        let group = &failures.groups["f"];
+        assert_eq!((group.error.chars().count(), group.pattern.as_str()), (1_000, "first"));
+        let failures = after([with("first".to_owned(), 0), Event { error: None, ..fails("f", 1) }]);
+        assert_eq!(failures.groups["f"].error, "", "an old error is not that of the latest task");
+    }
+
+    #[test]
+    fn eight_queues_and_eight_workers_are_named() {
+        let failures = after((0..20_u128).map(|number| {
+            let mut event = fails("f", 0);
+            event.queue = Some(Name::new(&format!("q{number:02}")).unwrap());
+            event.worker_id = Some(Uuid::from_u128(number));
+            event
+        }));
+        let group = &failures.groups["f"];
+        assert_eq!((group.queues.len(), group.workers.len()), (8, 8));
+        assert!(group.queues.contains("q00") && group.workers.contains(&Uuid::nil()), "the first ones");
+    }
+
+    #[test]
+    fn an_hour_counts_until_a_day_later() {
+        let failures = after([fails("f", 0), fails("f", 3_599), is_retried("f", 3_600)]);
+        let group = &failures.groups["f"];
+        let hours = group.last_hours(at(3_600));
+        assert_eq!((hours[HOURS - 2], hours[HOURS - 1]), (2, 1));
+        let hours = group.last_hours(at(23 * 3_600));
+        assert_eq!((hours[0], hours[1]), (2, 1));
+        let hours = group.last_hours(at(24 * 3_600));
+        assert_eq!((hours[0], hours.iter().sum::<u64>()), (1, 1));
+        assert_eq!(group.last_hours(at(-3_600))[HOURS - 1], 3, "a reader's clock may be behind");
+    }
+
+    #[test]
+    fn a_late_failure_of_another_clock_counts_for_the_newest_hour() {
+        let failures = after([fails("f", 3_600), fails("f", 3_599)]);
+        assert_eq!(failures.groups["f"].hours, [(START / 3_600 + 1, 2)]);
+    }
+
+    #[test]
+    fn a_day_of_hours_is_kept() {
+        let failures = after((0..100).map(|hour| fails("f", hour * 3_600)));
+        assert_eq!(failures.groups["f"].hours.len(), HOURS);
+        assert_eq!(failures.groups["f"].last_hours(at(99 * 3_600)), [1; HOURS]);
+    }
+
+    #[test]
+    fn open_groups_are_listed_by_their_latest_failure() {
+        let failures = after([fails("a", 0), fails("b", 1), fails("a", 2), is_retried("c", 3)]);
+        assert_eq!(open(&failures), [("a", 2), ("b", 1)]);
+    }
+
+    #[test]
+    fn counts_of_the_tables_replace_those_of_the_events() {
+        let mut failures = after([fails("a", 0), fails("a", 1)]);
+        failures.set_open(Name::literal("a"), 7, &fails("a", 9));
+        failures.set_open(Name::literal("b"), 3, &fails("b", 9));
+        assert_eq!(open(&failures), [("b", 3), ("a", 7)]);
+        let known = &failures.groups["a"];
+        assert_eq!((known.failed, known.last_seen_at), (2, at(1)), "its events were folded already");
+        assert_eq!((failures.groups["b"].failed, failures.groups["b"].last_seen_at), (1, at(9)));
+    }
+
+    #[test]
+    fn the_group_that_was_seen_least_recently_goes_first() {
+        let mut events: Vec<_> = (0..200).map(|number| is_retried(&format!("f{number:03}"), number)).collect();
+        events.push(is_retried("f000", 500));
+        events.push(is_retried("new", 501));
+        let failures = after(events);
+        assert_eq!(failures.groups.len(), 200);
+        assert!(failures.groups.contains_key("f000") && !failures.groups.contains_key("f001"));
+        assert!(!failures.overflowed, "no failed task was forgotten");
+    }
+
+    proptest! {
+        /// Failing and moving on in any order: the open tasks of all groups are the failed tasks.
+        #[test]
+        fn every_failed_task_is_in_one_group(steps in prop::collection::vec((0_usize..6, 0_usize..3), 0..80)) {
+            let keys = ["a", "b", "c"];
+            let mut failed: Vec<Option<&str>> = vec![None; 6];
+            let mut failures = Failures::default();
+            for (task, key) in steps {
+                let key = keys[key];
+                let next = match failed[task] {
+                    None => fails(key, 0),
+                    Some(old) if old == key => event(Kind::TaskEnqueued, old, Status::Failed, Status::Pending, 0),
+                    Some(old) => {
+                        let mut again = event(Kind::TaskFailed, key, Status::Failed, Status::Failed, 0);
+                        again.data.old_fingerprint = Some(Name::new(old).unwrap());
+                        again
+                    }
+                };
+                failed[task] = (next.status == Some(Status::Failed)).then_some(key);
+                failures.apply(&next);
+                for key in keys {
+                    let expected = failed.iter().filter(|of| **of == Some(key)).count() as u64;
+                    prop_assert_eq!(failures.groups.get(key).map_or(0, |group| group.open), expected);
+                }
+            }
+        }
+    }
+}

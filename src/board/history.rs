@@ -173,3 +173,132 @@ impl History {
             .collect()
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::model::Status;
+
+    /// A full hour, at which a bucket of every range begins.
+    const START: i64 = 1_800_000_000;
+
+    fn at(seconds: i64) -> Time {
+        Time::from_timestamp(START + seconds, 0).unwrap()
+    }
+
+    fn event(kind: Kind, seconds: i64) -> Event {
+        let mut event = Event::new(kind, at(seconds));
+        (event.position, event.task_id) = (Some(1), Some(Uuid::nil()));
+        (event.old_status, event.status) = match kind {
+            Kind::TaskCreated => (None, Some(Status::Pending)),
+            Kind::TaskStarted => (Some(Status::Pending), Some(Status::Running)),
+            Kind::TaskRetry => (Some(Status::Running), Some(Status::Retrying)),
+            Kind::TaskFailed => (Some(Status::Running), Some(Status::Failed)),
+            _ => (Some(Status::Running), Some(Status::Completed)),
+        };
+        event
+    }
+
+    /// The numbers of the buckets that hold something.
+    fn filled(history: &History, range: Range, now: i64) -> Vec<usize> {
+        let slots = history.over(range, at(now));
+        slots.iter().enumerate().filter(|(_, slot)| slot.tally.created > 0).map(|(index, _)| index).collect()
+    }
+
+    #[test]
+    fn buckets_cover_their_range_exactly() {
+        let covered = Range::ALL.map(|range| range.slot_seconds() * range.slots() as i64);
+        assert_eq!(covered, [3_600, 86_400, 7 * 86_400]);
+    }
+
+    #[test]
+    fn an_event_leaves_with_its_bucket() {
+        for range in Range::ALL {
+            let mut history = History::default();
+            history.apply(&event(Kind::TaskCreated, 0), 1);
+            let (bucket, last) = (range.slot_seconds(), range.slots() - 1);
+            assert_eq!(filled(&history, range, bucket - 1), [last], "the newest bucket");
+            assert_eq!(filled(&history, range, bucket), [last - 1]);
+            assert_eq!(filled(&history, range, bucket * last as i64), [0]);
+            assert_eq!(filled(&history, range, bucket * (last as i64 + 1)), Vec::<usize>::new(), "{}", range.words());
+        }
+    }
+
+    #[test]
+    fn a_bucket_begins_where_the_one_before_ends() {
+        for range in Range::ALL {
+            let slots = History::default().over(range, at(1));
+            let begins: Vec<_> = slots.iter().map(|slot| slot.begins(range).unwrap().timestamp()).collect();
+            assert!(begins.windows(2).all(|pair| pair[1] - pair[0] == range.slot_seconds()));
+            assert_eq!(begins.last(), Some(&START), "the last one has just begun");
+        }
+    }
+
+    #[test]
+    fn a_bucket_beyond_all_times_has_no_beginning() {
+        let slot = Slot { number: i64::MAX / 4_000, ..Slot::default() };
+        assert_eq!(slot.begins(Range::Week), None);
+    }
+
+    #[test]
+    fn events_that_move_no_task_or_are_not_stored_change_nothing() {
+        let mut history = History::default();
+        let ephemeral = Event { position: None, ..event(Kind::TaskCreated, 0) };
+        let of_no_task = Event { task_id: None, ..event(Kind::TaskCreated, 0) };
+        let same = Event { old_status: Some(Status::Completed), ..event(Kind::TaskUpdated, 0) };
+        for event in [ephemeral, of_no_task, same] {
+            history.apply(&event, 7);
+        }
+        assert_eq!(history, History::default());
+    }
+
+    #[test]
+    fn wait_times_belong_to_claims_and_run_times_to_ended_attempts() {
+        let mut history = History::default();
+        let mut started = event(Kind::TaskStarted, 0);
+        (started.data.wait_ms, started.duration_ms) = (Some(5), Some(9_999));
+        history.apply(&started, 0);
+        for kind in [Kind::TaskCompleted, Kind::TaskFailed, Kind::TaskRetry] {
+            let mut ended = event(kind, 0);
+            (ended.data.wait_ms, ended.duration_ms) = (Some(9_999), Some(7));
+            history.apply(&ended, 0);
+        }
+        history.apply(&event(Kind::TaskCompleted, 0), 0);
+        let slot = history.over(Range::Hour, at(0)).pop().unwrap();
+        assert_eq!((slot.waits.samples(), slot.runs.samples()), (1, 3), "unknown times are not zero");
+        assert_eq!((slot.waits.percentile(99), slot.runs.percentile(99)), (Some(6), Some(8)));
+        assert_eq!((slot.tally.started, slot.tally.completed, slot.tally.failed, slot.tally.retried), (1, 2, 1, 1));
+    }
+
+    #[test]
+    fn the_backlog_of_a_bucket_is_its_highest_also_that_of_the_bucket_before() {
+        let mut history = History::default();
+        for (seconds, waiting) in [(0, 3), (10, 9), (20, 4), (60, 2), (61, 1)] {
+            history.apply(&event(Kind::TaskCreated, seconds), waiting);
+        }
+        let slots = history.over(Range::Hour, at(61));
+        let last: Vec<_> = slots[58..].iter().map(|slot| (slot.max_pending, slot.waiting)).collect();
+        assert_eq!(last, [(9, 4), (4, 1)], "the second minute began with four");
+    }
+
+    #[test]
+    fn the_newest_bucket_is_kept_for_the_backlog_however_old_it_is() {
+        let mut history = History::default();
+        history.apply(&event(Kind::TaskCreated, 0), 12);
+        let slots = history.over(Range::Hour, at(30 * 86_400));
+        assert!(slots.iter().all(|slot| slot.max_pending == 12 && slot.waiting == 12 && slot.tally.created == 0));
+    }
+
+    #[test]
+    fn a_series_is_bounded_whatever_happens() {
+        let mut history = History::default();
+        for minute in 0..20_000 {
+            history.apply(&event(Kind::TaskCreated, minute * 60), 1);
+        }
+        let kept = [history.hour.len(), history.day.len(), history.week.len()];
+        assert_eq!(kept, Range::ALL.map(Range::slots));
+    }
+}

@@ -369,4 +369,211 @@ mod tests {
         assert!(parent.phases.len() <= KEEP_PHASES);
         assert_eq!(parent.total().running, 1);
     }
+
+    fn at(seconds: i64) -> Time {
+        Time::from_timestamp(1_800_000_000 + seconds, 0).unwrap()
+    }
+
+    fn id(number: u128) -> Uuid {
+        Uuid::from_u128(number)
+    }
+
+    fn event(kind: Kind, number: u128, from: Option<Status>, to: Option<Status>) -> Event {
+        let mut event = Event::new(kind, at(0));
+        event.task_id = Some(id(number));
+        (event.old_status, event.status) = (from, to);
+        event
+    }
+
+    /// Task 1 starts with two declared phases.
+    fn starts() -> Event {
+        let mut event = event(Kind::TaskStarted, 1, Some(Status::Pending), Some(Status::Running));
+        event.data.phases = Some(vec![Name::literal("load"), Name::literal("send")]);
+        event
+    }
+
+    /// A child of task 1 changes its status.
+    fn child(number: u128, phase: &'static str, from: Option<Status>, to: Option<Status>) -> Event {
+        let kind = if from.is_none() { Kind::TaskCreated } else { Kind::TaskUpdated };
+        let mut event = event(kind, number, from, to);
+        (event.parent_task_id, event.phase) = (Some(id(1)), Some(Name::literal(phase)));
+        event
+    }
+
+    fn after(events: impl IntoIterator<Item = Event>) -> Parents {
+        let mut parents = Parents::default();
+        events.into_iter().for_each(|event| parents.apply(&event));
+        parents
+    }
+
+    fn ends(number: u128) -> Event {
+        event(Kind::TaskCompleted, number, Some(Status::Running), Some(Status::Completed))
+    }
+
+    fn phases(parent: &Parent) -> Vec<(&str, u64)> {
+        parent.phases.iter().map(|phase| (phase.name.as_str(), phase.counts.total())).collect()
+    }
+
+    const PENDING: Option<Status> = Some(Status::Pending);
+    const RUNNING: Option<Status> = Some(Status::Running);
+    const DONE: Option<Status> = Some(Status::Completed);
+
+    #[test]
+    fn a_pending_parent_is_not_kept() {
+        let mut created = event(Kind::TaskCreated, 1, None, PENDING);
+        created.data.phases = Some(vec![Name::literal("load")]);
+        assert_eq!(after([created, child(2, "load", None, PENDING)]), Parents::default());
+    }
+
+    #[test]
+    fn declared_phases_come_first_and_others_as_they_appear() {
+        let parents = after([
+            starts(),
+            child(2, "late", None, PENDING),
+            child(3, "send", None, PENDING),
+            Event { phase: None, ..child(4, "x", None, PENDING) },
+        ]);
+        assert_eq!(phases(&parents.open[&id(1)]), [("load", 0), ("send", 1), ("late", 1), (NO_PHASE, 1)]);
+    }
+
+    #[test]
+    fn a_task_becomes_a_parent_with_the_children_that_came_before() {
+        let mut becomes = event(Kind::TaskUpdated, 1, RUNNING, RUNNING);
+        becomes.data.changes = Some([("is_parent".to_owned(), [false.into(), true.into()])].into());
+        let counts = Counts { pending: 3, completed: 2, ..Counts::default() };
+        becomes.data.children = Some([(Name::literal("load"), counts)].into());
+        let parents = after([becomes, child(9, "load", PENDING, RUNNING)]);
+        assert_eq!(parents.open[&id(1)].total().numbers(), [2, 1, 2, 0, 0]);
+    }
+
+    #[test]
+    fn a_finished_parent_is_the_newest_of_twenty() {
+        let mut events = Vec::new();
+        for number in 1..=21 {
+            events.push(Event { task_id: Some(id(number)), ..starts() });
+            events.push(ends(number));
+        }
+        let parents = after(events);
+        assert!(parents.open.is_empty());
+        let ended: Vec<_> = parents.ended.iter().map(|(id, _)| id.as_u128()).collect();
+        assert_eq!(ended, (2..=21).rev().collect::<Vec<_>>());
+        assert_eq!((parents.get(id(1)), parents.get(id(2)).map(|parent| parent.status)), (None, DONE));
+    }
+
+    #[test]
+    fn children_of_a_finished_parent_are_still_counted() {
+        let parents = after([starts(), child(2, "load", None, RUNNING), ends(1), child(2, "load", RUNNING, DONE)]);
+        assert_eq!(parents.get(id(1)).unwrap().total().numbers(), [0, 0, 1, 0, 0]);
+    }
+
+    #[test]
+    fn a_reopened_parent_is_in_progress_again_with_its_children() {
+        let reopened = event(Kind::TaskUpdated, 1, DONE, RUNNING);
+        let parents = after([starts(), child(2, "load", None, DONE), ends(1), reopened]);
+        let parent = &parents.open[&id(1)];
+        assert!(parents.ended.is_empty());
+        assert_eq!((parent.status, parent.finished_at, parent.total().completed), (Status::Running, None, 1));
+    }
+
+    #[test]
+    fn a_deleted_parent_leaves_at_once() {
+        let deleted = |from| event(Kind::TaskDeleted, 1, from, None);
+        assert_eq!(after([starts(), deleted(RUNNING)]), Parents::default());
+        let parents = after([starts(), ends(1), deleted(DONE)]);
+        assert!(parents.open.is_empty(), "one that had finished is not reopened by its deletion");
+    }
+
+    #[test]
+    fn a_child_that_changes_its_phase_is_counted_once() {
+        let mut moved = child(2, "send", PENDING, PENDING);
+        moved.data.changes = Some([("phase".to_owned(), ["load".into(), "send".into()])].into());
+        let parents = after([starts(), child(2, "load", None, PENDING), moved.clone()]);
+        assert_eq!(phases(&parents.open[&id(1)]), [("load", 0), ("send", 1)]);
+        moved.data.changes = Some([("phase".to_owned(), [serde_json::Value::Null, "send".into()])].into());
+        let parents = after([starts(), Event { phase: None, ..child(2, "x", None, PENDING) }, moved]);
+        assert_eq!(phases(&parents.open[&id(1)]), [("load", 0), ("send", 1), (NO_PHASE, 0)]);
+    }
+
+    #[test]
+    fn a_child_that_changes_its_parent_leaves_the_old_one() {
+        let other = Event { task_id: Some(id(8)), ..starts() };
+        let mut moved = Event { parent_task_id: Some(id(8)), ..child(2, "load", RUNNING, RUNNING) };
+        let old = serde_json::to_value(id(1)).unwrap();
+        moved.data.changes = Some([("parent_task_id".to_owned(), [old, serde_json::Value::Null])].into());
+        let parents = after([starts(), other, child(2, "load", None, RUNNING), moved]);
+        let totals = [1, 8].map(|number| parents.open[&id(number)].total().running);
+        assert_eq!(totals, [0, 1]);
+    }
+
+    #[test]
+    fn phases_turn_for_known_parents_only() {
+        let turn = |kind, seconds| {
+            let mut event = Event::new(kind, at(seconds));
+            (event.parent_task_id, event.phase) = (Some(id(1)), Some(Name::literal("send")));
+            event
+        };
+        let began_and_ended = [turn(Kind::PhaseStarted, 3), turn(Kind::PhaseCompleted, 8)];
+        assert_eq!(after(began_and_ended.clone()), Parents::default());
+        let parents = after([starts()].into_iter().chain(began_and_ended));
+        let phase = &parents.open[&id(1)].phases[1];
+        assert_eq!((phase.started_at, phase.completed_at), (Some(at(3)), Some(at(8))));
+    }
+
+    #[test]
+    fn the_current_phase_is_the_first_that_has_begun_and_is_not_over() {
+        let current = |events: Vec<Event>| {
+            let parents = after([starts()].into_iter().chain(events));
+            parents.open[&id(1)].current_phase().map(|phase| phase.name.to_string())
+        };
+        assert_eq!(current(vec![]), None);
+        let waits = |number, phase| child(number, phase, None, PENDING);
+        assert_eq!(current(vec![waits(2, "load"), waits(3, "send")]).as_deref(), Some("load"));
+        let runs = child(3, "send", None, RUNNING);
+        assert_eq!(current(vec![waits(2, "load"), runs]).as_deref(), Some("send"), "it has begun");
+        let over = child(2, "load", None, DONE);
+        assert_eq!(current(vec![over.clone(), waits(3, "send")]).as_deref(), Some("send"));
+        assert_eq!(current(vec![over, child(3, "send", None, DONE)]), None);
+    }
+
+    /// A parent of which a child finished at each of these seconds, and others wait.
+    fn finishing(seconds: impl IntoIterator<Item = i64>, left: u64) -> Parent {
+        let mut parent = parent(None, left);
+        for (number, second) in (100..).zip(seconds) {
+            let done = Event { ts: at(second), ..child(number, "load", None, DONE) };
+            parent.count(&done, None, DONE);
+        }
+        parent
+    }
+
+    #[test]
+    fn nobody_estimates_from_four_children() {
+        assert_eq!(finishing([0, 1, 2, 3], 4).eta(at(4)), None);
+        assert!(finishing([0, 1, 2, 3, 4], 4).eta(at(4)).is_some());
+        assert_eq!(finishing([0, 1, 2, 3, 4], 0).eta(at(4)), None, "none is left");
+    }
+
+    #[test]
+    fn an_estimate_covers_the_truth_of_a_steady_pace() {
+        let parent = finishing((0..32).map(|number| number * 10), 20);
+        let eta = parent.eta(at(310)).unwrap();
+        assert!(eta.low_seconds < 200 && 200 < eta.high_seconds, "{eta:?}");
+        let stalled = parent.eta(at(3_100)).unwrap();
+        assert!(stalled.low_seconds > eta.high_seconds, "it grows while nothing finishes");
+    }
+
+    #[test]
+    fn the_pace_is_that_of_the_last_thirty_two() {
+        let slow_then_fast = (0..100).map(|number| number * 1_000).chain((0..32).map(|number| 200_000 + number));
+        let rate = finishing(slow_then_fast, 1).rate(at(200_031)).unwrap();
+        assert!((rate - 1.0).abs() < 1e-9, "{rate}");
+    }
+
+    #[test]
+    fn children_that_finish_at_one_moment_make_no_infinite_pace() {
+        let parent = finishing([5; 8], 3);
+        let rate = parent.rate(at(5)).unwrap();
+        assert!(rate.is_finite() && rate > 0.0);
+        assert_eq!(parent.eta(at(5)).map(|eta| eta.high_seconds), Some(1));
+        assert!(parent.rate(at(-60)).unwrap().is_finite(), "also by a clock that is behind");
+    }
 }

@@ -283,8 +283,10 @@ impl Queues {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
 mod tests {
-    use super::*;
     use uuid::Uuid;
+
+    use super::*;
+    use crate::event::envelope::Data;
 
     fn event(kind: Kind, queue: &'static str, old: Option<Status>, status: Option<Status>) -> Event {
         let mut event = Event::new(kind, Time::from_timestamp(1_000, 0).unwrap());
@@ -317,5 +319,205 @@ mod tests {
         assert_eq!(names(&queues), ["b"]);
         queues.apply(&change(Kind::QueueResumed, at, serde_json::Value::Null));
         assert!(names(&queues).is_empty());
+    }
+
+    fn at(seconds: i64) -> Time {
+        Time::from_timestamp(1_800_000_000 + seconds, 0).unwrap()
+    }
+
+    fn name(text: &'static str) -> Name {
+        Name::literal(text)
+    }
+
+    /// A task of queue `a` with priority 5 moves at a time.
+    fn moves(kind: Kind, from: Option<Status>, to: Option<Status>, seconds: i64) -> Event {
+        Event { ts: at(seconds), ..event(kind, "a", from, to) }
+    }
+
+    fn created(seconds: i64) -> Event {
+        moves(Kind::TaskCreated, None, Some(Status::Pending), seconds)
+    }
+
+    fn started(seconds: i64) -> Event {
+        moves(Kind::TaskStarted, Some(Status::Pending), Some(Status::Running), seconds)
+    }
+
+    fn ended(kind: Kind, seconds: i64) -> Event {
+        let to = if kind == Kind::TaskCompleted { Status::Completed } else { Status::Failed };
+        moves(kind, Some(Status::Running), Some(to), seconds)
+    }
+
+    fn decided(kind: Kind, field: &str, value: serde_json::Value, seconds: i64) -> Event {
+        let mut event = moves(kind, None, None, seconds);
+        event.task_id = None;
+        event.data.changes = Some([(field.to_owned(), [serde_json::Value::Null, value])].into());
+        event
+    }
+
+    /// An edit of a pending task that is now in queue `a` with priority 5.
+    fn edited(field: &str, old: serde_json::Value, status: Status) -> Event {
+        let mut event = moves(Kind::TaskUpdated, Some(status), Some(status), 0);
+        event.data.changes = Some([(field.to_owned(), [old, serde_json::Value::Null])].into());
+        event
+    }
+
+    fn after(events: impl IntoIterator<Item = Event>) -> Queues {
+        let mut queues = Queues::default();
+        events.into_iter().for_each(|event| queues.apply(&event));
+        queues
+    }
+
+    #[test]
+    fn bands_are_low_to_three_normal_to_six_and_high_above() {
+        let queue = Queue { depth: [1, 10, 100, 1_000, 2, 20, 200, 3, 30, 300], ..Queue::default() };
+        assert_eq!([Band::Low, Band::Normal, Band::High].map(|band| queue.depth_of(band)), [1_111, 222, 333]);
+        assert_eq!(queue.waiting(), 1_666);
+    }
+
+    #[test]
+    fn a_backlog_is_as_old_as_the_moment_it_was_last_empty() {
+        let queues = after([created(0), created(5), started(9)]);
+        assert_eq!(queues.0["a"].waiting_since, Some(at(0)), "one still waits");
+        let queues = after([created(0), started(3)]);
+        assert_eq!(queues.0["a"].waiting_since, None);
+        let queues = after([created(0), started(3), created(8)]);
+        assert_eq!(queues.0["a"].waiting_since, Some(at(8)));
+    }
+
+    #[test]
+    fn a_backlog_is_untaken_since_the_last_claim_within_it() {
+        let queues = after([created(0), created(1), started(9)]);
+        assert_eq!(queues.0["a"].untaken_since(), Some(at(9)));
+        let queues = after([created(0), started(3), created(8)]);
+        assert_eq!(queues.0["a"].untaken_since(), Some(at(8)), "an earlier claim was of another backlog");
+        assert_eq!(after([created(0), started(3)]).0["a"].untaken_since(), None);
+    }
+
+    #[test]
+    fn a_claim_that_arrives_late_does_not_turn_time_back() {
+        let queues = after([created(0), created(0), created(0), started(9), started(4)]);
+        assert_eq!(queues.0["a"].taken_at, Some(at(9)));
+    }
+
+    #[test]
+    fn time_spent_paused_is_no_time_without_a_claim() {
+        let pause = decided(Kind::QueuePaused, "paused_at", serde_json::json!(at(10)), 10);
+        let resume = decided(Kind::QueueResumed, "paused_at", serde_json::Value::Null, 500);
+        let queues = after([created(0), pause.clone(), resume.clone()]);
+        assert_eq!(queues.0["a"].untaken_since(), Some(at(500)));
+        let queues = after([created(0), started(1), pause, resume]);
+        assert_eq!(queues.0["a"].untaken_since(), None, "an empty queue stays empty");
+    }
+
+    #[test]
+    fn limits_come_and_go_one_by_one() {
+        let limit = |field: &str, value| decided(Kind::OperatorAction, field, value, 0);
+        let set = [
+            limit("concurrency_limit", serde_json::json!(4)),
+            limit("rate_limit", serde_json::json!(9)),
+            limit("rate_period_seconds", serde_json::json!(60)),
+        ];
+        let mut queues = after(set);
+        let limits = |queues: &Queues| {
+            queues.0.get("a").map(|queue| (queue.concurrency_limit, queue.rate_limit, queue.rate_period_seconds))
+        };
+        assert_eq!(limits(&queues), Some((Some(4), Some(9), Some(60))));
+        queues.apply(&limit("concurrency_limit", serde_json::Value::Null));
+        assert_eq!(limits(&queues), Some((None, Some(9), Some(60))));
+        queues.apply(&limit("rate_limit", serde_json::Value::Null));
+        assert_eq!(limits(&queues), None, "a queue without tasks and limits is gone");
+    }
+
+    #[test]
+    fn a_limit_that_is_no_number_is_none() {
+        for odd in [serde_json::json!(-1), serde_json::json!("4"), serde_json::json!(4_294_967_296_u64)] {
+            let set = decided(Kind::OperatorAction, "concurrency_limit", serde_json::json!(4), 0);
+            let queues = after([created(0), set, decided(Kind::OperatorAction, "concurrency_limit", odd.clone(), 0)]);
+            assert_eq!(queues.0["a"].concurrency_limit, None, "{odd}");
+        }
+    }
+
+    #[test]
+    fn a_pending_task_takes_its_place_in_line_along() {
+        let mut urgent = created(0);
+        urgent.priority = Priority::new(9);
+        let queues = after([urgent, edited("priority", 9.into(), Status::Pending)]);
+        assert_eq!((queues.0["a"].depth[5], queues.0["a"].depth[9], queues.0["a"].waiting()), (1, 0, 1));
+        let queues = after([created(0), started(0), edited("priority", 9.into(), Status::Running)]);
+        assert_eq!((queues.0["a"].waiting(), queues.0["a"].count(Status::Running)), (0, 1), "a running one has none");
+    }
+
+    #[test]
+    fn a_backlog_that_was_moved_away_leaves_no_age() {
+        let there = Event { queue: Some(name("b")), ..created(0) };
+        let other = Event { queue: Some(name("b")), ..moves(Kind::TaskCreated, None, Some(Status::Running), 1) };
+        let queues = after([there, other, edited("queue", "b".into(), Status::Pending)]);
+        assert_eq!((queues.0["b"].waiting_since, queues.0["b"].waiting()), (None, 0));
+        assert_eq!(queues.0["a"].waiting_since, Some(at(0)), "there it begins with the move");
+    }
+
+    #[test]
+    fn an_edit_of_something_else_moves_nothing() {
+        let before = after([created(0)]);
+        let queues = after([created(0), edited("title", "x".into(), Status::Pending)]);
+        assert_eq!(queues, before);
+    }
+
+    #[test]
+    fn the_age_of_the_oldest_is_kept_only_for_known_queues() {
+        let mut depth = moves(Kind::QueueDepthUpdate, None, None, 9);
+        depth.data.oldest_enqueued_at = Some(at(2));
+        let queues = after([depth.clone()]);
+        assert!(queues.0.is_empty());
+        let queues = after([created(0), depth]);
+        assert_eq!(queues.0["a"].oldest_enqueued_at, Some(at(2)));
+    }
+
+    #[test]
+    fn counts_never_fall_below_zero() {
+        let mut queues = after([created(0)]);
+        for _ in 0..3 {
+            queues.apply(&started(1));
+        }
+        assert_eq!((queues.0["a"].waiting(), queues.0["a"].count(Status::Pending)), (0, 0));
+        assert_eq!(queues.0["a"].count(Status::Running), 3);
+    }
+
+    #[test]
+    fn throughput_covers_one_to_two_minutes() {
+        let mut queue = Ended::default();
+        for second in [0, 30, 59] {
+            queue.add(true, at(second));
+        }
+        queue.add(false, at(59));
+        let near = |(a, b): (f64, f64), (c, d): (f64, f64)| (a - c).abs() < 1e-9 && (b - d).abs() < 1e-9;
+        assert!(near(queue.per_second(at(59)), (3.0 / 119.0, 1.0 / 119.0)));
+        assert!(near(queue.per_second(at(60)), (3.0 / 60.0, 1.0 / 60.0)), "the minute is over");
+        assert!(near(queue.per_second(at(119)), (3.0 / 119.0, 1.0 / 119.0)));
+        assert_eq!(queue.per_second(at(120)), (0.0, 0.0));
+        queue.add(true, at(60));
+        assert!(near(queue.per_second(at(60)), (4.0 / 60.0, 1.0 / 60.0)), "both minutes");
+        queue.add(true, at(180));
+        assert!(near(queue.per_second(at(180)), (1.0 / 60.0, 0.0)), "a minute without any is between");
+        queue.add(true, at(100));
+        assert!(near(queue.per_second(at(180)), (2.0 / 60.0, 0.0)), "a late one counts now");
+    }
+
+    #[test]
+    fn rates_are_of_ended_attempts_and_unknown_times_of_none() {
+        let queues = after([created(0), started(0), ended(Kind::TaskCompleted, 0), ended(Kind::TaskRetry, 1)]);
+        let rates = queues.0["a"].rates(at(1));
+        assert!(
+            rates.completed_per_second > 0.0 && (rates.completed_per_second - rates.failed_per_second).abs() < 1e-9
+        );
+        assert_eq!((rates.wait, rates.run), (None, None));
+        let timed = [
+            Event { data: Data { wait_ms: Some(0), ..Data::default() }, ..started(0) },
+            Event { duration_ms: Some(1_000), ..ended(Kind::TaskFailed, 1) },
+        ];
+        let rates = after([created(0)].into_iter().chain(timed)).0["a"].rates(at(1));
+        let (wait, run) = (rates.wait.unwrap(), rates.run.unwrap());
+        assert!(wait.p99_ms <= 1, "{wait:?}");
+        assert!((1_000..=1_301).contains(&run.p50_ms) && run.p50_ms == run.p99_ms, "{run:?}");
     }
 }

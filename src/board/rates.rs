@@ -113,3 +113,97 @@ impl Rates {
 fn slot_of(ts: Time) -> i64 {
     ts.timestamp().div_euclid(SLOT_SECONDS)
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(seconds: i64) -> Time {
+        Time::from_timestamp(1_800_000_000 + seconds, 0).unwrap()
+    }
+
+    /// Rates after completions at these seconds.
+    fn completed(seconds: impl IntoIterator<Item = i64>) -> Rates {
+        let mut rates = Rates::default();
+        for second in seconds {
+            rates.apply(&Event::new(Kind::TaskCompleted, at(second)));
+        }
+        rates
+    }
+
+    #[test]
+    fn five_seconds_make_a_bucket() {
+        assert_eq!(completed([0, 1, 4]).slots.len(), 1);
+        assert_eq!(completed([0, 4, 5, 9, 10]).slots.len(), 3);
+    }
+
+    #[test]
+    fn an_event_counts_until_its_bucket_is_over() {
+        let rates = completed([0]);
+        for (age, count) in [(0, 1), (59, 1), (60, 0), (61, 0)] {
+            assert_eq!(rates.over(at(age), 60).completed, count, "{age} s later");
+        }
+        assert_eq!(rates.over(at(0), 0), Tally::default(), "no time, no events");
+        assert_eq!(rates.over(at(-60), 60).completed, 1, "a reader's clock may be behind");
+    }
+
+    #[test]
+    fn an_hour_is_kept_and_not_more() {
+        let rates = completed((0..10_000).map(|number| number * 5));
+        assert_eq!(rates.slots.len(), SLOTS + 1);
+        assert_eq!(rates.over(at(49_995), 3_600).completed, SLOTS as u64);
+        let after_a_pause = completed([0, 1, 1_000_000]);
+        assert_eq!(after_a_pause.slots.len(), 1);
+    }
+
+    #[test]
+    fn times_before_1970_have_buckets_too() {
+        let mut rates = Rates::default();
+        for second in [-6, -5, -1, 0] {
+            rates.apply(&Event::new(Kind::TaskCreated, Time::from_timestamp(second, 0).unwrap()));
+        }
+        assert_eq!(rates.slots.iter().map(|slot| slot.number).collect::<Vec<_>>(), [-2, -1, 0]);
+    }
+
+    #[test]
+    fn each_counted_type_has_its_count_and_no_other_is_kept() {
+        let mut rates = Rates::default();
+        for kind in Kind::ALL {
+            rates.apply(&Event::new(*kind, at(0)));
+        }
+        let one = Tally { created: 1, started: 1, completed: 1, failed: 1, retried: 1 };
+        assert_eq!(rates.over(at(0), 5), one);
+        let mut quiet = Rates::default();
+        quiet.apply(&Event::new(Kind::TaskProgress, at(0)));
+        assert!(quiet.slots.is_empty());
+    }
+
+    #[test]
+    fn errors_are_a_share_of_the_attempts_that_ended() {
+        let percent = |completed, failed, retried| {
+            Tally { completed, failed, retried, created: 1_000, started: 1_000 }.error_percent()
+        };
+        for (tally, expected) in
+            [((0, 0, 0), 0.0), ((7, 0, 0), 0.0), ((0, 1, 0), 100.0), ((0, 0, 1), 100.0), ((6, 1, 1), 25.0)]
+        {
+            let (completed, failed, retried) = tally;
+            assert!((percent(completed, failed, retried) - expected).abs() < 1e-12, "{tally:?}");
+        }
+    }
+
+    proptest! {
+        /// However the events come in order, every one of the last hour is counted once.
+        #[test]
+        fn no_event_of_the_last_hour_is_lost(gaps in prop::collection::vec(0_i64..120, 0..60)) {
+            let mut second = 0;
+            let seconds: Vec<_> = gaps.iter().map(|gap| { second += gap; second }).collect();
+            let rates = completed(seconds.iter().copied());
+            let now = second - second.rem_euclid(5) + 4;
+            let young = seconds.iter().filter(|at| **at > now - 3_600).count() as u64;
+            prop_assert_eq!(rates.over(at(now), 3_600).completed, young);
+        }
+    }
+}

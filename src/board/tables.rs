@@ -142,7 +142,10 @@ impl Phase {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::event::Kind;
 
     fn counted(status: Status, priority: i64, count: u64) -> Counted {
         let (queue, priority) = (Name::literal("mails"), Priority::new(priority).unwrap());
@@ -162,5 +165,155 @@ mod tests {
         let queue = &board.queues.0[&Name::literal("mails")];
         assert_eq!((queue.waiting(), queue.depth[9], queue.waiting_since), (4, 1, Some(Time::UNIX_EPOCH)));
         assert_eq!(board.queues.0[&Name::literal("gone")].waiting(), 0);
+    }
+
+    fn id(number: u128) -> Uuid {
+        Uuid::from_u128(number)
+    }
+
+    fn at(seconds: i64) -> Time {
+        Time::from_timestamp(1_800_000_000 + seconds, 0).unwrap()
+    }
+
+    fn event(kind: Kind, task: u128, from: Option<Status>, to: Option<Status>) -> Event {
+        let mut event = Event::new(kind, at(0));
+        (event.task_id, event.queue) = (Some(id(task)), Some(Name::literal("mails")));
+        (event.task_type, event.priority) = (Some(Name::literal("mail")), Priority::new(5));
+        (event.old_status, event.status) = (from, to);
+        event
+    }
+
+    /// A board after some events.
+    fn folded(events: impl IntoIterator<Item = Event>) -> Board {
+        let mut board = Board::default();
+        for mut event in events {
+            event.position = Some(board.position + 1);
+            board.apply(&Arc::new(event)).unwrap();
+        }
+        board
+    }
+
+    /// What the tables hold of a board: its counts, queues, running tasks and parents.
+    fn tables_of(board: &Board) -> Tables {
+        let mut tables = Tables::default();
+        for (name, queue) in &board.queues.0 {
+            let decided = Decided {
+                paused_at: queue.paused_at,
+                concurrency_limit: queue.concurrency_limit,
+                rate_limit: queue.rate_limit,
+                rate_period_seconds: queue.rate_period_seconds,
+            };
+            tables.queues.push((name.clone(), decided));
+            let other = queue.tasks.iter().filter(|(status, _)| **status != Status::Pending);
+            let other = other.map(|(status, count)| (*status, 0, *count));
+            let pending = (0_i64..).zip(queue.depth).map(|(priority, count)| (Status::Pending, priority, count));
+            for (status, priority, count) in other.chain(pending).filter(|(_, _, count)| *count > 0) {
+                let (queue, oldest_enqueued_at) = (name.clone(), queue.waiting_since);
+                let priority = Priority::new(priority).unwrap();
+                tables.tasks.push(Counted { queue, status, priority, count, oldest_enqueued_at });
+            }
+        }
+        tables.running = board.running.0.iter().map(|(id, task)| (*id, task.clone())).collect();
+        for (id, parent) in &board.parents.open {
+            tables.phases.extend(parent.phases.iter().map(|phase| (*id, phase.clone())));
+            let blank = |phase: &Phase| Phase::counted(phase.name.clone(), Counts::default(), None, None);
+            let phases = parent.phases.iter().map(blank).collect();
+            tables.parents.push((*id, Parent { phases, finishes: Default::default(), ..parent.clone() }));
+        }
+        let open = board.failures.groups.iter().filter(|(_, group)| group.open > 0);
+        let newest = event(Kind::TaskFailed, 1, Some(Status::Running), Some(Status::Failed));
+        tables.failures = open.map(|(key, group)| (key.clone(), group.open, newest.clone())).collect();
+        tables
+    }
+
+    const PENDING: Option<Status> = Some(Status::Pending);
+    const RUNNING: Option<Status> = Some(Status::Running);
+    const FAILED: Option<Status> = Some(Status::Failed);
+
+    /// Two tasks fail, one of them with children; one runs; two wait; a queue is limited.
+    fn story() -> Vec<Event> {
+        let mut events: Vec<_> = (1..=5).map(|task| event(Kind::TaskCreated, task, None, PENDING)).collect();
+        for task in 1..=3 {
+            let mut started = event(Kind::TaskStarted, task, PENDING, RUNNING);
+            started.data.phases = (task == 3).then(|| vec![Name::literal("load")]);
+            events.push(started);
+        }
+        for task in 1..=2 {
+            events
+                .push(Event { error: Some("disk full".to_owned()), ..event(Kind::TaskFailed, task, RUNNING, FAILED) });
+        }
+        let mut child = event(Kind::TaskCreated, 9, None, PENDING);
+        (child.parent_task_id, child.phase) = (Some(id(3)), Some(Name::literal("load")));
+        events.push(child);
+        let mut limit = event(Kind::OperatorAction, 0, None, None);
+        limit.task_id = None;
+        limit.data.changes = Some([("rate_limit".to_owned(), [serde_json::Value::Null, 9.into()])].into());
+        events.push(limit);
+        events
+    }
+
+    #[test]
+    fn a_board_from_the_tables_equals_the_board_of_the_events() {
+        let board = folded(story());
+        let mut rebuilt = board.clone();
+        rebuilt.take_over(tables_of(&board));
+        assert_eq!(rebuilt.tasks, board.tasks);
+        assert_eq!(rebuilt.queues, board.queues);
+        assert_eq!(rebuilt.running, board.running);
+        assert_eq!(rebuilt.parents, board.parents);
+        assert_eq!(rebuilt.failures, board.failures);
+    }
+
+    #[test]
+    fn a_board_without_events_gets_the_same_counts() {
+        let board = folded(story());
+        let mut rebuilt = Board { position: board.position, ts: board.ts, ..Board::default() };
+        rebuilt.take_over(tables_of(&board));
+        let open = |board: &Board| board.failures.open().iter().map(|(_, group)| group.open).collect::<Vec<_>>();
+        assert_eq!((&rebuilt.tasks, open(&rebuilt)), (&board.tasks, open(&board)));
+        assert_eq!((&rebuilt.running, &rebuilt.parents), (&board.running, &board.parents));
+        let depth = |board: &Board| board.queues.0["mails"].depth;
+        assert_eq!(depth(&rebuilt), depth(&board));
+        assert_eq!(rebuilt.queues.0["mails"].rate_limit, Some(9));
+    }
+
+    #[test]
+    fn the_oldest_of_all_priorities_begins_the_backlog() {
+        let mut board = Board::default();
+        let mut tasks = vec![counted(Status::Pending, 5, 1), counted(Status::Pending, 9, 1)];
+        (tasks[0].oldest_enqueued_at, tasks[1].oldest_enqueued_at) = (Some(at(9)), Some(at(3)));
+        tasks.push(Counted { oldest_enqueued_at: Some(at(-99)), ..counted(Status::Completed, 5, 1) });
+        board.take_over(Tables { tasks, ..Tables::default() });
+        assert_eq!(board.queues.0["mails"].waiting_since, Some(at(3)), "finished tasks wait for nothing");
+    }
+
+    #[test]
+    fn what_the_tables_do_not_have_is_gone() {
+        let mut board = folded(story());
+        board.take_over(Tables::default());
+        assert!(board.running.0.is_empty() && board.parents.open.is_empty() && board.workers.0.is_empty());
+        assert!(board.tasks.is_empty() && board.failures.open().is_empty());
+        let group = board.failures.groups.values().next().unwrap();
+        assert_eq!((group.open, group.failed), (0, 2), "the group itself is still known");
+    }
+
+    #[test]
+    fn the_pace_of_a_parent_comes_from_the_events() {
+        let mut board = folded(story());
+        let finish =
+            Event { parent_task_id: Some(id(3)), ..event(Kind::TaskCompleted, 9, RUNNING, Some(Status::Completed)) };
+        board.parents.apply(&finish);
+        let tables = tables_of(&board);
+        assert!(tables.parents[0].1.finishes.is_empty());
+        board.take_over(tables);
+        assert_eq!(board.parents.open[&id(3)].finishes, [at(0)]);
+    }
+
+    #[test]
+    fn phases_of_a_parent_that_is_gone_are_left_out() {
+        let phase = Phase::counted(Name::literal("load"), Counts::default(), None, None);
+        let mut board = Board::default();
+        board.take_over(Tables { phases: vec![(id(1), phase)], ..Tables::default() });
+        assert!(board.parents.open.is_empty());
     }
 }

@@ -185,3 +185,194 @@ impl LastSeen {
         }
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> Time {
+        Time::from_timestamp(1_800_000_000 + seconds, 0).unwrap()
+    }
+
+    fn id(number: u128) -> Uuid {
+        Uuid::from_u128(number)
+    }
+
+    fn event(kind: Kind, number: u128, seconds: i64) -> Event {
+        let mut event = Event::new(kind, at(seconds));
+        event.worker_id = Some(id(number));
+        event
+    }
+
+    fn status(kind: Kind, number: u128, status: &'static str, seconds: i64) -> Event {
+        let mut event = event(kind, number, seconds);
+        event.data.status = Some(Name::literal(status));
+        event
+    }
+
+    /// Workers after some events.
+    fn after(events: impl IntoIterator<Item = Event>) -> Workers {
+        let mut workers = Workers::default();
+        events.into_iter().for_each(|event| workers.apply(&event));
+        workers
+    }
+
+    fn connector(number: u128, connector: &'static str, word: &'static str, seconds: i64) -> Event {
+        let mut event = status(Kind::ConnectorStatusChanged, number, word, seconds);
+        event.connector_id = Some(Name::literal(connector));
+        event
+    }
+
+    /// The row of a worker in the tables.
+    fn row(number: u128, status: WorkerStatus) -> Worker {
+        Worker {
+            id: id(number),
+            name: Name::literal("w"),
+            machine_id: Name::literal("m"),
+            queues: vec![Name::literal("a")],
+            capabilities: Vec::new(),
+            version: None,
+            status,
+            connectors: BTreeMap::new(),
+            started_at: at(0),
+            last_seen_at: at(50),
+            stopped_at: None,
+            observed: false,
+        }
+    }
+
+    #[test]
+    fn the_last_twenty_that_left_are_kept() {
+        let leaves = |number: i64| status(Kind::WorkerStopped, u128::try_from(number).unwrap(), "stopped", number);
+        let workers = after((1..=21).rev().map(leaves));
+        assert_eq!(workers.0.len(), 20);
+        assert!(!workers.0.contains_key(&id(1)), "the one that left first was forgotten");
+        let workers = after((1..=20).map(leaves));
+        assert_eq!(workers.0.len(), 20);
+    }
+
+    #[test]
+    fn online_workers_are_never_forgotten() {
+        let come = (1..=30).map(|number| status(Kind::WorkerStarted, number, "idle", 0));
+        let go = (100..150).map(|number| status(Kind::WorkerStopped, number, "lost", 1));
+        let workers = after(come.chain(go));
+        assert_eq!((workers.online(), workers.0.len()), (30, 50));
+    }
+
+    #[test]
+    fn a_status_that_is_not_known_changes_only_since_when() {
+        let workers = after([
+            status(Kind::WorkerStarted, 1, "active", 0),
+            status(Kind::WorkerStatusChanged, 1, "dreaming", 9),
+            event(Kind::WorkerStatusChanged, 1, 10),
+        ]);
+        assert_eq!((workers.0[&id(1)].status, workers.0[&id(1)].since), (WorkerStatus::Active, at(10)));
+    }
+
+    #[test]
+    fn a_worker_whose_start_was_not_seen_comes_with_its_first_change() {
+        let workers = after([status(Kind::WorkerStatusChanged, 1, "draining", 3)]);
+        let seen = &workers.0[&id(1)];
+        assert_eq!((seen.status, seen.name.as_str(), seen.machine_id.as_str()), (WorkerStatus::Draining, "-", "-"));
+    }
+
+    #[test]
+    fn a_worker_that_registers_again_starts_from_nothing() {
+        let workers = after([
+            status(Kind::WorkerStarted, 1, "idle", 0),
+            event(Kind::TaskCompleted, 1, 1),
+            connector(1, "smtp", "error", 2),
+            status(Kind::WorkerStarted, 1, "idle", 3),
+        ]);
+        let seen = &workers.0[&id(1)];
+        assert_eq!((seen.completed, seen.connectors.len(), seen.started_at), (0, 0, at(3)));
+    }
+
+    #[test]
+    fn a_retried_attempt_is_a_failure_of_its_worker() {
+        let mut events = vec![status(Kind::WorkerStarted, 1, "idle", 0)];
+        for kind in [Kind::TaskCompleted, Kind::TaskFailed, Kind::TaskRetry, Kind::TaskCancelled, Kind::TaskStalled] {
+            events.push(event(kind, 1, 1));
+        }
+        let workers = after(events);
+        assert_eq!((workers.0[&id(1)].completed, workers.0[&id(1)].failed), (1, 2));
+    }
+
+    #[test]
+    fn what_an_unknown_worker_does_makes_it_no_worker() {
+        let mut started = event(Kind::TaskStarted, 1, 0);
+        started.queue = Some(Name::literal("a"));
+        let events = [
+            started,
+            event(Kind::TaskCompleted, 1, 0),
+            event(Kind::WorkerHeartbeat, 1, 0),
+            connector(1, "c", "idle", 0),
+        ];
+        assert_eq!(after(events), Workers::default());
+    }
+
+    #[test]
+    fn a_connector_is_replaced_by_its_newest_status() {
+        let failed = Event { error: Some("HTTP 503".to_owned()), ..connector(1, "smtp", "error", 1) };
+        let workers = after([status(Kind::WorkerStarted, 1, "idle", 0), failed, connector(1, "smtp", "active", 2)]);
+        let smtp = &workers.0[&id(1)].connectors["smtp"];
+        assert_eq!((smtp.status, smtp.error.as_deref(), smtp.since), (ConnectorStatus::Active, None, at(2)));
+    }
+
+    #[test]
+    fn a_connector_status_of_a_newer_version_is_unknown() {
+        let workers = after([status(Kind::WorkerStarted, 1, "idle", 0), connector(1, "smtp", "sulking", 1)]);
+        assert_eq!(workers.0[&id(1)].connectors["smtp"].status, ConnectorStatus::Unknown);
+    }
+
+    #[test]
+    fn queues_that_were_only_claimed_from_are_bounded() {
+        let mut events = vec![status(Kind::WorkerStarted, 1, "idle", 0)];
+        for number in 0..MOST_QUEUES + 10 {
+            let mut started = event(Kind::TaskStarted, 1, 1);
+            started.queue = Some(Name::new(&format!("q{number}")).unwrap());
+            events.push(started);
+        }
+        let workers = after(events);
+        assert_eq!(workers.0[&id(1)].serves().count(), MOST_QUEUES);
+        assert!(!workers.0[&id(1)].serves_any());
+    }
+
+    #[test]
+    fn a_declared_queue_is_listed_once() {
+        let mut started = status(Kind::WorkerStarted, 1, "idle", 0);
+        started.data.queues = Some(vec![Name::literal("b"), Name::literal("a"), Name::literal("b")]);
+        let mut claimed = event(Kind::TaskStarted, 1, 1);
+        claimed.queue = Some(Name::literal("b"));
+        let workers = after([started, claimed]);
+        let seen = &workers.0[&id(1)];
+        assert!(seen.took_from.is_empty());
+        assert_eq!(seen.serves().map(Name::as_str).collect::<Vec<_>>(), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_row_keeps_what_only_events_told() {
+        let mut claimed = event(Kind::TaskStarted, 1, 1);
+        claimed.queue = Some(Name::literal("b"));
+        let folded = after([
+            status(Kind::WorkerStarted, 1, "active", 7),
+            claimed,
+            event(Kind::TaskCompleted, 1, 8),
+            event(Kind::TaskRetry, 1, 9),
+        ]);
+        let seen = LastSeen::of(row(1, WorkerStatus::Active), &folded.0, at(100));
+        assert_eq!((seen.completed, seen.failed, seen.serves().count()), (1, 1, 2));
+        assert_eq!((seen.since, seen.last_seen_at), (at(7), Some(at(50))));
+        let changed = LastSeen::of(row(1, WorkerStatus::Lost), &folded.0, at(100));
+        assert_eq!(changed.since, at(50), "of another status since its last sign, as far as is known");
+        let stopped = Worker { stopped_at: Some(at(60)), ..row(1, WorkerStatus::Stopped) };
+        assert_eq!(LastSeen::of(stopped, &folded.0, at(100)).since, at(60));
+    }
+
+    #[test]
+    fn a_row_is_never_younger_than_the_board() {
+        let seen = LastSeen::of(row(1, WorkerStatus::Idle), &BTreeMap::new(), at(20));
+        assert_eq!((seen.since, seen.completed), (at(20), 0));
+    }
+}

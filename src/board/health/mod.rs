@@ -159,7 +159,10 @@ mod tests {
     use super::*;
     use crate::{
         event::{Event, Kind, draft},
-        model::{NewTask, step},
+        model::{
+            NewTask, step,
+            stuck::{Stuck, StuckReason},
+        },
     };
 
     const QUIET: TimeDelta = TimeDelta::seconds(25);
@@ -245,5 +248,114 @@ mod tests {
         codes.dedup();
         assert_eq!(codes.len(), RULES.len());
         assert!(RULES.iter().all(|rule| rule.about.ends_with('.') && rule.severity > Level::Ok));
+    }
+
+    /// A queue with pending tasks, paused: a reason at once.
+    fn paused(board: &mut Board, name: &str, tasks: u64) {
+        let queue = board.queues.0.entry(Name::new(name).unwrap()).or_default();
+        (queue.depth[5], queue.paused_at) = (tasks, Some(start()));
+    }
+
+    /// A queue that no worker serves since the start.
+    fn unserved(board: &mut Board, name: &str) {
+        let queue = board.queues.0.entry(Name::new(name).unwrap()).or_default();
+        (queue.depth[5], queue.waiting_since) = (1, Some(start()));
+    }
+
+    fn stuck_task(number: u128, reason: StuckReason) -> Stuck {
+        let on = (reason != StuckReason::NoChildren).then(Uuid::max);
+        Stuck { task_id: Uuid::from_u128(number), task_type: Name::literal("mail"), reason, on }
+    }
+
+    #[test]
+    fn a_queue_without_pending_tasks_is_healthy_whatever_was_decided_about_it() {
+        let mut board = Board::default();
+        paused(&mut board, "mails", 0);
+        assert_eq!(codes(&board, 3_600), (Level::Ok, vec![]));
+    }
+
+    #[test]
+    fn the_first_rule_of_a_queue_counts_alone() {
+        let mut board = Board::default();
+        unserved(&mut board, "mails");
+        let queue = board.queues.0.get_mut("mails").unwrap();
+        (queue.rate_limit, queue.concurrency_limit) = (Some(1), Some(0));
+        assert_eq!(codes(&board, 3_600).1, ["no_worker"]);
+        let idle = worker_event(Kind::WorkerStarted, 9);
+        board.workers.apply(&idle);
+        assert_eq!(codes(&board, 0).1, ["concurrency_limited"]);
+        board.queues.0.get_mut("mails").unwrap().concurrency_limit = None;
+        assert_eq!(codes(&board, 3_600).1, ["rate_limited"]);
+        paused(&mut board, "mails", 1);
+        assert_eq!(codes(&board, 3_600).1, ["queue_paused"], "whoever paused it knows");
+    }
+
+    #[test]
+    fn the_most_severe_reasons_come_first_and_keep_their_order() {
+        let mut board = Board::default();
+        for name in ["a", "c"] {
+            paused(&mut board, name, 1);
+        }
+        for name in ["b", "d"] {
+            unserved(&mut board, name);
+        }
+        let health = overall(&board, QUIET, start() + TimeDelta::seconds(10));
+        let queues: Vec<_> = health.reasons.iter().map(|reason| reason.queue.as_ref().unwrap().as_str()).collect();
+        assert_eq!((health.status, queues), (Level::Stalled, vec!["b", "d", "a", "c"]));
+    }
+
+    #[test]
+    fn an_answer_has_fifty_reasons_at_most_and_never_loses_the_worst() {
+        let mut board = Board::default();
+        for number in 0..50 {
+            paused(&mut board, &format!("q{number:02}"), 1);
+        }
+        assert_eq!(codes(&board, 10).1.len(), 50);
+        unserved(&mut board, "zzz");
+        let (status, codes) = codes(&board, 10);
+        assert_eq!((status, codes.len(), codes[0]), (Level::Stalled, 50, "no_worker"));
+    }
+
+    #[test]
+    fn stuck_tasks_beyond_the_listed_ones_are_counted() {
+        let mut board = Board { stuck_total: 1, ..Board::default() };
+        board.stuck.push(stuck_task(1, StuckReason::NoChildren));
+        assert_eq!(codes(&board, 0), (Level::Degraded, vec!["group_without_children"]));
+        board.stuck_total = 3;
+        let health = overall(&board, QUIET, start());
+        assert_eq!(health.reasons[0].text, "2 more tasks wait for what can never complete");
+        assert_eq!((health.status, health.reasons[0].task_id), (Level::Stalled, None));
+        board.stuck_total = 0;
+        assert_eq!(codes(&board, 0).1, ["group_without_children"], "fewer than are listed are no more");
+    }
+
+    #[test]
+    fn every_reason_leads_to_what_it_is_about() {
+        let mut board = Board::default();
+        paused(&mut board, "mails", 1);
+        let mut lost = worker_event(Kind::WorkerStarted, 9);
+        lost.data.status = Some(Name::literal("lost"));
+        board.workers.apply(&lost);
+        board.stuck.push(stuck_task(7, StuckReason::Ring));
+        let health = overall(&board, QUIET, start());
+        let found: Vec<_> =
+            health.reasons.iter().map(|r| (r.code, r.queue.is_some(), r.task_id, r.worker_id)).collect();
+        assert_eq!(
+            found,
+            [
+                ("blocked_forever", false, Some(Uuid::from_u128(7)), None),
+                ("queue_paused", true, None, None),
+                ("worker_lost", false, None, Some(Uuid::from_u128(9))),
+            ]
+        );
+    }
+
+    #[test]
+    fn levels_compare_by_severity() {
+        assert!(Level::Ok < Level::Degraded && Level::Degraded < Level::Stalled);
+        assert_eq!(
+            serde_json::to_string(&[Level::Ok, Level::Degraded, Level::Stalled]).unwrap(),
+            r#"["ok","degraded","stalled"]"#
+        );
     }
 }

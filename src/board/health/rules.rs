@@ -258,3 +258,296 @@ impl<'a> WorkerScope<'a> {
         self.worker.connectors.iter().filter(move |(_, connector)| online && connector.status == status)
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+    use crate::model::worker::Connector;
+
+    const QUIET: TimeDelta = TimeDelta::seconds(25);
+
+    /// Milliseconds after the start of the story.
+    fn at(ms: i64) -> Time {
+        Time::from_timestamp_millis(1_800_000_000_000 + ms).unwrap()
+    }
+
+    fn rule(code: &str) -> &'static Rule {
+        RULES.iter().find(|rule| rule.code == code).unwrap()
+    }
+
+    /// What a rule says of queue `mails`, whose backlog is as old as the story.
+    fn of_queue(code: &str, queue: &Queue, workers: usize, now: Time) -> Option<String> {
+        let Test::Queue(test) = rule(code).test else { panic!("{code} is a rule of queues") };
+        test(&QueueScope { name: &Name::literal("mails"), queue, workers, now })
+    }
+
+    fn of_worker(code: &str, worker: &LastSeen, now: Time) -> Vec<String> {
+        let Test::Worker(test) = rule(code).test else { panic!("{code} is a rule of workers") };
+        test(&WorkerScope { worker, quiet: QUIET, now })
+    }
+
+    fn of_task(code: &str, task: &RunningTask, p95_ms: Option<u64>, now: Time) -> Option<String> {
+        let Test::RunningTask(test) = rule(code).test else { panic!("{code} is a rule of running tasks") };
+        test(&TaskScope { id: Uuid::nil(), task, p95_ms, now })
+    }
+
+    /// A queue whose tasks are pending since the start.
+    fn waiting(tasks: u64) -> Queue {
+        let mut queue = Queue { waiting_since: Some(at(0)), ..Queue::default() };
+        queue.depth[5] = tasks;
+        queue
+    }
+
+    fn running(tasks: u64, queue: Queue) -> Queue {
+        Queue { tasks: BTreeMap::from([(Status::Running, tasks)]), ..queue }
+    }
+
+    fn worker(status: WorkerStatus) -> LastSeen {
+        LastSeen {
+            name: Name::literal("w1"),
+            machine_id: Name::literal("rack"),
+            queues: Vec::new(),
+            took_from: BTreeSet::new(),
+            version: None,
+            status,
+            since: at(0),
+            started_at: at(0),
+            completed: 0,
+            failed: 0,
+            connectors: BTreeMap::new(),
+            last_seen_at: Some(at(0)),
+        }
+    }
+
+    fn connector(status: ConnectorStatus, error: Option<&str>) -> Connector {
+        Connector { status, error: error.map(str::to_owned), since: at(0), reported_at: None, tasks: 0 }
+    }
+
+    fn with_connectors(status: WorkerStatus, connectors: &[(&'static str, Connector)]) -> LastSeen {
+        let connectors = connectors.iter().map(|(id, connector)| (Name::literal(id), connector.clone()));
+        LastSeen { connectors: connectors.collect(), ..worker(status) }
+    }
+
+    fn task() -> RunningTask {
+        RunningTask {
+            project_id: Name::literal("p"),
+            task_type: Name::literal("mail"),
+            queue: Name::literal("mails"),
+            title: None,
+            parent_task_id: None,
+            phase: None,
+            worker_id: None,
+            attempt: 1,
+            started_at: at(0),
+            percent: None,
+            message: None,
+            counts: None,
+            stalled: None,
+        }
+    }
+
+    fn stuck(reason: StuckReason, on: Option<u128>) -> Stuck {
+        let on = on.map(Uuid::from_u128);
+        Stuck { task_id: Uuid::from_u128(1), task_type: Name::literal("mail"), reason, on }
+    }
+
+    const ONLINE: [WorkerStatus; 4] =
+        [WorkerStatus::Starting, WorkerStatus::Idle, WorkerStatus::Active, WorkerStatus::Draining];
+    const GONE: [WorkerStatus; 2] = [WorkerStatus::Stopped, WorkerStatus::Lost];
+
+    #[test]
+    fn only_what_lets_no_task_move_is_stalled() {
+        let stalled: Vec<_> =
+            RULES.iter().filter(|rule| rule.severity == Level::Stalled).map(|rule| rule.code).collect();
+        assert_eq!(stalled, ["no_worker", "standstill", "blocked_forever"]);
+    }
+
+    #[test]
+    fn a_paused_queue_says_so_at_once_and_how_many_wait() {
+        let paused = |tasks| Queue { paused_at: Some(at(0)), ..waiting(tasks) };
+        let text = of_queue("queue_paused", &paused(1), 0, at(0));
+        assert_eq!(text.as_deref(), Some("queue mails is paused, 1 task waits"));
+        let text = of_queue("queue_paused", &paused(2), 7, at(0));
+        assert_eq!(text.as_deref(), Some("queue mails is paused, 2 tasks wait"));
+        assert_eq!(of_queue("queue_paused", &waiting(1), 0, at(3_600_000)), None);
+    }
+
+    #[test]
+    fn a_worker_is_missing_once_nothing_was_claimed_for_ten_seconds() {
+        let queue = waiting(3);
+        assert_eq!(of_queue("no_worker", &queue, 0, at(9_999)), None);
+        let text = of_queue("no_worker", &queue, 0, at(10_000));
+        assert_eq!(text.as_deref(), Some("no worker serves queue mails, 3 tasks wait"));
+        assert_eq!(of_queue("no_worker", &queue, 1, at(10_000_000)), None, "one is enough");
+        let claimed = Queue { taken_at: Some(at(5_000)), ..queue };
+        assert_eq!(of_queue("no_worker", &claimed, 0, at(14_999)), None, "counted from the last claim");
+        assert!(of_queue("no_worker", &claimed, 0, at(15_000)).is_some());
+    }
+
+    #[test]
+    fn a_claim_before_the_backlog_began_does_not_count() {
+        let queue = Queue { taken_at: Some(at(-60_000)), ..waiting(1) };
+        assert_eq!(of_queue("no_worker", &queue, 0, at(9_999)), None);
+        assert!(of_queue("no_worker", &queue, 0, at(10_000)).is_some());
+    }
+
+    #[test]
+    fn a_clock_that_runs_behind_makes_no_backlog_old() {
+        for code in ["no_worker", "rate_limited", "standstill"] {
+            let queue = Queue { rate_limit: Some(1), ..waiting(1) };
+            assert_eq!(of_queue(code, &queue, 0, at(-3_600_000)), None, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_concurrency_limit_is_a_reason_from_the_last_free_place_on() {
+        let limited = |tasks| running(tasks, Queue { concurrency_limit: Some(2), ..waiting(1) });
+        assert_eq!(of_queue("concurrency_limited", &limited(1), 1, at(0)), None);
+        let text = of_queue("concurrency_limited", &limited(2), 1, at(0));
+        assert_eq!(text.as_deref(), Some("queue mails runs 2 tasks, its limit is 2; 1 task waits"));
+        assert!(of_queue("concurrency_limited", &limited(3), 1, at(0)).is_some(), "the limit was lowered");
+        assert_eq!(of_queue("concurrency_limited", &running(9, waiting(1)), 1, at(0)), None, "without a limit");
+        let none = running(0, Queue { concurrency_limit: Some(0), ..waiting(1) });
+        let text = of_queue("concurrency_limited", &none, 1, at(0));
+        assert_eq!(text.as_deref(), Some("queue mails runs 0 tasks, its limit is 0; 1 task waits"));
+        let one = running(1, Queue { concurrency_limit: Some(1), ..waiting(2) });
+        let text = of_queue("concurrency_limited", &one, 1, at(0));
+        assert_eq!(text.as_deref(), Some("queue mails runs 1 task, its limit is 1; 2 tasks wait"));
+    }
+
+    #[test]
+    fn a_rate_limit_is_a_reason_once_it_holds_tasks_back_for_ten_seconds() {
+        let limited = |period| Queue { rate_limit: Some(5), rate_period_seconds: period, ..waiting(4) };
+        assert_eq!(of_queue("rate_limited", &limited(None), 1, at(9_999)), None);
+        let text = of_queue("rate_limited", &limited(None), 1, at(10_000));
+        assert_eq!(text.as_deref(), Some("queue mails starts at most 5 in 1 s; 4 tasks wait"));
+        let text = of_queue("rate_limited", &limited(Some(60)), 1, at(10_000));
+        assert_eq!(text.as_deref(), Some("queue mails starts at most 5 in 60 s; 4 tasks wait"));
+        let claimed = Queue { taken_at: Some(at(9_000)), ..limited(None) };
+        assert!(of_queue("rate_limited", &claimed, 1, at(10_000)).is_some(), "also while it claims a few");
+        assert_eq!(of_queue("rate_limited", &waiting(4), 1, at(10_000_000)), None, "without a limit");
+    }
+
+    #[test]
+    fn a_queue_stands_still_after_a_minute_in_which_nothing_was_claimed_or_runs() {
+        let queue = waiting(2);
+        assert_eq!(of_queue("standstill", &queue, 3, at(59_999)), None);
+        let text = of_queue("standstill", &queue, 3, at(60_000));
+        assert_eq!(text.as_deref(), Some("workers of queue mails take nothing, 2 tasks wait"));
+        assert_eq!(of_queue("standstill", &running(1, waiting(2)), 3, at(600_000)), None, "its workers are busy");
+        let claimed = Queue { taken_at: Some(at(30_000)), ..queue };
+        assert_eq!(of_queue("standstill", &claimed, 3, at(89_999)), None);
+        assert!(of_queue("standstill", &claimed, 3, at(90_000)).is_some());
+    }
+
+    #[test]
+    fn a_lost_worker_is_a_reason_up_to_five_minutes() {
+        let lost = worker(WorkerStatus::Lost);
+        assert_eq!(of_worker("worker_lost", &lost, at(0)), ["worker w1 on rack was lost"]);
+        assert_eq!(of_worker("worker_lost", &lost, at(300_000)).len(), 1);
+        assert!(of_worker("worker_lost", &lost, at(300_001)).is_empty());
+        for status in ONLINE.into_iter().chain([WorkerStatus::Stopped]) {
+            assert!(of_worker("worker_lost", &worker(status), at(0)).is_empty(), "{status}");
+        }
+    }
+
+    #[test]
+    fn an_online_worker_is_quiet_from_the_moment_it_should_have_been_heard() {
+        for status in ONLINE {
+            assert!(of_worker("worker_quiet", &worker(status), at(24_999)).is_empty(), "{status}");
+            assert_eq!(
+                of_worker("worker_quiet", &worker(status), at(25_000)),
+                ["worker w1 on rack is silent for 25 s"]
+            );
+        }
+        for status in GONE {
+            assert!(of_worker("worker_quiet", &worker(status), at(3_600_000)).is_empty(), "{status}");
+        }
+        let unheard = LastSeen { last_seen_at: None, ..worker(WorkerStatus::Idle) };
+        assert!(of_worker("worker_quiet", &unheard, at(3_600_000)).is_empty(), "after a restart nobody is blamed");
+    }
+
+    #[test]
+    fn each_broken_connector_of_an_online_worker_is_a_reason() {
+        let connectors = [
+            ("a", connector(ConnectorStatus::Error, Some("HTTP 503"))),
+            ("b", connector(ConnectorStatus::Error, None)),
+            ("c", connector(ConnectorStatus::Active, None)),
+            ("d", connector(ConnectorStatus::Unknown, None)),
+        ];
+        for status in ONLINE {
+            let worker = with_connectors(status, &connectors);
+            assert_eq!(
+                of_worker("connector_error", &worker, at(0)),
+                ["connector a of worker w1: HTTP 503", "connector b of worker w1: no message"]
+            );
+            let unknown = of_worker("connector_unknown", &worker, at(0));
+            assert_eq!(unknown, ["connector d of worker w1 is not reported"]);
+        }
+        for status in GONE {
+            let worker = with_connectors(status, &connectors);
+            assert!(of_worker("connector_error", &worker, at(0)).is_empty(), "{status}");
+            assert!(of_worker("connector_unknown", &worker, at(0)).is_empty(), "{status}");
+        }
+    }
+
+    #[test]
+    fn a_task_is_slow_beyond_three_times_what_is_usual() {
+        let p95 = Some(4_001);
+        assert_eq!(of_task("task_slow", &task(), p95, at(12_003)), None);
+        assert_eq!(
+            of_task("task_slow", &task(), p95, at(12_004)).unwrap(),
+            format!("mail {} runs for 12 s; 95 of 100 of its kind take less than 5 s", Uuid::nil())
+        );
+        assert_eq!(of_task("task_slow", &task(), None, at(86_400_000)), None, "nobody knows what is usual");
+    }
+
+    #[test]
+    fn a_short_task_is_not_slow_within_ten_seconds() {
+        for p95 in [0, 1, 3_333] {
+            assert_eq!(of_task("task_slow", &task(), Some(p95), at(10_000)), None, "{p95}");
+            assert!(of_task("task_slow", &task(), Some(p95), at(10_001)).is_some(), "{p95}");
+        }
+        assert_eq!(of_task("task_slow", &task(), Some(0), at(-1)), None, "it started on a faster clock");
+    }
+
+    #[test]
+    fn a_stalled_task_says_why_until_it_reports_again() {
+        assert_eq!(of_task("task_stalled", &task(), Some(1), at(86_400_000)), None);
+        let stalled = RunningTask { stalled: Some("the lease expired".to_owned()), ..task() };
+        let text = of_task("task_stalled", &stalled, None, at(0)).unwrap();
+        assert_eq!(text, format!("mail {}: the lease expired", Uuid::nil()));
+    }
+
+    #[test]
+    fn each_stuck_task_has_exactly_one_rule() {
+        for (reason, code, severity) in [
+            (StuckReason::Ring, "blocked_forever", Level::Stalled),
+            (StuckReason::Waits, "blocked_forever", Level::Stalled),
+            (StuckReason::NoChildren, "group_without_children", Level::Degraded),
+        ] {
+            let found = stuck(reason, Some(2));
+            let told = |rule: &Rule| matches!(rule.test, Test::StuckTask(test) if test(&found).is_some());
+            assert_eq!(RULES.iter().filter(|rule| told(rule)).count(), 1, "{reason:?}");
+            let reason = stuck_reason(&found).unwrap();
+            assert_eq!((reason.code, reason.severity, reason.task_id), (code, severity, Some(Uuid::from_u128(1))));
+        }
+    }
+
+    #[test]
+    fn a_stuck_task_names_what_it_waits_for_and_what_would_help() {
+        let two = Uuid::from_u128(2).to_string();
+        for (reason, on, parts) in [
+            (StuckReason::Ring, Some(2), ["in a ring through", &two, "cancel one"]),
+            (StuckReason::Waits, Some(2), ["waits for", &two, "help that one"]),
+            (StuckReason::NoChildren, None, ["waits for its first child", "parent_task_id", "cancel it"]),
+        ] {
+            let text = stuck_reason(&stuck(reason, on)).unwrap().text;
+            assert!(text.starts_with(&format!("mail {} ", Uuid::from_u128(1))), "{text}");
+            assert!(parts.iter().all(|part| text.contains(part)), "{text}");
+        }
+    }
+}
