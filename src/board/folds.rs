@@ -334,3 +334,143 @@ proptest! {
         }
     }
 }
+
+/// Any event at all: also what no server would write.
+fn any_event() -> impl Strategy<Value = Event> {
+    let kinds: Vec<_> = Kind::ALL.iter().copied().filter(|kind| kind.row().durable).collect();
+    let status = || prop::option::of(prop::sample::select(&Status::ALL[..]));
+    let word = || prop::option::of(prop::sample::select(&["a", "b", "idle", "active", "lost", "error"][..]));
+    let few = || prop::option::of(0_u128..4);
+    let changes = prop::option::of((
+        prop::sample::select(
+            &["queue", "priority", "phase", "parent_task_id", "is_parent", "paused_at", "rate_limit"][..],
+        ),
+        prop::sample::select(&["null", "3", "\"a\"", "true", "\"2027-01-15T08:00:00Z\"", "-1", "{}"][..]),
+    ));
+    let what = (prop::sample::select(kinds), -20_i64..4_000, status(), status(), 0_i64..=9);
+    let who = (few(), few(), few(), word(), word());
+    let data = (word(), word(), prop::option::of(any::<u32>()), prop::option::of(0_u8..=200), changes);
+    (what, who, data).prop_map(|(what, who, data)| {
+        let mut event = Event::new(what.0, Time::from_timestamp(1_800_000_000 + what.1, 0).unwrap());
+        (event.old_status, event.status) = (what.2, what.3);
+        event.priority = crate::model::Priority::new(what.4);
+        (event.task_id, event.parent_task_id, event.worker_id) = (who.0.map(id), who.1.map(id), who.2.map(id));
+        (event.queue, event.phase) = (who.3.map(name), who.4.map(name));
+        event.connector_id.clone_from(&event.phase);
+        (event.data.status, event.data.fingerprint) = (data.0.map(name), data.1.map(name));
+        event.data.old_fingerprint = event.data.status.clone().filter(|_| what.4 > 6);
+        event.data.phases = (what.4 < 4).then(|| event.phase.clone().into_iter().collect());
+        event.error = data.1.map(str::to_owned);
+        (event.duration_ms, event.data.wait_ms) = (data.2.map(u64::from), data.2.map(u64::from));
+        event.data.percent = data.3.map(|half| f64::from(half) / 2.0);
+        event.data.changes = data.4.map(|(field, value)| {
+            let value: serde_json::Value = serde_json::from_str(value).unwrap();
+            [(field.to_owned(), [value.clone(), value])].into()
+        });
+        event
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    /// Whatever the log holds: no event stops the board, and a start from a checkpoint leads to the same board as a
+    /// fold of the whole log.
+    #[test]
+    fn a_checkpoint_and_the_events_after_it_equal_the_whole_log(
+        events in prop::collection::vec(any_event(), 1..30), cut in 0_usize..30,
+    ) {
+        let (mut whole, mut restarted) = (Board::default(), Board::default());
+        for (index, mut event) in events.into_iter().enumerate() {
+            if index == cut {
+                let body = serde_json::to_string(&whole).unwrap();
+                restarted = serde_json::from_str(&body).unwrap();
+                prop_assert_eq!(serde_json::to_string(&restarted).unwrap(), body, "the same bytes again");
+            }
+            event.position = Some(whole.position + 1);
+            let event = Arc::new(event);
+            whole.apply(&event).unwrap();
+            restarted.apply(&event).unwrap();
+        }
+        prop_assert_eq!(restarted, whole);
+    }
+
+    /// Whatever positions arrive: each next one is folded once, and no other.
+    #[test]
+    fn positions_are_folded_one_by_one(positions in prop::collection::vec(0_i64..6, 1..40)) {
+        let mut board = Board::default();
+        for position in positions {
+            let before = board.position;
+            let mut event = Event::new(Kind::TaskCreated, Time::from_timestamp(1_800_000_000, 0).unwrap());
+            (event.position, event.task_id, event.status) = (Some(position), Some(id(1)), Some(Status::Pending));
+            match board.apply(&Arc::new(event)) {
+                Ok(()) => prop_assert_eq!(board.position, before + 1),
+                Err(error) => {
+                    prop_assert_eq!(error, OutOfOrder { expected: before + 1, got: position });
+                    prop_assert_eq!(board.position, before);
+                }
+            }
+            prop_assert_eq!(board.count(Status::Pending), u64::try_from(board.position).unwrap());
+        }
+    }
+
+    /// The counts of a board and those of its queues are of the same tasks.
+    #[test]
+    fn queues_count_the_tasks_of_the_board(steps in prop::collection::vec((0_u128..6, 0_usize..8, any::<bool>()), 0..40)) {
+        let mut story = Story::new();
+        let mut tasks = std::collections::BTreeMap::new();
+        for (number, status, deletes) in steps {
+            let (from, to) = (tasks.get(&number).copied(), Status::ALL[status]);
+            let kind = if from.is_some() { Kind::TaskUpdated } else { Kind::TaskCreated };
+            story.happens(if deletes && from.is_some() { Kind::TaskDeleted } else { kind }, |event| {
+                (event.task_id, event.old_status) = (Some(id(number)), from);
+                event.status = Some(to);
+                event.queue = Some(name(["x", "y"][usize::from(number > 3)]));
+                event.priority = crate::model::Priority::new(i64::try_from(number).unwrap());
+            });
+            if deletes && from.is_some() { tasks.remove(&number) } else { tasks.insert(number, to) };
+            for status in Status::ALL {
+                let of_queues: u64 = story.board.queues.0.values().map(|queue| queue.count(status)).sum();
+                let counted = tasks.values().filter(|of| **of == status).count() as u64;
+                prop_assert_eq!((story.board.count(status), of_queues), (counted, counted), "{}", status);
+            }
+            let waiting: u64 = story.board.queues.0.values().map(|queue| queue.waiting()).sum();
+            prop_assert_eq!(waiting, story.board.count(Status::Pending));
+        }
+    }
+}
+
+#[test]
+fn an_event_tells_which_status_a_task_left_and_which_it_has() {
+    let pending = Some(Status::Pending);
+    let done = Some(Status::Completed);
+    for (kind, old, new, expected) in [
+        (Kind::TaskCreated, None, pending, Some((None, pending))),
+        (Kind::TaskCreated, pending, pending, Some((None, pending))),
+        (Kind::TaskDeleted, done, None, Some((done, None))),
+        (Kind::TaskDeleted, done, done, Some((done, None))),
+        (Kind::TaskUpdated, pending, pending, None),
+        (Kind::TaskUpdated, pending, done, Some((pending, done))),
+        (Kind::TaskUpdated, None, None, None),
+    ] {
+        let mut event = Event::new(kind, Story::new().now);
+        (event.old_status, event.status) = (old, new);
+        assert_eq!(moved(&event), None, "{kind} of no task");
+        event.task_id = Some(id(1));
+        assert_eq!(moved(&event), expected, "{kind}");
+    }
+}
+
+#[test]
+fn stuck_tasks_are_what_was_measured_last() {
+    let mut story = Story::new();
+    let stuck = crate::model::stuck::Stuck {
+        task_id: id(1),
+        task_type: name("mail"),
+        reason: crate::model::stuck::StuckReason::Ring,
+        on: None,
+    };
+    story.happens(Kind::TasksStuck, |event| (event.data.stuck, event.data.matched) = (Some(vec![stuck]), Some(7)));
+    assert_eq!((story.board.stuck.len(), story.board.stuck_total, story.board.position), (1, 7, 0));
+    story.happens(Kind::TasksStuck, |_| {});
+    assert_eq!((story.board.stuck.len(), story.board.stuck_total), (0, 0), "none any more");
+}

@@ -302,3 +302,183 @@ data! {
     /// Tasks that cannot make progress without an operator, root causes first, at most 50 of `matched`.
     stuck: Vec<Stuck>,
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(micros: i64) -> Time {
+        Time::from_timestamp_micros(micros).unwrap()
+    }
+
+    fn keys(event: &Event) -> Vec<String> {
+        let json = serde_json::to_value(event).unwrap();
+        json.as_object().unwrap().keys().cloned().collect()
+    }
+
+    #[test]
+    fn an_epoch_is_eight_small_hex_digits() {
+        for text in ["00000000", "5c1f09ae", "ffffffff"] {
+            assert_eq!(text.parse::<Epoch>().map(|epoch| epoch.to_string()).as_deref(), Ok(text));
+        }
+        for text in ["", "5c1f09a", "5c1f09ae0", "5C1F09AE", "+c1f09ae", "0x1f09ae", "5c1f 9ae", "５c1f0", "5c1f09é"]
+        {
+            assert_eq!(text.parse::<Epoch>(), Err(BadEventId), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_event_id_ends_at_the_greatest_position() {
+        let greatest = format!("5c1f09ae-{}", i64::MAX);
+        assert_eq!(greatest.parse::<EventId>().unwrap().position, i64::MAX);
+        for text in ["5c1f09ae-9223372036854775808", "5c1f09ae-00000000000000000001", "5c1f09ae-9999999999999999999"] {
+            assert_eq!(text.parse::<EventId>(), Err(BadEventId), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_event_id_is_refused_and_the_error_shows_one() {
+        for text in [
+            "",
+            "-",
+            "184",
+            "5c1f09ae",
+            "5c1f09ae-",
+            "-184",
+            "5c1f09ae--1",
+            "5c1f09ae-+1",
+            "5c1f09ae-1 ",
+            "5c1f09ae-１",
+        ] {
+            assert_eq!(text.parse::<EventId>(), Err(BadEventId), "{text}");
+        }
+        let example = BadEventId.to_string().rsplit(' ').next().unwrap().to_owned();
+        assert!(example.parse::<EventId>().is_ok(), "{example}");
+    }
+
+    #[test]
+    fn times_have_exactly_six_decimals() {
+        assert_eq!(rfc3339(at(0)), "1970-01-01T00:00:00.000000Z");
+        assert_eq!(rfc3339(at(1)), "1970-01-01T00:00:00.000001Z");
+        assert_eq!(rfc3339(at(-1)), "1969-12-31T23:59:59.999999Z");
+        let finer = Time::from_timestamp(0, 1_999).unwrap();
+        assert_eq!(rfc3339(finer), "1970-01-01T00:00:00.000001Z", "nanoseconds are cut, not rounded");
+    }
+
+    #[test]
+    fn absent_fields_are_not_in_the_json() {
+        let event = Event::new(Kind::TaskCreated, at(0));
+        assert_eq!(keys(&event), ["event_type", "schema_version", "ts"]);
+    }
+
+    #[test]
+    fn every_field_that_is_set_is_in_the_json() {
+        let mut event = Event::new(Kind::TaskCreated, at(0));
+        event.data.wait_ms = Some(0);
+        event.truncated = vec!["error".to_owned()];
+        event.retry_count = Some(0);
+        event.message = Some(String::new());
+        assert_eq!(
+            keys(&event),
+            ["data", "event_type", "message", "retry_count", "schema_version", "truncated", "ts"],
+            "zero and empty texts are values"
+        );
+        assert_eq!(event.data.set_fields(), ["wait_ms"]);
+        assert!(!event.data.is_empty());
+    }
+
+    #[test]
+    fn a_field_of_a_newer_version_is_ignored() {
+        let json = r#"{"event_type":"task_created","schema_version":1,"ts":"2026-11-20T16:05:00Z","mood":"good","data":{"mood":1}}"#;
+        let event: Event = serde_json::from_str(json).unwrap();
+        assert_eq!((event.event_type, event.data.is_empty()), (Kind::TaskCreated, true));
+    }
+
+    #[test]
+    fn a_bad_field_is_refused_whatever_else_is_right() {
+        for bad in [
+            r#""queue":"""#,
+            r#""queue":"a\nb""#,
+            r#""priority":10"#,
+            r#""priority":-1"#,
+            r#""task_id":"7""#,
+            r#""status":"done""#,
+            r#""attempt":-1"#,
+            r#""attempt":4294967296"#,
+            r#""position":9223372036854775808"#,
+            r#""labels":{"":"x"}"#,
+        ] {
+            let json =
+                format!(r#"{{"event_type":"task_created","schema_version":1,"ts":"2026-11-20T16:05:00Z",{bad}}}"#);
+            assert!(serde_json::from_str::<Event>(&json).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn names_of_fields_are_unique() {
+        let unique = |mut names: Vec<&str>| {
+            let all = names.len();
+            names.sort_unstable();
+            names.dedup();
+            names.len() == all
+        };
+        assert!(unique(Data::FIELDS.to_vec()));
+        assert!(unique(Event::fields().into_iter().map(|(name, ..)| name).collect()));
+    }
+
+    prop_compose! {
+        fn event()(
+            kind in 0..Kind::ALL.len(),
+            micros in -62_135_596_800_000_000_i64..253_402_300_799_999_999,
+            position in prop::option::of(0..=i64::MAX),
+            numbers in prop::collection::vec(prop::option::of(any::<u64>()), 4),
+            attempt in prop::option::of(any::<u32>()),
+            texts in prop::collection::vec(prop::option::of("\\PC{0,12}|[\\x00-\\x1f\u{2028}\"\\\\]{0,6}"), 4),
+            queue in prop::option::of("[^\\x00-\\x1f\\x7f-\\x9f]{1,30}"),
+            priority in prop::option::of(0_i64..=9),
+            task_id in prop::option::of(any::<u128>()),
+        ) -> Event {
+            let mut event = Event::new(Kind::ALL[kind], at(micros));
+            event.position = position;
+            event.event_id = position.map(|position| EventId { epoch: Epoch(7), position }.to_string());
+            (event.duration_ms, event.data.wait_ms) = (numbers[0], numbers[1]);
+            (event.data.matched, event.attempt) = (numbers[2], attempt);
+            event.counts = numbers[3].map(|done| WorkCounts { completed: Some(done), ..WorkCounts::default() });
+            let mut texts = texts.into_iter();
+            event.error = texts.next().flatten();
+            event.message = texts.next().flatten();
+            event.data.title = texts.next().flatten();
+            event.labels = texts.next().flatten().map(|text| [(Name::literal("k"), text)].into());
+            event.queue = queue.and_then(|queue| Name::new(&queue).ok());
+            event.priority = priority.and_then(Priority::new);
+            event.task_id = task_id.map(Uuid::from_u128);
+            event
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn an_event_is_read_as_it_was_written(event in event()) {
+            let json = serde_json::to_string(&event).unwrap();
+            prop_assert_eq!(&serde_json::from_str::<Event>(&json).unwrap(), &event);
+            let again = serde_json::to_string(&serde_json::from_str::<Event>(&json).unwrap()).unwrap();
+            prop_assert_eq!(json, again, "the bytes stay the same too");
+        }
+
+        #[test]
+        fn ids_are_read_as_they_were_written(epoch: u32, position in 0..=i64::MAX) {
+            let id = EventId { epoch: Epoch(epoch), position };
+            prop_assert_eq!(id.to_string().parse(), Ok(id));
+        }
+
+        #[test]
+        fn no_text_panics_as_an_id(text in "\\PC{0,24}|[0-9a-f-]{0,30}") {
+            if let Ok(id) = text.parse::<EventId>() {
+                prop_assert_eq!(id.to_string().parse(), Ok(id));
+            }
+        }
+    }
+}

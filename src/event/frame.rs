@@ -220,7 +220,10 @@ fn put_line(frame: &mut BytesMut, text: &str) {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::event::{Kind, envelope::Epoch};
 
@@ -272,5 +275,215 @@ mod tests {
     fn line_breaks_cannot_start_a_frame() {
         assert_eq!(named("x", "a\r\n\ndata: b\0", None, Some(7)), "event: x\ndata: a   data: b \nretry: 7\n\n");
         assert_eq!(html("<p>\n</p>"), "data: <p>\ndata: </p>\n\n");
+    }
+
+    const FORMS: [Form; 6] = {
+        const fn form(wire: Wire, format: Format) -> Form {
+            Form { wire, format }
+        }
+        [
+            form(Wire::Named, Format::Native),
+            form(Wire::Unnamed, Format::Native),
+            form(Wire::Lines, Format::Native),
+            form(Wire::Named, Format::CloudEvents),
+            form(Wire::Unnamed, Format::CloudEvents),
+            form(Wire::Lines, Format::CloudEvents),
+        ]
+    };
+
+    /// A frame as a browser reads it: the name, the data, the ID and the retry time.
+    #[derive(Debug, Default, PartialEq, Eq)]
+    struct Seen {
+        name: Option<String>,
+        data: Vec<String>,
+        id: Option<String>,
+        retry: Option<String>,
+    }
+
+    /// Reads Server-Sent Events as the HTML standard says: lines end with CR, LF or both, a blank line ends a frame.
+    fn seen(bytes: &[u8]) -> Vec<Seen> {
+        let text = std::str::from_utf8(bytes).unwrap().replace("\r\n", "\n").replace('\r', "\n");
+        assert!(text.ends_with("\n\n"), "a frame ends with a blank line: {text:?}");
+        let frames = text.split_terminator("\n\n").map(|frame| {
+            let mut seen = Seen::default();
+            for line in frame.split('\n') {
+                let (field, value) = line.split_once(": ").unwrap_or((line, ""));
+                match field {
+                    "event" => seen.name = Some(value.to_owned()),
+                    "data" => seen.data.push(value.to_owned()),
+                    "id" => seen.id = Some(value.to_owned()),
+                    "retry" => seen.retry = Some(value.to_owned()),
+                    other => panic!("a frame has no field {other:?}"),
+                }
+            }
+            seen
+        });
+        frames.collect()
+    }
+
+    fn put(form: Form, event: &Event, json: &str, id: Option<EventId>) -> Bytes {
+        let mut out = BytesMut::new();
+        form.put(&mut out, &Frame::event(event.event_type.name(), json, id), event);
+        out.freeze()
+    }
+
+    /// The JSON of the only frame or line.
+    fn json(form: Form, bytes: &[u8]) -> serde_json::Value {
+        if form.wire == Wire::Lines {
+            let line = std::str::from_utf8(bytes).unwrap().strip_suffix('\n').unwrap();
+            assert!(!line.contains(['\n', '\r']), "{line:?}");
+            return serde_json::from_str(line).unwrap();
+        }
+        let frames = seen(bytes);
+        assert_eq!((frames.len(), frames[0].data.len()), (1, 1), "{frames:?}");
+        serde_json::from_str(&frames[0].data[0]).unwrap()
+    }
+
+    #[test]
+    fn an_ephemeral_event_has_no_id_to_resume_from() {
+        let event = Event::new(Kind::WorkerHeartbeat, crate::clock::Time::UNIX_EPOCH);
+        for form in FORMS.into_iter().filter(|form| form.wire != Wire::Lines) {
+            assert_eq!(seen(&put(form, &event, "{}", None))[0].id, None, "{form:?}");
+            assert_eq!(seen(&put(form, &event, "{}", Some(ID)))[0].id.as_deref(), Some("5c1f09ae-184"), "{form:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_named_form_has_names() {
+        let event = Event::new(Kind::TaskFailed, crate::clock::Time::UNIX_EPOCH);
+        for form in FORMS.into_iter().filter(|form| form.wire != Wire::Lines) {
+            let name = seen(&put(form, &event, "{}", None)).remove(0).name;
+            assert_eq!(name.as_deref(), (form.wire == Wire::Named).then_some("task_failed"), "{form:?}");
+        }
+    }
+
+    #[test]
+    fn a_cloud_event_is_about_the_task_or_else_the_worker_or_else_the_queue() {
+        let form = FORMS[5];
+        let mut event = Event::new(Kind::OperatorAction, crate::clock::Time::UNIX_EPOCH);
+        assert_eq!(json(form, &put(form, &event, "{}", None)).get("subject"), None);
+        event.queue = Some(crate::model::Name::literal("mails"));
+        assert_eq!(json(form, &put(form, &event, "{}", None))["subject"], "mails");
+        event.worker_id = Some(uuid::Uuid::nil());
+        assert_eq!(json(form, &put(form, &event, "{}", None))["subject"], uuid::Uuid::nil().to_string());
+        event.task_id = Some(uuid::Uuid::max());
+        assert_eq!(json(form, &put(form, &event, "{}", None))["subject"], uuid::Uuid::max().to_string());
+    }
+
+    #[test]
+    fn a_cloud_event_has_what_the_standard_demands() {
+        let form = FORMS[5];
+        let mut event = Event::new(Kind::QueuePaused, crate::clock::Time::UNIX_EPOCH);
+        event.event_id = Some(ID.to_string());
+        let json = json(form, &put(form, &event, r#"{"a":{"b":[]}}"#, Some(ID)));
+        for (field, value) in [
+            ("specversion", "1.0"),
+            ("id", "5c1f09ae-184"),
+            ("source", "/taskwatch"),
+            ("type", "taskwatch.queue_paused"),
+            ("time", "1970-01-01T00:00:00.000000Z"),
+            ("datacontenttype", "application/json"),
+            ("dataschema", "/api/v1/schemas/queue_paused"),
+        ] {
+            assert_eq!(json[field], value, "{field}");
+        }
+        assert_eq!(json["data"], json!({ "a": { "b": [] } }));
+    }
+
+    #[test]
+    fn ephemeral_cloud_events_are_told_apart_by_what_they_say() {
+        let event = Event::new(Kind::WorkerHeartbeat, crate::clock::Time::UNIX_EPOCH);
+        let id = |text: &str| json(FORMS[5], &put(FORMS[5], &event, text, None))["id"].clone();
+        assert_ne!(id(r#"{"worker_id":1}"#), id(r#"{"worker_id":2}"#));
+        assert_eq!(id(r#"{"worker_id":1}"#), id(r#"{"worker_id":1}"#));
+    }
+
+    #[test]
+    fn a_control_frame_says_its_name_in_every_form() {
+        let data = json!({ "resume": "live\u{2028}\n" });
+        for form in FORMS {
+            let bytes = form.control("hello", &data, Some(ID), Some(2_000));
+            let json = json(form, &bytes);
+            let inner =
+                if form.format == Format::CloudEvents && form.wire != Wire::Named { &json["data"] } else { &json };
+            if form.wire == Wire::Named {
+                assert_eq!(inner, &data);
+                assert_eq!(seen(&bytes)[0].name.as_deref(), Some("hello"));
+            } else {
+                let all = json!({ "event_type": "hello", "data": data, "event_id": ID.to_string(), "retry_ms": 2_000 });
+                assert_eq!(inner, &all, "{form:?}");
+            }
+            if form.wire != Wire::Lines {
+                let frame = seen(&bytes).remove(0);
+                assert_eq!(
+                    (frame.id.as_deref(), frame.retry.as_deref()),
+                    (Some("5c1f09ae-184"), Some("2000")),
+                    "{form:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_control_frame_without_an_id_or_a_retry_time_has_neither() {
+        for form in FORMS {
+            let bytes = form.control("bye", &json!({}), None, None);
+            let text = String::from_utf8_lossy(&bytes).into_owned();
+            assert!(!text.contains("retry") && !text.contains("event_id") && !text.contains("\nid:"), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_json_of_a_frame_is_its_data() {
+        for json in ["{}", r#"{"event":"data: id: "}"#, "{\"a\":\"\u{2028}\"}"] {
+            let frame = Frame::event("task_created", json, Some(ID));
+            assert_eq!(std::str::from_utf8(frame.json()).unwrap(), in_one_line(json));
+            assert_eq!(frame.shared_json(), frame.json());
+        }
+    }
+
+    #[test]
+    fn html_of_no_line_is_still_a_frame() {
+        assert_eq!(html(""), "data: \n\n");
+        assert_eq!(html("a\r\nb"), "data: a\ndata: \ndata: b\n\n");
+        assert_eq!(html("a\0b"), "data: a b\n\n");
+    }
+
+    proptest! {
+        /// Whatever a name or a text holds, a browser sees one frame with the ID that we gave it.
+        #[test]
+        fn no_text_breaks_a_frame(text in "(\\PC|[\\x00-\\x1f\u{85}\u{2028}\"\\\\]|\n\n|\r\n|id: 9|data: ){0,12}") {
+            let mut event = Event::new(Kind::TaskFailed, crate::clock::Time::UNIX_EPOCH);
+            event.error = Some(text.clone());
+            event.event_id = Some(ID.to_string());
+            let native = super::super::truncate::encode(&event);
+            for form in FORMS {
+                let bytes = put(form, &event, &native, Some(ID));
+                let json = json(form, &bytes);
+                let inner = if form.format == Format::CloudEvents { &json["data"] } else { &json };
+                prop_assert_eq!(&inner["error"], &text);
+                if form.wire != Wire::Lines {
+                    let frame = seen(&bytes).remove(0);
+                    prop_assert_eq!(frame.id, Some(ID.to_string()));
+                }
+            }
+        }
+
+        /// Not even text that is no JSON, which nobody sends.
+        #[test]
+        fn no_bytes_end_a_frame_early(name in "(\\PC|[\r\n\0]){0,8}", data in "(\\PC|[\r\n\0]){0,20}", retry: Option<u32>) {
+            let frames = seen(&named(&name, &data, Some(ID), retry));
+            prop_assert_eq!(frames.len(), 1);
+            prop_assert_eq!(frames[0].data.len(), 1);
+            prop_assert_eq!(&frames[0].retry, &retry.map(|ms| ms.to_string()));
+        }
+
+        /// A browser joins the lines of a page with line feeds.
+        #[test]
+        fn html_arrives_as_it_was_sent(lines in prop::collection::vec("[^\r\n\0]{0,12}", 1..6)) {
+            let frames = seen(&html(&lines.join("\n")));
+            prop_assert_eq!(frames.len(), 1);
+            prop_assert_eq!(&frames[0].data, &lines);
+        }
     }
 }

@@ -225,3 +225,87 @@ impl<'de> Deserialize<'de> for Kind {
         name.parse().map_err(de::Error::custom)
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+    use crate::event::{
+        envelope::Data,
+        filter::{ROWS, TOPICS},
+    };
+
+    #[test]
+    fn every_type_is_read_by_its_name() {
+        for kind in Kind::ALL.iter().copied().chain([Kind::Unknown]) {
+            assert_eq!(kind.name().parse(), Ok(kind));
+            let json = serde_json::to_string(&kind).unwrap();
+            assert_eq!(serde_json::from_str::<Kind>(&json).unwrap(), kind);
+        }
+    }
+
+    #[test]
+    fn a_name_is_exact() {
+        for text in ["", "Task_created", "task_created ", "task-created", "task_creat", "task_created\0"] {
+            assert_eq!(text.parse::<Kind>(), Err(format!("unknown event type '{text}'")));
+        }
+    }
+
+    #[test]
+    fn names_are_unique_and_of_small_letters() {
+        let mut names: Vec<_> = Kind::ALL.iter().map(|kind| kind.name()).chain(["unknown"]).collect();
+        assert!(names.iter().all(|name| name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')));
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), Kind::ALL.len() + 1);
+    }
+
+    #[test]
+    fn a_type_carries_known_fields_in_order() {
+        for kind in Kind::ALL {
+            let fields = kind.row().data;
+            assert!(fields.iter().all(|field| Data::FIELDS.contains(field)), "{kind}: {fields:?}");
+            assert!(fields.windows(2).all(|pair| pair[0] < pair[1]), "{kind}: {fields:?}");
+        }
+    }
+
+    #[test]
+    fn every_field_belongs_to_some_type() {
+        for field in Data::FIELDS {
+            assert!(Kind::ALL.iter().any(|kind| kind.row().data.contains(field)), "{field}");
+        }
+    }
+
+    #[test]
+    fn what_can_be_computed_again_is_not_stored() {
+        let ephemeral: Vec<_> = Kind::ALL.iter().filter(|kind| !kind.row().durable).map(|kind| kind.name()).collect();
+        assert_eq!(ephemeral, ["worker_heartbeat", "queue_depth_update", "tasks_stuck", "stats_snapshot"]);
+    }
+
+    #[test]
+    fn every_topic_is_a_word_of_the_filter() {
+        for kind in Kind::ALL {
+            let topic = kind.row().topic;
+            let of_word = TOPICS.iter().find(|(word, _)| *word == topic.as_str()).map(|(_, topics)| *topics);
+            assert_eq!(of_word, Some(&[topic][..]), "{kind}");
+        }
+        assert!(TOPICS.iter().all(|(_, topics)| !topics.contains(&Topic::Unknown)));
+        let help = ROWS.iter().find(|row| row.name == "topics").unwrap().help;
+        assert!(TOPICS.iter().all(|(word, _)| help.contains(word)), "{help}");
+    }
+
+    #[test]
+    fn sentences_are_sentences() {
+        for kind in Kind::ALL.iter().chain([&Kind::Unknown]) {
+            let sentence = kind.row().sentence;
+            assert!(sentence.ends_with('.') && sentence.starts_with(char::is_uppercase), "{sentence}");
+        }
+    }
+
+    #[test]
+    fn failures_look_bad_and_success_looks_good() {
+        let tones =
+            [Kind::TaskFailed, Kind::TaskRetry, Kind::TaskCompleted, Kind::TaskStarted].map(|kind| kind.row().tone);
+        assert_eq!(tones, [Tone::Bad, Tone::Warn, Tone::Good, Tone::Busy]);
+    }
+}

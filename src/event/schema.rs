@@ -117,11 +117,119 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 #[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
 mod tests {
     use super::*;
+    use crate::{clock::Time, model::Status};
 
     #[test]
     fn reasons_are_texts() {
         let schema = named("tasks_stuck").unwrap();
         let reason = schema.pointer("/properties/data/properties/stuck/items/properties/reason").unwrap();
         assert_eq!((&reason["type"], &reason["enum"]), (&json!("string"), &json!(["ring", "waits", "no_children"])));
+    }
+
+    fn texts(value: &Value) -> Vec<&str> {
+        value.as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect()
+    }
+
+    #[test]
+    fn every_name_has_a_schema_that_says_whose_it_is() {
+        let all: Vec<_> = names().collect();
+        for name in &all {
+            let schema = named(name).unwrap();
+            assert_eq!(schema["title"], *name);
+            assert_eq!(schema["$id"], format!("/api/v1/schemas/{name}"));
+            assert!(schema["description"].as_str().unwrap().ends_with('.') || name == &"heartbeat", "{name}");
+        }
+        let mut unique = all.clone();
+        unique.sort_unstable();
+        unique.dedup();
+        assert_eq!(unique.len(), all.len(), "a control frame is never taken for an event");
+    }
+
+    #[test]
+    fn what_is_not_sent_has_no_schema() {
+        for name in ["", "unknown", "task_teleported", "Hello", "task_created "] {
+            assert_eq!(named(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn only_stored_events_have_a_place() {
+        for kind in Kind::ALL {
+            let schema = of_kind(*kind);
+            let required = texts(&schema["required"]);
+            for field in ["event_id", "position"] {
+                assert_eq!(required.contains(&field), kind.row().durable, "{kind} {field}");
+                assert_eq!(schema["properties"].get(field).is_some(), kind.row().durable, "{kind} {field}");
+            }
+            assert!(["event_type", "schema_version", "ts"].iter().all(|field| required.contains(field)));
+        }
+    }
+
+    #[test]
+    fn a_type_shows_its_own_data_and_no_other() {
+        for kind in Kind::ALL {
+            let schema = of_kind(*kind);
+            let shown: Vec<_> = schema["properties"]
+                .get("data")
+                .map(|data| data["properties"].as_object().unwrap().keys().map(String::as_str).collect())
+                .unwrap_or_default();
+            let mut known = kind.row().data.to_vec();
+            known.sort_by_key(|field| Data::FIELDS.iter().position(|of_all| of_all == field));
+            let mut shown_sorted = shown.clone();
+            shown_sorted.sort_by_key(|field| Data::FIELDS.iter().position(|of_all| of_all == field));
+            assert_eq!(shown_sorted, known, "{kind}");
+        }
+    }
+
+    #[test]
+    fn every_property_is_described() {
+        let is_described = |(name, schema): (&String, &Value)| {
+            schema.get("const").is_some()
+                || schema["description"].as_str().is_some_and(|text| !text.is_empty())
+                || panic!("{name}")
+        };
+        for kind in Kind::ALL {
+            let schema = of_kind(*kind);
+            let fields = schema["properties"].as_object().unwrap();
+            let data = fields.get("data").and_then(|data| data["properties"].as_object());
+            assert!(fields.iter().chain(data.into_iter().flatten()).all(is_described));
+        }
+    }
+
+    #[test]
+    fn an_event_has_no_field_that_its_schema_does_not_show() {
+        let mut event = Event::new(Kind::TaskFailed, Time::UNIX_EPOCH);
+        (event.position, event.event_id) = (Some(1), Some("5c1f09ae-1".to_owned()));
+        (event.status, event.error) = (Some(Status::Failed), Some("e".to_owned()));
+        event.data.title = Some("t".to_owned());
+        event.truncated = vec!["message".to_owned()];
+        let json = serde_json::to_value(&event).unwrap();
+        let schema = of_kind(Kind::TaskFailed);
+        for field in json.as_object().unwrap().keys() {
+            assert!(schema["properties"].get(field).is_some(), "{field}");
+        }
+        for field in texts(&schema["required"]) {
+            assert!(json.get(field).is_some(), "{field}");
+        }
+        assert_eq!(schema["properties"]["status"]["enum"].as_array().unwrap().len(), Status::ALL.len());
+    }
+
+    #[test]
+    fn a_control_frame_shows_exactly_its_fields() {
+        for control in CONTROLS {
+            let schema = of_control(control);
+            let mut shown: Vec<_> = schema["properties"].as_object().unwrap().keys().map(String::as_str).collect();
+            let mut known = control.2.to_vec();
+            shown.sort_unstable();
+            known.sort_unstable();
+            assert_eq!(shown, known, "{}", control.0);
+        }
+    }
+
+    #[test]
+    fn a_head_is_an_id_where_a_client_can_resume_and_a_number_elsewhere() {
+        let kind_of = |name, field: &str| named(name).unwrap()["properties"][field]["type"].clone();
+        assert_eq!([kind_of("hello", "head"), kind_of("reset", "head")], ["string", "string"]);
+        assert_eq!([kind_of("heartbeat", "head"), kind_of("snapshot_end", "position")], ["integer", "integer"]);
     }
 }

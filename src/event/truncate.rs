@@ -187,4 +187,119 @@ mod tests {
             prop_assert_eq!((cut.queue, cut.task_id, cut.status), (all.queue, all.task_id, all.status));
         }
     }
+
+    fn plain() -> Event {
+        Event::new(Kind::TaskUpdated, Time::from_timestamp(1, 0).unwrap())
+    }
+
+    #[test]
+    fn an_event_of_exactly_the_limit_stays_whole() {
+        let event = Event { error: Some("e".repeat(100)), ..plain() };
+        let size = encode(&event).len();
+        assert_eq!(fit(event.clone(), size), (event.clone(), encode(&event)));
+        let (cut, json) = fit(event, size - 1);
+        assert_eq!((cut.error, cut.truncated), (None, vec!["error".to_owned()]));
+        assert!(json.len() < size && json.contains("\"truncated\":[\"error\"]"), "{json}");
+    }
+
+    #[test]
+    fn the_largest_text_goes_first_and_no_more_than_is_needed() {
+        let mut event = plain();
+        event.error = Some("e".repeat(300));
+        event.message = Some("m".repeat(200));
+        event.data.title = Some("t".repeat(100));
+        let (cut, _) = fit(event.clone(), 600);
+        assert_eq!(cut.truncated, ["error"]);
+        let (cut, _) = fit(event.clone(), 350);
+        assert_eq!(cut.truncated, ["error", "message"]);
+        let (cut, _) = fit(event, 200);
+        assert_eq!(
+            (cut.truncated, cut.data.is_empty()),
+            (vec!["error".to_owned(), "message".to_owned(), "data.title".to_owned()], true)
+        );
+    }
+
+    #[test]
+    fn a_large_change_goes_alone_and_where_a_task_moved_stays() {
+        let mut event = plain();
+        let long = serde_json::Value::from("x".repeat(500));
+        let changes = ["description", "queue", "parent_task_id", "title"]
+            .map(|field| (field.to_owned(), [long.clone(), long.clone()]));
+        event.data.changes = Some(changes.into());
+        let (cut, _) = fit(event, 1_000);
+        assert_eq!(cut.truncated, ["data.changes.title", "data.changes.description"]);
+        let left: Vec<_> = cut.data.changes.iter().flatten().map(|(field, _)| field.as_str()).collect();
+        assert_eq!(left, ["parent_task_id", "queue"], "the board counts by these");
+    }
+
+    #[test]
+    fn lists_are_kept_while_texts_are_left() {
+        let mut event = plain();
+        event.data.reason = Some("r".to_owned());
+        event.data.phases = Some((0..50).map(|n| Name::new(&format!("phase-{n}")).unwrap()).collect());
+        event.labels = Some([(Name::literal("k"), "v".repeat(50))].into());
+        let (cut, _) = fit(event, 200);
+        assert_eq!(cut.truncated[..2], ["data.reason", "data.phases"]);
+    }
+
+    #[test]
+    fn nothing_is_left_to_remove_and_the_event_is_still_written() {
+        let event = Event { queue: Some(Name::literal("mails")), ..plain() };
+        let (same, json) = fit(event.clone(), 0);
+        assert_eq!((&same, serde_json::from_str(&json).ok()), (&event, Some(event.clone())));
+    }
+
+    #[test]
+    fn only_what_some_reader_takes_for_a_line_break_is_escaped() {
+        assert_eq!(in_one_line("a\u{85}b\u{2028}c\u{2029}"), "a\\u0085b\\u2028c\\u2029");
+        for same in ["", "a\tb", "ä\u{84}\u{86}\u{a0}", "\u{2027}\u{202a}€"] {
+            assert!(matches!(in_one_line(same), Cow::Borrowed(text) if text == same), "{same:?}");
+        }
+    }
+
+    proptest! {
+        /// Also across the pieces in which it is searched.
+        #[test]
+        fn a_line_means_the_same(text in "[a\u{e9}\u{85}\u{2028}\u{2029}\u{20ac}\"]{0,90}") {
+            let json = serde_json::to_string(&text).unwrap();
+            let line = one_line(json);
+            let splits = line.contains(['\u{85}', '\u{2028}', '\u{2029}']);
+            prop_assert!(!splits);
+            prop_assert_eq!(serde_json::from_str::<String>(&line).unwrap(), text);
+        }
+    }
+
+    prop_compose! {
+        fn short_event()(
+            texts in prop::collection::vec(prop::option::of("[a-z\"\u{2028}]{0,200}"), 5),
+        ) -> Event {
+            let mut texts = texts.into_iter();
+            let mut event = plain();
+            event.error = texts.next().flatten();
+            event.message = texts.next().flatten();
+            event.data.title = texts.next().flatten();
+            event.labels = texts.next().flatten().map(|text| [(Name::literal("k"), text)].into());
+            event.data.result = texts.next().flatten().map(|text| {
+                Json::new(RawValue::from_string(serde_json::to_string(&text).unwrap()).unwrap())
+            });
+            event
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_cut_is_listed_and_the_rest_is_unchanged(event in short_event(), limit in 0_usize..1_200) {
+            let (cut, json) = fit(event.clone(), limit);
+            let again = encode(&serde_json::from_str::<Event>(&json).unwrap());
+            prop_assert_eq!(&again, &json, "it is read as it was written");
+            let listed = |field: &str| cut.truncated.iter().any(|cut| cut == field);
+            prop_assert_eq!(cut.error != event.error, listed("error"));
+            prop_assert_eq!(cut.message != event.message, listed("message"));
+            prop_assert_eq!(cut.data.title != event.data.title, listed("data.title"));
+            prop_assert_eq!(cut.data.result != event.data.result, listed("data.result"));
+            prop_assert_eq!(cut.labels != event.labels, listed("labels"));
+            let again = fit(cut.clone(), json.len());
+            prop_assert_eq!(again.0, cut, "what fits is not cut again");
+        }
+    }
 }

@@ -91,6 +91,8 @@ fn unknown() -> Event {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -136,6 +138,98 @@ mod tests {
             let read = read(stored.to_owned());
             assert_eq!((read.intact, read.event.event_type), (false, Kind::Unknown), "{stored}");
             assert!(read.json.is_empty() || read.json.starts_with('{'));
+        }
+    }
+
+    const TS: &str = "2026-11-20T16:05:00Z";
+
+    #[test]
+    fn an_old_field_does_not_replace_a_present_one() {
+        let both =
+            format!(r#"{{"kind":"task_failed","event_type":"task_created","at":"2000-01-01T00:00:00Z","ts":"{TS}"}}"#);
+        let read = read(both);
+        assert_eq!((read.event.event_type, read.name.as_str()), (Kind::TaskCreated, "task_created"));
+        assert!(read.json.contains("2026-11-20") && !read.json.contains("\"at\""), "{}", read.json);
+    }
+
+    #[test]
+    fn an_upgraded_event_is_of_the_present_version_and_stays_so() {
+        let old = format!(r#"{{"schema_version":0,"kind":"task_created","at":"{TS}","position":3}}"#);
+        let first = read(old);
+        assert_eq!(first.event.schema_version, SCHEMA_VERSION);
+        let again = read(first.json.clone());
+        assert_eq!(again, first);
+    }
+
+    #[test]
+    fn a_newer_event_keeps_its_version_its_bytes_and_what_every_version_has() {
+        let id = uuid::Uuid::from_u128(7);
+        let newer = format!(
+            r#"{{ "event_id":"5c1f09ae-7","position":7,"event_type":"task_failed","schema_version":65535,"ts":"{TS}","task_id":"{id}","attempt":"third" }}"#
+        );
+        let read = read(newer.clone());
+        assert_eq!((read.intact, read.json), (true, newer));
+        let event = read.event;
+        assert_eq!((event.event_type, event.schema_version), (Kind::Unknown, u16::MAX));
+        assert_eq!((event.position, event.task_id, event.attempt), (Some(7), Some(id), None));
+    }
+
+    #[test]
+    fn a_newer_event_that_is_understood_takes_part() {
+        let newer =
+            format!(r#"{{"position":7,"event_type":"task_failed","schema_version":2,"ts":"{TS}","colour":"red"}}"#);
+        let read = read(newer.clone());
+        assert_eq!((read.event.event_type, read.intact, read.json), (Kind::TaskFailed, true, newer));
+    }
+
+    #[test]
+    fn a_known_type_of_the_present_version_with_a_bad_field_is_broken() {
+        let broken =
+            format!(r#"{{"position":7,"event_type":"task_failed","schema_version":1,"ts":"{TS}","attempt":"third"}}"#);
+        let read = read(broken);
+        assert_eq!((read.intact, read.event.event_type, read.name.as_str()), (false, Kind::Unknown, "task_failed"));
+        assert_eq!(read.event.position, Some(7), "readers can count it");
+    }
+
+    #[test]
+    fn a_version_that_is_no_number_is_the_oldest() {
+        for odd in ["\"1\"", "-1", "1.5", "null", "[1]"] {
+            let json = format!(r#"{{"kind":"task_created","at":"{TS}","schema_version":{odd}}}"#);
+            let read = read(json);
+            assert_eq!(
+                (read.event.event_type, read.event.schema_version),
+                (Kind::TaskCreated, SCHEMA_VERSION),
+                "{odd}"
+            );
+        }
+    }
+
+    proptest! {
+        /// Whatever the table holds, it is read, and what was read is read again in the same way.
+        #[test]
+        fn no_text_stops_a_reader(text in "\\PC{0,60}|[\\[\\]{}:,\"0-9a-z_]{0,60}") {
+            let first = read(text);
+            if !first.json.is_empty() {
+                prop_assert_eq!(&read(first.json.clone()).name, &first.name);
+            }
+        }
+
+        #[test]
+        fn no_field_of_any_shape_stops_a_reader(
+            field in prop::sample::select(&["event_type", "schema_version", "ts", "position", "task_id", "data", "truncated", "kind", "at"][..]),
+            value in prop::sample::select(&["null", "true", "-1", "1e300", "99999999999999999999", "\"\"", "\"x\"", "[]", "{}", "[[[]]]", "{\"a\":{}}"][..]),
+            version in 0_u32..4,
+        ) {
+            let mut fields: Map<String, Value> = serde_json::from_str(&format!(
+                r#"{{"event_type":"task_failed","schema_version":{version},"ts":"{TS}","position":7}}"#
+            )).unwrap();
+            fields.insert(field.to_owned(), serde_json::from_str(value).unwrap());
+            let json = Value::Object(fields).to_string();
+            let first = read(json.clone());
+            let is_object = first.json.starts_with('{');
+            prop_assert!(is_object);
+            prop_assert!(first.intact || first.event.event_type == Kind::Unknown);
+            prop_assert_eq!(read(first.json.clone()).event.event_type, first.event.event_type);
         }
     }
 }

@@ -129,4 +129,69 @@ mod tests {
             prop_assert_eq!(serde_json::from_str::<String>(&shown).unwrap(), text);
         }
     }
+
+    #[test]
+    fn every_control_character_is_hidden_and_no_letter_is() {
+        assert!((0..=0x9f_u8).map(char::from).all(|c| is_hidden(c) == c.is_control()));
+        for c in "aZ09 äß€東あקم\u{a0}\u{2003}▶👩".chars() {
+            assert!(!is_hidden(c), "{c}");
+        }
+    }
+
+    #[test]
+    fn ranges_of_hidden_characters_end_where_they_should() {
+        for (first, last) in [
+            ('\u{200b}', '\u{200f}'),
+            ('\u{2028}', '\u{202e}'),
+            ('\u{2060}', '\u{206f}'),
+            ('\u{fe00}', '\u{fe0f}'),
+            ('\u{e0000}', '\u{e0fff}'),
+        ] {
+            let beside = [u32::from(first) - 1, u32::from(last) + 1].map(char::from_u32);
+            assert!(is_hidden(first) && is_hidden(last), "{}", first.escape_unicode());
+            assert!(beside.into_iter().flatten().all(|c| !is_hidden(c)), "{}", first.escape_unicode());
+        }
+    }
+
+    #[test]
+    fn text_without_hidden_characters_is_not_copied() {
+        for text in ["", "größe", "👩", "a b"] {
+            assert!(matches!(visible(text), Cow::Borrowed(_)), "{text}");
+            assert!(matches!(visible_line(text), Cow::Borrowed(_)), "{text}");
+            assert!(matches!(visible_json(text), Cow::Borrowed(_)), "{text}");
+        }
+    }
+
+    #[test]
+    fn json_keeps_its_line_breaks_and_shows_what_is_beyond_the_first_plane() {
+        assert_eq!(
+            visible_json("{\n\t\"a\": \"\u{e0041}\u{202e}\"\r\n}"),
+            "{\n\t\"a\": \"\\udb40\\udc41\\u202e\"\r\n}"
+        );
+    }
+
+    proptest! {
+        /// Nothing that an eye cannot see is left, but line feeds, tabs and the joints of emoji.
+        #[test]
+        fn nothing_hidden_is_left(text in "(\\PC|[\\x00-\\x1f\u{9b}\u{202e}\u{e0041}\u{200b}\u{200d}\u{fe0f}👩☎1\u{20e3}]){0,20}") {
+            let shown = visible(&text);
+            let left = |c: char| is_hidden(c) && !matches!(c, '\n' | '\t' | '\u{200d}' | '\u{fe0f}');
+            prop_assert!(!shown.chars().any(left), "{}", shown.escape_unicode());
+            prop_assert_eq!(&visible(&shown), &shown, "what is shown is shown as it is");
+            let line = visible_line(&text);
+            let breaks = line.contains(['\n', '\t', '\r']);
+            prop_assert!(!breaks);
+        }
+
+        /// Characters that can be seen stay, in their order.
+        #[test]
+        fn nothing_visible_is_lost(text in "(\\PC|[\\x00-\\x1f\u{202e}\u{200b}]){0,20}") {
+            let mut shown = visible(&text).into_owned();
+            for c in text.chars().filter(|c| is_hidden(*c)) {
+                shown = shown.replacen(&c.escape_unicode().to_string(), &c.to_string(), 1);
+            }
+            let seen = |text: &str| text.chars().filter(|c| !is_hidden(*c)).collect::<String>();
+            prop_assert_eq!(seen(&shown), seen(&text));
+        }
+    }
 }

@@ -159,7 +159,15 @@ pub fn merged(pairs: &[(String, String)], own: &[&str]) -> Result<Vec<(String, S
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
 mod tests {
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
     use super::*;
+    use crate::{
+        clock::Time,
+        event::Kind,
+        model::{Name, Priority, Status},
+    };
 
     fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
         pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
@@ -176,5 +184,230 @@ mod tests {
         assert_eq!(labels.value("label.k"), "a,b");
         let twice = Filter::from_query(&pairs(&[("priority", "1"), ("priority", "2")]), &[]);
         assert_eq!(twice.unwrap_err().field, "priority");
+    }
+
+    fn filter(given: &[(&str, &str)]) -> Filter {
+        Filter::from_query(&pairs(given), &[]).unwrap()
+    }
+
+    fn refused(field: &str, value: &str) -> BadFilter {
+        Filter::from_query(&pairs(&[(field, value)]), &["limit"]).unwrap_err()
+    }
+
+    fn event() -> Event {
+        let mut event = Event::new(Kind::TaskFailed, Time::UNIX_EPOCH);
+        event.queue = Some(Name::literal("mails"));
+        event.task_id = Some(Uuid::from_u128(1));
+        event.priority = Priority::new(5);
+        event.status = Some(Status::Failed);
+        event.labels = Some([(Name::literal("env"), "prod".to_owned())].into());
+        event
+    }
+
+    /// A good value of each filter, and a bad one.
+    fn values_of(row: &Row) -> (&'static str, &'static str) {
+        match row.source {
+            Source::Name(_) => ("mails", "a\u{7}b"),
+            Source::Id(_) => ("00000000-0000-0000-0000-000000000001", "17"),
+            Source::Status => ("failed", "done"),
+            Source::Priority => ("3..7", "7..3"),
+            Source::Topics => ("tasks", "weather"),
+            Source::Types => ("task_*", "task"),
+            Source::StatsOnly => ("true", "yes"),
+        }
+    }
+
+    #[test]
+    fn every_filter_takes_its_values_and_names_itself_when_it_refuses() {
+        for row in &ROWS {
+            let (good, bad) = values_of(row);
+            assert!(Filter::from_query(&pairs(&[(row.name, good)]), &[]).is_ok(), "{}", row.name);
+            let error = refused(row.name, bad);
+            assert_eq!(error.field, row.name);
+            assert!(error.to_string().starts_with(&format!("{}: ", row.name)), "{error}");
+            assert!(is_known(row.name));
+        }
+        let error = refused("label.env", "a\u{1}");
+        assert_eq!(error.to_string(), "label.env: must not contain control characters");
+        assert_eq!(refused("label.", "x").to_string(), "label.: must not be empty");
+    }
+
+    #[test]
+    fn an_unknown_filter_is_told_what_there_is() {
+        let error = refused("colour", "red");
+        assert_eq!(error.field, "colour");
+        for row in &ROWS {
+            assert!(error.detail.contains(row.name), "{}", error.detail);
+        }
+        assert!(error.detail.contains("label.<key>") && error.detail.contains("limit"), "{}", error.detail);
+        assert!(!is_known("colour") && is_known("label.x") && row("label.x").is_none());
+    }
+
+    #[test]
+    fn an_empty_filter_lets_everything_through() {
+        for given in [&[][..], &[("queue", ""), ("status", "")], &[("stats_only", "false")]] {
+            let filter = filter(given);
+            assert!(filter.is_empty() && filter.matches(&event()), "{given:?}");
+        }
+    }
+
+    #[test]
+    fn separators_alone_are_no_value() {
+        for value in [",", " ", " , ,", "\t"] {
+            assert_eq!(refused("queue", value).to_string(), "queue: must not be empty", "{value:?}");
+        }
+    }
+
+    #[test]
+    fn a_filter_takes_a_hundred_values() {
+        let list = |count: u32| (0..count).map(|number| format!("q{number}")).collect::<Vec<_>>().join(",");
+        assert!(Filter::from_query(&pairs(&[("queue", &list(100))]), &[]).is_ok());
+        assert_eq!(refused("queue", &list(101)).detail, "too many values (max 100)");
+        assert_eq!(refused("label.k", &list(101)).detail, "too many values (max 100)");
+    }
+
+    #[test]
+    fn all_filters_must_match_and_one_value_of_each() {
+        let id = Uuid::from_u128(1).to_string();
+        for (given, expected) in [
+            (&[("queue", "mails")][..], true),
+            (&[("queue", "sms,mails")], true),
+            (&[("queue", "mail")], false),
+            (&[("queue", "mails"), ("status", "failed,completed")], true),
+            (&[("queue", "mails"), ("status", "completed")], false),
+            (&[("task_id", &id)], true),
+            (&[("parent_task_id", &id)], false),
+            (&[("label.env", "test,prod")], true),
+            (&[("label.env", "prod"), ("label.team", "a")], false),
+            (&[("label.env", "PROD")], false),
+            (&[("stats_only", "1")], false),
+        ] {
+            assert_eq!(filter(given).matches(&event()), expected, "{given:?}");
+        }
+    }
+
+    #[test]
+    fn an_event_without_the_field_does_not_match() {
+        let bare = Event::new(Kind::StatsSnapshot, Time::UNIX_EPOCH);
+        for row in &ROWS {
+            let matches = filter(&[(row.name, values_of(row).0)]).matches(&bare);
+            assert_eq!(matches, row.name == "stats_only", "{}", row.name);
+        }
+        assert!(!filter(&[("label.env", "prod")]).matches(&bare));
+    }
+
+    #[test]
+    fn a_priority_is_one_number_or_a_range_with_both_ends() {
+        let matching = |text: &str| {
+            let filter = filter(&[("priority", text)]);
+            let with = |number| Event { priority: Priority::new(number), ..event() };
+            (0..=9).filter(|number| filter.matches(&with(*number))).collect::<Vec<_>>()
+        };
+        assert_eq!((matching("0"), matching("9"), matching("5..5")), (vec![0], vec![9], vec![5]));
+        assert_eq!((matching("3..7"), matching(" 8 .. 9 ")), (vec![3, 4, 5, 6, 7], vec![8, 9]));
+        for bad in ["10", "-1", "3..", "..3", "..", "1..2..3", "a", "1.5", "3...7", "0..10", "3,4"] {
+            let error = refused("priority", bad);
+            assert_eq!(error.detail, format!("invalid priority '{bad}'; expected 0–9 or a range such as 3..7"));
+        }
+    }
+
+    #[test]
+    fn a_type_ends_in_a_star_or_is_exact() {
+        let types = |text: &str| {
+            let filter = filter(&[("types", text)]);
+            let kinds = Kind::ALL.iter().copied();
+            kinds.filter(|kind| filter.matches(&Event::new(*kind, Time::UNIX_EPOCH))).collect::<Vec<_>>()
+        };
+        assert_eq!(types("*"), Kind::ALL);
+        assert_eq!(types("queue_p*,queue_r*,queue_paused"), [Kind::QueuePaused, Kind::QueueResumed]);
+        assert_eq!(types("stats_snapshot"), [Kind::StatsSnapshot]);
+        for bad in ["task", "*_created", "task_*x", "nothing*", "TASK_*"] {
+            assert!(refused("types", bad).detail.starts_with(&format!("unknown event type '{bad}'")), "{bad}");
+        }
+    }
+
+    #[test]
+    fn all_topics_together_are_all_types() {
+        let kinds = |text: &str| {
+            let filter = filter(&[("topics", text)]);
+            Kind::ALL.iter().filter(|kind| filter.matches(&Event::new(**kind, Time::UNIX_EPOCH))).count()
+        };
+        assert_eq!(kinds("all"), Kind::ALL.len());
+        assert_eq!(kinds("tasks,workers,connectors,phases,queues,stats"), Kind::ALL.len());
+        assert_eq!(kinds("tasks:status,tasks:progress,tasks:edits"), kinds("tasks"));
+        assert!(refused("topics", "task").detail.ends_with("queues, stats, all"));
+    }
+
+    #[test]
+    fn lists_of_tasks_compare_what_tasks_have() {
+        let all: Vec<_> = ROWS.iter().map(|row| (row.name, values_of(row).0)).chain([("label.env", "a,b")]).collect();
+        let conditions = filter(&all).conditions();
+        let expected = ROWS.iter().filter(|row| row.column.is_some()).map(|row| row.name).chain(["label.env"]);
+        assert_eq!(conditions.keys().map(String::as_str).collect::<BTreeSet<_>>(), expected.collect());
+        assert_eq!(conditions["label.env"], Condition::Texts(["a".to_owned(), "b".to_owned()].into()));
+        assert_eq!(conditions["priority"], Condition::Priorities(Priority::new(3).unwrap(), Priority::new(7).unwrap()));
+    }
+
+    #[test]
+    fn a_parameter_that_means_something_else_is_left_out_even_twice() {
+        let given = pairs(&[("limit", "1"), ("queue", "a"), ("limit", "2")]);
+        let filter = Filter::from_query(&given, &["limit"]).unwrap();
+        assert_eq!(filter.pairs(), pairs(&[("queue", "a")]));
+        assert_eq!((filter.value("limit"), filter.value("queue"), filter.value("status")), ("", "a", ""));
+    }
+
+    #[test]
+    fn a_repeated_single_value_may_only_say_the_same() {
+        assert!(Filter::from_query(&pairs(&[("priority", "3"), ("priority", ""), ("priority", "3")]), &[]).is_ok());
+        let twice = Filter::from_query(&pairs(&[("stats_only", "true"), ("stats_only", "1")]), &[]);
+        assert_eq!(twice.unwrap_err().to_string(), "stats_only: given more than once");
+    }
+
+    /// Parameters as a client may write them.
+    fn query() -> impl Strategy<Value = Vec<(String, String)>> {
+        let field = prop_oneof![
+            prop::sample::select(ROWS.iter().map(|row| row.name.to_owned()).collect::<Vec<_>>()),
+            prop::sample::select(vec!["label.env".to_owned(), "label.größe".to_owned()]),
+        ];
+        let value = prop_oneof![
+            "([a-z0-9, ]|\\\\[,\\\\ ]){0,8}",
+            prop::sample::select(vec!["failed", "pending,failed", "3..7", "5", "tasks", "task_*", "true"])
+                .prop_map(str::to_owned),
+            Just("00000000-0000-0000-0000-000000000001".to_owned()),
+        ];
+        prop::collection::vec((field, value), 0..5)
+    }
+
+    proptest! {
+        /// The spelling does not matter: order, repetitions and what a filter was read from.
+        #[test]
+        fn a_filter_is_read_back_from_its_parameters(query in query()) {
+            let Ok(filter) = Filter::from_query(&query, &[]) else { return Ok(()) };
+            let again = Filter::from_query(filter.pairs(), &[]).unwrap();
+            prop_assert_eq!(again.canonical(), filter.canonical());
+            prop_assert_eq!(again.conditions(), filter.conditions());
+            let reversed: Vec<_> = query.iter().rev().cloned().collect();
+            let reversed = Filter::from_query(&reversed, &[]).unwrap();
+            prop_assert_eq!(reversed.canonical(), filter.canonical());
+            prop_assert_eq!(reversed.matches(&event()), filter.matches(&event()));
+        }
+
+        /// Bytes of any kind are read or refused by name.
+        #[test]
+        fn no_query_stops_a_server(field in "\\PC{0,10}|label\\.\\PC{0,140}", value in "\\PC{0,20}|[\\x00-\\x20,\\\\]{0,10}") {
+            if let Err(error) = Filter::from_query(&[(field.clone(), value)], &[]) {
+                prop_assert_eq!(&error.field, &field);
+                prop_assert!(!error.detail.is_empty());
+            }
+        }
+
+        #[test]
+        fn no_value_stops_a_filter(row in 0..ROWS.len(), value in "\\PC{0,20}|[\\x00-\\x20,.*\\\\0-9]{0,10}") {
+            let field = ROWS[row].name;
+            match Filter::from_query(&pairs(&[(field, &value)]), &[]) {
+                Ok(filter) => { let _ = filter.matches(&event()); }
+                Err(error) => prop_assert_eq!(&error.field, field),
+            }
+        }
     }
 }
