@@ -176,3 +176,123 @@ impl Drop for Subscription {
         self.hub.reader_left();
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+pub(crate) mod tests {
+    use super::*;
+    use crate::{
+        clock::{Clock, Time},
+        event::{Kind, frame::Frame},
+        model::Name,
+        store::connect::tests::unconnected,
+    };
+
+    /// Subscriptions to a feed that has published these events, and reads no log.
+    pub(crate) async fn subscriptions(events: &[Arc<Event>]) -> Subscriptions {
+        let log = EventLog::new(unconnected(Clock::stopped(Time::UNIX_EPOCH)).await);
+        let hub = Hub::new(EPOCH, 0, 1, 1_000_000);
+        hub.publish(events.iter().map(published).collect());
+        Subscriptions::new(Arc::new(hub), log)
+    }
+
+    const EPOCH: Epoch = Epoch(0x5c1f_09ae);
+
+    fn published(event: &Arc<Event>) -> Published {
+        let id = event.position.map(|position| EventId { epoch: EPOCH, position });
+        let frame = Frame::event(event.event_type.name(), &crate::event::truncate::encode(event), id);
+        Published { id, event: event.clone(), frame, at: std::time::Instant::now() }
+    }
+
+    fn event(position: i64, queue: &'static str) -> Arc<Event> {
+        let mut event = Event::new(Kind::TaskCreated, Time::UNIX_EPOCH);
+        (event.position, event.queue) = (Some(position), Some(Name::literal(queue)));
+        Arc::new(event)
+    }
+
+    fn heartbeat() -> Published {
+        published(&Arc::new(Event::new(Kind::WorkerHeartbeat, Time::UNIX_EPOCH)))
+    }
+
+    fn of_queue(queue: &str) -> Filter {
+        Filter::from_query(&[("queue".to_owned(), queue.to_owned())], &[]).unwrap()
+    }
+
+    fn positions(next: &Next) -> Vec<i64> {
+        next.events.iter().filter_map(|published| published.id.map(|id| id.position)).collect()
+    }
+
+    #[tokio::test]
+    async fn a_subscriber_gets_what_comes_after_its_position_and_matches() {
+        let feed = subscriptions(&[event(1, "a"), event(2, "b"), event(3, "a"), event(4, "b")]).await;
+        let mut subscription = feed.follow(1, of_queue("a"));
+        assert_eq!((subscription.behind(), subscription.position()), (3, 1));
+        let next = subscription.next().await.unwrap();
+        assert_eq!((positions(&next), next.position, next.reset), (vec![3], 4, false));
+        assert_eq!((subscription.behind(), subscription.position()), (0, 4), "what did not match was examined");
+    }
+
+    #[tokio::test]
+    async fn a_subscriber_at_the_head_waits_for_the_next_event() {
+        let feed = subscriptions(&[event(1, "a")]).await;
+        let mut subscription = feed.follow(1, Filter::default());
+        let published = [event(2, "a"), event(3, "b")].iter().map(published).collect();
+        let (next, ()) = tokio::join!(subscription.next(), async { feed.hub.publish(published) });
+        assert_eq!(positions(&next.unwrap()), [2, 3]);
+    }
+
+    #[tokio::test]
+    async fn an_event_without_a_position_moves_no_cursor() {
+        let feed = subscriptions(&[event(1, "a")]).await;
+        let mut subscription = feed.follow(1, Filter::default());
+        feed.hub.publish_ephemeral(vec![heartbeat(), heartbeat()]);
+        let next = subscription.next().await.unwrap();
+        assert_eq!((next.events.len(), next.position, subscription.position()), (2, 1, 1));
+        let mut filtered = feed.follow(1, of_queue("a"));
+        feed.hub.publish_ephemeral(vec![heartbeat()]);
+        assert!(filtered.next().await.unwrap().events.is_empty());
+    }
+
+    #[tokio::test]
+    async fn another_log_resets_a_subscriber_to_its_head() {
+        let feed = subscriptions(&[event(1, "a"), event(2, "a")]).await;
+        let mut subscription = feed.follow(0, Filter::default());
+        feed.hub.reset(Epoch(7), 40, 30);
+        let next = subscription.next().await.unwrap();
+        assert_eq!((next.reset, next.events.len(), next.position), (true, 0, 40));
+        assert_eq!((feed.epoch(), feed.head(), feed.oldest()), (Epoch(7), 40, 30));
+        assert_eq!(subscription.behind(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_cursor_never_goes_back() {
+        let feed = subscriptions(&[]).await;
+        let mut subscription = feed.follow(5, Filter::default());
+        assert!(subscription.take(&[]).is_none());
+        let old: Vec<_> = [event(3, "a"), event(5, "a")].iter().map(published).collect();
+        assert!(subscription.take(&old).is_none());
+        assert_eq!((subscription.position(), subscription.behind()), (5, 0), "ahead of a feed that lags is not behind");
+        let mixed: Vec<_> = (4..=7).map(|position| published(&event(position, "a"))).collect();
+        assert_eq!(positions(&subscription.take(&mixed).unwrap()), [6, 7]);
+    }
+
+    #[tokio::test]
+    async fn readers_are_counted_until_they_leave() {
+        let feed = subscriptions(&[]).await;
+        let first = feed.follow(0, Filter::default());
+        let second = feed.follow(0, Filter::default());
+        assert_eq!(feed.readers(), 2);
+        drop(first);
+        assert_eq!(feed.readers(), 1);
+        drop(second);
+        assert_eq!(feed.readers(), 0);
+    }
+
+    #[tokio::test]
+    async fn the_newest_events_come_newest_first_and_match() {
+        let feed = subscriptions(&[event(1, "a"), event(2, "b"), event(3, "a"), event(4, "a")]).await;
+        let newest = feed.newest(2, |event| event.queue.as_ref().is_some_and(|queue| queue.as_str() == "a"));
+        assert_eq!(newest.iter().map(|event| event.position.unwrap()).collect::<Vec<_>>(), [4, 3]);
+        assert!(feed.newest(0, |_| true).is_empty());
+    }
+}

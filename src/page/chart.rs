@@ -127,6 +127,7 @@ fn lines(values: &[Option<f64>], top: f64, width: f64, height: f64) -> Vec<Strin
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
 mod tests {
     use super::*;
 
@@ -134,5 +135,69 @@ mod tests {
     fn a_line_breaks_where_nothing_was_measured() {
         let values = [Some(0.0), Some(10.0), None, Some(5.0)];
         assert_eq!(lines(&values, 10.0, 300.0, 31.0), ["0,31.0 100,1.0", "300,16.0 300,16.0"]);
+    }
+
+    fn slots(waiting: &[u64]) -> Vec<Slot> {
+        waiting.iter().map(|waiting| Slot { max_pending: *waiting, ..Slot::default() }).collect()
+    }
+
+    const DEPTH: Series = ("depth", "busy", |slot, _| Some(slot.max_pending as f64));
+    const RARE: Series = ("rare", "bad", |slot, _| (slot.max_pending > 5).then_some(1.0));
+
+    fn chart(waiting: &[u64], series: &[Series]) -> Chart {
+        Chart::new(("id", "Waiting"), (&slots(waiting), 60.0), series, |value| format!("{value:.0} tasks"))
+    }
+
+    #[test]
+    fn a_line_stays_within_its_box() {
+        for values in [vec![], vec![0], vec![7], vec![0, 0], vec![u64::MAX, 0, 1], (0..500).collect()] {
+            let spark = Sparkline::new(&values, String::new());
+            for point in spark.points.split_whitespace() {
+                let (x, y) = point.split_once(',').map(|(x, y)| (x.parse::<f64>(), y.parse::<f64>())).unwrap();
+                let (x, y) = (x.unwrap(), y.unwrap());
+                assert!((0.0..=120.0).contains(&x) && (1.0..=31.0).contains(&y), "{values:?}: {point}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_value_is_no_line_and_one_is_a_dot() {
+        assert_eq!(Sparkline::new(&[], String::new()).points, "");
+        assert_eq!(Sparkline::new(&[0], String::new()).points, "0,31.0 0,31.0");
+        assert_eq!(lines(&[None, None], 1.0, 10.0, 10.0), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_quiet_hour_lies_at_the_bottom() {
+        let spark = Sparkline::of_hour(&Board::default(), Time::UNIX_EPOCH, "tasks completed", |tally| tally.completed);
+        assert_eq!(spark.points.split(' ').count(), 59, "the last minute is not over");
+        assert!(spark.points.split(' ').all(|point| point.ends_with(",31.0")), "{}", spark.points);
+        assert_eq!(spark.sentence, "0 tasks completed in the last hour, at most 0 a minute");
+    }
+
+    #[test]
+    fn a_chart_says_in_words_what_it_draws() {
+        let chart = chart(&[3, 9, 4], &[DEPTH, RARE]);
+        assert_eq!(chart.sentence, "Waiting: at most 9 tasks; depth 4 tasks at the end, rare 1 tasks at the end");
+        assert_eq!((chart.top.as_str(), chart.lines[0].last.as_str()), ("9 tasks", "4 tasks"));
+        assert_eq!(chart.lines[1].pieces.len(), 1, "measured once");
+    }
+
+    #[test]
+    fn a_chart_without_values_shows_a_dash() {
+        let chart = chart(&[1, 2], &[RARE]);
+        assert_eq!(
+            (chart.lines[0].last.as_str(), chart.lines[0].pieces.len(), chart.top.as_str()),
+            ("–", 0, "0 tasks")
+        );
+        assert!(chart.sentence.ends_with("rare – at the end"));
+    }
+
+    #[test]
+    fn all_lines_of_a_chart_have_one_scale() {
+        const HALF: Series = ("half", "good", |slot, _| Some(slot.max_pending as f64 / 2.0));
+        let chart = chart(&[0, 10], &[DEPTH, HALF]);
+        assert_eq!(chart.lines[0].pieces, ["0,139.0 600,1.0"]);
+        assert_eq!(chart.lines[1].pieces, ["0,139.0 600,70.0"]);
     }
 }

@@ -237,7 +237,10 @@ pub const fn level(level: &Level) -> (&'static str, &'static str, &'static str) 
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -254,5 +257,191 @@ mod tests {
     fn hidden_characters_are_shown() {
         assert_eq!(visible("a\u{1b}[31m\u{202e}b"), "a\\u{1b}[31m\\u{202e}b");
         assert_eq!(clip("abcdef", 3), "abc…");
+    }
+
+    #[test]
+    fn a_duration_changes_its_unit_where_the_next_one_begins() {
+        for (ms, text) in [
+            (0, "0 ms"),
+            (999, "999 ms"),
+            (1_000, "1.0 s"),
+            (59_999, "59.9 s"),
+            (60_000, "1 min 0 s"),
+            (3_599_999, "59 min 59 s"),
+            (3_600_000, "1 h 0 min"),
+            (172_799_999, "47 h 59 min"),
+            (172_800_000, "2 d 0 h"),
+            (u64::MAX, "213503982334 d 14 h"),
+        ] {
+            assert_eq!(duration(&ms), text, "{ms}");
+        }
+        assert_eq!(
+            (milliseconds(-1.0), milliseconds(f64::NAN), milliseconds(999.9)),
+            ("0 ms".into(), "0 ms".into(), "999 ms".into())
+        );
+        assert_eq!(milliseconds(f64::INFINITY), duration(&u64::MAX));
+    }
+
+    #[test]
+    fn a_size_changes_its_unit_at_each_thousand() {
+        for (size, text) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1_000, "1.0 kB"),
+            (999_999, "999.9 kB"),
+            (1_000_000, "1.0 MB"),
+            (4_250_000_000, "4.2 GB"),
+            (999_999_999_999, "999.9 GB"),
+            (1_000_000_000_000, "1.0 TB"),
+        ] {
+            assert_eq!(bytes(&size), text, "{size}");
+        }
+    }
+
+    #[test]
+    fn whole_seconds_stay_seconds_for_two_minutes() {
+        for (given, text) in [
+            (0, "0 s"),
+            (119, "119 s"),
+            (120, "2 min"),
+            (7_199, "119 min"),
+            (7_200, "2 h 0 min"),
+            (11_100, "3 h 5 min"),
+        ] {
+            assert_eq!(seconds(given), text, "{given}");
+        }
+    }
+
+    #[test]
+    fn thousands_are_set_apart_from_the_right() {
+        for (number, text) in [(0, "0"), (999, "999"), (1_000, "1 000"), (100_000, "100 000"), (1_000_000, "1 000 000")]
+        {
+            assert_eq!(count(&number), text.replace(' ', "\u{202f}"));
+        }
+        assert_eq!(count(&u64::MAX).replace('\u{202f}', ""), u64::MAX.to_string());
+    }
+
+    #[test]
+    fn a_text_is_cut_between_characters_and_only_if_it_is_longer() {
+        assert_eq!(
+            (clip("äöü", 3), clip("äöü", 2), clip("äöü", 0), clip("", 0)),
+            ("äöü".into(), "äö…".into(), "…".into(), String::new())
+        );
+        assert_eq!(clip("\u{202e}abc", 1), "\\u{202e}…", "cut before it is made visible, so that no code point is cut");
+    }
+
+    #[test]
+    fn times_say_their_zone_when_they_are_absolute() {
+        let time = Time::from_timestamp_millis(1_800_000_000_007).unwrap();
+        assert_eq!(absolute(&time), "2027-01-15 08:00:00 UTC");
+        assert_eq!((clock(&time), minute(&time)), ("08:00:00.007".into(), "01-15 08:00".into()));
+        assert_eq!(datetime(&time), "2027-01-15T08:00:00.007000Z");
+    }
+
+    #[test]
+    fn a_task_shows_the_time_that_its_status_is_about() {
+        let at = |seconds| Time::from_timestamp(seconds, 0);
+        let new = crate::model::NewTask::plain(
+            uuid::Uuid::nil(),
+            crate::model::Name::literal("t"),
+            crate::model::Name::literal("q"),
+        );
+        let task = new.into_task(None, false, at(1).unwrap());
+        let task = Task { run_at: at(2), enqueued_at: at(3), started_at: at(4), finished_at: at(5), ..task };
+        let shown = |status| {
+            let task = Task { status, ..task.clone() };
+            let (word, time) = since(&task);
+            (word, time.timestamp())
+        };
+        let expected = [
+            ("due", 2),
+            ("created", 1),
+            ("queued", 3),
+            ("began", 4),
+            ("due", 2),
+            ("done", 5),
+            ("failed", 5),
+            ("stopped", 5),
+        ];
+        assert_eq!(Status::ALL.map(shown), expected);
+        let bare = Task { finished_at: None, status: Status::Failed, ..task };
+        assert_eq!(since(&bare).0, "created", "a time that is not known is not made up");
+    }
+
+    #[test]
+    fn looks_of_statuses_are_told_apart_without_colour() {
+        let signs = |mut looks: Vec<&str>| {
+            let all = looks.len();
+            looks.sort_unstable();
+            looks.dedup();
+            (all, looks.len())
+        };
+        let of_tasks = Status::ALL.iter().map(|of| status(of).1).collect();
+        assert_eq!(signs(of_tasks), (8, 8));
+        assert_eq!(signs(WorkerStatus::ALL.iter().map(|of| worker(of).1).collect()), (6, 6));
+        assert_eq!(signs(ConnectorStatus::ALL.iter().map(|of| connector(of).1).collect()), (5, 5));
+        assert_eq!(signs([Level::Ok, Level::Degraded, Level::Stalled].iter().map(|of| level(of).1).collect()), (3, 3));
+    }
+
+    #[test]
+    fn a_link_without_parameters_has_no_question_mark() {
+        assert_eq!(address("/tasks", &[]), "/tasks");
+        let pairs = [("q".to_owned(), "a b&c=d/é".to_owned()), ("at".to_owned(), String::new())];
+        assert_eq!(address("/tasks", &pairs), "/tasks?q=a%20b%26c%3Dd%2F%C3%A9&at=");
+    }
+
+    #[test]
+    fn a_short_id_is_its_random_end() {
+        let id = uuid::Uuid::from_u128(0x0190_b6a2_3f5e_7a10_8c11_2d5f_0c3b_9a77);
+        assert_eq!(short(&id), "0c3b9a77");
+    }
+
+    proptest! {
+        /// A name becomes an ID that selectors can hold, and different names become different ones.
+        #[test]
+        fn anchors_are_plain_and_unique(a in "\\PC{0,12}|[a_0-9x-]{0,8}", b in "\\PC{0,12}|[a_0-9x-]{0,8}") {
+            let plain = anchor(&a).bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
+            prop_assert!(plain);
+            prop_assert_eq!(anchor(&a) == anchor(&b), a == b);
+        }
+
+        /// A name in a link to a list is the only value of its filter.
+        #[test]
+        fn a_name_in_a_link_is_one_value(name in "\\PC{1,12}|[a,\\\\ ]{1,8}") {
+            let values = crate::event::filter::values(&filter_value(&name));
+            prop_assert_eq!(values, [name]);
+        }
+
+        /// What a form shows is what it sends back.
+        #[test]
+        fn a_list_in_a_field_is_read_back(names in prop::collection::vec("\\PC{1,8}|[a,\\\\ ]{1,6}", 0..4)) {
+            prop_assert_eq!(crate::event::filter::values(&list(&names)), names);
+        }
+
+        #[test]
+        fn a_query_is_read_back(name in "\\PC{1,8}", value in "\\PC{0,12}|[&=?#%+ ]{0,8}") {
+            let encoded = query(&[(name.clone(), value.clone())]);
+            let plain = encoded.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"%=-_.~".contains(&byte));
+            prop_assert!(plain, "{}", encoded);
+            let (left, right) = encoded.split_once('=').unwrap();
+            let decode = |text: &str| percent_decoded(text);
+            prop_assert_eq!((decode(left), decode(right)), (name, value));
+        }
+    }
+
+    fn percent_decoded(text: &str) -> String {
+        let mut bytes = Vec::new();
+        let mut rest = text.as_bytes();
+        while let Some((first, after)) = rest.split_first() {
+            rest = after;
+            if *first == b'%' {
+                let hex = std::str::from_utf8(&rest[..2]).unwrap();
+                bytes.push(u8::from_str_radix(hex, 16).unwrap());
+                rest = &rest[2..];
+            } else {
+                bytes.push(*first);
+            }
+        }
+        String::from_utf8(bytes).unwrap()
     }
 }

@@ -210,6 +210,8 @@ pub fn apply(old: &str, patches: &[Patch<'_>]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn page(title: &str, rows: &[(u8, &str)]) -> String {
@@ -263,5 +265,120 @@ mod tests {
         let root = regions(html);
         assert_eq!(root.inner.len(), 1);
         assert_eq!(&html[root.inner[0].inner[0].span.clone()], "<div id=\"b\" data-live><div>x</div></div>");
+    }
+
+    /// Text between elements, and elements of few names and IDs, some of which are regions, one within another.
+    fn tree() -> impl Strategy<Value = String> {
+        "[a-cé ]{0,3}".prop_recursive(4, 24, 4, |inner| {
+            let tag = (
+                prop::sample::select(&["div", "p"][..]),
+                prop::sample::select(&["a", "b", "c", "d"][..]),
+                any::<bool>(),
+            );
+            (tag, prop::collection::vec(inner, 0..4)).prop_map(|((tag, id, live), children)| {
+                let live = if live { " data-live" } else { "" };
+                format!("<{tag} id=\"{id}\"{live}>{}</{tag}>", children.concat())
+            })
+        })
+    }
+
+    /// Rows of a list by their numbers, each with a text.
+    fn rows() -> impl Strategy<Value = Vec<(u8, &'static str)>> {
+        prop::collection::vec((0_u8..12, prop::sample::select(&["x", "y"][..])), 0..8).prop_map(|mut rows| {
+            rows.sort_by_key(|(id, _)| std::cmp::Reverse(*id));
+            rows.dedup_by_key(|(id, _)| *id);
+            rows
+        })
+    }
+
+    proptest! {
+        /// What a browser shows after the changes is what a new reader gets.
+        #[test]
+        fn changes_turn_the_old_page_into_the_new_one(old in tree(), new in tree()) {
+            prop_assert_eq!(apply(&old, &diff(&old, &new, "-")), new);
+        }
+
+        #[test]
+        fn a_list_becomes_any_other_list(old in rows(), new in rows(), titles in ("[ab]", "[ab]")) {
+            let (old, new) = (page(&titles.0, &old), page(&titles.1, &new));
+            let patches = diff(&old, &new, "refresh");
+            prop_assert_eq!(apply(&old, &patches), new.as_str());
+            prop_assert_eq!(patches.is_empty(), old == new);
+            for patch in &patches {
+                let known = old.contains(&format!(" id=\"{}\"", patch.id));
+                prop_assert!(patch.is_whole() || known, "a browser must have {}", patch.id);
+            }
+        }
+
+        /// A row that came or went is sent alone, as long as most of the list stays.
+        #[test]
+        fn a_list_that_grows_in_front_sends_only_the_new_rows(rows in rows(), came in 1_u8..4) {
+            prop_assume!(rows.len() >= usize::from(came));
+            let more: Vec<_> = (0..came).map(|number| (100 - number, "new")).chain(rows.iter().copied()).collect();
+            let (old, new) = (page("t", &rows), page("t", &more));
+            let patches = diff(&old, &new, "refresh");
+            prop_assert_eq!(patches.iter().map(|patch| patch.id).collect::<Vec<_>>(), ["rows"]);
+            let partials = patches[0].partials();
+            prop_assert_eq!(partials.matches("<tr ").count(), usize::from(came));
+            let kept = rows.iter().any(|(id, _)| partials.contains(&format!("\"r{id}\"")));
+            prop_assert!(!kept);
+        }
+
+        /// Bytes of any kind: nothing stops the comparison. Tags have a name, as all of ours.
+        #[test]
+        fn no_text_stops_the_comparison(
+            old in "(</?[ab]|>|\"| id=\"a|data-live|data-rows| |/|[a-cé\n]){0,30}",
+            new in "(</?[ab]|>|\"| id=\"a|data-live|data-rows| |/|[a-cé\n]){0,30}",
+        ) {
+            let patches = diff(&old, &new, "-");
+            let _ = patches.iter().map(Patch::partials).collect::<String>();
+            prop_assert_eq!(apply(&old, &patches), new);
+        }
+    }
+
+    #[test]
+    fn a_region_ends_its_start_tag_with_the_word() {
+        for (html, found) in [
+            ("<div id=\"a\" data-live></div>", 1),
+            ("<div id=\"a\" data-live class=\"x\"></div>", 0),
+            ("<div id=\"a\" data-lively></div>", 0),
+            ("<div id=\"a\" title=\"x data-live\"></div>", 0),
+            ("<div data-live></div>", 1),
+        ] {
+            assert_eq!(regions(html).inner.len(), found, "{html}");
+        }
+    }
+
+    #[test]
+    fn a_region_that_is_not_closed_is_none() {
+        assert_eq!(regions("<div id=\"a\" data-live><p>x</p>").inner.len(), 0);
+        let (old, new) = ("<div id=\"a\" data-live>x", "<div id=\"a\" data-live>y");
+        assert!(diff(old, new, "-")[0].is_whole());
+    }
+
+    #[test]
+    fn the_innermost_region_that_changed_is_sent() {
+        let html = |outer: &str, inner: &str| {
+            format!("<div id=\"a\" data-live>{outer}<div id=\"b\" data-live>{inner}</div></div>")
+        };
+        assert_eq!(ids(&html("x", "y"), &html("x", "z")), ["b"]);
+        assert_eq!(ids(&html("x", "y"), &html("w", "z")), ["a"], "once, with what is in it");
+    }
+
+    #[test]
+    fn a_region_that_is_replaced_by_another_is_a_change_around_it() {
+        let html = |id: &str| format!("<div id=\"o\" data-live><p id=\"{id}\" data-live>x</p></div>");
+        assert_eq!(ids(&html("a"), &html("b")), ["o"]);
+    }
+
+    #[test]
+    fn a_list_that_is_mostly_new_is_sent_as_a_whole() {
+        let old = page("one", &[(2, "b"), (1, "a")]);
+        let half = page("one", &[(4, "d"), (3, "c"), (2, "b"), (1, "a")]);
+        assert!(diff(&old, &half, "refresh")[0].partials().contains("afterbegin"));
+        let most = page("one", &[(5, "e"), (4, "d"), (3, "c"), (2, "b"), (1, "a")]);
+        assert!(!diff(&old, &most, "refresh")[0].partials().contains("afterbegin"));
+        assert_eq!(ids(&old, &page("one", &[])), ["rows"]);
+        assert_eq!(ids(&page("one", &[]), &old), ["rows"]);
     }
 }

@@ -248,8 +248,16 @@ fn refresh_url(page: &Page, params: &Params, version: &str, now: Time) -> String
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
 mod tests {
     use super::*;
+    use crate::{
+        feed::time_travel::Moment,
+        page::{
+            PAGES,
+            golden::{ago, id, now, params, view},
+        },
+    };
 
     #[test]
     fn what_is_kept_is_bounded_by_number_and_by_bytes() {
@@ -267,5 +275,100 @@ mod tests {
         assert_eq!(put(MAX_CACHED, 300), (MAX_CACHED, MAX_CACHED * 100 + 200), "the same grew");
         assert_eq!(put(0, KEEP_BYTES - 250), (1, KEEP_BYTES - 250), "all others went for one that is large");
         assert_eq!(put(1, KEEP_BYTES + 1), (0, 0), "one that is too large is not kept at all");
+    }
+
+    fn page(name: &str) -> &'static Page {
+        PAGES.iter().find(|page| page.name == name).unwrap()
+    }
+
+    fn past(pairs: &[(&str, &str)], play: Option<u32>) -> Params {
+        Params { at: Some(Moment { position: 7, time: now() }), play, ..params("overview", pairs) }
+    }
+
+    #[test]
+    fn a_fragment_is_known_by_its_page_its_id_and_its_query() {
+        let of = |name, params: &Params| key(page(name), params);
+        let plain = Params::default();
+        let with_id = |number| Params { id: Some(id(number)), ..Params::default() };
+        let all = [
+            of("overview", &plain),
+            of("queues", &plain),
+            of("task", &with_id(1)),
+            of("task", &with_id(2)),
+            of("tasks", &params("tasks", &[("queue", "a"), ("status", "failed")])),
+            of("tasks", &params("tasks", &[("queue", "a&status=failed")])),
+            of("tasks", &params("tasks", &[("queue", "a")])),
+        ];
+        let unique: std::collections::HashSet<_> = all.iter().collect();
+        assert_eq!(unique.len(), all.len(), "{all:?}");
+    }
+
+    #[test]
+    fn the_next_poll_asks_for_the_same_and_says_what_it_has() {
+        let params = params("tasks", &[("q", "a b")]);
+        assert_eq!(refresh_url(page("tasks"), &params, "00ff", now()), "/tasks?q=a%20b&fragment=1&version=00ff");
+        assert_eq!(refresh_url(page("overview"), &Params::default(), "1", now()), "/?fragment=1&version=1");
+    }
+
+    #[test]
+    fn a_replay_polls_from_the_time_shown_and_says_since_when() {
+        let played = past(&[("at", "7"), ("play", "10")], Some(10));
+        let url = refresh_url(page("overview"), &played, "1", ago(-3));
+        assert_eq!(url, "/?play=10&at=2027-01-15T08%3A00%3A00.000000Z&played=1800000003000&fragment=1&version=1");
+        let paused = past(&[("at", "7")], None);
+        assert_eq!(refresh_url(page("overview"), &paused, "1", now()), "/?at=7&fragment=1&version=1");
+    }
+
+    #[test]
+    fn the_present_has_no_historical_header() {
+        assert!(Historical::of(page("overview"), &Params::default()).is_none());
+    }
+
+    #[test]
+    fn steps_lead_both_ways_in_time_and_stop_a_replay() {
+        let header =
+            Historical::of(page("overview"), &past(&[("at", "7"), ("play", "10"), ("x", "y")], Some(10))).unwrap();
+        assert_eq!((header.now_url.as_str(), header.play, header.position), ("/?x=y", 10, 7));
+        assert_eq!(header.url, "/?x=y&at=2027-01-15T08%3A00%3A00.000000Z&play=10");
+        assert_eq!(header.stop_url, "/?x=y&at=2027-01-15T08%3A00%3A00.000000Z");
+        let steps: Vec<_> = header.steps.iter().map(|(words, url)| (*words, url.as_str())).collect();
+        assert_eq!(steps[0], ("−1 h", "/?x=y&at=2027-01-15T07%3A00%3A00.000000Z"));
+        assert_eq!(steps[5], ("+1 h", "/?x=y&at=2027-01-15T09%3A00%3A00.000000Z"));
+        assert!(header.speeds.iter().all(|(speed, url)| url.ends_with(&format!("&play={speed}"))));
+    }
+
+    #[test]
+    fn only_pages_without_history_say_that_they_show_the_present() {
+        for page in &PAGES {
+            let header = Historical::of(page, &past(&[], None)).unwrap();
+            assert_eq!(header.is_present, page.reach == Reach::Present, "{}", page.name);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_did_not_change_keeps_its_version_and_its_bytes() {
+        let (view, _open) = view().await;
+        let fragments = Fragments::default();
+        let same = Params::default();
+        let get = |freshness| fragments.get(&view, page("queues"), &same, freshness);
+        let first = get(Freshness::Now).await.unwrap();
+        let again = get(Freshness::Now).await.unwrap();
+        assert_eq!((&again.version, again.html.as_ptr()), (&first.version, first.html.as_ptr()), "not even copied");
+        view.board.write().unwrap().queues.0.clear();
+        let kept = get(Freshness::Within(Duration::from_secs(3_600))).await.unwrap();
+        assert_eq!(kept.version, first.version, "fresh enough");
+        let changed = get(Freshness::Now).await.unwrap();
+        assert_ne!(changed.version, first.version);
+    }
+
+    #[tokio::test]
+    async fn a_title_alone_makes_another_version() {
+        let (view, _open) = view().await;
+        let fragments = Fragments::default();
+        let first = fragments.get(&view, page("failures"), &Params::default(), Freshness::Now).await.unwrap();
+        let again = fragments.get(&view, page("failures"), &Params::default(), Freshness::Now).await.unwrap();
+        assert_eq!((&first.title, first.position), (&again.title, view.board.read().unwrap().position));
+        let html = String::from_utf8(first.html.to_vec()).unwrap();
+        assert!(html.contains(&format!("version={}", first.version)), "the next poll says what it has");
     }
 }

@@ -364,3 +364,187 @@ pub struct Help {
     /// All pages, with their shortcuts.
     pub pages: &'static [Page],
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        feed::time_travel::Moment,
+        page::golden::{HOSTILE, id, now, params},
+    };
+
+    fn server() -> Server {
+        Server {
+            live_allowed: true,
+            poll_seconds: 5,
+            asset: |name| format!("/static/{name}"),
+            version: "1.2.3",
+            now: now(),
+        }
+    }
+
+    fn choice() -> RefreshChoice {
+        let preferences = Preferences::default();
+        RefreshChoice { live: false, refresh: None, preferences, origin: "https://tw.example".to_owned() }
+    }
+
+    fn page_of(name: &str) -> &'static Page {
+        PAGES.iter().find(|page| page.name == name).unwrap()
+    }
+
+    fn whole(name: &str, params: &Params, choice: &RefreshChoice) -> String {
+        let html = Bytes::from_static(b"<p id=\"content\">x</p>");
+        let fragment = Fragment { version: "v".to_owned(), title: HOSTILE.into(), position: 1, html };
+        page(page_of(name), params, &server(), choice, &fragment).unwrap()
+    }
+
+    fn at(params: Params) -> Params {
+        Params { at: Some(Moment { position: 7, time: now() }), ..params }
+    }
+
+    #[test]
+    fn preferences_that_are_not_known_are_the_first_choice() {
+        for text in [
+            "",
+            "~",
+            "theme",
+            "theme.",
+            "theme.pink",
+            "colour.dark",
+            ".dark",
+            "theme.dark.light",
+            "\u{0}",
+            "theme.DARK",
+        ] {
+            assert_eq!(Preferences::read(text), Preferences::default(), "{text}");
+        }
+        let mixed = Preferences::read("theme.pink~times.utc~x.y~keys.off~theme.dark");
+        assert_eq!((mixed.theme, mixed.times, mixed.keys), ("dark", "utc", "off"));
+    }
+
+    #[test]
+    fn every_choice_survives_its_cookie() {
+        for (name, values) in CHOICES {
+            for value in values {
+                let mut chosen = Preferences::default();
+                assert!(chosen.set(name, value), "{name} {value}");
+                assert_eq!(Preferences::read(&chosen.write()), chosen);
+                let plain = chosen.write().bytes().all(|byte| byte.is_ascii_alphanumeric() || b".~".contains(&byte));
+                assert!(plain, "a cookie holds no other characters");
+            }
+        }
+        let mut same = Preferences::default();
+        assert!(!same.set("theme", "pink") && !same.set("colour", "dark"));
+        assert_eq!(same, Preferences::default());
+    }
+
+    proptest! {
+        #[test]
+        fn no_cookie_stops_a_page(text in "\\PC{0,30}|(theme|times|keys|\\.|~|dark|utc|off){0,9}") {
+            let read = Preferences::read(&text);
+            prop_assert_eq!(Preferences::read(&read.write()), read);
+        }
+    }
+
+    fn words(server: &Server, choice: &RefreshChoice) -> Vec<(String, bool)> {
+        let options = refresh_options(page_of("tasks"), &Params::default(), server, choice);
+        options.into_iter().map(|option| (option.words, option.chosen)).collect()
+    }
+
+    #[test]
+    fn exactly_one_way_to_refresh_is_chosen() {
+        for refresh in REFRESHES.map(Some).into_iter().chain([None]) {
+            for live in [true, false] {
+                let words = words(&server(), &RefreshChoice { live, refresh, ..choice() });
+                assert_eq!(words.iter().filter(|(_, chosen)| *chosen).count(), 1, "{refresh:?} {live}: {words:?}");
+                assert_eq!(words[0], ("Live".to_owned(), live));
+            }
+        }
+    }
+
+    #[test]
+    fn the_interval_of_the_server_is_offered_even_if_it_is_unusual() {
+        let words_of = |poll_seconds| words(&Server { poll_seconds, ..server() }, &choice());
+        assert_eq!(words_of(5).len(), 7);
+        assert_eq!(words_of(7)[1], ("Every 7 s".to_owned(), true));
+        assert_eq!(words_of(0).last(), Some(&("Off".to_owned(), true)));
+        let without = words(&Server { live_allowed: false, ..server() }, &choice());
+        assert!(without.iter().all(|(words, _)| words != "Live"));
+    }
+
+    fn shared(name: &str, params: &Params, live: bool) -> Vec<(&'static str, String)> {
+        let choice = RefreshChoice { live, ..choice() };
+        share_links(page_of(name), params, &choice).into_iter().map(|link| (link.id, link.text)).collect()
+    }
+
+    #[test]
+    fn what_is_shared_is_what_is_shown() {
+        let params = params("tasks", &[("status", "failed"), ("q", "a b")]);
+        let links = shared("tasks", &params, true);
+        assert_eq!(links[0], ("copy-link", "https://tw.example/tasks?status=failed&q=a%20b&live=1".to_owned()));
+        assert_eq!(links[1], ("copy-curl", "curl 'https://tw.example/api/v1/tasks?status=failed&q=a%20b'".to_owned()));
+        assert_eq!(links[2], ("copy-stream", "https://tw.example/events?topics=tasks&status=failed".to_owned()));
+    }
+
+    #[test]
+    fn a_page_of_one_object_shares_its_id() {
+        let params = Params { id: Some(id(1)), ..Params::default() };
+        let links = shared("task", &params, false);
+        let id = id(1);
+        assert_eq!(links[0].1, format!("https://tw.example/tasks/{id}"));
+        assert_eq!(links[1].1, format!("curl 'https://tw.example/api/v1/tasks/{id}'"));
+        assert_eq!(links[2].1, format!("https://tw.example/events?task_id={id}"));
+    }
+
+    #[test]
+    fn the_past_has_no_api_and_no_stream() {
+        let past = at(params("overview", &[("at", "7")]));
+        assert_eq!(shared("overview", &past, false), [("copy-link", "https://tw.example/?at=7".to_owned())]);
+    }
+
+    #[test]
+    fn a_shared_command_cannot_leave_its_quotes() {
+        let params = params("tasks", &[("q", "'; rm -rf / #\u{202e}")]);
+        for (_, text) in shared("tasks", &params, false) {
+            assert!(!text.contains("'; rm") && !text.contains('\u{202e}') && !text.contains("%27 "), "{text}");
+        }
+    }
+
+    #[test]
+    fn every_page_has_its_fragment_and_hides_what_is_hostile_in_its_title() {
+        for page in &PAGES {
+            let html = whole(page.name, &Params { id: Some(id(1)), ..Params::default() }, &choice());
+            assert!(html.contains("<p id=\"content\">x</p>"), "{}", page.name);
+            assert!(!html.contains("<script>alert") && !html.contains('\u{202e}'), "{}", page.name);
+            assert_eq!(html.contains("<nav"), page.chrome == Chrome::Full, "{}", page.name);
+        }
+    }
+
+    #[test]
+    fn links_of_the_navigation_carry_what_the_viewer_chose() {
+        let live = RefreshChoice { live: true, refresh: Some(60), ..choice() };
+        assert!(whole("queues", &Params::default(), &live).contains("href=\"/tasks?live=1\""));
+        let polls = RefreshChoice { refresh: Some(60), ..choice() };
+        assert!(whole("queues", &Params::default(), &polls).contains("href=\"/tasks?live=0&#38;refresh=60\""));
+        assert!(whole("queues", &Params::default(), &choice()).contains("href=\"/tasks\""));
+        let past = at(params("queues", &[("at", "7")]));
+        assert!(whole("queues", &past, &live).contains("href=\"/tasks?at=7\""), "the past before all else");
+    }
+
+    #[test]
+    fn hours_of_a_dim_wall_need_both_ends() {
+        let hours = |pairs: &[(&str, &str)]| dim(&params("wall", pairs));
+        assert_eq!(hours(&[("dim_from", "22:00"), ("dim_to", "06:00")]), "22:00-06:00");
+        assert_eq!((hours(&[("dim_from", "22:00")]), hours(&[])), (String::new(), String::new()));
+    }
+
+    #[test]
+    fn a_plain_page_never_reloads_itself() {
+        let html = plain("Not found", "<p>x</p>", &server(), &choice()).unwrap();
+        assert!(html.contains("<p>x</p>") && !html.contains("1.2.3"), "{html}");
+    }
+}

@@ -145,3 +145,7 @@ impl View {
 
 /// Minimum interval between two updates of one region of a page.
 pub const REGION: Duration = Duration::from_millis(250);
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod golden;

@@ -112,3 +112,57 @@ impl Page {
         }
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+    use crate::page::{
+        PAGES,
+        golden::{id, params},
+    };
+
+    fn page(name: &str) -> &'static Page {
+        PAGES.iter().find(|page| page.name == name).unwrap()
+    }
+
+    #[test]
+    fn a_page_takes_the_parameters_of_its_filters_and_its_own() {
+        for (name, taken, refused) in [
+            ("tasks", &["queue", "label.x", "q", "cursor", "limit"][..], &["show", "at", "colour"][..]),
+            ("events", &["queue", "types", "label.x"], &["q", "cursor", "limit"]),
+            ("failures", &["show"], &["queue", "q"]),
+            ("overview", &[], &["queue", "label.x", ""]),
+            ("wall", &["boards", "rotate", "dim_to"], &["queue"]),
+        ] {
+            assert!(taken.iter().all(|parameter| page(name).takes(parameter)), "{name}");
+            assert!(!refused.iter().any(|parameter| page(name).takes(parameter)), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_path_of_an_object_has_its_id() {
+        let with_id = Params { id: Some(id(7)), ..Params::default() };
+        assert_eq!(page("task").address(&with_id), format!("/tasks/{}", id(7)));
+        assert_eq!(page("tasks").address(&with_id), "/tasks");
+        assert_eq!(page("queues").address(&Params::default()), "/queues");
+    }
+
+    #[test]
+    fn an_own_parameter_is_the_first_of_its_name() {
+        let params = params("wall", &[("rotate", "5"), ("rotate", "6"), ("theme", "")]);
+        assert_eq!((params.own("rotate"), params.own("theme"), params.own("scale")), (Some("5"), Some(""), None));
+        let rest = params.without(&["rotate"]);
+        assert_eq!(rest, [("theme".to_owned(), String::new())]);
+    }
+
+    #[test]
+    fn a_page_with_an_id_says_so_wherever_it_is_shared() {
+        for page in &PAGES {
+            let needs_id = page.path.contains("{id}");
+            assert!(page.nav.is_empty() || !needs_id, "{} cannot be in the navigation", page.name);
+            let api = page.api.unwrap_or_default();
+            assert!(api.is_empty() || api.contains("{id}") == needs_id, "{}", page.name);
+        }
+    }
+}

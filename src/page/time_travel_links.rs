@@ -40,6 +40,8 @@ fn is_at(page: &str, path: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -52,5 +54,56 @@ mod tests {
              <a href=\"/tasks/7?at=2026-11-21T03%3A00%3A00Z#e\">c</a>\
              <a href=\"/api/v1/tasks\">d</a><a href=\"/tasks?at=5\">e</a><a href=\"#x\">f</a><a href=\"https://x/tasks\">g</a>"
         );
+    }
+
+    const AT: &str = "2026-11-21T03:00:00Z";
+
+    #[test]
+    fn every_page_of_the_table_is_linked_at_the_same_time() {
+        for page in &PAGES {
+            let path = page.path.replace("{id}", "0190b6a2-3f5e-7a10-8c11-2d5f0c3b9a77");
+            let html = format!("<a href=\"{path}\">x</a>");
+            let kept = keep_time_parameter(&html, AT);
+            assert_eq!(kept, format!("<a href=\"{path}?at=2026-11-21T03%3A00%3A00Z\">x</a>"));
+            assert_eq!(keep_time_parameter(&kept, AT), kept, "once is enough");
+        }
+    }
+
+    #[test]
+    fn what_is_no_page_of_ours_stays() {
+        for url in [
+            "",
+            "#x",
+            "/tasks/",
+            "/tasks/7/events",
+            "/tasksx",
+            "tasks",
+            "//tasks",
+            "/api/v1/tasks",
+            "/static/x.css",
+            "https://x/tasks",
+        ] {
+            let html = format!("<a href=\"{url}\">x</a>");
+            assert_eq!(keep_time_parameter(&html, AT), html);
+        }
+    }
+
+    #[test]
+    fn a_time_in_any_place_of_a_query_counts() {
+        for url in ["/tasks?at=1", "/tasks?q=x&at=1", "/tasks?q=x&amp;at=1", "/tasks?at=1#r"] {
+            let html = format!("<a href=\"{url}\">x</a>");
+            assert_eq!(keep_time_parameter(&html, AT), html);
+        }
+        let html = keep_time_parameter("<a href=\"/tasks?what=1\">x</a>", AT);
+        assert!(html.contains("?at=2026") && html.ends_with("&what=1\">x</a>"), "{html}");
+    }
+
+    proptest! {
+        /// Links grow, and nothing else changes; no text stops it.
+        #[test]
+        fn only_links_change(html in "( href=\"|/tasks|/|\\?|#|&|at=|\"|[a-zé<> ]){0,20}") {
+            let kept = keep_time_parameter(&html, AT);
+            prop_assert_eq!(kept.replace("?at=2026-11-21T03%3A00%3A00Z&", "?").replace("?at=2026-11-21T03%3A00%3A00Z", ""), html);
+        }
     }
 }

@@ -252,3 +252,16 @@ async fn schema_is_first(conn: &mut PgConnection) -> anyhow::Result<()> {
         ),
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A store that never connects, for tests of what reads nothing: its pools open no connection before the first use.
+    pub(crate) async fn unconnected(clock: Clock) -> Store {
+        let options = PgConnectOptions::new_without_pgpass();
+        let identity = Identity::new(Epoch(0x5c1f_09ae));
+        let pools = Pools::new(&options, &identity, &clock).await;
+        Store { options, pools, identity, clock, reachable: Arc::new(AtomicBool::new(false)) }
+    }
+}

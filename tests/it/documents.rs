@@ -57,7 +57,8 @@ fn every_setting_is_documented() {
 
 #[test]
 fn every_knob_of_the_tests_is_documented() {
-    let folders = ["tests/it", "benches/load"].map(|folder| Path::new(env!("CARGO_MANIFEST_DIR")).join(folder));
+    let folders =
+        ["tests/it", "benches/load", "src/page"].map(|folder| Path::new(env!("CARGO_MANIFEST_DIR")).join(folder));
     let files = folders.iter().flat_map(|folder| std::fs::read_dir(folder).unwrap().flatten());
     let development = document("docs/development.md");
     let settings: BTreeSet<_> =

@@ -40,3 +40,45 @@ const fn state(state: &BulkState) -> (&'static str, &'static str, &'static str) 
         BulkState::Cancelled => ("quiet", "■", "cancelled"),
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{
+        model::task_query::TaskQuery,
+        page::golden::{HOSTILE, ago, check_template, id},
+    };
+
+    #[test]
+    fn the_page_of_a_bulk_action_is_as_it_was() {
+        let action = BulkAction::WithChildren { of: Box::new(BulkAction::Cancel { reason: Some(HOSTILE.to_owned()) }) };
+        let bulk = Bulk::new(id(70), action, TaskQuery::default(), HOSTILE.to_owned(), ago(60));
+        check_template(
+            "bulk",
+            &BulkPage { bulk: Bulk { succeeded: 1_234, failed: 5, max_per_second: Some(50), ..bulk } },
+        );
+    }
+
+    #[test]
+    fn only_a_running_action_can_be_stopped() {
+        for state in BulkState::ALL.iter().copied() {
+            let bulk = Bulk::new(Uuid::nil(), BulkAction::Delete, TaskQuery::default(), "ops".to_owned(), ago(60));
+            let html = BulkPage { bulk: Bulk { state, ..bulk } }.render().unwrap();
+            assert_eq!(html.contains("/cancel\""), state == BulkState::Running, "{state}");
+            assert!(html.contains(super::state(&state).2), "{html}");
+        }
+    }
+
+    #[test]
+    fn an_action_with_children_is_called_like_the_action() {
+        let with = |of| BulkAction::WithChildren { of: Box::new(of) };
+        for action in [BulkAction::Retry, BulkAction::Delete, BulkAction::Cancel { reason: None }] {
+            assert_eq!(verb(&with(with(action.clone()))), verb(&action));
+        }
+        assert_eq!(verb(&BulkAction::RetryFamily), verb(&BulkAction::Retry));
+    }
+}

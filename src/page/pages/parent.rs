@@ -113,3 +113,41 @@ pub(super) async fn render(view: &View, params: &Params) -> Result<Content, Page
     };
     Content::new(title, &page)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::page::golden::{board, check_template, hostile, id, now, task};
+
+    #[test]
+    fn the_page_of_a_parent_is_as_it_was() {
+        let board = board();
+        let parent = board.parents.get(id(20)).cloned();
+        let phase = |phase: &crate::board::parents::Phase| Phase {
+            name: phase.name.clone(),
+            started_at: Some(now()),
+            completed_at: None,
+            is_current: phase.name == hostile("load"),
+        };
+        let task_of_parent = task(20, Status::Running);
+        let page = ParentPage {
+            card: parent.as_ref().map(|parent| ParentCard::new(id(20), parent, PHASES, now())),
+            phases: parent.iter().flat_map(|parent| parent.phases.iter().map(phase)).collect(),
+            more_phases: 1,
+            rolled_up: Some(Counts { pending: 3, completed: 4, ..Counts::default() }),
+            chosen: Some(hostile("load").to_string()),
+            children: vec![task(22, Status::Running), task(21, Status::Completed)],
+            failed: vec![task(23, Status::Failed)],
+            health: health::of_task(&board, &task_of_parent, &[], chrono::TimeDelta::seconds(25), now()),
+            task: task_of_parent,
+            is_past: false,
+        };
+        check_template("parent", &page);
+    }
+
+    #[test]
+    fn a_phase_is_chosen_by_its_name() {
+        assert_eq!(check_phase("load/1, 2"), Ok(()));
+        assert!(check_phase("").is_err() && check_phase(&"x".repeat(129)).is_err() && check_phase("a\0").is_err());
+    }
+}

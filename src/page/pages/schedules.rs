@@ -37,3 +37,43 @@ pub(super) async fn render(view: &View, params: &Params) -> Result<Content, Page
     };
     Content::new("Recurring tasks", &page)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        clock::Time,
+        model::NewTask,
+        page::golden::{HOSTILE, ago, check_template, hostile, id},
+    };
+
+    fn schedule(word: &str, paused_at: Option<Time>) -> Schedule {
+        Schedule {
+            name: hostile(word),
+            cron: HOSTILE.to_owned(),
+            time_zone: HOSTILE.to_owned(),
+            task: NewTask::plain(id(1), hostile("mail"), hostile("queue")),
+            paused_at,
+            next_run_at: paused_at.is_none().then(|| ago(-60)),
+            last_run_at: Some(ago(60)),
+            last_task_id: paused_at.map(|_| id(1)),
+            created_at: ago(600),
+        }
+    }
+
+    #[test]
+    fn the_page_of_schedules_is_as_it_was() {
+        let schedules = vec![schedule("active", None), schedule("paused", Some(ago(30)))];
+        check_template(
+            "schedules",
+            &Schedules { schedules, next_url: Some("/schedules?after=x".to_owned()), is_first: false },
+        );
+    }
+
+    #[test]
+    fn a_page_begins_after_a_name() {
+        assert_eq!(check_after("nightly"), Ok(()));
+        assert_eq!(check_after(""), Err("must not be empty".to_owned()));
+        assert_eq!(check_after("a\nb"), Err("must not contain control characters".to_owned()));
+    }
+}

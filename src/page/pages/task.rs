@@ -192,3 +192,115 @@ const fn ending(kind: &Kind) -> (&'static str, &'static str, &'static str) {
         _ => ("quiet", "○", "ended"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::page::golden::{HOSTILE, ago, board, check_template, events_of, hostile, id, now, task};
+
+    #[test]
+    fn the_page_of_a_task_is_as_it_was() {
+        let events = events_of(3);
+        let task_itself = Task { is_parent: true, ..task(3, Status::Failed) };
+        let page = TaskPage {
+            attempts: attempts(&events),
+            events: events.into_iter().rev().collect(),
+            payload: Some(HOSTILE.to_owned()),
+            result: Some(HOSTILE.to_owned()),
+            facts: facts(&task_itself),
+            health: health::of_task(&board(), &task(4, Status::Running), &[], chrono::TimeDelta::seconds(25), now()),
+            depends_on: vec![task(1, Status::Completed)],
+            gone: 2,
+            dependents: vec![task(6, Status::Blocked)],
+            below: 7,
+            open_below: 2,
+            again: 3,
+            is_past: false,
+            task: task_itself,
+        };
+        check_template("task", &page);
+    }
+
+    fn event(kind: Kind, from: Status, to: Status, seconds: i64) -> Event {
+        let mut event = Event::new(kind, ago(seconds));
+        (event.old_status, event.status) = (Some(from), Some(to));
+        event
+    }
+
+    fn started(attempt: Option<u32>, seconds: i64) -> Event {
+        Event { attempt, ..event(Kind::TaskStarted, Status::Pending, Status::Running, seconds) }
+    }
+
+    /// The attempts: number, how it ended, and how long it took.
+    fn told(events: impl IntoIterator<Item = Event>) -> Vec<(u32, Option<Kind>, Option<u64>)> {
+        let events: Vec<_> = events.into_iter().map(Arc::new).collect();
+        attempts(&events).into_iter().map(|attempt| (attempt.number, attempt.end, attempt.duration_ms)).collect()
+    }
+
+    #[test]
+    fn attempts_come_newest_first_each_with_its_end() {
+        let retry = event(Kind::TaskRetry, Status::Running, Status::Retrying, 90);
+        let done = Event { duration_ms: Some(7), ..event(Kind::TaskCompleted, Status::Running, Status::Completed, 10) };
+        assert_eq!(
+            told([started(Some(1), 100), retry, started(Some(2), 20), done]),
+            [(2, Some(Kind::TaskCompleted), Some(7)), (1, Some(Kind::TaskRetry), Some(10_000))]
+        );
+    }
+
+    #[test]
+    fn an_attempt_without_an_end_runs() {
+        let progress = event(Kind::TaskProgress, Status::Running, Status::Running, 50);
+        assert_eq!(told([started(None, 100), progress]), [(1, None, None)]);
+    }
+
+    #[test]
+    fn only_the_first_end_of_an_attempt_counts() {
+        let failed = event(Kind::TaskFailed, Status::Running, Status::Failed, 90);
+        let again =
+            Event { duration_ms: Some(1), ..event(Kind::TaskCancelled, Status::Running, Status::Cancelled, 80) };
+        assert_eq!(told([started(Some(1), 100), failed, again]), [(1, Some(Kind::TaskFailed), Some(10_000))]);
+    }
+
+    #[test]
+    fn an_end_whose_start_is_no_longer_in_the_log_is_no_attempt() {
+        assert_eq!(told([event(Kind::TaskFailed, Status::Running, Status::Failed, 90)]), []);
+    }
+
+    #[test]
+    fn a_reported_attempt_lasts_by_the_clock_of_its_reporter() {
+        let mut started = started(Some(1), 0);
+        started.data.reported_at = Some(ago(500));
+        let mut done = event(Kind::TaskCompleted, Status::Running, Status::Completed, 0);
+        done.data.reported_at = Some(ago(440));
+        assert_eq!(told([started.clone(), done.clone()]), [(1, Some(Kind::TaskCompleted), Some(60_000))]);
+        done.data.reported_at = Some(ago(501));
+        assert_eq!(told([started, done])[0].2, None, "no time is negative");
+    }
+
+    #[test]
+    fn facts_that_are_not_known_are_left_out() {
+        let plain =
+            crate::model::NewTask::plain(id(1), hostile("mail"), hostile("queue")).into_task(None, false, now());
+        let names: Vec<_> = facts(&plain).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["Type", "Queue", "Project", "Priority", "Attempt"]);
+        assert!(facts(&task(1, Status::Failed)).len() > 12);
+    }
+
+    #[test]
+    fn a_released_attempt_is_the_same_attempt_again() {
+        let of = |attempt, retry_count| attempt_of(&Task { attempt, retry_count, ..task(1, Status::Pending) });
+        assert_eq!(
+            (of(0, 0), of(1, 0), of(2, 0), of(2, 1)),
+            ("0 of 3".into(), "1 of 3".into(), "1 of 3".into(), "2 of 3".into())
+        );
+    }
+
+    #[test]
+    fn a_task_took_from_its_start_to_its_end() {
+        let times = |started: Option<i64>, finished: Option<i64>| {
+            took(&Task { started_at: started.map(ago), finished_at: finished.map(ago), ..task(1, Status::Completed) })
+        };
+        assert_eq!(times(Some(10), Some(5)).as_deref(), Some("5.0 s"));
+        assert_eq!((times(None, Some(5)), times(Some(5), None), times(Some(5), Some(10))), (None, None, None));
+    }
+}

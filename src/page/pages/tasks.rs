@@ -151,3 +151,73 @@ fn then(mut task: Task, event: &Event) -> Task {
     }
     task
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::page::golden::{ago, check_template, hostile, id, now, params, task};
+
+    #[test]
+    fn the_page_of_tasks_is_as_it_was() {
+        let label = hostile("v").to_string();
+        let params = params("tasks", &[("queue", &label), ("status", "failed,running"), ("label.env", &label)]);
+        let page = Tasks {
+            tasks: Status::ALL.into_iter().zip(1..).map(|(status, number)| task(number, status)).collect(),
+            statuses: Status::ALL,
+            params: &params,
+            text: crate::page::golden::HOSTILE,
+            is_filtered: true,
+            more_filters: filter::ROWS.iter().filter(|row| row.label.is_some()).collect(),
+            shows_more: true,
+            others: params.pairs.clone(),
+            labels: vec![("label.env".to_owned(), label)],
+            is_first: false,
+            is_past: false,
+            since: Some(ago(86_400)),
+            first_url: "/tasks?queue=x".to_owned(),
+            next_url: Some("/tasks?queue=x&cursor=y".to_owned()),
+            clear_url: "/tasks?".to_owned(),
+        };
+        check_template("tasks", &page);
+    }
+
+    fn event(status: Status, attempt: Option<u32>) -> Event {
+        let mut event = Event::new(crate::event::Kind::TaskUpdated, ago(50));
+        (event.status, event.attempt, event.worker_id) = (Some(status), attempt, Some(id(60)));
+        event
+    }
+
+    #[test]
+    fn a_task_of_the_past_has_what_its_last_event_says() {
+        let mut event = event(Status::Running, Some(1));
+        (event.queue, event.phase) = (Some(hostile("other")), Some(hostile("early")));
+        event.priority = crate::model::Priority::new(0);
+        let then = then(task(1, Status::Failed), &event);
+        assert_eq!((then.status, then.attempt, then.retry_count), (Status::Running, 1, 0));
+        assert_eq!((then.queue, then.phase, then.worker_id), (hostile("other"), Some(hostile("early")), Some(id(60))));
+        assert_eq!((then.priority.get(), then.parent_task_id, then.error), (0, None, None));
+    }
+
+    #[test]
+    fn what_came_later_is_not_shown_in_the_past() {
+        for (status, started, finished) in [
+            (Status::Pending, Some(ago(100)), None),
+            (Status::Running, Some(ago(50)), None),
+            (Status::Cancelled, Some(ago(100)), Some(ago(50))),
+        ] {
+            let then = then(task(1, Status::Failed), &event(status, Some(1)));
+            assert_eq!((then.started_at, then.finished_at), (started, finished), "{status}");
+            assert!(then.result.is_none() && then.lease.is_none() && then.run_at.is_none());
+        }
+        let mut retried = event(Status::Retrying, Some(1));
+        retried.data.next_run_at = Some(now());
+        assert_eq!(then(task(1, Status::Failed), &retried).run_at, Some(now()));
+    }
+
+    #[test]
+    fn the_same_attempt_with_the_same_status_keeps_its_times() {
+        let before = task(1, Status::Failed);
+        let then = then(before.clone(), &event(Status::Failed, Some(2)));
+        assert_eq!((then.started_at, then.finished_at), (before.started_at, before.finished_at));
+    }
+}
