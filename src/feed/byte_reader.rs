@@ -390,3 +390,160 @@ impl Drop for ByteReader {
         self.parts.hub.reader_left();
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+    use crate::feed::subscription::tests::{EPOCH, event, of_queue, published, subscriptions};
+
+    const ALL: Limit = Limit { events: None, until: None };
+
+    /// Readers of a feed with positions 1 to `head`: odd ones of queue `a`, even ones of `b`.
+    async fn readers(head: i64) -> ByteReaders {
+        let readers = subscriptions(&[]).await.byte_readers();
+        publish(&readers, 1..=head);
+        readers
+    }
+
+    fn publish(readers: &ByteReaders, positions: impl IntoIterator<Item = i64>) {
+        let queue = |position: i64| if position % 2 == 0 { "b" } else { "a" };
+        let events = positions.into_iter().map(|position| published(&event(position, queue(position))));
+        readers.0.hub.publish(events.collect());
+    }
+
+    /// The streams take what was published.
+    fn pass(readers: &ByteReaders) {
+        let mut wake = Vec::new();
+        readers.retire(&mut wake);
+        for stream in readers.all() {
+            stream.extend(&readers.0.hub, readers.0.hub.head(), &[], MAX_STREAM_BYTES, &mut wake);
+        }
+        wake.into_iter().for_each(Waker::wake);
+    }
+
+    fn open(readers: &ByteReaders, after: i64, filter: &Filter) -> ByteReader {
+        readers.open(EventId { epoch: EPOCH, position: after }, filter, Form::default(), false)
+    }
+
+    /// The positions of the next piece; `None` while the reader waits.
+    fn poll(reader: &mut ByteReader, limit: Limit) -> Option<Result<Vec<i64>, Gone>> {
+        match reader.poll_next(&mut Context::from_waker(Waker::noop()), limit) {
+            Poll::Pending => None,
+            Poll::Ready(Err(gone)) => Some(Err(gone)),
+            Poll::Ready(Ok(piece)) => {
+                let text = piece.map(|piece| String::from_utf8(piece.bytes.to_vec()).unwrap()).unwrap_or_default();
+                let ids = text.lines().filter_map(|line| line.strip_prefix("id: 5c1f09ae-"));
+                Some(Ok(ids.map(|position| position.parse().unwrap()).collect()))
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reader_gets_what_is_published_after_it_came() {
+        let readers = readers(3).await;
+        let mut reader = open(&readers, 3, &Filter::default());
+        assert_eq!(poll(&mut reader, ALL), None);
+        publish(&readers, 4..=5);
+        assert_eq!((poll(&mut reader, ALL), reader.behind()), (None, 2), "not passed on yet");
+        pass(&readers);
+        assert_eq!(poll(&mut reader, ALL), Some(Ok(vec![4, 5])));
+        assert_eq!((poll(&mut reader, ALL), reader.position(), reader.behind()), (None, 5, 0));
+    }
+
+    #[tokio::test]
+    async fn what_does_not_match_moves_the_position() {
+        let readers = readers(0).await;
+        let mut reader = open(&readers, 0, &of_queue("b"));
+        publish(&readers, 1..=5);
+        pass(&readers);
+        assert_eq!(poll(&mut reader, ALL), Some(Ok(vec![2, 4])));
+        assert_eq!((poll(&mut reader, ALL), reader.position()), (None, 5));
+    }
+
+    #[tokio::test]
+    async fn a_limit_of_events_is_never_passed_and_nothing_is_lost() {
+        let readers = readers(0).await;
+        let mut reader = open(&readers, 0, &Filter::default());
+        publish(&readers, 1..=5);
+        pass(&readers);
+        let two = Limit { events: Some(2), until: None };
+        let pieces: Vec<_> = std::iter::from_fn(|| poll(&mut reader, two)).collect();
+        assert_eq!(pieces, [Ok(vec![1, 2]), Ok(vec![3, 4]), Ok(vec![5])]);
+    }
+
+    #[tokio::test]
+    async fn a_range_ends_at_its_last_position() {
+        let readers = readers(0).await;
+        let mut reader = open(&readers, 0, &Filter::default());
+        publish(&readers, 1..=5);
+        pass(&readers);
+        let until = |until| Limit { events: None, until: Some(until) };
+        assert_eq!(poll(&mut reader, until(3)), Some(Ok(vec![1, 2, 3])));
+        assert_eq!(poll(&mut reader, until(3)), Some(Ok(vec![])), "the end");
+        let mut other = open(&readers, 5, &Filter::default());
+        assert_eq!(poll(&mut other, until(5)), Some(Ok(vec![])), "it has all of it");
+    }
+
+    #[tokio::test]
+    async fn readers_of_the_same_filter_and_form_share_a_stream() {
+        let readers = readers(0).await;
+        let same = [open(&readers, 0, &of_queue("a,b")), open(&readers, 9, &of_queue("b,a,a"))];
+        assert_eq!(readers.streams(), 1, "however it is spelt, wherever they are");
+        let other = open(&readers, 0, &of_queue("a"));
+        let gzip = readers.reopen(&other, EventId { epoch: EPOCH, position: 3 });
+        assert_eq!((readers.streams(), gzip.position(), gzip.epoch()), (2, 3, EPOCH));
+        drop(same);
+        pass(&readers);
+        assert_eq!(readers.streams(), 2, "its clients may come back");
+    }
+
+    #[tokio::test]
+    async fn another_epoch_ends_every_reader_of_the_old_one() {
+        let readers = readers(2).await;
+        let mut reader = open(&readers, 2, &Filter::default());
+        assert_eq!(poll(&mut reader, ALL), None);
+        readers.0.hub.reset(Epoch(7), 40, 1);
+        assert_eq!(poll(&mut reader, ALL), Some(Err(Gone::Changed)));
+        pass(&readers);
+        assert_eq!(readers.streams(), 0);
+        let mut late = open(&readers, 2, &Filter::default());
+        assert_eq!(poll(&mut late, ALL), Some(Err(Gone::Changed)), "one that resumes from it too");
+        let mut again = readers.reopen(&late, EventId { epoch: Epoch(7), position: 40 });
+        assert_eq!(poll(&mut again, ALL), None);
+    }
+
+    #[tokio::test]
+    async fn a_reader_behind_what_retention_left_is_told_so() {
+        let readers = readers(0).await;
+        readers.0.hub.reset(EPOCH, 40, 30);
+        let mut reader = open(&readers, 28, &Filter::default());
+        assert_eq!(poll(&mut reader, ALL), Some(Err(Gone::Pruned)));
+    }
+
+    #[tokio::test]
+    async fn lag_is_counted_in_events_and_timed_while_they_are_in_memory() {
+        let readers = readers(5).await;
+        assert_eq!((readers.lag(5), readers.lag(99)), ((0, Some(0)), (0, Some(0))));
+        assert_eq!(readers.lag(3).0, 2);
+        assert!(readers.lag(3).1.is_some());
+        readers.0.hub.reset(EPOCH, 40, 1);
+        assert_eq!(readers.lag(3), (37, None));
+    }
+
+    #[tokio::test]
+    async fn a_compressed_piece_is_the_same_text() {
+        use std::io::Read as _;
+        let readers = readers(0).await;
+        let mut reader = readers.open(EventId { epoch: EPOCH, position: 0 }, &Filter::default(), Form::default(), true);
+        publish(&readers, 1..=3);
+        pass(&readers);
+        let polled = reader.poll_next(&mut Context::from_waker(Waker::noop()), ALL);
+        let Poll::Ready(Ok(Some(piece))) = polled else { panic!("{polled:?}") };
+        let body = [crate::feed::gzip::HEADER, &piece.bytes[..]].concat();
+        let mut text = vec![0; (1..=3).map(|position| published(&event(position, "a")).frame.bytes.len()).sum()];
+        flate2::read::GzDecoder::new(&body[..]).read_exact(&mut text).unwrap();
+        assert!(text.starts_with(b"event: task_created\n") && text.ends_with(b"id: 5c1f09ae-3\n\n"));
+        assert_eq!(piece.events, 3);
+    }
+}

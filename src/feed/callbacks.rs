@@ -116,3 +116,96 @@ async fn serve<H: Hook>(hook: Arc<H>, mut events: mpsc::Receiver<Arc<Event>>, co
         counter.fetch_add(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+    use crate::{clock::Time, event::Kind};
+
+    /// What a hook does with an event.
+    #[derive(Clone, Copy)]
+    enum Does {
+        Succeed,
+        Fail,
+        Panic,
+        Hang,
+    }
+
+    struct Scripted(&'static str, Does);
+
+    impl Hook for Scripted {
+        fn name(&self) -> &'static str {
+            self.0
+        }
+
+        fn on_event(&self, _: Arc<Event>) -> HookResult<'_> {
+            let does = self.1;
+            Box::pin(async move {
+                match does {
+                    Does::Succeed => Ok(()),
+                    Does::Fail => Err(anyhow::anyhow!("no")),
+                    Does::Panic => panic!("a hook that panics, for a test"),
+                    Does::Hang => std::future::pending().await,
+                }
+            })
+        }
+
+        fn time_limit(&self) -> Duration {
+            if matches!(self.1, Does::Hang) { Duration::ZERO } else { Duration::from_secs(60) }
+        }
+    }
+
+    fn event() -> Arc<Event> {
+        Arc::new(Event::new(Kind::TaskCreated, Time::UNIX_EPOCH))
+    }
+
+    /// Done, errors, panics, timeouts, skipped.
+    fn numbers(counters: &HookCounters) -> [u64; 5] {
+        [&counters.done, &counters.errors, &counters.panics, &counters.timeouts, &counters.skipped]
+            .map(|counter| counter.load(Ordering::Relaxed))
+    }
+
+    #[tokio::test]
+    async fn each_hook_counts_how_its_events_ended_and_goes_on() {
+        let mut callbacks = Callbacks::default();
+        for (name, does) in
+            [("works", Does::Succeed), ("fails", Does::Fail), ("panics", Does::Panic), ("hangs", Does::Hang)]
+        {
+            callbacks.register(Scripted(name, does));
+        }
+        for _ in 0..3 {
+            callbacks.fire(&event());
+        }
+        let all =
+            |callbacks: &Callbacks| callbacks.counters().map(|(_, counters)| numbers(counters)).collect::<Vec<_>>();
+        while all(&callbacks).iter().flatten().sum::<u64>() < 12 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(all(&callbacks), [[3, 0, 0, 0, 0], [0, 3, 0, 0, 0], [0, 0, 3, 0, 0], [0, 0, 0, 3, 0]]);
+        assert_eq!(
+            callbacks.counters().map(|(name, _)| name).collect::<Vec<_>>(),
+            ["works", "fails", "panics", "hangs"]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_hook_that_lags_skips_events_and_blocks_nobody() {
+        let mut callbacks = Callbacks::default();
+        callbacks.register(Scripted("slow", Does::Succeed));
+        let event = event();
+        // Its task does not run before this one waits.
+        for _ in 0..QUEUE + 5 {
+            callbacks.fire(&event);
+        }
+        let (_, counters) = callbacks.counters().next().unwrap();
+        assert_eq!(numbers(counters), [0, 0, 0, 0, 5]);
+    }
+
+    #[test]
+    fn without_hooks_nothing_happens() {
+        let callbacks = Callbacks::default();
+        callbacks.fire(&event());
+        assert_eq!(callbacks.counters().count(), 0);
+    }
+}

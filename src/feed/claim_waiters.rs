@@ -142,3 +142,130 @@ fn wake_one(lines: &Mutex<Lines>, queue: &Name) -> bool {
 fn lock(lines: &Mutex<Lines>) -> MutexGuard<'_, Lines> {
     lines.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Time;
+
+    fn name(queue: &'static str) -> Name {
+        Name::literal(queue)
+    }
+
+    fn event(kind: Kind, queue: &'static str, from: Option<Status>, to: Status) -> Event {
+        let mut event = Event::new(kind, Time::UNIX_EPOCH);
+        (event.queue, event.old_status, event.status) = (Some(name(queue)), from, Some(to));
+        event
+    }
+
+    /// A task of a queue becomes pending.
+    fn enqueued(queue: &'static str) -> Event {
+        event(Kind::TaskEnqueued, queue, None, Status::Pending)
+    }
+
+    fn ended(queue: &'static str) -> Event {
+        event(Kind::TaskCompleted, queue, Some(Status::Running), Status::Completed)
+    }
+
+    fn enter(waiters: &ClaimWaiters, queues: &[&'static str]) -> ClaimTicket {
+        waiters.enter(&queues.iter().map(|queue| name(queue)).collect::<Vec<_>>())
+    }
+
+    /// Whether a claim was woken; it does not wait for it.
+    async fn woken(ticket: &mut ClaimTicket) -> bool {
+        tokio::select! {
+            biased;
+            () = ticket.woken() => true,
+            () = std::future::ready(()) => false,
+        }
+    }
+
+    #[tokio::test]
+    async fn one_task_wakes_the_claim_that_waits_longest() {
+        let waiters = ClaimWaiters::default();
+        let (mut first, mut second) = (enter(&waiters, &["a"]), enter(&waiters, &["a"]));
+        waiters.wake(&enqueued("a"));
+        assert_eq!((woken(&mut second).await, woken(&mut first).await), (false, true));
+        waiters.wake(&enqueued("a"));
+        assert!(woken(&mut second).await);
+    }
+
+    #[tokio::test]
+    async fn a_claim_waits_for_its_queues_only() {
+        let waiters = ClaimWaiters::default();
+        let mut claim = enter(&waiters, &["a", "b"]);
+        waiters.wake(&enqueued("c"));
+        waiters.wake(&event(Kind::TaskEnqueued, "a", None, Status::Scheduled));
+        waiters.wake(&Event { queue: None, ..enqueued("a") });
+        waiters.wake(&event(Kind::TaskCreated, "a", None, Status::Pending));
+        assert!(!woken(&mut claim).await);
+        waiters.wake(&enqueued("b"));
+        assert!(woken(&mut claim).await);
+    }
+
+    #[tokio::test]
+    async fn a_claim_that_one_queue_woke_is_not_counted_on_by_another() {
+        let waiters = ClaimWaiters::default();
+        let (mut both, mut other) = (enter(&waiters, &["a", "b"]), enter(&waiters, &["b"]));
+        waiters.wake(&enqueued("a"));
+        waiters.wake(&enqueued("b"));
+        assert!(woken(&mut both).await && woken(&mut other).await);
+    }
+
+    #[tokio::test]
+    async fn an_unused_wake_up_goes_to_the_next_claim() {
+        let waiters = ClaimWaiters::default();
+        let (first, mut second) = (enter(&waiters, &["a"]), enter(&waiters, &["a"]));
+        waiters.wake(&enqueued("a"));
+        drop(first);
+        assert!(woken(&mut second).await);
+    }
+
+    #[tokio::test]
+    async fn a_used_wake_up_goes_to_nobody() {
+        let waiters = ClaimWaiters::default();
+        let (mut first, mut second) = (enter(&waiters, &["a"]), enter(&waiters, &["a"]));
+        waiters.wake(&enqueued("a"));
+        assert!(woken(&mut first).await);
+        drop(first);
+        assert!(!woken(&mut second).await);
+        drop(enter(&waiters, &["a"]));
+        assert!(!woken(&mut second).await, "nor does a claim that was not woken leave one");
+    }
+
+    #[tokio::test]
+    async fn an_operator_wakes_all_claims_of_a_queue() {
+        for kind in [Kind::QueueResumed, Kind::OperatorAction] {
+            let waiters = ClaimWaiters::default();
+            waiters.are_limited(vec![name("a")]);
+            let mut claims = [enter(&waiters, &["a"]), enter(&waiters, &["a"]), enter(&waiters, &["b"])];
+            waiters.wake(&event(kind, "a", None, Status::Pending));
+            assert!(woken(&mut claims[0]).await && woken(&mut claims[1]).await && !woken(&mut claims[2]).await);
+            assert_eq!(waiters.remembered().0, 0, "the limit may be gone");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_ended_task_makes_room_only_where_a_limit_withheld_one() {
+        let waiters = ClaimWaiters::default();
+        let mut claim = enter(&waiters, &["a"]);
+        waiters.wake(&ended("a"));
+        assert!(!woken(&mut claim).await);
+        waiters.are_limited(vec![name("a"), name("a")]);
+        waiters.wake(&event(Kind::TaskProgress, "a", Some(Status::Running), Status::Running));
+        assert!(!woken(&mut claim).await, "it still runs");
+        waiters.wake(&ended("a"));
+        assert!(woken(&mut claim).await);
+    }
+
+    #[test]
+    fn nothing_is_kept_of_claims_that_left() {
+        let waiters = ClaimWaiters::default();
+        let claims = [enter(&waiters, &["a", "b", "a"]), enter(&waiters, &["b"])];
+        assert_eq!(waiters.remembered(), (0, 2));
+        waiters.wake(&enqueued("a"));
+        drop(claims);
+        assert_eq!(waiters.remembered(), (0, 0));
+        assert!(lock(&waiters.lines).waiting.is_empty());
+    }
+}

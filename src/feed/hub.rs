@@ -263,3 +263,83 @@ impl Ring {
 fn cost(published: &Published) -> usize {
     2 * published.frame.bytes.len() + 512
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+    use crate::feed::subscription::tests::{EPOCH, event, published};
+
+    /// A hub that has published positions 1 to `head`.
+    fn hub(head: i64, max_bytes: usize) -> Hub {
+        let hub = Hub::new(EPOCH, 0, 1, max_bytes);
+        hub.publish((1..=head).map(|position| published(&event(position, "a"))).collect());
+        hub
+    }
+
+    fn after(hub: &Hub, position: i64) -> Option<Vec<i64>> {
+        Some(hub.after(EPOCH, position)?.iter().map(|published| published.id.unwrap().position).collect())
+    }
+
+    /// The memory of one frame of these tests.
+    fn frame() -> usize {
+        cost(&published(&event(1, "a")))
+    }
+
+    #[test]
+    fn an_empty_ring_starts_behind_its_head() {
+        let hub = Hub::new(EPOCH, 7, 3, 1_000_000);
+        assert_eq!((after(&hub, 7), after(&hub, 9), after(&hub, 6)), (Some(vec![]), Some(vec![]), None));
+        assert!(hub.at(7).is_none() && hub.at(8).is_none());
+        assert_eq!((hub.head(), hub.oldest(), hub.end()), (7, 3, EventId { epoch: EPOCH, position: 7 }));
+    }
+
+    #[test]
+    fn the_oldest_frames_leave_when_the_ring_is_full() {
+        let hub = hub(5, 3 * frame());
+        assert_eq!((after(&hub, 2), after(&hub, 1)), (Some(vec![3, 4, 5]), None));
+        assert!(hub.at(2).is_none() && hub.at(3).is_some() && hub.at(6).is_none());
+    }
+
+    #[test]
+    fn a_frame_beyond_all_memory_is_published_and_not_kept() {
+        let hub = hub(2, frame() - 1);
+        assert_eq!((hub.head(), after(&hub, 1), after(&hub, 2)), (2, None, Some(vec![])));
+    }
+
+    #[test]
+    fn a_reader_gets_a_thousand_frames_at_once() {
+        let hub = hub(1_001, 100_000_000);
+        assert_eq!(after(&hub, 0).unwrap().len(), 1_000);
+        assert_eq!(after(&hub, 1).unwrap().last(), Some(&1_001));
+        assert_eq!(after(&hub, 1_000), Some(vec![1_001]));
+    }
+
+    #[test]
+    fn a_reader_of_another_epoch_gets_nothing() {
+        let hub = hub(3, 1_000_000);
+        assert!(hub.after(Epoch(7), 0).is_some_and(|frames| frames.is_empty()));
+        hub.reset(Epoch(7), 40, 30);
+        assert_eq!((after(&hub, 0), hub.epoch(), hub.head(), hub.oldest()), (Some(vec![]), Epoch(7), 40, 30));
+        assert!(hub.after(Epoch(7), 39).is_none(), "the ring is empty");
+    }
+
+    #[test]
+    fn readers_are_told_of_every_publication_and_of_a_reset() {
+        let hub = hub(0, 1_000_000);
+        let mut told = hub.publications();
+        told.mark_unchanged();
+        hub.publish(vec![published(&event(1, "a"))]);
+        assert!(told.has_changed().unwrap());
+        told.mark_unchanged();
+        hub.reset(EPOCH, 1, 1);
+        assert!(told.has_changed().unwrap());
+    }
+
+    #[test]
+    fn the_newest_are_counted_after_the_test() {
+        let hub = hub(10, 1_000_000);
+        let even = hub.newest(3, |published| published.id.is_some_and(|id| id.position % 2 == 0));
+        assert_eq!(even.iter().map(|published| published.id.unwrap().position).collect::<Vec<_>>(), [10, 8, 6]);
+    }
+}

@@ -38,3 +38,54 @@ impl ReaderProgress {
         self.number.store(number.unwrap_or(NO_NUMBER), Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        event::{Filter, frame::Form},
+        feed::subscription::tests::EPOCH,
+    };
+
+    fn progress(stream: &Arc<SharedStream>, cursor: i64) -> ReaderProgress {
+        let (cursor, number) = (AtomicI64::new(cursor), AtomicU64::new(NO_NUMBER));
+        ReaderProgress { stream: Arc::downgrade(stream), cursor, number }
+    }
+
+    fn stream(tail: i64) -> Arc<SharedStream> {
+        Arc::new(SharedStream::new(EPOCH, Filter::default(), Form::default(), tail))
+    }
+
+    #[test]
+    fn a_reader_in_step_is_where_its_stream_is() {
+        let stream = stream(40);
+        let progress = progress(&stream, 7);
+        assert_eq!(progress.position(), 7, "it reads pages");
+        progress.advance(9, Some(0));
+        assert_eq!(progress.position(), 40, "nothing of its filter came since");
+        progress.advance(9, None);
+        assert_eq!(progress.position(), 9);
+    }
+
+    #[test]
+    fn a_position_never_goes_back() {
+        let stream = stream(0);
+        let progress = progress(&stream, 7);
+        progress.advance(3, None);
+        progress.advance(i64::MIN, None);
+        assert_eq!(progress.position(), 7);
+        progress.advance(8, Some(0));
+        assert_eq!(progress.position(), 8, "ahead of a stream that lags");
+    }
+
+    #[test]
+    fn a_reader_keeps_its_place_when_its_stream_is_gone() {
+        let stream = stream(40);
+        let progress = progress(&stream, 7);
+        progress.advance(9, Some(0));
+        drop(stream);
+        assert_eq!(progress.position(), 9);
+    }
+}

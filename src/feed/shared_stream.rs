@@ -365,3 +365,220 @@ impl Readers {
         wake.extend(self.wakers.iter_mut().filter_map(Option::take));
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::feed::subscription::tests::{EPOCH, event, heartbeat, of_queue, published};
+
+    const ALL: Limit = Limit { events: None, until: None };
+
+    fn hub(head: i64, max_bytes: usize) -> Hub {
+        let hub = Hub::new(EPOCH, 0, 1, max_bytes);
+        publish(&hub, 1..=head);
+        hub
+    }
+
+    /// Odd positions are of queue `a`, even ones of `b`.
+    fn publish(hub: &Hub, positions: impl IntoIterator<Item = i64>) {
+        let queue = |position: i64| if position % 2 == 0 { "b" } else { "a" };
+        hub.publish(positions.into_iter().map(|position| published(&event(position, queue(position)))).collect());
+    }
+
+    fn stream(filter: Filter) -> SharedStream {
+        SharedStream::new(EPOCH, filter, Form::default(), 0)
+    }
+
+    /// The stream takes what the hub has; returns the number of wakers.
+    fn extend(stream: &SharedStream, hub: &Hub, ephemeral: &[Published], max_bytes: usize) -> usize {
+        let mut wake = Vec::new();
+        stream.extend(hub, hub.head(), ephemeral, max_bytes, &mut wake);
+        wake.len()
+    }
+
+    fn next(stream: &SharedStream, cursor: i64, number: Option<u64>) -> Found {
+        stream.next(cursor, number, Waker::noop(), 0)
+    }
+
+    /// The positions whose frames are in some bytes.
+    fn positions(bytes: &[u8]) -> Vec<i64> {
+        let text = std::str::from_utf8(bytes).unwrap();
+        let ids = text.lines().filter_map(|line| line.strip_prefix("id: 5c1f09ae-"));
+        ids.map(|position| position.parse().unwrap()).collect()
+    }
+
+    /// A chunk after position 10 with an event at each of these; `None` is one without a position.
+    fn chunk(marks: &[Option<i64>]) -> Chunk {
+        let mut open = Open::new(10);
+        for position in marks {
+            match position {
+                Some(position) => open.put(Form::default(), &published(&event(*position, "a")), *position),
+                None => {
+                    let to = open.to;
+                    open.put(Form::default(), &heartbeat(), to);
+                }
+            }
+        }
+        open.whole()
+    }
+
+    #[test]
+    fn a_reader_gets_what_comes_after_its_position() {
+        let chunk = chunk(&[Some(12), Some(15), Some(16)]);
+        for (position, expected) in [
+            (0, &[12, 15, 16][..]),
+            (10, &[12, 15, 16]),
+            (12, &[15, 16]),
+            (13, &[15, 16]),
+            (15, &[16]),
+            (16, &[]),
+            (99, &[]),
+        ] {
+            let found = chunk.after(position, ALL).map(|slice| positions(&slice.bytes)).unwrap_or_default();
+            assert_eq!(found, expected, "{position}");
+        }
+    }
+
+    #[test]
+    fn a_limit_cuts_at_the_end() {
+        let chunk = chunk(&[Some(12), Some(15), Some(16)]);
+        let cut = |events, until| chunk.after(12, Limit { events, until }).map(|slice| positions(&slice.bytes));
+        assert_eq!((cut(Some(1), None), cut(Some(9), None)), (Some(vec![15]), Some(vec![15, 16])));
+        assert_eq!((cut(None, Some(15)), cut(None, Some(14))), (Some(vec![15]), None));
+        assert_eq!((cut(Some(0), None), cut(Some(u64::MAX), Some(i64::MAX))), (None, Some(vec![15, 16])));
+    }
+
+    #[test]
+    fn an_event_without_a_position_follows_the_one_before_it() {
+        let chunk = chunk(&[Some(12), None, Some(13)]);
+        assert_eq!(chunk.after(12, ALL).unwrap().events, 2, "who has 12 has not seen the heartbeat");
+        assert_eq!(chunk.after(13, ALL).map(|slice| slice.events), None);
+        assert_eq!(chunk.after(11, Limit { until: Some(12), ..ALL }).unwrap().events, 2);
+    }
+
+    #[test]
+    fn only_a_whole_chunk_shares_its_compressed_bytes() {
+        let chunk = chunk(&[Some(12), Some(13)]);
+        let whole = chunk.after(0, ALL).unwrap();
+        assert_eq!(chunk.gzip(&whole).as_ptr(), chunk.gzip(&whole).as_ptr());
+        let part = chunk.after(12, ALL).unwrap();
+        assert!(whole.whole && !part.whole);
+    }
+
+    proptest! {
+        /// However a reader cuts a chunk, it gets every event once and in order.
+        #[test]
+        fn pieces_of_a_chunk_are_the_chunk(gaps in prop::collection::vec(1_i64..4, 1..12), most in 1_u64..5) {
+            let mut position = 10;
+            let all: Vec<_> = gaps.iter().map(|gap| { position += gap; position }).collect();
+            let chunk = chunk(&all.iter().copied().map(Some).collect::<Vec<_>>());
+            let (mut cursor, mut got) = (10, Vec::new());
+            while let Some(slice) = chunk.after(cursor, Limit { events: Some(most), until: None }) {
+                prop_assert!(slice.events as u64 <= most && slice.last > cursor);
+                got.extend(positions(&slice.bytes));
+                cursor = slice.last;
+            }
+            prop_assert_eq!(got, all);
+        }
+    }
+
+    #[test]
+    fn a_chunk_covers_also_what_did_not_match() {
+        let (stream, hub) = (stream(of_queue("a")), hub(6, 1_000_000));
+        assert_eq!(extend(&stream, &hub, &[], 1_000_000), 0, "nobody waits");
+        let Found::Chunk(chunk, number) = next(&stream, 0, None) else { panic!("there is a chunk") };
+        assert_eq!((chunk.after, chunk.to, number), (0, 6, 0));
+        assert_eq!(positions(&chunk.body.plain), [1, 3, 5]);
+        assert_eq!(stream.tail(), 6);
+    }
+
+    #[test]
+    fn what_matches_nothing_is_no_chunk_and_wakes_nobody() {
+        let (stream, hub) = (stream(of_queue("c")), hub(6, 1_000_000));
+        let place = stream.enter();
+        assert!(matches!(stream.next(0, None, Waker::noop(), place), Found::Nothing(0, 0)));
+        assert_eq!(extend(&stream, &hub, &[], 1_000_000), 0);
+        assert!(matches!(next(&stream, 6, None), Found::Nothing(6, 0)), "and yet it was examined");
+    }
+
+    #[test]
+    fn a_reader_that_waits_is_woken_once() {
+        let (stream, hub) = (stream(Filter::default()), hub(0, 1_000_000));
+        let place = stream.enter();
+        for _ in 0..3 {
+            assert!(matches!(stream.next(0, None, Waker::noop(), place), Found::Nothing(0, 0)));
+        }
+        publish(&hub, [1]);
+        assert_eq!(extend(&stream, &hub, &[], 1_000_000), 1);
+        publish(&hub, [2]);
+        assert_eq!(extend(&stream, &hub, &[], 1_000_000), 0, "it has not looked since");
+    }
+
+    #[test]
+    fn a_reader_that_left_is_not_woken_and_its_place_is_used_again() {
+        let (stream, hub) = (stream(Filter::default()), hub(0, 1_000_000));
+        let places = [stream.enter(), stream.enter()];
+        for place in places {
+            stream.next(0, None, Waker::noop(), place);
+        }
+        stream.leave(places[0]);
+        publish(&hub, [1]);
+        assert_eq!(extend(&stream, &hub, &[], 1_000_000), 1);
+        assert_eq!((stream.enter(), stream.enter()), (places[0], 2));
+    }
+
+    #[test]
+    fn old_chunks_leave_and_their_readers_are_behind() {
+        let (stream, hub) = (stream(Filter::default()), hub(0, 1_000_000));
+        for position in 1..=4 {
+            publish(&hub, [position]);
+            extend(&stream, &hub, &[], 1);
+        }
+        assert!(matches!(next(&stream, 0, None), Found::Behind));
+        assert!(matches!(next(&stream, 0, Some(2)), Found::Behind), "the newest is always kept");
+        let Found::Chunk(chunk, number) = next(&stream, 3, None) else { panic!("it is there") };
+        assert_eq!((chunk.to, number), (4, 3));
+        assert_eq!((stream.in_step(3), stream.in_step(4)), (None, Some(4)));
+    }
+
+    #[test]
+    fn a_stream_that_the_ring_left_behind_goes_on_at_the_head() {
+        let (stream, hub) = (stream(Filter::default()), hub(0, 1));
+        let place = stream.enter();
+        stream.next(0, None, Waker::noop(), place);
+        publish(&hub, 1..=5);
+        assert_eq!(extend(&stream, &hub, &[], 1_000_000), 1, "readers read pages");
+        assert_eq!(stream.tail(), 5);
+        assert!(matches!(next(&stream, 0, None), Found::Behind));
+        assert!(matches!(next(&stream, 5, Some(0)), Found::Behind), "numbers of lost chunks are not used again");
+        assert!(matches!(next(&stream, 5, None), Found::Nothing(5, 1)));
+    }
+
+    #[test]
+    fn heartbeats_come_after_the_events_of_their_time() {
+        let (stream, hub) = (stream(Filter::default()), hub(2, 1_000_000));
+        extend(&stream, &hub, &[heartbeat()], 1_000_000);
+        let Found::Chunk(chunk, _) = next(&stream, 0, None) else { panic!("there is a chunk") };
+        assert_eq!((chunk.marks.len(), chunk.to), (3, 2));
+        extend(&stream, &hub, &[heartbeat()], 1_000_000);
+        let Found::Chunk(chunk, 1) = next(&stream, 2, Some(1)) else { panic!("there is another") };
+        assert_eq!((chunk.after, chunk.to), (2, 2));
+    }
+
+    #[test]
+    fn a_chunk_closes_before_it_is_too_large() {
+        let large = |position: i64| {
+            let mut event = (*event(position, "a")).clone();
+            event.error = Some("x".repeat(40_000));
+            published(&Arc::new(event))
+        };
+        let chunks = stream(Filter::default()).chunks(0, [large(1), large(2), large(3)].iter());
+        let covered: Vec<_> = chunks.iter().map(|chunk| (chunk.after, chunk.to)).collect();
+        assert_eq!(covered, [(0, 1), (1, 2), (2, 3)]);
+        let small: Vec<_> = (1..=3).map(|position| published(&event(position, "a"))).collect();
+        assert_eq!(stream(Filter::default()).chunks(0, small.iter()).len(), 1);
+    }
+}

@@ -382,3 +382,179 @@ impl Drop for StreamSlot {
         }
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+
+    fn registry(max: usize, max_per_address: usize) -> Arc<StreamRegistry> {
+        let now = Time::from_timestamp(1_800_000_000, 0).unwrap();
+        Arc::new(StreamRegistry::new(max, max_per_address, Clock::stopped(now)))
+    }
+
+    fn from(address: &str) -> StreamInfo {
+        StreamInfo {
+            purpose: Purpose::Events,
+            address: address.parse().unwrap(),
+            user_agent: None,
+            query: "".into(),
+            form: Form::default(),
+            gzip: false,
+        }
+    }
+
+    fn count(counter: &AtomicU64) -> u64 {
+        counter.load(Ordering::Relaxed)
+    }
+
+    #[test]
+    fn the_limit_of_all_streams_is_reached_by_the_last_one_allowed() {
+        let registry = registry(2, 9);
+        let _open = [1, 2].map(|last| registry.enter(from(&format!("192.0.2.{last}")), 0, None).unwrap());
+        assert_eq!(registry.enter(from("192.0.2.3"), 0, None).unwrap_err(), LimitReached::Total);
+        assert_eq!((registry.open(), count(&registry.counters.refused)), (2, 1));
+        let none = self::registry(0, 9);
+        assert_eq!(none.enter(from("192.0.2.1"), 0, None).unwrap_err(), LimitReached::Total);
+    }
+
+    #[test]
+    fn an_address_that_has_enough_keeps_nobody_else_out() {
+        let registry = registry(9, 1);
+        let first = registry.enter(from("192.0.2.1"), 0, None).unwrap();
+        assert_eq!(registry.enter(from("192.0.2.1"), 0, None).unwrap_err(), LimitReached::Address);
+        let _other = registry.enter(from("192.0.2.2"), 0, None).unwrap();
+        drop(first);
+        let _again = registry.enter(from("192.0.2.1"), 0, None).unwrap();
+        assert_eq!(registry.open(), 2);
+    }
+
+    #[test]
+    fn a_network_of_one_client_counts_as_one_address() {
+        let counted = |address: &str| counted_as(address.parse().unwrap()).to_string();
+        assert_eq!(counted("2001:db8:1:2:ffff::9"), "2001:db8:1:2::");
+        assert_eq!(counted("2001:db8:1:3::1"), "2001:db8:1:3::");
+        assert_eq!((counted("::ffff:192.0.2.7"), counted("192.0.2.7")), ("192.0.2.7".into(), "192.0.2.7".into()));
+        assert_eq!(counted("::1"), "::1", "the loopback address is not a network");
+        let registry = registry(9, 1);
+        let _open = registry.enter(from("2001:db8::1"), 0, None).unwrap();
+        assert_eq!(registry.enter(from("2001:db8::2"), 0, None).unwrap_err(), LimitReached::Address);
+    }
+
+    #[test]
+    fn nothing_is_kept_of_addresses_that_left() {
+        let registry = registry(9, 9);
+        for last in 0..100 {
+            drop(registry.enter(from(&format!("192.0.2.{last}")), 0, None).unwrap());
+        }
+        assert!(registry.inner().by_address.is_empty());
+    }
+
+    #[test]
+    fn the_last_hundred_that_ended_are_remembered_newest_first() {
+        let registry = registry(9, 9);
+        for position in 0..101 {
+            drop(registry.enter(from("192.0.2.1"), position, None).unwrap());
+        }
+        let (open, ended) = registry.rows();
+        let ids: Vec<_> = ended.iter().map(|ended| ended.row.id).collect();
+        assert_eq!((open.len(), ids), (0, (2..=101).rev().collect()));
+    }
+
+    #[test]
+    fn open_streams_are_listed_oldest_first() {
+        let registry = registry(9, 9);
+        let slots: Vec<_> = (0..3).map(|_| registry.enter(from("192.0.2.1"), 0, None).unwrap()).collect();
+        assert_eq!(registry.rows().0.iter().map(|row| row.id).collect::<Vec<_>>(), [1, 2, 3]);
+        drop(slots);
+        let next = registry.enter(from("192.0.2.1"), 0, None).unwrap();
+        assert_eq!(next.row.id, 4, "a number is not used again");
+    }
+
+    #[test]
+    fn every_end_is_counted_where_its_reason_stands() {
+        for (index, reason) in CloseReason::ALL.into_iter().enumerate() {
+            let registry = registry(9, 9);
+            let slot = registry.enter(from("192.0.2.1"), 0, None).unwrap();
+            slot.ends(reason);
+            drop(slot);
+            let counts: Vec<_> = registry.counters.ended.iter().map(count).collect();
+            assert_eq!((counts[index], counts.iter().sum::<u64>()), (1, 1), "{}", reason.as_str());
+            assert_eq!(registry.rows().1[0].close_reason, reason);
+            assert_eq!(serde_json::to_string(&reason).unwrap(), format!("\"{}\"", reason.as_str()));
+        }
+    }
+
+    #[test]
+    fn a_stream_that_gives_no_reason_was_left_by_its_client() {
+        let registry = registry(9, 9);
+        drop(registry.enter(from("192.0.2.1"), 0, None).unwrap());
+        assert_eq!(registry.rows().1[0].close_reason, CloseReason::ClientLeft);
+    }
+
+    #[test]
+    fn a_client_that_was_stuck_is_that_whatever_else_was_said() {
+        for which in 0..2 {
+            let registry = registry(9, 9);
+            let flags = [false, false].map(|_| Arc::new(AtomicBool::new(false)));
+            let [stuck, stalled] = flags.clone();
+            let peer = Peer { address: "192.0.2.1".parse().unwrap(), stuck, stalled };
+            let slot = registry.enter(from("192.0.2.1"), 0, Some(&peer)).unwrap();
+            slot.ends(CloseReason::Drain);
+            flags[which].store(true, Ordering::Relaxed);
+            drop(slot);
+            assert_eq!(registry.rows().1[0].close_reason, CloseReason::Stuck);
+        }
+    }
+
+    #[test]
+    fn what_was_sent_counts_for_the_stream_and_for_the_server() {
+        let registry = registry(9, 9);
+        let slots = [1, 2].map(|last| registry.enter(from(&format!("192.0.2.{last}")), 0, None).unwrap());
+        slots[0].sent(3, 100);
+        slots[0].sent(0, 7);
+        slots[1].sent(1, 1);
+        assert_eq!((count(&slots[0].row.events), count(&slots[0].row.bytes)), (3, 107));
+        assert_eq!((count(&registry.counters.events), count(&registry.counters.bytes)), (4, 108));
+    }
+
+    #[test]
+    fn a_live_page_is_where_it_says() {
+        let registry = registry(9, 9);
+        let slot = registry.enter(from("192.0.2.1"), 7, None).unwrap();
+        assert_eq!(slot.row.position(), 7);
+        slot.shows(40);
+        let row = slot.row.clone();
+        drop(slot);
+        assert_eq!(row.position(), 40, "also after it ended");
+    }
+
+    #[test]
+    fn a_delay_belongs_to_the_first_bucket_that_holds_it() {
+        let counters = Counters::default();
+        let buckets = |delay| {
+            let counters = Counters::default();
+            counters.delayed(2, delay);
+            let found = counters.delays.iter().position(|bucket| count(bucket) == 2).unwrap();
+            DELAYS_MS.get(found).copied()
+        };
+        let micros = |micros| buckets(Duration::from_micros(micros));
+        assert_eq!((micros(0), micros(999), micros(1_999)), (Some(1), Some(1), Some(2)));
+        for (index, end) in DELAYS_MS.into_iter().enumerate() {
+            assert_eq!(buckets(Duration::from_millis(end - 1)), Some(end));
+            assert_eq!(buckets(Duration::from_millis(end)), DELAYS_MS.get(index + 1).copied(), "{end}");
+        }
+        assert_eq!(buckets(Duration::MAX), None);
+        counters.delayed(3, Duration::from_micros(1_500));
+        assert_eq!(count(&counters.delay_sum_us), 4_500);
+    }
+
+    #[test]
+    fn a_form_reads_like_its_name() {
+        let words =
+            |wire, format, gzip| StreamInfo { form: Form { wire, format }, gzip, ..from("192.0.2.1") }.form_in_words();
+        assert_eq!(words(Wire::Named, Format::Native, false), "SSE");
+        assert_eq!(words(Wire::Unnamed, Format::Native, true), "SSE without names, gzip");
+        assert_eq!(words(Wire::Lines, Format::CloudEvents, true), "NDJSON, CloudEvents, gzip");
+    }
+}

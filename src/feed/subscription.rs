@@ -196,25 +196,30 @@ pub(crate) mod tests {
         Subscriptions::new(Arc::new(hub), log)
     }
 
-    const EPOCH: Epoch = Epoch(0x5c1f_09ae);
+    /// The epoch of these feeds.
+    pub(crate) const EPOCH: Epoch = Epoch(0x5c1f_09ae);
 
-    fn published(event: &Arc<Event>) -> Published {
+    /// An event as it is published.
+    pub(crate) fn published(event: &Arc<Event>) -> Published {
         let id = event.position.map(|position| EventId { epoch: EPOCH, position });
         let frame = Frame::event(event.event_type.name(), &crate::event::truncate::encode(event), id);
         Published { id, event: event.clone(), frame, at: std::time::Instant::now() }
     }
 
-    fn event(position: i64, queue: &'static str) -> Arc<Event> {
+    /// An event of a queue at a position.
+    pub(crate) fn event(position: i64, queue: &'static str) -> Arc<Event> {
         let mut event = Event::new(Kind::TaskCreated, Time::UNIX_EPOCH);
         (event.position, event.queue) = (Some(position), Some(Name::literal(queue)));
         Arc::new(event)
     }
 
-    fn heartbeat() -> Published {
+    /// An event without a position.
+    pub(crate) fn heartbeat() -> Published {
         published(&Arc::new(Event::new(Kind::WorkerHeartbeat, Time::UNIX_EPOCH)))
     }
 
-    fn of_queue(queue: &str) -> Filter {
+    /// The filter of a queue.
+    pub(crate) fn of_queue(queue: &str) -> Filter {
         Filter::from_query(&[("queue".to_owned(), queue.to_owned())], &[]).unwrap()
     }
 

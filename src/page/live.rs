@@ -274,3 +274,122 @@ impl Drop for Renderer {
         }
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+
+    fn live_page() -> LivePage {
+        let state = State {
+            sequence: 0,
+            html: "<p>0</p>".into(),
+            position: 7,
+            base: BasePath::default(),
+            whole: None,
+            failing_since: None,
+        };
+        LivePage { state: Arc::new(Mutex::new(state)), updates: broadcast::Sender::new(MAX_LAG_MESSAGES) }
+    }
+
+    /// The page changes to a number, as one message.
+    fn send(page: &LivePage, number: u64) {
+        page.send(format!("<p>{number}</p>"), Bytes::from(format!("change {number}")), 7);
+    }
+
+    fn text(update: &Update) -> String {
+        String::from_utf8(update.frame.plain.to_vec()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_viewer_gets_the_whole_page_first_and_then_each_change() {
+        let page = live_page();
+        let mut viewer = page.viewer();
+        assert!(!viewer.has_begun());
+        let first = viewer.next().await.unwrap();
+        assert!(text(&first).contains("<p>0</p>") && text(&first).contains("hx-target=\"#page\""));
+        assert_eq!((first.position, viewer.has_begun()), (7, true));
+        send(&page, 1);
+        send(&page, 2);
+        assert_eq!(text(&viewer.next().await.unwrap()), "change 1");
+        assert_eq!(text(&viewer.next().await.unwrap()), "change 2");
+    }
+
+    #[tokio::test]
+    async fn a_change_that_the_whole_page_has_already_is_not_sent_again() {
+        let page = live_page();
+        let mut viewer = page.viewer();
+        send(&page, 1);
+        assert!(text(&viewer.next().await.unwrap()).contains("<p>1</p>"));
+        send(&page, 2);
+        assert_eq!(text(&viewer.next().await.unwrap()), "change 2");
+    }
+
+    #[tokio::test]
+    async fn a_viewer_that_missed_too_much_gets_the_whole_page() {
+        let page = live_page();
+        let mut viewer = page.viewer();
+        viewer.next().await.unwrap();
+        for number in 1..=MAX_LAG_MESSAGES as u64 + 1 {
+            send(&page, number);
+        }
+        assert!(text(&viewer.next().await.unwrap()).contains("<p>65</p>"));
+        let nothing = tokio::select! {
+            biased;
+            update = viewer.next() => update,
+            () = std::future::ready(()) => None,
+        };
+        assert!(nothing.is_none(), "it has all of the changes that it missed");
+        send(&page, 66);
+        assert_eq!(text(&viewer.next().await.unwrap()), "change 66", "and goes on from there");
+    }
+
+    #[tokio::test]
+    async fn a_viewer_that_missed_one_message_gets_the_whole_page() {
+        let page = live_page();
+        let mut viewer = page.viewer();
+        viewer.next().await.unwrap();
+        read(&page.state).sequence += 1;
+        send(&page, 9);
+        assert!(text(&viewer.next().await.unwrap()).contains("<p>9</p>"));
+    }
+
+    #[tokio::test]
+    async fn viewers_are_told_when_the_page_is_gone() {
+        let page = live_page();
+        let mut viewer = page.viewer();
+        viewer.next().await.unwrap();
+        drop(page);
+        assert!(viewer.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn all_viewers_share_the_same_bytes() {
+        let page = live_page();
+        let (mut one, mut two) = (page.viewer(), page.viewer());
+        let whole = [one.next().await.unwrap(), two.next().await.unwrap()];
+        assert!(Arc::ptr_eq(&whole[0].frame, &whole[1].frame));
+        send(&page, 1);
+        let change = [one.next().await.unwrap(), two.next().await.unwrap()];
+        assert!(Arc::ptr_eq(&change[0].frame, &change[1].frame));
+    }
+
+    #[test]
+    fn a_change_ends_a_failure() {
+        let page = live_page();
+        let viewer = page.viewer();
+        assert_eq!(viewer.failing_for(), Duration::ZERO);
+        read(&page.state).failing_since = Some(Instant::now());
+        send(&page, 1);
+        assert_eq!(viewer.failing_for(), Duration::ZERO);
+    }
+
+    #[test]
+    fn links_of_a_whole_page_lead_below_the_base_path() {
+        let base: BasePath = "/ops".parse().unwrap();
+        let frame = whole(&base, "<a href=\"/tasks\">x</a>\n<p>y</p>");
+        let text = std::str::from_utf8(&frame).unwrap();
+        assert!(text.contains("href=\"/ops/tasks\"") && text.ends_with("\n\n"), "{text}");
+        assert!(text.lines().all(|line| line.is_empty() || line.starts_with("data: ")), "{text}");
+    }
+}

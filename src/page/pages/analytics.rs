@@ -103,3 +103,59 @@ pub(super) fn render(view: &View, params: &Params) -> Result<Content, PageError>
 fn ms(percentile: Option<u64>) -> String {
     percentile.map_or_else(|| "–".to_owned(), |ms| format::duration(&ms))
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+    use crate::page::golden::{params, view};
+
+    #[test]
+    fn a_range_is_one_of_three() {
+        for range in Range::ALL {
+            assert_eq!(parse(range.as_str()), Some(range));
+            assert_eq!(check_range(range.as_str()), Ok(()));
+        }
+        for text in ["", "1H", "2h", "7d ", "week"] {
+            assert_eq!(check_range(text), Err("must be one of 1h, 24h, 7d".to_owned()), "{text}");
+        }
+        assert!(Range::ALL.iter().all(|range| check_range("x").unwrap_err().contains(range.as_str())));
+    }
+
+    #[test]
+    fn an_hour_in_which_no_attempt_ended_has_no_error_rate() {
+        let (_, _, rate) = ERRORS[0];
+        let mut slot = Slot::default();
+        slot.tally.started = 9;
+        assert_eq!(rate(&slot, 60.0), None);
+        slot.tally.completed = 1;
+        assert_eq!(rate(&slot, 60.0), Some(0.0));
+        slot.tally.retried = 1;
+        assert_eq!(rate(&slot, 60.0), Some(50.0));
+    }
+
+    #[test]
+    fn throughput_is_per_second() {
+        let mut slot = Slot::default();
+        (slot.tally.created, slot.tally.failed, slot.tally.retried) = (120, 30, 30);
+        let rates = THROUGHPUT.map(|(_, _, rate)| rate(&slot, 60.0));
+        assert_eq!(rates, [Some(2.0), Some(0.0), Some(1.0)]);
+    }
+
+    #[test]
+    fn percentiles_that_are_not_known_are_dashes() {
+        assert_eq!((ms(None), ms(Some(0)), ms(Some(1_000))), ("–".into(), "0 ms".into(), "1.0 s".into()));
+        assert!(WAITS.iter().chain(&RUNS).all(|(_, _, value)| value(&Slot::default(), 60.0).is_none()));
+    }
+
+    #[tokio::test]
+    async fn a_link_to_another_range_keeps_the_rest_of_the_query() {
+        let (view, _open) = view().await;
+        let page = render(&view, &params("analytics", &[("at", "7"), ("range", "7d")])).unwrap();
+        for range in Range::ALL {
+            let link = format!("/analytics?at=7&#38;range={}", range.as_str());
+            assert!(page.html.contains(&link) || page.html.contains(&link.replace("&#38;", "&")), "{link}");
+        }
+        assert!(!page.html.contains("range=7d&#38;range"), "{}", page.title);
+    }
+}

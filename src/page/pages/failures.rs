@@ -73,3 +73,57 @@ fn spark(group: &Group, now: Time) -> Sparkline {
     let sum: u64 = hours.iter().sum();
     Sparkline::new(&hours, format!("{sum} in the last 24 hours"))
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+    use crate::{
+        clock::Clock,
+        page::golden::{board, now, view},
+    };
+
+    #[test]
+    fn only_all_groups_can_be_asked_for() {
+        assert_eq!(check_show("all"), Ok(()));
+        for text in ["", "ALL", "open", "all "] {
+            assert_eq!(check_show(text), Err("must be \"all\" or omitted".to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_line_says_how_many_failed_within_a_day() {
+        let board = board();
+        let group = board.failures.groups.values().next().unwrap();
+        let sum: u64 = group.last_hours(now()).iter().sum();
+        assert_eq!(spark(group, now()).sentence, format!("{sum} in the last 24 hours"));
+        assert_eq!(spark(group, now() + TimeDelta::days(2)).sentence, "0 in the last 24 hours");
+    }
+
+    async fn html(minutes: i64, params: &Params) -> String {
+        let (view, _open) = view().await;
+        let view = View { clock: Clock::stopped(now() + TimeDelta::minutes(minutes)), ..view };
+        render(&view, params).unwrap().html
+    }
+
+    #[tokio::test]
+    async fn a_group_is_new_for_fifteen_minutes() {
+        assert!(html(0, &Params::default()).await.contains(" new</span>"));
+        assert!(!html(15, &Params::default()).await.contains(" new</span>"));
+    }
+
+    #[tokio::test]
+    async fn fifty_groups_are_shown_and_the_others_counted() {
+        let (view, _open) = view().await;
+        {
+            let mut board = view.board.write().unwrap();
+            let group = board.failures.groups.values().find(|group| group.open > 0).unwrap().clone();
+            for number in 0..60 {
+                board.failures.groups.insert(Name::new(&format!("{number:016x}")).unwrap(), group.clone());
+            }
+        }
+        let page = render(&view, &Params::default()).unwrap();
+        assert_eq!(page.html.matches("<article").count(), 50, "{}", page.html.len());
+        assert_eq!(page.title, "(2 failed) Failures", "tasks, not groups");
+    }
+}

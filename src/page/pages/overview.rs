@@ -193,3 +193,112 @@ pub(super) fn limit(queue: &crate::board::queues::Queue) -> Option<String> {
     let words: Vec<_> = concurrency.into_iter().chain(rate).collect();
     (!words.is_empty()).then(|| words.join(", "))
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::*;
+    use crate::{
+        board::queues::Queue,
+        page::golden::{ago, board, id, now},
+    };
+
+    fn limited(
+        concurrency_limit: Option<u32>,
+        rate_limit: Option<u32>,
+        rate_period_seconds: Option<u32>,
+    ) -> Option<String> {
+        limit(&Queue { concurrency_limit, rate_limit, rate_period_seconds, ..Queue::default() })
+    }
+
+    #[test]
+    fn limits_are_named_with_their_period() {
+        assert_eq!(limited(None, None, Some(60)), None, "a period alone limits nothing");
+        assert_eq!(limited(Some(0), None, None).as_deref(), Some("at most 0 at once"));
+        assert_eq!(limited(None, Some(5), None).as_deref(), Some("5 per s"));
+        assert_eq!(limited(None, Some(5), Some(1)).as_deref(), Some("5 per s"));
+        assert_eq!(limited(Some(4), Some(5), Some(60)).as_deref(), Some("at most 4 at once, 5 in 60 s"));
+    }
+
+    /// The parent of the fixed board, of which children finished at these seconds ago.
+    fn parent(finishes: &[i64], counts: Counts) -> Parent {
+        let mut parent = board().parents.open[&id(20)].clone();
+        parent.phases.truncate(1);
+        parent.phases[0].counts = counts;
+        parent.finishes = finishes.iter().map(|seconds| ago(*seconds)).collect::<VecDeque<_>>();
+        parent
+    }
+
+    #[test]
+    fn time_left_is_told_as_far_as_it_is_known() {
+        let steady: Vec<_> = (0..32).rev().map(|number| number * 10).collect();
+        let left = |pending, finishes: &[i64]| {
+            eta(&parent(finishes, Counts { pending, completed: 32, ..Counts::default() }), now())
+        };
+        assert_eq!(left(0, &steady), "all known children are done");
+        assert_eq!(left(5, &[]), "time left unknown");
+        assert_eq!(left(20, &steady), "3 min to 3 min left".replace("3 min to", "2 min to"));
+        assert_eq!(left(1, &[0; 8]), "about 1 s left");
+        assert_eq!(eta(&parent(&[], Counts::default()), now()), "time left unknown", "it has no children yet");
+    }
+
+    #[test]
+    fn a_card_shows_as_many_phases_as_fit() {
+        let mut parent = parent(&[], Counts::default());
+        for number in 1..8 {
+            let mut phase = parent.phases[0].clone();
+            phase.name = Name::new(&format!("p{number}")).unwrap();
+            parent.phases.push(phase);
+        }
+        for (most, shown, more) in [(6, 6, 2), (8, 8, 0), (9, 8, 0), (0, 0, 8)] {
+            let card = ParentCard::new(id(20), &parent, most, now());
+            assert_eq!((card.phases.len(), card.more_phases), (shown, more), "{most}");
+        }
+    }
+
+    #[test]
+    fn a_parent_without_a_title_is_called_by_its_type() {
+        let mut parent = parent(&[], Counts::default());
+        (parent.title, parent.task_type) = (None, Name::literal("import"));
+        assert_eq!(ParentCard::new(id(20), &parent, 1, now()).title, "import");
+        parent.title = Some("x".repeat(81));
+        assert_eq!(ParentCard::new(id(20), &parent, 1, now()).title.chars().count(), 81, "80 and the ellipsis");
+    }
+
+    #[test]
+    fn eight_of_each_are_shown_and_the_others_counted() {
+        let mut board = board();
+        for number in 0..20 {
+            board.queues.0.insert(Name::new(&format!("q{number}")).unwrap(), Queue::default());
+            let parent = parent(&[], Counts::default());
+            board.parents.open.insert(id(100 + number), parent);
+        }
+        let page = Overview::of(&board, chrono::TimeDelta::seconds(25), now(), String::new());
+        assert_eq!((page.queues.len(), page.more_queues), (8, board.queues.0.len() - 8));
+        assert_eq!((page.parents.len(), page.more_parents), (8, board.parents.open.len() - 8));
+    }
+
+    #[test]
+    fn the_worst_queue_comes_first_and_then_the_longest() {
+        let mut board = Board::default();
+        for (name, waiting, paused) in [("a", 1, false), ("b", 9, false), ("c", 1, true), ("d", 1, false)] {
+            let queue = board.queues.0.entry(Name::literal(name)).or_default();
+            queue.depth[9] = waiting;
+            queue.paused_at = paused.then(now);
+        }
+        let names: Vec<_> = queues(&board, now()).into_iter().map(|row| row.name.to_string()).collect();
+        assert_eq!(names, ["c", "b", "a", "d"]);
+    }
+
+    #[test]
+    fn an_empty_queue_has_no_oldest_task() {
+        let mut board = Board::default();
+        let queue = board.queues.0.entry(Name::literal("a")).or_default();
+        queue.oldest_enqueued_at = Some(ago(60));
+        assert_eq!(queues(&board, now())[0].oldest, None, "a late measurement");
+        board.queues.0.get_mut("a").unwrap().depth[0] = 1;
+        assert_eq!(queues(&board, now())[0].oldest, Some(ago(60)));
+    }
+}

@@ -98,3 +98,42 @@ pub(super) fn render(view: &View, params: &Params) -> Result<Content, PageError>
     let title = if bad > 0 { format!("({bad} in trouble) Queues") } else { "Queues".to_owned() };
     Content::new(title, &Queues { queues, more, is_past: params.at.is_some() })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        board::Board,
+        page::golden::{ago, now},
+    };
+
+    fn row(queue: &Queue) -> Row {
+        let board = Board::default();
+        Row::of(&(Serving::taking(&board), Serving::online(&board)), &Name::literal("mails"), queue, now())
+    }
+
+    #[test]
+    fn a_queue_is_used_by_what_runs_of_its_limit() {
+        let used = |running, concurrency_limit| {
+            let tasks = [(Status::Running, running)].into();
+            row(&Queue { tasks, concurrency_limit, ..Queue::default() }).utilisation
+        };
+        assert_eq!(used(3, None), None);
+        assert_eq!((used(0, Some(4)), used(1, Some(3)), used(4, Some(4))), (Some(0), Some(33), Some(100)));
+        assert_eq!((used(5, Some(4)), used(2, Some(0))), (Some(125), Some(200)), "the limit was lowered");
+    }
+
+    #[test]
+    fn bands_are_shown_from_high_to_low() {
+        let bands = row(&Queue { depth: [1, 0, 0, 0, 0, 2, 0, 0, 0, 3], ..Queue::default() }).bands;
+        assert_eq!(bands, [("high", 3), ("normal", 2), ("low", 1)]);
+    }
+
+    #[test]
+    fn only_a_backlog_has_an_oldest_task() {
+        let measured = Queue { oldest_enqueued_at: Some(ago(60)), ..Queue::default() };
+        assert_eq!(row(&measured).oldest, None);
+        let waiting = Queue { depth: [0, 0, 0, 0, 0, 1, 0, 0, 0, 0], ..measured };
+        assert_eq!(row(&waiting).oldest, Some(ago(60)));
+    }
+}

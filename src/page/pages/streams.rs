@@ -80,3 +80,14 @@ const fn look(close_reason: &CloseReason) -> (&'static str, &'static str) {
         CloseReason::Stuck | CloseReason::TooOld | CloseReason::LogChanged => ("warn", "▲"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_end_that_lost_something_looks_like_a_problem() {
+        let warns = CloseReason::ALL.into_iter().filter(|reason| look(reason).0 == "warn");
+        assert_eq!(warns.collect::<Vec<_>>(), [CloseReason::Stuck, CloseReason::TooOld, CloseReason::LogChanged]);
+    }
+}

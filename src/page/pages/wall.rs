@@ -276,3 +276,143 @@ fn failure_tiles(board: &Board, now: Time) -> Vec<Tile> {
     };
     open.into_iter().map(tile).collect()
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+    use crate::{
+        board::{health::Reason, queues::Queue},
+        page::golden::{ago, board, now},
+    };
+
+    fn names(text: &str) -> Result<Vec<&'static str>, String> {
+        boards(text).map(|boards| boards.into_iter().map(|(name, _)| name).collect())
+    }
+
+    fn check(name: &str, text: &str) -> Result<(), String> {
+        OWN.iter().find(|(own, _)| *own == name).unwrap().1(text)
+    }
+
+    #[test]
+    fn boards_are_shown_in_the_order_that_was_asked_for() {
+        assert_eq!(names("queues, overview ,,queues"), Ok(vec!["queues", "overview", "queues"]));
+        for bad in ["", ",", " ", "queue", "queues,weather", "Queues"] {
+            assert_eq!(
+                names(bad).unwrap_err(),
+                "must be a comma-separated list of: overview, queues, parents, workers, failures",
+                "{bad}"
+            );
+        }
+    }
+
+    #[test]
+    fn parameters_of_the_wall_end_at_their_bounds() {
+        for (name, good, bad) in [
+            ("rotate", &["0", "3600"][..], &["3601", "-1", "", "5.5", "4294967296"][..]),
+            ("scale", &["50", "200"], &["49", "201", "100%"]),
+            ("theme", &["dark", "light"], &["", "Dark", "system"]),
+            ("dim_from", &["00:00", "23:59"], &["24:00", "22", "22:60", "10pm", ""]),
+            ("dim_to", &["06:00"], &["6 o'clock"]),
+        ] {
+            assert!(good.iter().all(|text| check(name, text).is_ok()), "{name}");
+            assert!(bad.iter().all(|text| check(name, text).is_err()), "{name}");
+        }
+        assert_eq!(check("scale", "49").unwrap_err(), "must be an integer between 50 and 200");
+        assert_eq!(check("theme", "x").unwrap_err(), "must be one of dark, light");
+    }
+
+    #[test]
+    fn a_number_has_a_size_for_three_to_twelve_digits() {
+        let width = |big: &str, unit| Tile { unit, ..Tile::new("k", "n", big, "") }.width();
+        assert_eq!((width("", ""), width("7", ""), width("1234", "")), (3, 3, 4));
+        assert_eq!((width("123", "per s"), width("1234567890123", "waiting")), (5, 12));
+    }
+
+    fn wall(level: Level) -> Vec<WallBoard> {
+        let tile = Tile { unit: "waiting", ..Tile::new("k", "mails", "7", "") }.at(level);
+        vec![WallBoard { name: "queues", heading: "Queues", tiles: vec![tile], more: 0 }]
+    }
+
+    fn health(severities: &[Level]) -> Health {
+        let reasons = severities.iter().map(|severity| Reason {
+            code: "x",
+            severity: *severity,
+            text: format!("{severity:?} reason"),
+            queue: None,
+            task_id: None,
+            worker_id: None,
+        });
+        Health { status: severities.first().copied().unwrap_or(Level::Ok), reasons: reasons.collect() }
+    }
+
+    #[test]
+    fn the_headline_is_never_milder_than_a_tile() {
+        let told = worst(&health(&[Level::Degraded]), &wall(Level::Stalled));
+        assert_eq!(told, (Level::Stalled, Some("Queues: mails 7 waiting".to_owned())));
+        let told = worst(&health(&[]), &wall(Level::Degraded));
+        assert_eq!(told, (Level::Degraded, Some("Queues: mails 7 waiting".to_owned())));
+        assert_eq!(worst(&health(&[]), &wall(Level::Ok)), (Level::Ok, None));
+    }
+
+    #[test]
+    fn the_headline_is_the_first_reason_and_how_many_are_as_bad() {
+        let (level, reason) = worst(&health(&[Level::Stalled, Level::Degraded]), &wall(Level::Degraded));
+        assert_eq!((level, reason.as_deref()), (Level::Stalled, Some("Stalled reason")));
+        let (_, reason) = worst(&health(&[Level::Degraded; 3]), &wall(Level::Degraded));
+        assert_eq!(reason.as_deref(), Some("Degraded reason · and 2 more"));
+    }
+
+    #[test]
+    fn a_long_reason_is_cut_for_the_wall() {
+        let mut long = health(&[Level::Degraded]);
+        long.reasons[0].text = "x".repeat(161);
+        assert_eq!(worst(&long, &[]).1.unwrap().chars().count(), 161, "160 and the ellipsis");
+    }
+
+    #[test]
+    fn queues_with_the_longest_backlog_come_first() {
+        let mut board = Board::default();
+        for (name, waiting) in [("a", 1), ("b", 3), ("c", 3)] {
+            let depth = [waiting, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+            board.queues.0.insert(Name::literal(name), Queue { depth, ..Queue::default() });
+        }
+        board.queues.0.get_mut("a").unwrap().paused_at = Some(now());
+        let tiles = queue_tiles(&board, now());
+        let told: Vec<_> =
+            tiles.iter().map(|tile| (tile.name.as_str(), tile.big.as_str(), tile.below.as_str())).collect();
+        assert_eq!(told, [("b", "3", "0 running"), ("c", "3", "0 running"), ("a", "1", "paused")]);
+        assert_eq!(tiles[2].level, Level::Degraded);
+    }
+
+    #[test]
+    fn a_machine_stands_still_when_all_its_workers_are_lost() {
+        let machine = |statuses: &[crate::model::worker::WorkerStatus]| {
+            let mut board = board();
+            let some = board.workers.0.values().next().unwrap().clone();
+            let workers = statuses.iter().zip(1..).map(|(status, number)| {
+                (uuid::Uuid::from_u128(number), crate::board::workers::LastSeen { status: *status, ..some.clone() })
+            });
+            board.workers.0 = workers.collect();
+            let tile = machine_tiles(&board).remove(0);
+            (tile.level, tile.big, tile.below)
+        };
+        use crate::model::worker::WorkerStatus::{Idle, Lost, Stopped};
+        assert_eq!(machine(&[Idle, Stopped]), (Level::Ok, "1".to_owned(), "0 lost".to_owned()));
+        assert_eq!(machine(&[Idle, Lost]), (Level::Degraded, "1".to_owned(), "1 lost".to_owned()));
+        assert_eq!(machine(&[Lost, Stopped]), (Level::Stalled, "0".to_owned(), "1 lost".to_owned()));
+        assert_eq!(machine(&[Stopped]).0, Level::Ok, "who left in order is not missed");
+    }
+
+    #[test]
+    fn a_failure_is_news_for_fifteen_minutes() {
+        let board = board();
+        let last = board.failures.open()[0].1.last_seen_at;
+        let minutes = |minutes| last + TimeDelta::minutes(minutes);
+        assert_eq!(failure_tiles(&board, minutes(15) - TimeDelta::seconds(1))[0].level, Level::Degraded);
+        let tile = failure_tiles(&board, minutes(15)).remove(0);
+        assert_eq!(tile.level, Level::Ok);
+        assert!(failure_tiles(&board, ago(600))[0].below.starts_with("new: ") && !tile.below.starts_with("new"));
+        assert_eq!(failure_tiles(&Board::default(), now())[0].big, "0");
+    }
+}

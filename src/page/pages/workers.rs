@@ -86,3 +86,61 @@ fn rows(board: &Board, mut workers: Vec<Named<'_>>, shown: usize) -> Vec<Row> {
     };
     workers.into_iter().map(row).collect()
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+    use crate::page::golden::board;
+
+    fn id(number: u128) -> Uuid {
+        Uuid::from_u128(number)
+    }
+
+    /// A board with workers of these names and statuses, numbered from 1.
+    fn with_workers(workers: &[(&'static str, WorkerStatus)]) -> Board {
+        let mut board = board();
+        let some = board.workers.0.values().next().unwrap().clone();
+        let workers = workers.iter().zip(1..).map(|((name, status), number)| {
+            (id(number), LastSeen { name: Name::literal(name), status: *status, ..some.clone() })
+        });
+        board.workers.0 = workers.collect();
+        board.running.0.clear();
+        board
+    }
+
+    fn all(board: &Board) -> Vec<Named<'_>> {
+        board.workers.0.iter().collect()
+    }
+
+    #[test]
+    fn online_workers_come_first_each_group_by_name() {
+        use WorkerStatus::{Active, Idle, Lost};
+        let board = with_workers(&[("b", Lost), ("c", Idle), ("a", Lost), ("a", Active), ("a", Idle)]);
+        let shown: Vec<_> =
+            rows(&board, all(&board), 9).into_iter().map(|row| (row.seen.name.to_string(), row.id.as_u128())).collect();
+        let expected = [("a", 4), ("a", 5), ("c", 2), ("a", 3), ("b", 1)];
+        assert_eq!(shown, expected.map(|(name, number)| (name.to_owned(), number)));
+    }
+
+    #[test]
+    fn the_online_ones_are_kept_when_there_are_too_many() {
+        let board = with_workers(&[("a", WorkerStatus::Lost), ("b", WorkerStatus::Idle), ("c", WorkerStatus::Idle)]);
+        let shown: Vec<_> = rows(&board, all(&board), 2).into_iter().map(|row| row.id.as_u128()).collect();
+        assert_eq!(shown, [2, 3]);
+        assert!(rows(&board, all(&board), 0).is_empty());
+    }
+
+    #[test]
+    fn twenty_tasks_of_a_worker_are_shown_and_the_others_counted() {
+        let mut board = with_workers(&[("a", WorkerStatus::Active), ("b", WorkerStatus::Active)]);
+        let some = crate::page::golden::board().running.0.into_values().next().unwrap();
+        for number in 0..25 {
+            let worker_id = (number < 23).then(|| id(1));
+            board.running.0.insert(id(100 + number), RunningTask { worker_id, ..some.clone() });
+        }
+        let rows = rows(&board, all(&board), 9);
+        assert_eq!((rows[0].tasks.len(), rows[0].more_tasks), (20, 3));
+        assert_eq!((rows[1].tasks.len(), rows[1].more_tasks), (0, 0));
+    }
+}
