@@ -43,7 +43,6 @@ const fn state(state: &BulkState) -> (&'static str, &'static str, &'static str) 
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
-
 mod tests {
     use uuid::Uuid;
 
