@@ -477,7 +477,7 @@ mod tests {
 
     #[test]
     fn a_deleted_parent_leaves_at_once() {
-        let deleted = |from| event(Kind::TaskDeleted, 1, from, None);
+        let deleted = |status| event(Kind::TaskDeleted, 1, status, status);
         assert_eq!(after([starts(), deleted(RUNNING)]), Parents::default());
         let parents = after([starts(), ends(1), deleted(DONE)]);
         assert!(parents.open.is_empty(), "one that had finished is not reopened by its deletion");

@@ -391,6 +391,12 @@ mod tests {
     }
 
     #[test]
+    fn a_code_point_in_an_anchor_ends_before_the_next_digit() {
+        assert_eq!((anchor("a-9"), anchor("_"), anchor("é.")), ("a-9".into(), "_5f_".into(), "_e9__2e_".into()));
+        assert_ne!(anchor("_0"), anchor("\u{5f0}"));
+    }
+
+    #[test]
     fn a_short_id_is_its_random_end() {
         let id = uuid::Uuid::from_u128(0x0190_b6a2_3f5e_7a10_8c11_2d5f_0c3b_9a77);
         assert_eq!(short(&id), "0c3b9a77");
