@@ -529,6 +529,8 @@ mod tests {
         assert!(readers.lag(3).1.is_some());
         readers.0.hub.reset(EPOCH, 40, 1);
         assert_eq!(readers.lag(3), (37, None));
+        publish(&readers, [41]);
+        assert!(readers.lag(40).1.is_some(), "the first event that it lacks is in memory");
     }
 
     #[tokio::test]

@@ -209,6 +209,9 @@ mod tests {
             assert_eq!((then.started_at, then.finished_at), (started, finished), "{status}");
             assert!(then.result.is_none() && then.lease.is_none() && then.run_at.is_none());
         }
+        let earlier = then(task(1, Status::Failed), &event(Status::Running, Some(2)));
+        assert_eq!(earlier.finished_at, None, "the same attempt, before it failed");
+        assert_eq!(then(task(1, Status::Running), &event(Status::Pending, Some(1))).lease, None);
         let mut retried = event(Status::Retrying, Some(1));
         retried.data.next_run_at = Some(now());
         assert_eq!(then(task(1, Status::Failed), &retried).run_at, Some(now()));
