@@ -460,6 +460,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
         #[test]
         fn an_event_is_read_as_it_was_written(event in event()) {
             let json = serde_json::to_string(&event).unwrap();

@@ -450,6 +450,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(100))]
         /// Whatever a name or a text holds, a browser sees one frame with the ID that we gave it.
         #[test]
         fn no_text_breaks_a_frame(text in "(\\PC|[\\x00-\\x1f\u{85}\u{2028}\"\\\\]|\n\n|\r\n|id: 9|data: ){0,12}") {

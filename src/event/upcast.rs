@@ -205,6 +205,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
         /// Whatever the table holds, it is read, and what was read is read again in the same way.
         #[test]
         fn no_text_stops_a_reader(text in "\\PC{0,60}|[\\[\\]{}:,\"0-9a-z_]{0,60}") {

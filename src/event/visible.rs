@@ -171,6 +171,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
         /// Nothing that an eye cannot see is left, but line feeds, tabs and the joints of emoji.
         #[test]
         fn nothing_hidden_is_left(text in "(\\PC|[\\x00-\\x1f\u{9b}\u{202e}\u{e0041}\u{200b}\u{200d}\u{fe0f}👩☎1\u{20e3}]){0,20}") {

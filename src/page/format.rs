@@ -403,6 +403,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
         /// A name becomes an ID that selectors can hold, and different names become different ones.
         #[test]
         fn anchors_are_plain_and_unique(a in "\\PC{0,12}|[a_0-9x-]{0,8}", b in "\\PC{0,12}|[a_0-9x-]{0,8}") {

@@ -292,6 +292,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(100))]
         /// What a browser shows after the changes is what a new reader gets.
         #[test]
         fn changes_turn_the_old_page_into_the_new_one(old in tree(), new in tree()) {

@@ -443,6 +443,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(100))]
         #[test]
         fn no_cookie_stops_a_page(text in "\\PC{0,30}|(theme|times|keys|\\.|~|dark|utc|off){0,9}") {
             let read = Preferences::read(&text);

@@ -99,6 +99,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(100))]
         /// Links grow, and nothing else changes; no text stops it.
         #[test]
         fn only_links_change(html in "( href=\"|/tasks|/|\\?|#|&|at=|\"|[a-zé<> ]){0,20}") {

@@ -379,6 +379,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
         /// The spelling does not matter: order, repetitions and what a filter was read from.
         #[test]
         fn a_filter_is_read_back_from_its_parameters(query in query()) {
