@@ -196,3 +196,75 @@ pub struct BulkStep {
     /// Cursor of the next step; `None` after the last one.
     pub to: Option<PageCursor>,
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+
+    fn each() -> [BulkAction; 5] {
+        let edit = BulkAction::Edit { priority: Priority::new(9), queue: None, assignee: Some("ann".to_owned()) };
+        [BulkAction::Cancel { reason: None }, BulkAction::Retry, BulkAction::RetryFamily, BulkAction::Delete, edit]
+    }
+
+    #[test]
+    fn an_action_with_children_is_the_action_itself() {
+        for action in each() {
+            let with_children = BulkAction::WithChildren { of: Box::new(action.clone()) };
+            assert_eq!(with_children.word(), action.word());
+            assert_eq!(with_children.retries(), action.retries());
+            assert_eq!(with_children.transition(), action.transition());
+            assert_eq!(with_children.for_family(), action.for_family());
+        }
+    }
+
+    #[test]
+    fn retries_below_a_parent_reopen_the_parents_among_them() {
+        assert_eq!(BulkAction::Retry.transition(), Transition::Retry);
+        assert_eq!(BulkAction::Retry.for_family().transition(), Transition::Reopen);
+        let retrying: Vec<_> = each().iter().map(BulkAction::retries).collect();
+        assert_eq!(retrying, [false, true, true, false, false]);
+    }
+
+    #[test]
+    fn what_an_edit_does_not_name_stays() {
+        let [.., edit] = each();
+        let Transition::Edit(edit) = edit.transition() else { panic!("{edit:?}") };
+        let right = Edit { priority: Priority::new(9), assignee: Some(Some("ann".to_owned())), ..Edit::default() };
+        assert_eq!(*edit, right);
+    }
+
+    #[test]
+    fn the_action_on_a_family_takes_only_those_that_it_can_change() {
+        let parent = Uuid::from_u128(7);
+        let statuses = |action: BulkAction| {
+            let bulk = Bulk::of_family(Uuid::nil(), &action, vec![parent], "ops".to_owned(), Time::UNIX_EPOCH);
+            assert_eq!(bulk.filter.conditions["parent_task_id"], Condition::Ids([parent].into()));
+            bulk.filter.statuses().map(|statuses| statuses.iter().copied().collect::<Vec<_>>())
+        };
+        let unfinished = [Status::Scheduled, Status::Blocked, Status::Pending, Status::Running, Status::Retrying];
+        assert_eq!(statuses(BulkAction::Cancel { reason: None }), Some(unfinished.to_vec()));
+        assert_eq!(statuses(BulkAction::Retry), Some(vec![Status::Failed, Status::Cancelled]));
+        assert_eq!(statuses(BulkAction::Delete), None);
+    }
+
+    #[test]
+    fn a_new_action_begins_with_the_newest_task_there_is() {
+        let query = TaskQuery::default();
+        let bulk = Bulk::new(Uuid::nil(), BulkAction::Retry, query, "ops".to_owned(), Time::UNIX_EPOCH);
+        assert_eq!((bulk.before, bulk.next_at), ((Time::UNIX_EPOCH, Uuid::max()), Time::UNIX_EPOCH));
+        assert_eq!((bulk.state, bulk.succeeded, bulk.failed), (BulkState::Running, 0, 0));
+    }
+
+    #[test]
+    fn actions_are_stored_and_read_again() {
+        for action in each() {
+            for action in [action.clone(), BulkAction::WithChildren { of: Box::new(action) }] {
+                let text = serde_json::to_string(&action).unwrap();
+                assert_eq!(serde_json::from_str::<BulkAction>(&text).unwrap(), action, "{text}");
+            }
+        }
+        assert_eq!(serde_json::to_string(&BulkAction::Cancel { reason: None }).unwrap(), r#"{"action":"cancel"}"#);
+        assert!(serde_json::from_str::<BulkAction>(r#"{"action":"edit","priority":10}"#).is_err());
+    }
+}

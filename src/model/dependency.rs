@@ -95,6 +95,7 @@ pub fn cycle(starts: &[Uuid], next: impl Fn(Uuid) -> Vec<Uuid>) -> Option<Vec<Uu
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use std::collections::HashMap;
 
     fn ring(graph: &HashMap<Uuid, Vec<Uuid>>, starts: &[Uuid]) -> Option<Vec<Uuid>> {
@@ -123,5 +124,69 @@ mod tests {
         let graph: HashMap<_, Vec<_>> =
             (1..10).flat_map(|n| layer(n).map(move |id| (id, layer(n + 1).collect()))).collect();
         assert_eq!(ring(&graph, &layer(1).collect::<Vec<_>>()), None);
+    }
+
+    fn sum(policy: DependencyPolicy, statuses: &[Option<Status>]) -> Dependencies {
+        Dependencies::sum(
+            policy,
+            statuses.iter().enumerate().map(|(at, status)| (Uuid::from_u128(at as u128), *status)),
+        )
+    }
+
+    #[test]
+    fn dependencies_are_done_when_all_completed() {
+        let [done, open] = [Some(Status::Completed), Some(Status::Running)];
+        assert_eq!(sum(DependencyPolicy::Fail, &[]), Dependencies::Done);
+        assert_eq!(sum(DependencyPolicy::Fail, &[done, done]), Dependencies::Done);
+        assert_eq!(sum(DependencyPolicy::Fail, &[done, open, done]), Dependencies::Open);
+        for status in Status::ALL.into_iter().filter(|status| !status.is_finished()) {
+            assert_eq!(sum(DependencyPolicy::Ignore, &[Some(status)]), Dependencies::Open, "{status}");
+        }
+    }
+
+    #[test]
+    fn a_broken_dependency_counts_although_others_are_open() {
+        let open = Some(Status::Pending);
+        for (status, how) in
+            [(Some(Status::Failed), "failed"), (Some(Status::Cancelled), "was cancelled"), (None, "was deleted")]
+        {
+            for policy in [DependencyPolicy::Fail, DependencyPolicy::Cancel] {
+                assert_eq!(sum(policy, &[open, status, open]), Dependencies::Broken(Uuid::from_u128(1), how));
+            }
+            assert_eq!(sum(DependencyPolicy::Ignore, &[status]), Dependencies::Done, "as if it had completed");
+            assert_eq!(sum(DependencyPolicy::Ignore, &[status, open]), Dependencies::Open);
+        }
+    }
+
+    proptest! {
+        /// A cycle that is found is one, through a task that was asked for; where none is found, none can be walked.
+        #[test]
+        fn a_cycle_is_found_if_and_only_if_there_is_one(
+            edges in proptest::collection::vec((0_u128..8, 0_u128..8), 0..16),
+            starts in proptest::collection::btree_set(0_u128..8, 1..4),
+        ) {
+            let mut graph: HashMap<Uuid, Vec<Uuid>> = HashMap::new();
+            for (from, to) in &edges {
+                graph.entry(Uuid::from_u128(*from)).or_default().push(Uuid::from_u128(*to));
+            }
+            let starts: Vec<_> = starts.into_iter().map(Uuid::from_u128).collect();
+            let comes_back = |start: &Uuid| {
+                let (mut seen, mut next) = (HashSet::new(), graph.get(start).cloned().unwrap_or_default());
+                while let Some(id) = next.pop() {
+                    if seen.insert(id) {
+                        next.extend(graph.get(&id).into_iter().flatten());
+                    }
+                }
+                seen.contains(start)
+            };
+            match ring(&graph, &starts) {
+                None => prop_assert!(!starts.iter().any(comes_back)),
+                Some(found) => {
+                    prop_assert!(found.len() > 1 && found.first() == found.last());
+                    prop_assert!(found.windows(2).all(|pair| graph[&pair[0]].contains(&pair[1])));
+                    prop_assert!(found.iter().any(|id| starts.contains(id)));
+                }
+            }
+        }
     }
 }

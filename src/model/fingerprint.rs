@@ -82,6 +82,7 @@ pub fn fingerprint(task_type: &Name, error: Option<&str>) -> Name {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn what_differs_by_accident_is_left_out() {
@@ -110,5 +111,46 @@ mod tests {
         assert_ne!(of("HTTP 503"), of("HTTP 404"));
         assert_ne!(of("x"), fingerprint(&Name::literal("sms"), Some("x")));
         assert_eq!(fingerprint(&mail, None), of("no error given"));
+    }
+
+    #[test]
+    fn only_the_first_line_that_says_something_counts() {
+        assert_eq!(pattern("\n  \n\tdisk full \nat line 7"), "disk full");
+        assert_eq!(pattern(" \n\t\n"), "no error given");
+    }
+
+    #[test]
+    fn numbers_that_name_an_error_stay() {
+        for (error, right) in [
+            ("status 503 after 3 tries", "status 503 after # tries"),
+            ("Error 42", "Error 42"),
+            ("errno 2 in /tmp/x17", "errno 2 in /tmp/#"),
+            ("signal 9", "signal 9"),
+            ("E1234 at 0x7fff", "E1234 at #"),
+            ("ABCDEFGHIJKL1 failed", "# failed"),
+            ("took 3.5s", "took #"),
+            ("id=17, name=\"x\"", "id=#, name=#"),
+            ("unclosed \"quote 17", "unclosed \"quote #"),
+            ("''", "#"),
+        ] {
+            assert_eq!(pattern(error), right, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_fingerprint_does_not_change_between_versions() {
+        assert_eq!(hash([]), 0xcbf2_9ce4_8422_2325);
+        assert_eq!(hash(*b"a"), 0xaf63_dc4c_8601_ec8c, "FNV-1a");
+        assert_eq!(fingerprint(&Name::literal("mail"), Some("timeout")).as_str(), "fbf93a7b64de923d");
+    }
+
+    proptest! {
+        #[test]
+        fn any_error_has_a_short_pattern_that_is_its_own(error in "\\PC{0,120}|[a-z0-9'\"` .:#-]{0,120}") {
+            let found = pattern(&error);
+            prop_assert!(!found.is_empty() && found.chars().count() <= LONGEST && !found.contains('\n'));
+            let number = |n: u32| pattern(&format!("attempt {n} of {} {error}", n + 1));
+            prop_assert_eq!(number(1), number(999));
+        }
     }
 }

@@ -110,6 +110,7 @@ impl Backoff {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn backoff_doubles_and_is_capped() {
@@ -122,5 +123,33 @@ mod tests {
         let steady = Backoff { initial_seconds: 86_400, max_seconds: 86_400 };
         assert_eq!(steady.wait(1, 1.0), steady.wait(9, 1.0));
         assert_eq!(Backoff { initial_seconds: 0, max_seconds: 0 }.wait(3, 1.0), TimeDelta::zero());
+    }
+
+    #[test]
+    fn a_reason_has_one_spelling() {
+        for reason in
+            [StallReason::LeaseExpired, StallReason::WorkerLost, StallReason::TimeLimit, StallReason::NoReport]
+        {
+            assert_eq!(serde_json::to_value(reason).ok(), Some(reason.as_str().into()));
+        }
+    }
+
+    proptest! {
+        /// Each retry waits between half of its time and all of it, never longer than the maximum, and never less than the
+        /// retry before it could.
+        #[test]
+        fn a_wait_is_bounded_and_grows(
+            initial_seconds in 0_u32..=604_800,
+            more in 0_u32..=604_800,
+            retry in 0_u32..200,
+            jitter in -1.0_f64..2.0,
+        ) {
+            let backoff = Backoff { initial_seconds, max_seconds: initial_seconds.saturating_add(more) };
+            let (least, wait, most) = (backoff.wait(retry, 0.0), backoff.wait(retry, jitter), backoff.wait(retry, 1.0));
+            prop_assert!(least <= wait && wait <= most);
+            prop_assert!(most <= TimeDelta::seconds(backoff.max_seconds.into()));
+            prop_assert!((most - least * 2).abs() <= TimeDelta::milliseconds(1));
+            prop_assert!(most <= backoff.wait(retry + 1, 1.0));
+        }
     }
 }

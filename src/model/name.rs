@@ -171,8 +171,10 @@ impl TryFrom<String> for Name {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn names_refuse_what_breaks_a_line() {
@@ -193,6 +195,46 @@ mod tests {
         assert_eq!(NewName::new(".."), Err(BadName::Dots));
         for text in ["...", ".a", "a b", "a,b", "größe/7"] {
             assert!(NewName::new(text).is_ok(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_length_of_a_name_is_counted_in_bytes() {
+        assert!(Name::new(&"x".repeat(128)).is_ok());
+        assert!(Name::new(&"ä".repeat(64)).is_ok());
+        assert_eq!(Name::new(&"ä".repeat(65)), Err(BadName::TooLong));
+        assert_eq!(NewName::new(&format!(" {}", "x".repeat(128))), Err(BadName::TooLong));
+    }
+
+    #[test]
+    fn control_characters_of_any_kind_are_refused() {
+        for control in ['\0', '\t', '\r', '\u{1b}', '\u{7f}', '\u{85}', '\u{9f}'] {
+            assert_eq!(Name::new(&format!("a{control}b")), Err(BadName::Control), "{control:?}");
+        }
+        for shown in ["\u{a0}", "a\u{200b}b", "\u{fffd}", "😀"] {
+            assert!(Name::new(shown).is_ok(), "{shown:?}");
+        }
+    }
+
+    #[test]
+    fn names_in_json_are_texts_that_are_names() {
+        let read = |json: &str| serde_json::from_str::<Name>(json).map_err(|error| error.to_string());
+        assert_eq!(read(r#""a\u00e4""#), Ok(Name::literal("aä")));
+        assert!(read(r#""a\n""#).is_err_and(|error| error.starts_with("must not contain control characters")));
+        assert!(read("7").is_err_and(|error| error.contains("expected a text")));
+        let new = |json: &str| serde_json::from_str::<NewName>(json).map_err(|error| error.to_string());
+        assert!(new(r#"" a""#).is_err_and(|error| error.starts_with("must not start or end with white space")));
+        assert!(new(r#""..""#).is_err_and(|error| error.starts_with("must not be . or ..")));
+    }
+
+    proptest! {
+        #[test]
+        fn every_name_survives_json(text in "\\PC{1,40}") {
+            let Ok(name) = Name::new(&text) else { return Ok(()) };
+            let json = serde_json::to_string(&name).unwrap();
+            prop_assert_eq!(serde_json::from_str::<Name>(&json).unwrap(), name.clone());
+            prop_assert!(NewName::new(&text).is_err() || text.trim() == text);
+            prop_assert_eq!(name.to_string(), text);
         }
     }
 }

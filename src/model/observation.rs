@@ -239,3 +239,83 @@ impl Observed {
         (self.last_sign() <= Some(sign)).then_some(at)
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn at(seconds: i64) -> Time {
+        Time::from_timestamp(1_800_000_000 + seconds, 0).unwrap()
+    }
+
+    #[test]
+    fn a_report_of_an_attempt_without_a_number_is_of_the_first() {
+        for happened in
+            [ObservedKind::Started, ObservedKind::Progressed, ObservedKind::Retried, ObservedKind::Completed]
+        {
+            let attempt = |attempt| Observation { attempt, ..Observation::new(happened, at(0)) }.attempt();
+            assert_eq!([None, Some(0), Some(1), Some(7)].map(attempt), [1, 1, 1, 7], "{happened:?}");
+        }
+        for happened in [ObservedKind::Created, ObservedKind::Enqueued, ObservedKind::Cancelled] {
+            let attempt = |attempt| Observation { attempt, ..Observation::new(happened, at(0)) }.attempt();
+            assert_eq!([None, Some(0), Some(7)].map(attempt), [0, 0, 7], "{happened:?}");
+        }
+    }
+
+    #[test]
+    fn the_last_sign_is_the_latest_report_of_any_kind() {
+        assert_eq!(Observed::default().last_sign(), None);
+        let told = [
+            Observed { first: Some(at(9)), ..Observed::default() },
+            Observed { enqueued: Some(at(9)), ..Observed::default() },
+            Observed { cancelled: Some(at(9)), ..Observed::default() },
+            Observed { started: Some(at(9)), ..Observed::default() },
+            Observed { progressed: Some(at(9)), ..Observed::default() },
+            Observed { ended: Some((at(9), ObservedKind::Retried)), ..Observed::default() },
+            Observed { said: [("title".to_owned(), at(9))].into(), ..Observed::default() },
+        ];
+        for observed in told {
+            assert_eq!(observed.last_sign(), Some(at(9)), "{observed:?}");
+            let both = Observed { first: Some(observed.first.map_or(at(3), |first| first)), ..observed };
+            assert_eq!(both.last_sign(), Some(at(9)));
+        }
+    }
+
+    #[test]
+    fn a_task_stays_given_up_until_something_newer_is_reported() {
+        let observed = Observed { started: Some(at(9)), given_up: Some((at(9), at(500))), ..Observed::default() };
+        assert_eq!(observed.given_up(), Some(at(500)));
+        assert_eq!(Observed { progressed: Some(at(9)), ..observed.clone() }.given_up(), Some(at(500)));
+        assert_eq!(Observed { progressed: Some(at(10)), ..observed }.given_up(), None);
+    }
+
+    #[test]
+    fn what_was_never_reported_is_not_stored() {
+        let text = serde_json::to_string(&Observed::default()).unwrap();
+        assert_eq!(text, r#"{"first":null,"own_project":false}"#);
+        assert_eq!(serde_json::from_str::<Observed>("{\"first\":null}").unwrap(), Observed::default());
+    }
+
+    proptest! {
+        /// The last word on a field does not depend on the order in which words arrive.
+        #[test]
+        fn the_last_word_counts_in_any_order(
+            (words, shuffled) in proptest::collection::vec(("[abc]{1,2}", 0_i64..4), 1..8)
+                .prop_flat_map(|words| (Just(words.clone()), Just(words).prop_shuffle()))
+        ) {
+            let merged = |words: &[(String, i64)]| {
+                let (mut observed, mut slot) = (Observed::default(), String::new());
+                for (word, seconds) in words {
+                    observed.merge("title", &mut slot, Some(word.clone()), at(*seconds));
+                    observed.merge("title", &mut slot, None, at(99));
+                }
+                (slot, observed)
+            };
+            let latest = words.iter().map(|(word, seconds)| (*seconds, word.clone())).max().unwrap();
+            prop_assert_eq!(merged(&words).0, latest.1);
+            prop_assert_eq!(merged(&words), merged(&shuffled));
+        }
+    }
+}

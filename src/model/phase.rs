@@ -88,3 +88,62 @@ impl Counts {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_hundred_percent_means_all() {
+        let percent =
+            |open: u64, finished: u64| Counts { pending: open, completed: finished, ..Counts::default() }.percent();
+        assert_eq!(percent(0, 0), 0);
+        assert_eq!(percent(1, 999), 99);
+        assert_eq!(percent(0, 999), 100);
+        assert_eq!(percent(2, 1), 33);
+        assert_eq!(Counts { failed: 1, cancelled: 1, running: 2, ..Counts::default() }.percent(), 50);
+    }
+
+    #[test]
+    fn what_has_not_started_counts_as_pending() {
+        let mut counts = Counts::default();
+        Status::ALL.into_iter().for_each(|status| counts.add(status));
+        assert_eq!(counts.numbers(), [4, 1, 1, 1, 1]);
+        assert_eq!((counts.total(), counts.finished()), (8, 3));
+    }
+
+    #[test]
+    fn counts_never_fall_below_zero() {
+        let mut counts = Counts::default();
+        Status::ALL.into_iter().for_each(|status| counts.remove(status));
+        assert_eq!(counts, Counts::default());
+    }
+
+    proptest! {
+        #[test]
+        fn a_child_that_comes_and_goes_leaves_no_trace(
+            numbers in proptest::array::uniform5(0_u64..1_000),
+            status in proptest::sample::select(&Status::ALL[..]),
+        ) {
+            let before = Counts::from_numbers(numbers);
+            let mut counts = before;
+            counts.add(status);
+            prop_assert_eq!(counts.total(), before.total() + 1);
+            prop_assert_eq!(counts.finished() - before.finished(), u64::from(status.is_finished()));
+            counts.remove(status);
+            prop_assert_eq!(counts, before);
+        }
+
+        #[test]
+        fn the_sum_of_phases_has_all_their_children(
+            one in proptest::array::uniform5(0_u64..1_000),
+            other in proptest::array::uniform5(0_u64..1_000),
+        ) {
+            let mut sum = Counts::from_numbers(one);
+            sum.add_all(&Counts::from_numbers(other));
+            prop_assert_eq!(sum.numbers(), std::array::from_fn(|at| one[at] + other[at]));
+            prop_assert!(sum.percent() <= 100 && (sum.percent() == 100) == (sum.total() > 0 && sum.finished() == sum.total()));
+        }
+    }
+}

@@ -82,3 +82,38 @@ impl<'de> Deserialize<'de> for Priority {
         deserializer.deserialize_any(Visitor)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn priorities_are_zero_to_nine() {
+        assert_eq!(Priority::new(0).map(Priority::get), Some(0));
+        assert_eq!(Priority::new(9).map(Priority::get), Some(9));
+        for number in [-1, 10, 256, 265, i64::MIN, i64::MAX] {
+            assert_eq!(Priority::new(number), None, "{number}");
+        }
+    }
+
+    #[test]
+    fn bands_change_at_four_and_seven() {
+        let bands: Vec<_> = (0..=9).filter_map(Priority::new).map(Priority::band).collect();
+        let right = [[Band::Low; 4].as_slice(), &[Band::Normal; 3], &[Band::High; 3]].concat();
+        assert_eq!(bands, right);
+        assert!(right.is_sorted_by(|low, high| low >= high), "the highest band is sorted first");
+    }
+
+    #[test]
+    fn a_priority_is_read_as_a_whole_number_in_range() {
+        let read =
+            |json: &str| serde_json::from_str::<Priority>(json).map(Priority::get).map_err(|error| error.to_string());
+        assert_eq!((read("0"), read("9"), read("7.0"), read("-0.0")), (Ok(0), Ok(9), Ok(7), Ok(0)));
+        for json in ["10", "-1", "18446744073709551615", "4.5", "1e300", "9.0000001"] {
+            assert!(read(json).is_err_and(|error| error.starts_with("must be an integer between 0 and 9")), "{json}");
+        }
+        for json in ["\"5\"", "null", "true", "[5]"] {
+            assert!(read(json).is_err_and(|error| error.contains("a whole number from 0 to 9")), "{json}");
+        }
+    }
+}

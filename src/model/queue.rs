@@ -143,6 +143,8 @@ impl QueueState {
 mod tests {
     use super::*;
     use chrono::TimeDelta;
+    use proptest::prelude::*;
+    use serde_json::json;
 
     #[test]
     fn no_window_holds_more_than_the_limit() {
@@ -162,5 +164,115 @@ mod tests {
         }
         // 35 s at 5/s, minus the loss from whole slots.
         assert!(starts.len() > 140, "{}", starts.len());
+    }
+
+    fn queue() -> QueueState {
+        QueueState::new(Name::literal("q"))
+    }
+
+    fn at(millis: i64) -> Time {
+        Time::from_timestamp_millis(1_800_000_000_000 + millis).unwrap()
+    }
+
+    fn limited(concurrency: Option<u32>, rate: Option<(u32, u32)>) -> QueueState {
+        let mut queue = queue();
+        queue.change(&QueueChange::Limit { concurrency: Some(concurrency), rate: Some(rate) }, at(0));
+        queue
+    }
+
+    #[test]
+    fn the_tighter_limit_counts() {
+        assert_eq!(queue().allowed(at(0)), None);
+        assert_eq!(limited(Some(3), None).allowed(at(0)), Some(3));
+        assert_eq!(limited(None, Some((5, 1))).allowed(at(0)), Some(5));
+        assert_eq!(limited(Some(3), Some((5, 1))).allowed(at(0)), Some(3));
+        let busy = QueueState { running: 7, ..limited(Some(3), None) };
+        assert_eq!(busy.allowed(at(0)), Some(0), "a limit set below what runs stops no task");
+    }
+
+    #[test]
+    fn a_rate_limit_tells_when_it_allows_more() {
+        let mut queue = limited(None, Some((2, 10)));
+        assert_eq!(queue.again_after(at(0)), None);
+        queue.start(2, at(0));
+        let wait = queue.again_after(at(0)).unwrap();
+        assert_eq!(queue.allowed(at(0)), Some(0));
+        let after = at(i64::try_from(wait.as_millis()).unwrap());
+        assert_eq!(queue.allowed(after - chrono::TimeDelta::milliseconds(1)), Some(0));
+        assert_eq!((queue.allowed(after), queue.again_after(after)), (Some(2), None));
+        assert_eq!(limited(Some(0), None).again_after(at(0)), None, "only time lifts a rate limit");
+    }
+
+    #[test]
+    fn starts_written_by_a_server_with_a_later_clock_count() {
+        let mut queue = limited(None, Some((2, 1)));
+        queue.start(2, at(5_000));
+        assert_eq!(queue.allowed(at(0)), Some(0));
+        assert!(queue.again_after(at(0)).is_some_and(|wait| wait > Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn a_queue_without_a_rate_limit_remembers_no_starts() {
+        let mut queue = limited(Some(9), None);
+        queue.start(4, at(0));
+        assert_eq!((queue.running, queue.starts.len()), (4, 0));
+    }
+
+    #[test]
+    fn a_queue_is_paused_since_it_was_first_paused() {
+        let mut queue = queue();
+        let changes = queue.change(&QueueChange::Pause, at(0));
+        assert_eq!(changes.keys().collect::<Vec<_>>(), ["paused_at"]);
+        assert_eq!(queue.change(&QueueChange::Pause, at(9_000)), Changes::new());
+        assert_eq!(queue.paused_at, Some(at(0)));
+        assert_eq!(queue.change(&QueueChange::Resume, at(9_000)).len(), 1);
+        assert_eq!(queue.change(&QueueChange::Resume, at(9_001)), Changes::new());
+    }
+
+    #[test]
+    fn a_limit_that_is_not_named_stays_and_none_removes_it() {
+        let mut queue = limited(Some(3), Some((5, 60)));
+        let only = QueueChange::Limit { concurrency: Some(None), rate: None };
+        assert_eq!(
+            queue.change(&only, at(0)),
+            Changes::from([("concurrency_limit".to_owned(), [json!(3), json!(null)])])
+        );
+        assert_eq!((queue.rate_limit, queue.rate_period_seconds), (Some(5), 60));
+        let changes = queue.change(&QueueChange::Limit { concurrency: None, rate: Some(None) }, at(0));
+        assert_eq!(changes["rate_period_seconds"], [json!(60), json!(1)]);
+        assert_eq!(queue.allowed(at(0)), None);
+    }
+
+    #[test]
+    fn a_new_rate_limit_begins_afresh() {
+        let mut queue = limited(None, Some((2, 60)));
+        queue.start(2, at(0));
+        queue.change(&QueueChange::Limit { concurrency: None, rate: Some(Some((3, 60))) }, at(1));
+        assert_eq!(queue.allowed(at(1)), Some(3));
+    }
+
+    proptest! {
+        /// Whoever starts only what is allowed never exceeds the rate in any window, and is never told to wait in vain.
+        #[test]
+        fn the_rate_holds_for_any_period(
+            limit in 1_u32..6,
+            period in 1_u32..90,
+            steps in proptest::collection::vec((0_i64..30_000, 1_u32..4), 1..60),
+        ) {
+            let mut queue = limited(None, Some((limit, period)));
+            let (mut now, mut starts) = (0, Vec::new());
+            for (passes, wanted) in steps {
+                now += passes;
+                let count = queue.allowed(at(now)).unwrap().min(wanted);
+                (0..count).for_each(|_| queue.start(1, at(now)));
+                starts.extend(std::iter::repeat_n(now, count as usize));
+                if let Some(wait) = queue.again_after(at(now)) {
+                    let then = at(now + i64::try_from(wait.as_millis()).unwrap());
+                    prop_assert!(queue.allowed(then) > Some(0));
+                }
+            }
+            let window = limit as usize + 1;
+            prop_assert!(starts.windows(window).all(|all| all[window - 1] - all[0] >= i64::from(period) * 1_000));
+        }
     }
 }

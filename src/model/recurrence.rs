@@ -362,4 +362,85 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn a_day_that_a_month_does_not_have_is_skipped() {
+        let day = |cron: &str, from: &str, count| {
+            runs(cron, "UTC", from, count).into_iter().map(|at| at[..10].to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(day("0 0 31 * *", "2026-01-31T00:00:00Z", 3), ["2026-03-31", "2026-05-31", "2026-07-31"]);
+        assert_eq!(day("0 0 29 2 *", "2026-01-01T00:00:00Z", 2), ["2028-02-29", "2032-02-29"]);
+        assert_eq!(day("0 0 29 2 *", "2096-03-01T00:00:00Z", 1), ["2104-02-29"], "2100 is no leap year");
+        assert_eq!(day("0 0 L * *", "2028-02-01T00:00:00Z", 2), ["2028-02-29", "2028-03-31"]);
+    }
+
+    #[test]
+    fn a_run_is_after_its_moment_never_at_it() {
+        let recurrence = Recurrence::parse("0 0 * * *", "UTC").unwrap();
+        let midnight: Time = "2026-11-20T00:00:00Z".parse().unwrap();
+        let next = midnight + TimeDelta::days(1);
+        assert_eq!(recurrence.after(midnight), Some(next));
+        assert_eq!(recurrence.after(midnight + TimeDelta::nanoseconds(1)), Some(next));
+        assert_eq!(recurrence.after(midnight - TimeDelta::nanoseconds(1)), Some(midnight));
+        let hourly = Recurrence::parse("@hourly", "UTC").unwrap();
+        assert_eq!(hourly.after(midnight - TimeDelta::nanoseconds(1)), Some(midnight));
+    }
+
+    #[test]
+    fn half_hour_changes_and_odd_offsets_are_followed() {
+        // Lord Howe goes back by half an hour, from 02:00 to 01:30, on 5 April 2026 at 15:00 UTC the day before.
+        assert_eq!(
+            runs("45 1 * * *", "Australia/Lord_Howe", "2026-04-04T00:00:00Z", 2),
+            ["2026-04-04T14:45:00Z", "2026-04-05T15:15:00Z"]
+        );
+        // New York skipped 02:00 to 03:00 on 8 March 2026, and repeated 01:00 to 02:00 on 1 November 2026.
+        assert_eq!(
+            runs("30 2 * * *", "America/New_York", "2026-03-07T12:00:00Z", 2),
+            ["2026-03-08T07:00:00Z", "2026-03-09T06:30:00Z"]
+        );
+        assert_eq!(
+            runs("30 1 * * *", "America/New_York", "2026-11-01T00:00:00Z", 2),
+            ["2026-11-01T05:30:00Z", "2026-11-02T06:30:00Z"]
+        );
+        assert_eq!(runs("0 0 * * *", "Asia/Kathmandu", "2026-01-01T00:00:00Z", 1), ["2026-01-01T18:15:00Z"]);
+    }
+
+    #[test]
+    fn names_and_six_fields_mean_what_they_say() {
+        let first = |cron: &str| runs(cron, "UTC", "2026-11-20T10:20:30Z", 1).remove(0);
+        for (cron, at) in [
+            ("@daily", "2026-11-21T00:00:00Z"),
+            ("@midnight", "2026-11-21T00:00:00Z"),
+            (" @Midnight ", "2026-11-21T00:00:00Z"),
+            ("@weekly", "2026-11-22T00:00:00Z"),
+            ("@monthly", "2026-12-01T00:00:00Z"),
+            ("@yearly", "2027-01-01T00:00:00Z"),
+            ("@annually", "2027-01-01T00:00:00Z"),
+            ("30 20 10 * * *", "2026-11-21T10:20:30Z"),
+            ("31 20 10 * * *", "2026-11-20T10:20:31Z"),
+            ("0 0 0 1 1 * 2030", "2030-01-01T00:00:00Z"),
+            ("0 8 * * MON-FRI", "2026-11-23T08:00:00Z"),
+        ] {
+            assert_eq!(first(cron), at, "{cron}");
+        }
+    }
+
+    #[test]
+    fn an_error_names_the_field_and_what_would_be_right() {
+        let error = |cron: &str, zone: &str| Recurrence::parse(cron, zone).unwrap_err().to_string();
+        assert!(error("* * * *", "UTC").starts_with("cron: invalid cron expression"));
+        assert_eq!(error("@daily", ""), "time_zone: unknown time zone: use an IANA name such as Europe/Berlin");
+        assert!(error("@fortnightly", "UTC").contains("use @hourly, @daily"));
+        let now: Time = "2026-11-20T00:00:00Z".parse().unwrap();
+        let new = |cron: &str| Recurrence::parse_new(cron, "UTC", now).unwrap_err().to_string();
+        assert_eq!(new("0 */25 * * *"), "cron: has a step of hour that is larger than 24: */25");
+        assert!(new("0 0 31 6 *").starts_with("cron: never matches"));
+    }
+
+    #[test]
+    fn the_end_of_time_is_no_run() {
+        let far = Time::from_timestamp(253_402_300_799, 0).unwrap();
+        let recurrence = Recurrence::parse("0 0 1 1 *", "Pacific/Auckland").unwrap();
+        assert!(recurrence.after(far).is_none_or(|at| at > far));
+    }
 }

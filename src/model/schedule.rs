@@ -48,3 +48,30 @@ impl Schedule {
         Recurrence::parse(&self.cron, &self.time_zone).ok()?.after(moment)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_schedule_that_cannot_be_read_has_no_next_run() {
+        let schedule = |cron: &str, time_zone: &str| Schedule {
+            name: Name::literal("s"),
+            cron: cron.to_owned(),
+            time_zone: time_zone.to_owned(),
+            task: NewTask::plain(Uuid::nil(), Name::literal("t"), Name::literal("q")),
+            paused_at: None,
+            next_run_at: None,
+            last_run_at: None,
+            last_task_id: None,
+            created_at: Time::UNIX_EPOCH,
+        };
+        let next =
+            |cron: &str, zone: &str| schedule(cron, zone).next_run_after(Time::UNIX_EPOCH).map(|at| at.timestamp());
+        assert_eq!(next("0 * * * *", "UTC"), Some(3_600), "after a moment, not at it");
+        assert_eq!(next("0 6 * * *", "Asia/Kolkata"), Some(1_800));
+        for (cron, zone) in [("", "UTC"), ("0 * * * *", "Mars/Base"), ("0 0 30 2 *", "UTC")] {
+            assert_eq!(next(cron, zone), None, "{cron} {zone}");
+        }
+    }
+}

@@ -80,3 +80,28 @@ impl FromStr for Status {
         Self::ALL.into_iter().find(|status| status.as_str() == word).ok_or_else(|| UnknownStatus(word.to_owned()))
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_status_has_one_spelling() {
+        for status in Status::ALL {
+            assert_eq!(status.as_str().parse(), Ok(status));
+            assert_eq!(serde_json::to_string(&status).unwrap(), format!("\"{status}\""));
+        }
+        for unknown in ["", "Pending", "pending ", "done"] {
+            let error = unknown.parse::<Status>().unwrap_err().to_string();
+            assert!(error.starts_with(&format!("unknown status '{unknown}'")), "{error}");
+            assert!(Status::ALL.iter().all(|status| error.contains(status.as_str())), "{error}");
+        }
+    }
+
+    #[test]
+    fn three_statuses_are_final() {
+        let finished: Vec<_> = Status::ALL.into_iter().filter(|status| status.is_finished()).collect();
+        assert_eq!(finished, [Status::Completed, Status::Failed, Status::Cancelled]);
+    }
+}

@@ -136,3 +136,30 @@ pub fn create(task: &Task) -> Vec<Step> {
     }
     steps
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    use crate::model::NewTask;
+
+    #[test]
+    fn only_a_task_that_is_pending_at_once_is_enqueued_with_its_creation() {
+        let task = NewTask::plain(Uuid::nil(), Name::literal("t"), Name::literal("q")).into_task(
+            None,
+            false,
+            Time::UNIX_EPOCH,
+        );
+        for status in Status::ALL {
+            let steps = create(&Task { status, ..task.clone() });
+            let told: Vec<_> = steps.iter().map(|step| (step.old_status, step.event.clone())).collect();
+            let mut right = vec![(None, TaskEvent::Created)];
+            if status == Status::Pending {
+                right.push((Some(Status::Pending), TaskEvent::Enqueued { reason: None }));
+            }
+            assert_eq!(told, right, "{status}");
+            assert!(steps.iter().all(|step| step.after.status == status));
+        }
+    }
+}

@@ -100,6 +100,7 @@ fn rings(on: &HashMap<Uuid, Uuid>) -> HashSet<Uuid> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn rings_childless_groups_and_those_that_wait_for_them_are_stuck() {
@@ -117,5 +118,62 @@ mod tests {
         assert_eq!((of(e), of(x)), (None, None));
         assert_eq!(found.last().map(|(_, reason, _)| *reason), Some(StuckReason::Waits));
         assert_eq!(stuck(&HashMap::from([(a, vec![a])]), &HashSet::new()), [(a, StuckReason::Ring, Some(a))]);
+    }
+
+    #[test]
+    fn nothing_is_stuck_that_waits_for_work() {
+        let [a, b, c] = [1, 2, 3].map(Uuid::from_u128);
+        assert_eq!(stuck(&HashMap::new(), &HashSet::new()), []);
+        let chain = HashMap::from([(a, vec![b]), (b, vec![c]), (c, vec![])]);
+        assert_eq!(stuck(&chain, &HashSet::new()), []);
+        assert_eq!(stuck(&HashMap::from([(a, vec![b, b])]), &HashSet::new()), [], "named twice");
+    }
+
+    #[test]
+    fn causes_come_before_those_that_wait_for_them() {
+        let [a, b, parent] = [1, 2, 9].map(Uuid::from_u128);
+        let found = stuck(&HashMap::from([(a, vec![b]), (b, vec![parent])]), &HashSet::from([parent]));
+        assert_eq!(
+            found,
+            [
+                (parent, StuckReason::NoChildren, None),
+                (a, StuckReason::Waits, Some(b)),
+                (b, StuckReason::Waits, Some(parent)),
+            ]
+        );
+    }
+
+    proptest! {
+        /// Tasks that are not reported can be worked off one after the other, and each reported one waits for another.
+        #[test]
+        fn what_is_not_stuck_can_be_worked_off(
+            edges in proptest::collection::vec((0_u128..10, 0_u128..12), 0..20),
+            childless in proptest::collection::hash_set((8_u128..12).prop_map(Uuid::from_u128), 0..2),
+        ) {
+            let mut waits: HashMap<Uuid, Vec<Uuid>> = HashMap::new();
+            for (from, to) in edges.into_iter().filter(|(from, _)| !childless.contains(&Uuid::from_u128(*from))) {
+                waits.entry(Uuid::from_u128(from)).or_default().push(Uuid::from_u128(to));
+            }
+            let found: HashMap<_, _> =
+                stuck(&waits, &childless).into_iter().map(|(id, reason, on)| (id, (reason, on))).collect();
+            let mut left: HashSet<_> = waits.keys().copied().collect();
+            loop {
+                let free: Vec<_> = left
+                    .iter()
+                    .filter(|id| waits[*id].iter().all(|on| !left.contains(on) && !childless.contains(on)))
+                    .copied()
+                    .collect();
+                if free.is_empty() {
+                    break;
+                }
+                left.retain(|id| !free.contains(id));
+            }
+            left.extend(&childless);
+            prop_assert_eq!(&found.keys().copied().collect::<HashSet<_>>(), &left);
+            for (id, (reason, on)) in &found {
+                prop_assert_eq!(*reason == StuckReason::NoChildren, childless.contains(id));
+                prop_assert!(on.is_none_or(|on| waits[id].contains(&on) && found.contains_key(&on)));
+            }
+        }
     }
 }

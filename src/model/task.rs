@@ -274,3 +274,66 @@ impl NewTask {
         }
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+    use chrono::TimeDelta;
+
+    fn new() -> NewTask {
+        NewTask::plain(Uuid::from_u128(1), Name::literal("mail"), Name::literal("q"))
+    }
+
+    const NOW: Time = Time::UNIX_EPOCH;
+
+    #[test]
+    fn a_task_starts_as_its_dependencies_and_its_time_say() {
+        let hour = Some(NOW + TimeDelta::hours(1));
+        let parent = NewTask { auto_complete: true, ..new() };
+        for (new, waits, status) in [
+            (new(), false, Status::Pending),
+            (new(), true, Status::Blocked),
+            (NewTask { run_at: hour, ..new() }, false, Status::Scheduled),
+            (NewTask { run_at: hour, ..new() }, true, Status::Blocked),
+            (NewTask { run_at: Some(NOW), ..new() }, false, Status::Pending),
+            (parent, false, Status::Blocked),
+        ] {
+            let task = new.clone().into_task(None, waits, NOW);
+            assert_eq!(task.status, status, "{new:?}");
+            assert_eq!(task.enqueued_at.is_some(), status == Status::Pending);
+            assert_eq!(task.run_at, new.run_at.filter(|run_at| *run_at > NOW), "a time that is over is no time");
+        }
+    }
+
+    #[test]
+    fn a_child_has_its_parents_project_unless_it_names_one() {
+        let (shop, own) = (Name::literal("shop"), Name::literal("own"));
+        assert_eq!(new().project(None).as_str(), "default");
+        assert_eq!(new().project(Some(&shop)), shop);
+        let named = NewTask { project_id: Some(own.clone()), ..new() };
+        assert_eq!(named.into_task(Some(&shop), false, NOW).project_id, own);
+    }
+
+    #[test]
+    fn other_systems_may_make_more_attempts_than_they_said() {
+        let task = Task { attempt: 5, max_attempts: 3, ..new().into_task(None, false, NOW) };
+        assert_eq!(task.attempts_allowed(), 3);
+        assert_eq!(Task { observed: Some(Box::default()), ..task }.attempts_allowed(), 5);
+    }
+
+    #[test]
+    fn a_template_is_stored_without_an_id() {
+        let template = NewTask {
+            labels: [(Name::literal("team"), "ä".to_owned())].into(),
+            payload: serde_json::from_str(r#"{"n": 1e400}"#).ok(),
+            phases: vec![Name::literal("load")],
+            on_dependency_failure: DependencyPolicy::Ignore,
+            ..new()
+        };
+        let text = serde_json::to_string(&template).unwrap();
+        let read: NewTask = serde_json::from_str(&text).unwrap();
+        assert_eq!(read, NewTask { id: Uuid::nil(), id_is_chosen: false, ..template });
+        assert!(text.contains(r#"{"n": 1e400}"#), "a payload stays as it was written: {text}");
+    }
+}

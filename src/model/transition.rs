@@ -194,3 +194,50 @@ pub enum TransitionError {
         wanted: &'static str,
     },
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    #[test]
+    fn reports_of_workers_carry_a_fence_and_nothing_else_does() {
+        let fence = Fence { worker_id: Uuid::from_u128(7), attempt: 2 };
+        for report in [
+            Transition::Progress { fence, progress: Progress::default(), lease_until: Time::UNIX_EPOCH },
+            Transition::Extend { fence, lease_until: Time::UNIX_EPOCH },
+            Transition::Complete { fence, result: None },
+            Transition::Fail { fence, error: String::new(), retryable: true, jitter: 0.0 },
+            Transition::Release { fence },
+        ] {
+            assert_eq!(report.fence(), Some(fence), "{report:?}");
+        }
+        for other in [Transition::Due, Transition::Retry, Transition::Delete, Transition::Expire(Time::UNIX_EPOCH)] {
+            assert_eq!(other.fence(), None, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_result_makes_a_report_heavy() {
+        let fence = Fence { worker_id: Uuid::nil(), attempt: 1 };
+        let result: Json = serde_json::from_str(&format!("\"{}\"", "x".repeat(9_000))).unwrap();
+        assert_eq!(Transition::Complete { fence, result: Some(result) }.pages(), 2);
+        assert_eq!(Transition::Complete { fence, result: None }.pages(), 0);
+        let failed = Transition::Fail { fence, error: "x".repeat(9_000), retryable: true, jitter: 0.0 };
+        assert_eq!(failed.pages(), 0);
+    }
+
+    #[test]
+    fn a_refusal_says_where_the_task_stands_and_what_to_do() {
+        let fenced = TransitionError::Fenced { attempt: 1, current: 2, status: Status::Running };
+        assert_eq!(
+            fenced.to_string(),
+            "lease lost: the task is running (attempt 2), not held by attempt 1 of this worker; stop working on it"
+        );
+        let illegal = TransitionError::Illegal { status: Status::Blocked, wanted: "claimed" };
+        assert_eq!(illegal.to_string(), "a blocked task cannot be claimed");
+        assert!(TransitionError::Observed { wanted: "retried" }.to_string().contains("cannot be retried here"));
+        assert!(TransitionError::Managed.to_string().ends_with("POST /api/v1/tasks/{id}/…"));
+    }
+}

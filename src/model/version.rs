@@ -52,7 +52,9 @@ fn same_json(one: Option<&Json>, other: Option<&Json>) -> bool {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
 mod tests {
+    use crate::model::{Priority, Status, Task, report::Json};
     use chrono::DateTime;
 
     use super::*;
@@ -81,5 +83,65 @@ mod tests {
         assert!(new().has_made(&task, None));
         assert!(!NewTask { max_attempts: 7, ..new() }.has_made(&task, None));
         assert!(!NewTask { unique_key: Some("k".to_owned()), ..new() }.has_made(&task, None));
+    }
+
+    fn json(text: &str) -> Option<Json> {
+        serde_json::from_str(text).ok()
+    }
+
+    #[test]
+    fn everything_that_an_edit_may_depend_on_makes_another_version() {
+        let task = new().into_task(None, false, DateTime::UNIX_EPOCH);
+        let others = [
+            Task { description: Some("x".to_owned()), ..task.clone() },
+            Task { priority: Priority::new(6).unwrap(), ..task.clone() },
+            Task { queue: Name::literal("r"), ..task.clone() },
+            Task { labels: [(Name::literal("k"), "v".to_owned())].into(), ..task.clone() },
+            Task { watchers: vec!["ann".to_owned()], ..task.clone() },
+            Task { collaborators: vec!["ann".to_owned()], ..task.clone() },
+            Task { status: Status::Running, ..task.clone() },
+            Task { attempt: 1, ..task.clone() },
+            Task { depends_on: vec![Uuid::nil()], ..task.clone() },
+            Task { run_at: Some(DateTime::UNIX_EPOCH), ..task.clone() },
+            Task { finished_at: Some(DateTime::UNIX_EPOCH), ..task.clone() },
+            Task { error: Some("x".to_owned()), ..task.clone() },
+            Task { result: json("1"), ..task.clone() },
+            Task { id: Uuid::from_u128(1), ..task.clone() },
+        ];
+        let versions: std::collections::HashSet<_> = others.iter().chain([&task]).map(Task::version).collect();
+        assert_eq!(versions.len(), others.len() + 1, "all differ");
+        assert_eq!(task.version().get_version_num(), 5);
+    }
+
+    #[test]
+    fn a_repeated_request_may_write_its_payload_otherwise() {
+        let made =
+            |payload: &str| NewTask { payload: json(payload), ..new() }.into_task(None, false, DateTime::UNIX_EPOCH);
+        let repeats = |one: &str, other: &str| NewTask { payload: json(one), ..new() }.has_made(&made(other), None);
+        assert!(repeats(r#"{"a":1,"b":[2]}"#, r#"{ "b": [2], "a": 1 }"#));
+        assert!(!repeats(r#"{"a":1}"#, r#"{"a":2}"#));
+        assert!(!repeats("[1,2]", "[2,1]"));
+        assert!(!new().has_made(&made("1"), None), "none is not any");
+        assert!(!repeats("null", ""), "and null is something");
+        assert!(repeats("1e400", "1e400"), "what no number can hold is compared as it is written");
+    }
+
+    #[test]
+    fn another_place_or_another_system_is_another_request() {
+        let task = new().into_task(None, false, DateTime::UNIX_EPOCH);
+        let parent = Some(Uuid::from_u128(7));
+        for other in [
+            NewTask { parent_task_id: parent, ..new() },
+            NewTask { project_id: Some(Name::literal("shop")), ..new() },
+            NewTask { task_type: Name::literal("u"), ..new() },
+            NewTask { phase: Some(Name::literal("load")), ..new() },
+            NewTask { timeout_seconds: Some(1), ..new() },
+            NewTask { auto_complete: true, ..new() },
+        ] {
+            assert!(!other.has_made(&task, None), "{other:?}");
+        }
+        assert!(!new().has_made(&task, Some(&Name::literal("shop"))), "the project that it would inherit");
+        assert!(NewTask { queue: Name::literal("r"), ..new() }.has_made(&task, None), "the queue may have been edited");
+        assert!(!new().has_made(&Task { observed: Some(Box::default()), ..task }, None));
     }
 }

@@ -90,4 +90,36 @@ mod tests {
             assert_eq!(read(bad), None, "{bad}");
         }
     }
+
+    #[test]
+    fn a_number_is_whole_as_long_as_it_is_exact() {
+        let read =
+            |json: &str| serde_json::from_str::<Whole>(json).map(|Whole(number)| number).map_err(|e| e.to_string());
+        for (json, number) in
+            [("0", 0), ("-0", 0), ("0.0", 0), ("18446744073709551615", u64::MAX), ("9007199254740992.0", 1 << 53)]
+        {
+            assert_eq!(read(json), Ok(number), "{json}");
+        }
+        for (json, why) in [
+            ("-1", "must not be negative"),
+            ("-9223372036854775808", "must not be negative"),
+            ("18446744073709551616", "must be an integer"),
+            ("0.5", "must be an integer"),
+            ("-1.0", "must be an integer"),
+            ("9007199254740994.0", "must be an integer"),
+            ("\"1\"", "expected a whole number"),
+            ("null", "expected a whole number"),
+        ] {
+            assert!(read(json).is_err_and(|error| error.contains(why)), "{json}: {:?}", read(json));
+        }
+    }
+
+    #[test]
+    fn a_number_that_is_too_large_for_its_field_is_refused() {
+        let error = serde_json::from_str::<Fields>(r#"{"a":4294967296}"#).expect_err("too large").to_string();
+        assert!(error.starts_with("is too large"), "{error}");
+        assert!(serde_json::from_str::<Fields>(r#"{"a":4294967295,"b":4294967296}"#).is_err());
+        let absent = serde_json::from_str::<Fields>(r#"{"a":1,"b":null,"c":4294967295.0}"#).ok();
+        assert_eq!(absent, Some(Fields { a: 1, b: None, c: Some(Some(u32::MAX)) }));
+    }
 }

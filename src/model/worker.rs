@@ -333,3 +333,196 @@ impl Worker {
         Some(WorkerEvent::Stopped { reason, old_status })
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> Time {
+        Time::from_timestamp(1_800_000_000 + seconds, 0).unwrap()
+    }
+
+    fn worker() -> Worker {
+        Worker {
+            id: Uuid::nil(),
+            name: Name::literal("w"),
+            machine_id: Name::literal("m"),
+            queues: Vec::new(),
+            capabilities: Vec::new(),
+            version: None,
+            status: WorkerStatus::Idle,
+            connectors: BTreeMap::new(),
+            started_at: at(0),
+            last_seen_at: at(0),
+            stopped_at: None,
+            observed: false,
+        }
+    }
+
+    fn smtp() -> Name {
+        Name::literal("smtp")
+    }
+
+    fn reported(status: ConnectorStatus, error: Option<&str>) -> ConnectorReport {
+        ConnectorReport { connector_id: smtp(), status, error: error.map(str::to_owned) }
+    }
+
+    /// Has reported its connector in second 0.
+    fn with_connector(status: ConnectorStatus, error: Option<&str>) -> Worker {
+        let mut worker = worker();
+        worker.report(None, Some(&[reported(status, error)]), at(0));
+        worker
+    }
+
+    #[test]
+    fn a_status_is_an_event_only_when_it_changed() {
+        let mut worker = worker();
+        assert_eq!(worker.report(Some(WorkerStatus::Idle), None, at(1)), []);
+        let events = worker.report(Some(WorkerStatus::Draining), None, at(2));
+        assert_eq!(events, [WorkerEvent::StatusChanged { old_status: WorkerStatus::Idle }]);
+        assert_eq!(worker.report(None, None, at(3)), []);
+        assert_eq!((worker.status, worker.last_seen_at), (WorkerStatus::Draining, at(3)));
+    }
+
+    #[test]
+    fn a_late_report_does_not_make_a_worker_look_older() {
+        let mut worker = worker();
+        worker.report(None, None, at(9));
+        worker.report(None, None, at(4));
+        assert_eq!(worker.last_seen_at, at(9));
+    }
+
+    #[test]
+    fn a_worker_stops_once_and_for_one_reason() {
+        for (reason, status) in [(StopReason::Asked, WorkerStatus::Stopped), (StopReason::Lost, WorkerStatus::Lost)] {
+            let mut worker = worker();
+            let stopped = WorkerEvent::Stopped { reason, old_status: WorkerStatus::Idle };
+            assert_eq!(worker.stop(reason, at(5)), Some(stopped));
+            assert_eq!((worker.status, worker.stopped_at), (status, Some(at(5))));
+            assert_eq!(worker.stop(StopReason::Asked, at(6)), None);
+            assert_eq!((worker.status, worker.stopped_at), (status, Some(at(5))));
+        }
+    }
+
+    #[test]
+    fn a_lost_worker_that_reports_again_is_announced_with_its_connectors() {
+        let mut worker = with_connector(ConnectorStatus::Error, Some("HTTP 503"));
+        worker.stop(StopReason::Lost, at(100));
+        let events = worker.report(None, None, at(200));
+        assert_eq!((worker.status, worker.stopped_at), (WorkerStatus::Idle, None));
+        assert_eq!(events[0], WorkerEvent::Started);
+        let WorkerEvent::ConnectorChanged { old_status, connector, .. } = &events[1] else { panic!("{events:?}") };
+        assert_eq!((*old_status, connector.status, connector.since), (None, ConnectorStatus::Error, at(200)));
+    }
+
+    #[test]
+    fn a_connector_changes_with_its_status_or_its_error() {
+        let mut worker = with_connector(ConnectorStatus::Error, Some("HTTP 503"));
+        let again = reported(ConnectorStatus::Error, Some("HTTP 503"));
+        assert_eq!(worker.report(None, Some(&[again]), at(5)), []);
+        let known = &worker.connectors[&smtp()];
+        assert_eq!((known.since, known.reported_at), (at(0), Some(at(5))), "it was heard of, and has not changed");
+        let other = reported(ConnectorStatus::Error, Some("HTTP 404"));
+        assert_eq!(worker.report(None, Some(&[other]), at(6)).len(), 1);
+        assert_eq!(worker.report(None, Some(&[]), at(7)), [], "what is not listed was not reported");
+        assert_eq!(worker.connectors[&smtp()].reported_at, Some(at(6)));
+    }
+
+    #[test]
+    fn a_connector_is_idle_when_its_last_task_ended_well() {
+        let mut worker = worker();
+        worker.connector_acquired(&smtp(), at(1));
+        assert_eq!(worker.connector_acquired(&smtp(), at(2)), None, "it is active already");
+        assert_eq!(worker.connectors[&smtp()].tasks, 2);
+        assert_eq!(worker.connector_released(&smtp(), None, at(3)), None);
+        let event = worker.connector_released(&smtp(), None, at(4)).unwrap();
+        let WorkerEvent::ConnectorChanged { old_status, connector, .. } = event else { panic!("{event:?}") };
+        assert_eq!((old_status, connector.status), (Some(ConnectorStatus::Active), ConnectorStatus::Idle));
+        assert_eq!(connector.tasks, 0);
+    }
+
+    #[test]
+    fn an_error_of_a_task_is_an_error_of_its_connector() {
+        let mut worker = worker();
+        worker.connector_acquired(&smtp(), at(1));
+        worker.connector_acquired(&smtp(), at(1));
+        worker.connector_released(&smtp(), Some("HTTP 503".to_owned()), at(2));
+        let known = &worker.connectors[&smtp()];
+        assert_eq!((known.status, known.error.as_deref(), known.tasks), (ConnectorStatus::Error, Some("HTTP 503"), 1));
+        worker.connector_acquired(&smtp(), at(3));
+        assert_eq!(worker.connectors[&smtp()].error, None, "the next task shows whether it works again");
+    }
+
+    #[test]
+    fn tasks_of_a_connector_are_never_fewer_than_none() {
+        let mut worker = worker();
+        assert_eq!(worker.connector_released(&smtp(), None, at(1)), None, "it is not known");
+        worker.connector_lost(&smtp());
+        assert!(worker.connectors.is_empty());
+        worker.connector_acquired(&smtp(), at(1));
+        worker.connector_lost(&smtp());
+        worker.connector_lost(&smtp());
+        let known = &worker.connectors[&smtp()];
+        assert_eq!((known.tasks, known.status), (0, ConnectorStatus::Active), "its status is up to its worker");
+    }
+
+    #[test]
+    fn a_connector_is_unknown_after_the_time_for_a_report() {
+        let mut worker = with_connector(ConnectorStatus::Active, None);
+        assert_eq!(worker.unreported_since(), Some(at(0)));
+        assert_eq!(worker.expire_connectors(at(-1), at(60)), []);
+        let events = worker.expire_connectors(at(0), at(60));
+        let WorkerEvent::ConnectorChanged { old_status, connector, .. } = &events[0] else { panic!("{events:?}") };
+        assert_eq!((*old_status, connector.status), (Some(ConnectorStatus::Active), ConnectorStatus::Unknown));
+        assert_eq!((connector.since, connector.reported_at), (at(60), Some(at(0))));
+        assert_eq!(worker.expire_connectors(at(99), at(99)), [], "it is unknown already");
+        assert_eq!(worker.unreported_since(), None);
+    }
+
+    #[test]
+    fn an_unknown_connector_comes_back_as_its_tasks_and_its_error_say() {
+        for (error, tasks, status) in [
+            (None, 0, ConnectorStatus::Idle),
+            (None, 1, ConnectorStatus::Active),
+            (Some("HTTP 503"), 1, ConnectorStatus::Error),
+        ] {
+            let mut worker = with_connector(ConnectorStatus::Idle, error);
+            worker.connectors.get_mut(&smtp()).unwrap().tasks = tasks;
+            worker.expire_connectors(at(0), at(60));
+            assert_eq!(worker.report(None, None, at(61)).len(), 1);
+            assert_eq!(worker.connectors[&smtp()].status, status, "{error:?}, {tasks} tasks");
+        }
+    }
+
+    #[test]
+    fn a_worker_has_room_for_sixty_four_connectors() {
+        let name = |number: usize| Name::new(&format!("c{number}")).unwrap();
+        let mut worker = worker();
+        for number in 0..MAX_CONNECTORS {
+            assert!(worker.has_room_for([&name(number)]));
+            worker.connector_acquired(&name(number), at(1));
+        }
+        assert!(!worker.has_room_for([&name(0), &name(64)]));
+        assert!(worker.has_room_for([&name(0), &name(63)]), "those are known");
+        assert_eq!(worker.connector_acquired(&name(64), at(2)), None);
+        assert_eq!(worker.connectors.len(), MAX_CONNECTORS);
+        worker.connectors.remove(&name(0));
+        assert!(worker.has_room_for([&name(64), &name(64)]), "one named twice is one");
+    }
+
+    #[test]
+    fn a_worker_is_online_until_it_stopped_or_was_lost() {
+        let online = WorkerStatus::ALL.iter().filter(|status| status.is_online()).map(|status| status.as_str());
+        assert_eq!(online.collect::<Vec<_>>(), ["starting", "idle", "active", "draining"]);
+    }
+
+    #[test]
+    fn a_connector_is_stored_without_what_it_has_not() {
+        let connector = with_connector(ConnectorStatus::Idle, None).connectors.remove(&smtp()).unwrap();
+        let bare = Connector { reported_at: None, ..connector };
+        let json = serde_json::to_value(&bare).unwrap();
+        assert_eq!(json, serde_json::json!({ "status": "idle", "since": "2027-01-15T08:00:00Z" }));
+        assert_eq!(serde_json::from_value::<Connector>(json).unwrap(), bare);
+    }
+}

@@ -137,3 +137,222 @@ impl Task {
         }
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+    use ObservedKind::{Cancelled, Completed, Created, Enqueued, Failed, Progressed, Retried, Started};
+    use proptest::prelude::*;
+
+    use crate::model::{
+        observation::Facts, report::Progress, state_machine::tests::at, step::Step, transition::Transition,
+    };
+
+    fn report(happened: ObservedKind, seconds: i64) -> Observation {
+        Observation::new(happened, at(seconds))
+    }
+
+    fn of_attempt(happened: ObservedKind, seconds: i64, attempt: u32) -> Observation {
+        Observation { attempt: Some(attempt), ..report(happened, seconds) }
+    }
+
+    fn told(reports: &[Observation]) -> Task {
+        let (first, rest) = reports.split_first().unwrap();
+        let (task, _) = Task::placeholder(Uuid::nil(), None, at(1_000)).first_observed(first, at(1_000));
+        rest.iter().fold(task, |task, report| hear(&task, report).0)
+    }
+
+    fn hear(task: &Task, report: &Observation) -> (Task, Vec<Step>) {
+        task.decide(Transition::Observe(Box::new(report.clone())), at(1_000)).unwrap()
+    }
+
+    #[test]
+    fn the_reports_of_an_attempt_say_where_the_task_stands() {
+        for (reports, status) in [
+            (vec![report(Created, 0)], Status::Pending),
+            (vec![report(Created, 0), report(Enqueued, 1)], Status::Pending),
+            (vec![report(Started, 2)], Status::Running),
+            (vec![report(Progressed, 2)], Status::Running),
+            (vec![report(Started, 2), report(Completed, 9)], Status::Completed),
+            (vec![report(Started, 2), report(Failed, 9)], Status::Failed),
+            (vec![report(Started, 2), report(Retried, 9)], Status::Retrying),
+            (vec![report(Retried, 9), report(Enqueued, 10)], Status::Pending),
+            (vec![report(Retried, 9), report(Enqueued, 9)], Status::Retrying),
+            (vec![report(Retried, 9), of_attempt(Started, 11, 2)], Status::Running),
+            (vec![report(Cancelled, 1)], Status::Cancelled),
+        ] {
+            assert_eq!(told(&reports).status, status, "{reports:?}");
+        }
+    }
+
+    #[test]
+    fn an_end_beats_a_start_that_is_said_to_be_later() {
+        let task = told(&[report(Completed, 5), report(Started, 8)]);
+        assert_eq!((task.status, task.started_at, task.finished_at), (Status::Completed, Some(at(5)), Some(at(5))));
+    }
+
+    #[test]
+    fn the_latest_end_of_an_attempt_counts() {
+        assert_eq!(told(&[report(Completed, 9), report(Failed, 5)]).status, Status::Completed);
+        assert_eq!(told(&[report(Completed, 5), report(Failed, 9)]).status, Status::Failed);
+        assert_eq!(
+            told(&[report(Failed, 5), report(Completed, 5)]).status,
+            Status::Completed,
+            "of two at once: success"
+        );
+    }
+
+    #[test]
+    fn the_highest_attempt_counts_and_forgets_the_one_before() {
+        let failed = Observation {
+            error: Some("disk full".to_owned()),
+            worker: Some((Uuid::from_u128(100), Name::literal("m"))),
+            ..report(Retried, 5)
+        };
+        let task = told(&[failed, of_attempt(Started, 9, 2)]);
+        assert_eq!((task.attempt, task.retry_count, task.status), (2, 1, Status::Running));
+        assert_eq!((task.worker_id, task.machine_id.clone(), task.error.clone()), (None, None, None));
+        let late = hear(&task, &report(Completed, 20));
+        assert_eq!((late.0.status, late.1.len()), (Status::Running, 0), "the first attempt is over, whatever it says");
+    }
+
+    #[test]
+    fn a_cancellation_counts_unless_the_attempt_went_on_after_it() {
+        assert_eq!(told(&[report(Started, 2), report(Cancelled, 5)]).status, Status::Cancelled);
+        assert_eq!(told(&[report(Completed, 5), report(Cancelled, 5)]).status, Status::Cancelled);
+        assert_eq!(told(&[report(Cancelled, 5), report(Completed, 6)]).status, Status::Completed);
+        assert_eq!(told(&[report(Cancelled, 5), report(Progressed, 6)]).status, Status::Running);
+        let task = told(&[report(Created, 0), report(Cancelled, 4), report(Cancelled, 3)]);
+        assert_eq!((task.finished_at, task.outcome, task.attempt), (Some(at(4)), Some(Outcome::Cancelled), 0));
+    }
+
+    #[test]
+    fn a_missing_start_follows_from_the_duration() {
+        let completed = |duration_ms| Observation { duration_ms, ..report(Completed, 20) };
+        assert_eq!(told(&[completed(Some(5_000))]).started_at, Some(at(15)));
+        assert_eq!(told(&[completed(None)]).started_at, None);
+        assert_eq!(told(&[completed(Some(u64::MAX))]).started_at, None, "no time is that long ago");
+        assert_eq!(told(&[completed(Some(5_000)), report(Started, 12)]).started_at, Some(at(12)));
+        assert_eq!(told(&[completed(Some(1)), completed(Some(9_000))]).started_at, Some(at(11)), "the longer of two");
+    }
+
+    #[test]
+    fn the_latest_word_on_a_field_counts_and_of_two_at_once_the_greater() {
+        let titled = |title: &str, seconds| {
+            let facts = Facts { title: Some(title.to_owned()), ..Facts::default() };
+            Observation { facts, ..report(Created, seconds) }
+        };
+        let title = |reports: &[Observation]| told(reports).title.unwrap();
+        assert_eq!(title(&[titled("new", 5), titled("old", 4)]), "new");
+        assert_eq!(title(&[titled("a", 5), titled("b", 5)]), "b");
+        assert_eq!(title(&[titled("b", 5), titled("a", 5)]), "b");
+        assert_eq!(title(&[titled("a", 5), report(Completed, 9)]), "a", "what is not said stays");
+    }
+
+    #[test]
+    fn an_error_is_kept_but_a_completed_task_shows_none() {
+        let failed = Observation { error: Some("disk full".to_owned()), ..report(Failed, 5) };
+        let task = told(&[failed, report(Completed, 9)]);
+        assert_eq!((task.status, task.error.clone()), (Status::Completed, None));
+        assert_eq!(hear(&task, &report(Failed, 10)).0.error.as_deref(), Some("disk full"));
+    }
+
+    #[test]
+    fn a_task_with_a_time_is_scheduled_until_it_is_enqueued() {
+        let facts = Facts { run_at: Some(at(500)), ..Facts::default() };
+        let created = Observation { facts, ..report(Created, 0) };
+        assert_eq!(told(std::slice::from_ref(&created)).status, Status::Scheduled);
+        assert_eq!(told(&[created.clone(), report(Enqueued, 1)]).status, Status::Pending);
+        assert_eq!(told(&[created, report(Started, 1)]).status, Status::Running);
+    }
+
+    #[test]
+    fn the_task_is_as_old_as_its_oldest_report() {
+        let task = told(&[report(Started, 9), report(Created, 3), report(Enqueued, 4), report(Enqueued, 5)]);
+        assert_eq!((task.created_at, task.enqueued_at, task.started_at), (at(3), Some(at(5)), Some(at(9))));
+        assert_eq!(told(&[report(Started, 9), report(Started, 7), report(Started, 8)]).started_at, Some(at(7)));
+    }
+
+    fn any_report() -> impl Strategy<Value = Observation> {
+        let kinds = [Created, Enqueued, Started, Progressed, Retried, Cancelled, Failed, Completed];
+        let happened = proptest::sample::select(kinds.to_vec());
+        let of_attempt = (
+            proptest::option::of(0_u64..9_000),
+            proptest::option::of("[ab]"),
+            proptest::option::of((0_u128..2, proptest::sample::select(vec!["m", "n"]))),
+            proptest::option::of(0_u32..3),
+        );
+        let facts = (proptest::option::of("[ab]"), proptest::option::of(0_i64..3), proptest::option::of(0_u128..2));
+        (happened, 0_i64..5, proptest::option::of(0_u32..4), of_attempt, facts).prop_map(
+            |(happened, seconds, attempt, (duration_ms, error, worker, percent), (title, run_at, parent))| {
+                Observation {
+                    attempt,
+                    duration_ms,
+                    error,
+                    worker: worker.map(|(worker, machine)| (Uuid::from_u128(worker), Name::literal(machine))),
+                    progress: percent.map(|percent| Progress { percent: Some(percent.into()), ..Progress::default() }),
+                    facts: Facts {
+                        project_id: title.as_ref().map(|title| Name::new(title).unwrap()),
+                        title,
+                        run_at: run_at.map(at),
+                        parent_task_id: parent.map(Uuid::from_u128),
+                        ..Facts::default()
+                    },
+                    ..report(happened, seconds)
+                }
+            },
+        )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+        #[test]
+        fn reports_in_any_order_give_the_same_task(
+            (reports, shuffled) in proptest::collection::vec(any_report(), 1..8)
+                .prop_flat_map(|reports| (Just(reports.clone()), Just(reports).prop_shuffle()))
+        ) {
+            prop_assert_eq!(told(&reports), told(&shuffled));
+        }
+
+        #[test]
+        fn a_report_repeated_at_any_time_changes_nothing(
+            reports in proptest::collection::vec(any_report(), 1..8),
+            which in any::<proptest::sample::Index>(),
+        ) {
+            let task = told(&reports);
+            let (same, steps) = hear(&task, &reports[which.index(reports.len())]);
+            prop_assert_eq!(same, task);
+            prop_assert!(steps.is_empty());
+        }
+
+        /// The events lead from each status to the next without a gap, and end where the task stands.
+        #[test]
+        fn the_events_of_reports_lead_to_the_task(reports in proptest::collection::vec(any_report(), 1..8)) {
+            let blank = Task::placeholder(Uuid::nil(), None, at(1_000));
+            let (mut task, mut steps) = blank.first_observed(&reports[0], at(1_000));
+            for report in &reports[1..] {
+                let (after, more) = hear(&task, report);
+                (task, steps) = (after, steps.into_iter().chain(more).collect());
+            }
+            prop_assert_eq!(steps[0].old_status, None);
+            for pair in steps.windows(2) {
+                prop_assert_eq!(pair[1].old_status, Some(pair[0].after.status));
+            }
+            let last = &steps.last().unwrap().after;
+            prop_assert_eq!((last.status, last.attempt, &last.title), (task.status, task.attempt, &task.title));
+            prop_assert_eq!(task.lease.is_some(), task.status == Status::Running);
+            prop_assert_eq!(task.finished_at.is_some(), task.status.is_finished());
+        }
+
+        /// What is merged so far survives being stored: a report after a restart has the same effect.
+        #[test]
+        fn merged_reports_can_be_stored(reports in proptest::collection::vec(any_report(), 1..6), next in any_report()) {
+            let task = told(&reports);
+            let stored = serde_json::to_string(&task.observed).unwrap();
+            let loaded = Task { observed: serde_json::from_str(&stored).unwrap(), ..task.clone() };
+            prop_assert_eq!(hear(&loaded, &next).0, hear(&task, &next).0);
+        }
+    }
+}

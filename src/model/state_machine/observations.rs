@@ -174,3 +174,129 @@ impl Task {
         changes
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    use crate::model::{
+        observation::{Facts, ObservedKind},
+        report::Progress,
+        state_machine::tests::{at, pending},
+        transition::Transition,
+    };
+
+    fn first(observation: &Observation) -> (Task, Vec<TaskEvent>) {
+        let blank = Task::placeholder(Uuid::nil(), None, at(0));
+        let (task, steps) = blank.first_observed(observation, at(90));
+        assert!(steps.windows(2).all(|pair| pair[1].old_status == Some(pair[0].after.status)));
+        (task, steps.into_iter().map(|step| step.event).collect())
+    }
+
+    fn next(task: &Task, observation: &Observation) -> (Task, Vec<TaskEvent>) {
+        let (task, steps) = task.decide(Transition::Observe(Box::new(observation.clone())), at(90)).unwrap();
+        (task, steps.into_iter().map(|step| step.event).collect())
+    }
+
+    fn report(happened: ObservedKind, seconds: i64) -> Observation {
+        Observation::new(happened, at(seconds))
+    }
+
+    #[test]
+    fn a_task_known_from_its_end_is_created_first() {
+        let waiting = [TaskEvent::Created, TaskEvent::Enqueued { reason: None }];
+        assert_eq!(first(&report(ObservedKind::Created, 1)).1, waiting);
+        assert_eq!(first(&report(ObservedKind::Enqueued, 1)).1, waiting);
+        let started = [TaskEvent::Created, TaskEvent::Started { wait_ms: None }];
+        assert_eq!(first(&report(ObservedKind::Started, 1)).1, started);
+        let completed = Observation { duration_ms: Some(700), ..report(ObservedKind::Completed, 1) };
+        assert_eq!(first(&completed).1, [TaskEvent::Created, TaskEvent::Completed { duration_ms: 700, result: None }]);
+        assert_eq!(
+            first(&report(ObservedKind::Cancelled, 1)).1,
+            [TaskEvent::Created, TaskEvent::Cancelled { reason: None }]
+        );
+        let facts = Facts { run_at: Some(at(500)), ..Facts::default() };
+        let scheduled = Observation { facts, ..report(ObservedKind::Created, 1) };
+        assert_eq!(first(&scheduled).1, [TaskEvent::Created], "it is not pending yet");
+    }
+
+    #[test]
+    fn waits_and_durations_are_measured_by_the_reporters_clock() {
+        let (task, _) = first(&report(ObservedKind::Enqueued, 10));
+        let (task, events) = next(&task, &report(ObservedKind::Started, 13));
+        assert_eq!(events, [TaskEvent::Started { wait_ms: Some(3_000) }]);
+        let (_, events) = next(&task, &Observation { duration_ms: Some(1), ..report(ObservedKind::Completed, 20) });
+        assert_eq!(events, [TaskEvent::Completed { duration_ms: 7_000, result: None }]);
+        let (task, _) = first(&report(ObservedKind::Created, 0));
+        let (task, _) = next(&task, &report(ObservedKind::Enqueued, 10));
+        let (_, events) = next(&task, &report(ObservedKind::Started, 4));
+        assert_eq!(events, [TaskEvent::Started { wait_ms: Some(0) }], "clocks may disagree");
+    }
+
+    #[test]
+    fn an_end_without_an_error_says_so() {
+        let (_, events) = first(&report(ObservedKind::Failed, 5));
+        let error = "no error was reported".to_owned();
+        assert_eq!(events[1], TaskEvent::Failed { duration_ms: 0, error: error.clone() });
+        let facts = Facts { run_at: Some(at(70)), ..Facts::default() };
+        let (_, events) = first(&Observation { facts, ..report(ObservedKind::Retried, 5) });
+        assert_eq!(events[1], TaskEvent::RetryScheduled { duration_ms: 0, error: error.clone(), next_run_at: at(70) });
+        let (_, events) = first(&report(ObservedKind::Retried, 5));
+        assert_eq!(events[1], TaskEvent::RetryScheduled { duration_ms: 0, error, next_run_at: at(5) });
+    }
+
+    #[test]
+    fn what_is_counted_by_is_told_apart_from_what_may_be_cut() {
+        let (task, _) = first(&report(ObservedKind::Created, 1));
+        let facts = Facts {
+            queue: Some(Name::literal("slow")),
+            phase: Some(Name::literal("load")),
+            title: Some("long".repeat(2_000)),
+            ..Facts::default()
+        };
+        let (after, events) = next(&task, &Observation { facts, ..report(ObservedKind::Started, 2) });
+        let fields = |event: &TaskEvent| match event {
+            TaskEvent::Edited { changes, .. } => changes.keys().cloned().collect::<Vec<_>>(),
+            _ => Vec::new(),
+        };
+        assert_eq!([fields(&events[0]), fields(&events[1])], [vec!["phase", "queue"], vec!["title"]]);
+        assert_eq!(events[2], TaskEvent::Started { wait_ms: None });
+        assert_eq!(after.status, Status::Running);
+    }
+
+    #[test]
+    fn progress_is_an_event_only_when_it_changed() {
+        let progress = |percent: f64, seconds| {
+            let progress = Some(Progress { percent: Some(percent), ..Progress::default() });
+            Observation { progress, ..report(ObservedKind::Progressed, seconds) }
+        };
+        let (task, _) = first(&report(ObservedKind::Started, 1));
+        let (task, events) = next(&task, &progress(40.0, 5));
+        let forty = Progress { percent: Some(40.0), ..Progress::default() };
+        assert_eq!(events, [TaskEvent::Progressed(forty)]);
+        assert_eq!(next(&task, &progress(40.0, 6)).1, []);
+        assert_eq!(next(&task, &progress(10.0, 2)).1, [], "older progress than the one known");
+    }
+
+    #[test]
+    fn a_managed_task_cannot_be_reported() {
+        let refused = pending().decide(Transition::Observe(Box::new(report(ObservedKind::Completed, 5))), at(9));
+        assert_eq!(refused, Err(TransitionError::Managed));
+    }
+
+    #[test]
+    fn a_task_without_a_project_takes_that_of_its_parent() {
+        let (task, _) = first(&report(ObservedKind::Created, 1));
+        let shop = || Transition::Inherit(Name::literal("shop"));
+        assert!(task.inherits());
+        let (after, steps) = task.decide(shop(), at(9)).unwrap();
+        assert_eq!((after.project_id.as_str(), steps.len()), ("shop", 1));
+        assert_eq!(after.decide(shop(), at(9)).unwrap().1.len(), 0);
+        let facts = Facts { project_id: Some(Name::literal("own")), ..Facts::default() };
+        let (own, _) = first(&Observation { facts, ..report(ObservedKind::Created, 1) });
+        assert!(!own.inherits() && !pending().inherits());
+        assert_eq!(own.decide(shop(), at(9)).unwrap().1.len(), 0, "it has a project of its own");
+    }
+}

@@ -79,4 +79,36 @@ mod tests {
         assert_eq!(hear(&given_up, ObservedKind::Progressed, later).0.status, Status::Running);
         assert_eq!(hear(&given_up, ObservedKind::Completed, start).0.status, Status::Completed);
     }
+
+    #[test]
+    fn only_unfinished_tasks_of_other_systems_are_given_up() {
+        let start = Time::from_timestamp(1_000_000_000, 0).unwrap();
+        let told = |happened| {
+            Task::placeholder(Uuid::nil(), None, start).first_observed(&Observation::new(happened, start), start).0
+        };
+        let later = start + TimeDelta::days(8);
+        for happened in [ObservedKind::Completed, ObservedKind::Failed, ObservedKind::Cancelled] {
+            assert_eq!(told(happened).decide(Transition::GiveUp(later), later).unwrap().1.len(), 0, "{happened:?}");
+        }
+        for happened in [ObservedKind::Created, ObservedKind::Enqueued, ObservedKind::Started, ObservedKind::Retried] {
+            let (task, _) = told(happened).decide(Transition::GiveUp(later), later).unwrap();
+            assert_eq!((task.status, task.outcome), (Status::Failed, Some(Outcome::Stalled)), "{happened:?}");
+        }
+        let managed = Task { observed: None, ..told(ObservedKind::Started) };
+        assert_eq!(managed.decide(Transition::GiveUp(later), later), Err(TransitionError::Managed));
+    }
+
+    #[test]
+    fn a_task_given_up_lasted_until_its_last_report() {
+        let start = Time::from_timestamp(1_000_000_000, 0).unwrap();
+        let blank = Task::placeholder(Uuid::nil(), None, start);
+        let (task, _) = blank.first_observed(&Observation::new(ObservedKind::Started, start), start);
+        let progress = Observation::new(ObservedKind::Progressed, start + TimeDelta::seconds(90));
+        let (task, _) = task.decide(Transition::Observe(Box::new(progress)), start).unwrap();
+        let later = start + TimeDelta::days(8);
+        let (_, steps) = task.decide(Transition::GiveUp(later), later).unwrap();
+        assert_eq!(steps[0].event, TaskEvent::Stalled(StallReason::NoReport));
+        let TaskEvent::Failed { duration_ms, error } = &steps[1].event else { panic!("{:?}", steps[1].event) };
+        assert_eq!((*duration_ms, error.as_str()), (90_000, "nothing was reported of it for too long"));
+    }
 }
