@@ -160,6 +160,7 @@ impl Workspace {
 #[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
 mod tests {
     use super::*;
+    use crate::{command::rows::after, model::edit::Edit};
     use crate::{
         command::rows::{Rows, id, new_task},
         model::{Status, task::NewTask},
@@ -284,5 +285,93 @@ mod tests {
         rows.run(&change(1, rows.now)).unwrap();
         assert_eq!(rows.kinds(), ["task_cancelled", "operator_action"]);
         assert!(rows.bulks.contains_key(&id(50)));
+    }
+
+    #[test]
+    fn reports_weigh_by_their_results() {
+        let fence = crate::model::report::Fence { worker_id: id(100), attempt: 1 };
+        let result = serde_json::from_str(&format!("\"{}\"", "x".repeat(5_000))).ok();
+        let changes = vec![(id(1), Transition::Complete { fence, result }), (id(2), Transition::Release { fence })];
+        assert_eq!(ChangeTasks::new(changes).weight(), 3);
+    }
+
+    #[test]
+    fn a_deleted_task_cannot_be_changed_any_more() {
+        let mut rows = Rows::new();
+        rows.create([new_task(1)]);
+        rows.change(1, Transition::Delete).unwrap();
+        assert_eq!(rows.kinds(), ["task_deleted"]);
+        for transition in [CANCEL, Transition::Retry, Transition::Delete, Transition::Reopen, Transition::Due] {
+            assert_eq!(rows.change(1, transition).unwrap_err(), Refusal::NoTask(id(1)));
+        }
+    }
+
+    #[test]
+    fn changes_of_one_request_see_each_other() {
+        let mut rows = Rows::new();
+        rows.create([new_task(1)]);
+        let changes = vec![(id(1), CANCEL), (id(1), Transition::Retry), (id(1), Transition::Delete), (id(1), CANCEL)];
+        let outcomes = rows.run(&ChangeTasks::new(changes)).unwrap();
+        let statuses: Vec<_> = outcomes.iter().map(|outcome| outcome.as_ref().ok().map(|task| task.status)).collect();
+        assert_eq!(statuses, [Some(Status::Cancelled), Some(Status::Pending), Some(Status::Pending), None]);
+        assert_eq!(rows.kinds(), ["task_cancelled", "task_enqueued", "task_deleted"]);
+    }
+
+    #[test]
+    fn two_tasks_of_one_key_cannot_be_retried_together() {
+        let keyed = |number| NewTask { unique_key: Some("k".to_owned()), ..new_task(number) };
+        let mut rows = Rows::new();
+        for number in [1, 2] {
+            rows.create([keyed(number)]);
+            rows.change(number, CANCEL).unwrap();
+        }
+        let both = ChangeTasks::new(vec![(id(1), Transition::Retry), (id(2), Transition::Retry)]);
+        let outcomes = rows.run(&both).unwrap();
+        assert!(outcomes[0].is_ok());
+        assert_eq!(outcomes[1].clone().unwrap_err(), Refusal::KeyTaken);
+    }
+
+    #[test]
+    fn a_parent_whose_key_was_taken_stays_closed_while_its_child_runs_again() {
+        let mut rows = Rows::new();
+        let keyed = |task: NewTask| NewTask { unique_key: Some("k".to_owned()), ..task };
+        rows.create([keyed(parent(1))]);
+        rows.create([below(2, 1)]);
+        rows.change(2, CANCEL).unwrap();
+        rows.reevaluate_all();
+        rows.create([keyed(new_task(3))]);
+        rows.change(2, Transition::Reopen).unwrap();
+        assert_eq!((rows.status(1), rows.status(2)), (Status::Cancelled, Status::Pending));
+        rows.reevaluate_all();
+        assert_eq!(rows.status(1), Status::Cancelled);
+    }
+
+    #[test]
+    fn who_asked_is_named_in_the_event() {
+        let mut rows = Rows::new();
+        rows.create([new_task(1)]);
+        let command = ChangeTasks { actor: Some("ann".to_owned()), ..ChangeTasks::new(vec![(id(1), CANCEL)]) };
+        rows.run(&command).unwrap();
+        assert_eq!(rows.events[0].actor.as_deref(), Some("ann"));
+        rows.change(1, Transition::Retry).unwrap();
+        assert_eq!(rows.events[0].actor, None);
+    }
+
+    #[test]
+    fn only_what_may_depend_on_others_looks_for_cycles() {
+        let mut rows = Rows::new();
+        rows.create([new_task(1), after(2, &[1])]);
+        rows.change(2, CANCEL).unwrap();
+        let mut workspace = Workspace::new(crate::command::rows::POLICY, rows.now);
+        workspace.load_tasks(rows.tasks.values().cloned());
+        let roots = |transition: Transition| {
+            let both = vec![(id(1), transition.clone()), (id(2), transition)];
+            ChangeTasks::new(both).dependency_roots(&workspace)
+        };
+        assert_eq!(roots(Transition::Retry), [id(2)]);
+        assert_eq!(roots(CANCEL), Vec::<Uuid>::new());
+        assert_eq!(roots(Transition::Edit(Box::default())), Vec::<Uuid>::new());
+        let rewired = Edit { depends_on: Some(Vec::new()), ..Edit::default() };
+        assert_eq!(roots(Transition::Edit(Box::new(rewired))), [id(1), id(2)]);
     }
 }

@@ -193,6 +193,7 @@ const fn standing(counts: &Counts) -> (bool, bool, bool) {
 mod tests {
     use super::*;
     use crate::model::Status;
+    use proptest::prelude::*;
 
     fn stored(pending: u64, completed: u64) -> StoredPhase {
         StoredPhase {
@@ -242,5 +243,114 @@ mod tests {
         children.record(Some(&child(Status::Pending)), Some(&child(Status::Running)));
         children.record(Some(&child(Status::Running)), Some(&child(Status::Pending)));
         assert!(children.deltas().is_empty());
+    }
+
+    fn in_phase(number: u128, parent: u128, phase: Option<&str>, status: Status) -> Task {
+        let new = crate::model::NewTask {
+            parent_task_id: Some(Uuid::from_u128(parent)),
+            phase: phase.map(|phase| Name::new(phase).unwrap()),
+            ..crate::model::NewTask::plain(Uuid::from_u128(number), Name::literal("t"), Name::literal("q"))
+        };
+        Task { status, ..new.into_task(None, false, Time::UNIX_EPOCH) }
+    }
+
+    #[test]
+    fn what_is_stored_and_what_the_batch_did_make_the_counts() {
+        let parent = Uuid::from_u128(1);
+        let mut children = ChildCounts::default();
+        children.load(parent, Name::literal("load"), Counts { pending: 2, ..Counts::default() });
+        children.record(Some(&child(Status::Pending)), Some(&child(Status::Failed)));
+        children.record(None, Some(&in_phase(3, 1, None, Status::Running)));
+        children.record(None, Some(&in_phase(4, 9, None, Status::Running)));
+        let counts = children.of(parent);
+        let right = [
+            (Name::literal(NO_PHASE), Counts { running: 1, ..Counts::default() }),
+            (Name::literal("load"), Counts { pending: 1, failed: 1, ..Counts::default() }),
+        ];
+        assert_eq!(counts, right.into());
+    }
+
+    #[test]
+    fn an_emptied_phase_is_no_phase() {
+        let parent = Uuid::from_u128(1);
+        let mut children = ChildCounts::default();
+        children.load(parent, Name::literal("load"), Counts { pending: 1, ..Counts::default() });
+        children.record(Some(&child(Status::Pending)), None);
+        assert!(children.of(parent).is_empty());
+        assert_eq!(children.deltas().len(), 1, "but it was changed");
+        children.record(Some(&child(Status::Pending)), None);
+        assert!(children.of(parent).is_empty(), "counts that were wrong do not go below zero");
+    }
+
+    #[test]
+    fn a_change_within_a_status_and_a_task_without_a_parent_count_nothing() {
+        let mut children = ChildCounts::default();
+        let (one, mut other) = (child(Status::Running), child(Status::Running));
+        other.title = Some("renamed".to_owned());
+        children.record(Some(&one), Some(&other));
+        let alone = Task { parent_task_id: None, ..child(Status::Running) };
+        children.record(None, Some(&alone));
+        children.record(Some(&alone), Some(&Task { status: Status::Failed, ..alone.clone() }));
+        assert!(children.deltas.is_empty());
+    }
+
+    #[test]
+    fn a_parent_has_room_for_two_hundred_phases() {
+        let parent = Uuid::from_u128(1);
+        let name = |number: usize| Name::new(&format!("phase-{number}")).unwrap();
+        let mut children = ChildCounts::default();
+        for number in 0..MAX_PHASES - 1 {
+            children.load(parent, name(number), Counts { pending: 1, ..Counts::default() });
+        }
+        assert!(children.has_room_for(parent, &name(500)));
+        children.record(None, Some(&in_phase(2, 1, Some("phase-500"), Status::Pending)));
+        assert!(!children.has_room_for(parent, &name(501)), "one of them is new in this batch");
+        assert!(children.has_room_for(parent, &name(500)) && children.has_room_for(parent, &name(0)));
+        assert!(children.has_room_for(Uuid::from_u128(2), &name(501)));
+    }
+
+    #[test]
+    fn a_phase_that_was_reopened_concerns_its_parent() {
+        let mut children = ChildCounts::default();
+        children.record(Some(&child(Status::Failed)), Some(&child(Status::Pending)));
+        let marked =
+            StoredPhase { started_at: Some(Time::UNIX_EPOCH), completed_at: Some(Time::UNIX_EPOCH), ..stored(1, 4) };
+        let change = children.phase_change(marked).unwrap();
+        assert!(change.concerns_parent && !change.starts && !change.completes);
+        assert_eq!(change.events(Time::UNIX_EPOCH).count(), 0);
+        let other = StoredPhase { name: Name::literal("other"), ..stored(1, 4) };
+        assert!(children.phase_change(other).is_none(), "the batch did nothing to it");
+    }
+
+    proptest! {
+        /// However children come, change, move and go: the counts are those of the children that there are.
+        #[test]
+        fn counts_follow_the_children(
+            moves in proptest::collection::vec(
+                (0_u128..4, proptest::option::of((1_u128..3, proptest::option::of("[ab]"), 0_usize..8))),
+                0..30,
+            )
+        ) {
+            let mut children = ChildCounts::default();
+            let mut tasks: BTreeMap<u128, Task> = BTreeMap::new();
+            for (number, to) in moves {
+                let after = to.map(|(parent, phase, status)| {
+                    in_phase(number, parent, phase.as_deref(), Status::ALL[status])
+                });
+                children.record(tasks.get(&number), after.as_ref());
+                match after {
+                    Some(task) => tasks.insert(number, task),
+                    None => tasks.remove(&number),
+                };
+            }
+            for parent in [1, 2].map(Uuid::from_u128) {
+                let mut right: BTreeMap<Name, Counts> = BTreeMap::new();
+                for task in tasks.values().filter(|task| task.parent_task_id == Some(parent)) {
+                    let phase = task.phase.clone().unwrap_or_else(|| Name::literal(NO_PHASE));
+                    right.entry(phase).or_default().add(task.status);
+                }
+                prop_assert_eq!(children.of(parent), right);
+            }
+        }
     }
 }

@@ -105,6 +105,7 @@ mod tests {
         },
         model::{edit::Edit, transition::Transition},
     };
+    use proptest::prelude::*;
 
     fn depend(rows: &mut Rows, number: u128, depends_on: &[u128]) -> Result<crate::model::Task, Refusal> {
         let depends_on = Some(depends_on.iter().copied().map(id).collect());
@@ -151,5 +152,71 @@ mod tests {
         workspace.waiters = waiters;
         assert_eq!(workspace.check_rewired(id(1), &[id(2)]).unwrap_err(), Refusal::TooDeep(id(1)));
         workspace.check_rewired(id(3), &[id(2)]).unwrap();
+    }
+
+    fn reaches(graph: &HashMap<u128, Vec<u128>>, from: u128, to: u128) -> bool {
+        from == to || graph.get(&from).into_iter().flatten().any(|next| reaches(graph, *next, to))
+    }
+
+    #[test]
+    fn a_cycle_through_two_parents_is_found() {
+        let parent = |number: u128| NewTask { auto_complete: true, ..new_task(number) };
+        let below = |number: u128, parent: u128, depends_on: &[u128]| NewTask {
+            parent_task_id: Some(id(parent)),
+            ..after(number, depends_on)
+        };
+        let mut rows = Rows::new();
+        rows.create([parent(1), parent(2), below(3, 1, &[2])]);
+        let refused = rows.run(&CreateTasks(vec![below(4, 2, &[1])])).unwrap_err();
+        assert!(matches!(refused, Refusal::Cycle(_)), "{refused:?}");
+        rows.create([below(4, 2, &[])]);
+    }
+
+    #[test]
+    fn a_finished_task_waits_for_nothing() {
+        let mut rows = Rows::new();
+        let ignores = crate::model::dependency::DependencyPolicy::Ignore;
+        let second = NewTask { on_dependency_failure: ignores, ..after(2, &[1]) };
+        rows.create([new_task(1), second, after(3, &[1])]);
+        depend(&mut rows, 3, &[1, 2]).unwrap();
+        rows.change(3, Transition::Cancel { reason: None }).unwrap();
+        depend(&mut rows, 2, &[1, 3]).unwrap();
+        let refused = rows.change(3, Transition::Retry);
+        assert_eq!(rows.status(2), Status::Blocked);
+        assert!(
+            matches!(refused, Err(Refusal::Cycle(_))),
+            "it would wait for 2 again, which waits for it: {refused:?}"
+        );
+    }
+
+    #[test]
+    fn a_cycle_is_said_in_the_order_in_which_tasks_wait() {
+        let text = Refusal::Cycle(vec![id(3), id(5), id(3)]).to_string();
+        assert_eq!(text, format!("dependency cycle: {} -> {} -> {}", id(3), id(5), id(3)));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+
+        /// Whatever is rewired: it is refused if and only if a task would wait for itself.
+        #[test]
+        fn dependencies_stay_without_cycles(
+            edits in proptest::collection::vec((1_u128..7, proptest::collection::btree_set(1_u128..7, 0..4)), 1..20),
+        ) {
+            let mut rows = Rows::new();
+            // All wait for task 100, so that they stay blocked.
+            rows.create([new_task(100)]);
+            rows.create((1..7).map(|number| after(number, &[100])));
+            let mut graph: HashMap<u128, Vec<u128>> = HashMap::new();
+            for (number, on) in edits {
+                let on: Vec<_> = on.into_iter().collect();
+                let closes = on.iter().any(|awaited| reaches(&graph, *awaited, number));
+                let done = depend(&mut rows, number, &[&[100], &on[..]].concat());
+                prop_assert_eq!(matches!(done, Err(Refusal::Cycle(_))), closes, "{:?}", done);
+                if done.is_ok() {
+                    graph.insert(number, on);
+                }
+            }
+        }
     }
 }

@@ -134,4 +134,60 @@ mod tests {
         let refused = rows.run(&CreateTasks(vec![after(1, &[1])])).unwrap_err();
         assert!(matches!(refused, Refusal::Cycle(_)), "{refused:?}");
     }
+
+    #[test]
+    fn a_dependency_that_is_not_there_is_named() {
+        let mut rows = Rows::new();
+        let refused = rows.run(&CreateTasks(vec![after(2, &[9])])).unwrap_err();
+        assert_eq!(refused, Refusal::NoDependency(id(9)));
+        rows.create([new_task(1), after(2, &[1])]);
+        let edit = |depends_on: &[u128]| {
+            let depends_on = Some(depends_on.iter().copied().map(id).collect());
+            Transition::Edit(Box::new(Edit { depends_on, ..Edit::default() }))
+        };
+        assert_eq!(rows.change(2, edit(&[1, 9])).unwrap_err(), Refusal::NoDependency(id(9)));
+        assert_eq!(rows.change(2, edit(&[1, 2])).unwrap_err(), Refusal::Cycle(vec![id(2), id(2)]));
+        assert_eq!(rows.tasks[&id(2)].depends_on, [id(1)], "nothing was changed");
+    }
+
+    #[test]
+    fn a_task_that_depends_on_finished_tasks_only_does_not_wait() {
+        let mut rows = Rows::new();
+        rows.register(100);
+        rows.create([new_task(1)]);
+        complete(&mut rows, 1);
+        rows.create([after(2, &[1])]);
+        assert_eq!(rows.status(2), Status::Pending);
+        assert!(!rows.tasks[&id(1)].has_dependents, "nothing has to be told when it changes");
+    }
+
+    #[test]
+    fn a_task_that_depends_on_a_failure_fails_at_once() {
+        let mut rows = Rows::new();
+        rows.create([new_task(1)]);
+        rows.change(1, Transition::Cancel { reason: None }).unwrap();
+        rows.create([after(2, &[1])]);
+        let task = &rows.tasks[&id(2)];
+        assert_eq!((task.status, task.attempt), (Status::Failed, 0));
+        assert!(task.error.as_ref().unwrap().contains("was cancelled"));
+    }
+
+    #[test]
+    fn a_failure_passes_through_a_chain() {
+        let mut rows = Rows::new();
+        rows.create([new_task(1), after(2, &[1]), after(3, &[2]), after(4, &[3])]);
+        rows.change(1, Transition::Cancel { reason: None }).unwrap();
+        rows.reevaluate_all();
+        assert_eq!([2, 3, 4].map(|number| rows.status(number)), [Status::Failed; 3]);
+    }
+
+    #[test]
+    fn a_deleted_dependency_breaks_those_that_wait_for_it() {
+        let mut rows = Rows::new();
+        rows.create([new_task(1), after(2, &[1])]);
+        rows.change(1, Transition::Delete).unwrap();
+        rows.reevaluate_all();
+        assert_eq!(rows.status(2), Status::Failed);
+        assert!(rows.tasks[&id(2)].error.as_ref().unwrap().ends_with("was deleted"));
+    }
 }

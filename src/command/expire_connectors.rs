@@ -58,4 +58,25 @@ mod tests {
         assert_eq!(rows.workers[&id(100)].connectors[&connector_id].status, ConnectorStatus::Unknown);
         assert_eq!(rows.kinds(), ["connector_status_changed"]);
     }
+
+    #[test]
+    fn an_unknown_connector_expires_once_and_an_unknown_worker_never() {
+        let mut rows = Rows::new();
+        assert_eq!(rows.run(&ExpireConnectors(id(9))).unwrap_err(), Refusal::NoWorker(id(9)));
+        rows.register(100);
+        let report = ConnectorReport {
+            connector_id: Name::literal("c"),
+            status: ConnectorStatus::Error,
+            error: Some("x".to_owned()),
+        };
+        let connectors = Some(vec![report]);
+        rows.run(&Heartbeat { worker_id: id(100), status: None, connectors, tasks: Vec::new() }).unwrap();
+        rows.passes(120);
+        rows.run(&ExpireConnectors(id(100))).unwrap();
+        assert_eq!(rows.kinds(), ["connector_status_changed"], "at its time, not after it");
+        rows.passes(120);
+        rows.run(&ExpireConnectors(id(100))).unwrap();
+        assert!(rows.events.is_empty());
+        assert_eq!(rows.workers[&id(100)].connectors["c"].error.as_deref(), Some("x"), "its last error is still known");
+    }
 }

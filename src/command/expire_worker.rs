@@ -50,6 +50,7 @@ impl Workspace {
 #[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
 mod tests {
     use super::*;
+    use crate::model::task::NewTask;
     use crate::{
         command::rows::{Rows, id, new_task},
         model::{Status, worker::WorkerStatus},
@@ -70,5 +71,37 @@ mod tests {
         assert_eq!(rows.workers[&id(100)].status, WorkerStatus::Lost);
         assert_eq!(rows.status(1), Status::Failed, "it had one attempt");
         assert_eq!(rows.kinds(), ["worker_stopped", "task_stalled", "task_failed"]);
+    }
+
+    #[test]
+    fn a_worker_is_lost_at_the_end_of_its_time_and_only_once() {
+        let mut rows = Rows::new();
+        assert_eq!(rows.run(&ExpireWorker(id(100))).unwrap_err(), Refusal::NoWorker(id(100)));
+        rows.register(100);
+        rows.passes(59);
+        rows.run(&ExpireWorker(id(100))).unwrap();
+        assert!(rows.events.is_empty());
+        rows.passes(1);
+        rows.run(&ExpireWorker(id(100))).unwrap();
+        assert_eq!(rows.kinds(), ["worker_stopped"]);
+        assert_eq!(rows.events[0].data.reason.as_deref(), Some("lost"));
+        rows.run(&ExpireWorker(id(100))).unwrap();
+        assert!(rows.events.is_empty());
+    }
+
+    #[test]
+    fn what_a_lost_worker_held_goes_back_to_its_queue() {
+        let mut rows = Rows::new();
+        rows.register(100);
+        rows.create([1, 2].map(|number| NewTask { max_attempts: 2, ..new_task(number) }));
+        rows.claim(100, 1);
+        rows.passes(61);
+        rows.run(&ExpireWorker(id(100))).unwrap();
+        let task = &rows.tasks[&id(1)];
+        assert_eq!(
+            (task.status, task.retry_count, task.error.as_deref()),
+            (Status::Pending, 1, Some("the worker was lost"))
+        );
+        assert_eq!((rows.status(2), rows.tasks[&id(2)].retry_count), (Status::Pending, 0), "it was not held");
     }
 }

@@ -76,6 +76,10 @@ impl Command for Heartbeat {
 mod tests {
     use super::*;
     use crate::command::rows::{Rows, id, new_task};
+    use crate::model::{
+        Name, Status,
+        worker::{ConnectorStatus, MAX_CONNECTORS},
+    };
 
     fn heartbeat(held: &[(u128, u32)]) -> Heartbeat {
         let held = held.iter().map(|(number, attempt)| HeldTask { id: id(*number), attempt: *attempt, progress: None });
@@ -123,5 +127,77 @@ mod tests {
     #[test]
     fn an_unknown_worker_is_refused() {
         assert_eq!(Rows::new().run(&heartbeat(&[])).unwrap_err(), Refusal::NoWorker(id(100)));
+    }
+
+    fn connectors(count: usize) -> Option<Vec<ConnectorReport>> {
+        let one = |number: usize| ConnectorReport {
+            connector_id: Name::new(&format!("c{number}")).unwrap(),
+            status: ConnectorStatus::Idle,
+            error: None,
+        };
+        Some((0..count).map(one).collect())
+    }
+
+    #[test]
+    fn a_worker_that_left_is_told_to_register_again() {
+        let mut rows = Rows::new();
+        rows.register(100);
+        rows.run(&crate::command::deregister_worker::DeregisterWorker(id(100))).unwrap();
+        let refused = rows.run(&heartbeat(&[])).unwrap_err();
+        assert_eq!(refused, Refusal::WorkerStopped(id(100)));
+        assert!(refused.to_string().contains("register it again with POST /api/v1/workers"), "{refused}");
+    }
+
+    #[test]
+    fn a_worker_that_was_lost_is_welcome_back_without_its_tasks() {
+        let mut rows = Rows::new();
+        rows.register(100);
+        rows.create([new_task(1)]);
+        rows.claim(100, 1);
+        rows.passes(120);
+        rows.run(&crate::command::expire_worker::ExpireWorker(id(100))).unwrap();
+        assert_eq!(rows.workers[&id(100)].status, WorkerStatus::Lost);
+        assert_eq!(rows.run(&heartbeat(&[(1, 1)])).unwrap(), [id(1)]);
+        assert_eq!((rows.workers[&id(100)].status, rows.status(1)), (WorkerStatus::Idle, Status::Failed));
+        assert_eq!(rows.kinds(), ["worker_started"]);
+    }
+
+    #[test]
+    fn too_many_connectors_are_refused_with_the_whole_heartbeat() {
+        let mut rows = Rows::new();
+        rows.register(100);
+        rows.create([new_task(1)]);
+        rows.claim(100, 1);
+        rows.passes(30);
+        let before = rows.workers[&id(100)].clone();
+        let many = Heartbeat { connectors: connectors(MAX_CONNECTORS + 1), ..heartbeat(&[(1, 1)]) };
+        assert_eq!(rows.run(&many).unwrap_err(), Refusal::ManyConnectors(id(100)));
+        assert_eq!(rows.workers[&id(100)], before);
+        rows.run(&Heartbeat { connectors: connectors(MAX_CONNECTORS), ..heartbeat(&[(1, 1)]) }).unwrap();
+        assert_eq!(rows.workers[&id(100)].connectors.len(), MAX_CONNECTORS);
+    }
+
+    #[test]
+    fn a_task_listed_twice_is_lost_or_held_twice() {
+        let mut rows = Rows::new();
+        rows.register(100);
+        rows.register(101);
+        rows.create([new_task(1)]);
+        rows.claim(100, 1);
+        assert!(rows.run(&heartbeat(&[(1, 1), (1, 1)])).unwrap().is_empty());
+        let foreign = Heartbeat { worker_id: id(101), ..heartbeat(&[(1, 1), (1, 1)]) };
+        assert_eq!(rows.run(&foreign).unwrap(), [id(1), id(1)], "it is held by another worker");
+        assert_eq!(foreign.weight(), 3);
+    }
+
+    #[test]
+    fn a_draining_worker_says_so_with_its_heartbeat() {
+        let mut rows = Rows::new();
+        rows.register(100);
+        let draining = Heartbeat { status: Some(WorkerStatus::Draining), ..heartbeat(&[]) };
+        rows.run(&draining).unwrap();
+        assert_eq!(rows.kinds(), ["worker_status_changed"]);
+        rows.run(&heartbeat(&[])).unwrap();
+        assert_eq!((rows.workers[&id(100)].status, rows.events.len()), (WorkerStatus::Draining, 0));
     }
 }

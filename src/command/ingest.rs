@@ -216,6 +216,7 @@ impl Workspace {
 #[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
 mod tests {
     use super::*;
+    use crate::model::worker::ConnectorStatus;
     use crate::{
         command::rows::{Rows, id},
         model::{
@@ -302,5 +303,141 @@ mod tests {
         let reports = vec![below(&rows, 2, 1), below(&rows, 1, 2)];
         let outcomes = rows.run(&Ingest(reports)).unwrap();
         assert_eq!(outcomes, [Ok(true), Err(Refusal::OwnAncestor(id(1)))]);
+    }
+
+    fn below(rows: &Rows, number: u128, parent: u128, phase: Option<&str>) -> IngestedReport {
+        let phase = phase.map(|phase| Name::new(phase).unwrap());
+        let facts = Facts { parent_task_id: Some(id(parent)), phase, ..Facts::default() };
+        let report = Observation { facts, ..observation(rows, ObservedKind::Created, 1) };
+        IngestedReport::Task(id(number), Box::new(report), None)
+    }
+
+    fn worker_report(rows: &Rows, number: u128) -> WorkerReport {
+        let IngestedReport::Worker(report) = worker(rows, number, false) else { panic!("it is about a worker") };
+        *report
+    }
+
+    #[test]
+    fn a_report_of_a_task_brings_its_worker_along() {
+        let mut rows = Rows::new();
+        let started =
+            Observation { worker: Some((id(101), Name::literal("m"))), ..observation(&rows, ObservedKind::Started, 1) };
+        let note = Some(Box::new(worker_report(&rows, 101)));
+        let outcomes = rows.run(&Ingest(vec![IngestedReport::Task(id(1), Box::new(started), note)])).unwrap();
+        assert_eq!(outcomes, [Ok(true)]);
+        assert_eq!(rows.kinds(), ["worker_started", "task_created", "task_started"]);
+        assert_eq!((rows.workers[&id(101)].observed, rows.tasks[&id(1)].worker_id), (true, Some(id(101))));
+    }
+
+    #[test]
+    fn a_registered_worker_is_only_named_by_reports_of_tasks() {
+        let mut rows = Rows::new();
+        rows.register(100);
+        rows.passes(30);
+        let before = rows.workers[&id(100)].clone();
+        let started = Observation {
+            worker: Some((id(100), Name::literal("m"))),
+            connector_id: Some(Name::literal("smtp")),
+            ..observation(&rows, ObservedKind::Started, 1)
+        };
+        let note = Some(Box::new(worker_report(&rows, 100)));
+        rows.run(&Ingest(vec![IngestedReport::Task(id(1), Box::new(started), note)])).unwrap();
+        assert_eq!(rows.workers[&id(100)], before);
+        assert_eq!(rows.tasks[&id(1)].worker_id, Some(id(100)));
+    }
+
+    #[test]
+    fn an_unknown_worker_that_stopped_is_not_created() {
+        let mut rows = Rows::new();
+        assert_eq!(rows.run(&Ingest(vec![worker(&rows, 101, true)])).unwrap(), [Ok(false)]);
+        assert!(rows.workers.is_empty());
+    }
+
+    #[test]
+    fn a_worker_does_not_stop_before_it_started() {
+        let mut rows = Rows::new();
+        let early = worker(&rows, 101, true);
+        rows.passes(10);
+        rows.run(&Ingest(vec![worker(&rows, 101, false)])).unwrap();
+        assert_eq!(rows.run(&Ingest(vec![early])).unwrap(), [Ok(false)]);
+        assert_eq!(rows.workers[&id(101)].status, WorkerStatus::Idle);
+        assert_eq!(rows.run(&Ingest(vec![worker(&rows, 101, true)])).unwrap(), [Ok(true)]);
+        assert_eq!(rows.run(&Ingest(vec![worker(&rows, 101, true)])).unwrap(), [Ok(false)], "it has stopped");
+    }
+
+    #[test]
+    fn a_worker_of_another_system_has_a_bound_of_connectors_too() {
+        let mut rows = Rows::new();
+        let with = |rows: &Rows, number: usize| {
+            let connector_id = Name::new(&format!("c{number}")).unwrap();
+            let connectors = vec![ConnectorReport { connector_id, status: ConnectorStatus::Idle, error: None }];
+            IngestedReport::Worker(Box::new(WorkerReport { connectors, ..worker_report(rows, 101) }))
+        };
+        let reports = (0..=64).map(|number| with(&rows, number)).collect();
+        let mut outcomes = rows.run(&Ingest(reports)).unwrap();
+        assert_eq!(outcomes.pop(), Some(Err(Refusal::ManyConnectors(id(101)))));
+        assert!(outcomes.iter().all(|outcome| *outcome == Ok(true)));
+        assert_eq!(rows.workers[&id(101)].connectors.len(), 64);
+    }
+
+    #[test]
+    fn a_child_may_be_known_before_its_parent() {
+        let mut rows = Rows::new();
+        rows.run(&Ingest(vec![below(&rows, 2, 1, Some("load"))])).unwrap();
+        assert_eq!(rows.tasks[&id(2)].parent_task_id, Some(id(1)));
+        assert!(report(&mut rows, ObservedKind::Created, 1));
+        assert!(rows.tasks[&id(1)].is_parent);
+        let parent = rows.events.iter().find(|event| event.data.children.is_some()).unwrap();
+        assert_eq!(parent.task_id, Some(id(1)));
+    }
+
+    #[test]
+    fn a_child_makes_a_known_task_a_parent_and_takes_its_project() {
+        let mut rows = Rows::new();
+        let facts = Facts { project_id: Some(Name::literal("shop")), ..Facts::default() };
+        let parent = Observation { facts, ..observation(&rows, ObservedKind::Created, 1) };
+        let parent = IngestedReport::Task(id(1), Box::new(parent), None);
+        rows.run(&Ingest(vec![parent, below(&rows, 2, 1, None)])).unwrap();
+        assert!(rows.tasks[&id(1)].is_parent);
+        assert_eq!(rows.tasks[&id(2)].project_id.as_str(), "shop");
+    }
+
+    #[test]
+    fn a_moved_child_counts_where_it_is_now() {
+        let mut rows = Rows::new();
+        let reports = vec![below(&rows, 3, 1, None), below(&rows, 4, 1, Some("load"))];
+        rows.run(&Ingest(reports)).unwrap();
+        rows.passes(1);
+        rows.run(&Ingest(vec![below(&rows, 4, 2, None)])).unwrap();
+        let places: Vec<_> = rows
+            .counts()
+            .into_iter()
+            .map(|(parent, phase, counts)| (parent, phase.to_string(), counts.total()))
+            .collect();
+        assert_eq!(places, [(id(1), "-".to_owned(), 1), (id(2), "load".to_owned(), 1)]);
+    }
+
+    #[test]
+    fn a_parent_with_all_its_phases_takes_further_children_without_one() {
+        let mut rows = Rows::new();
+        let reports = (2..=201).map(|number| below(&rows, number, 1, Some(&format!("phase-{number}")))).collect();
+        rows.run(&Ingest(reports)).unwrap();
+        rows.run(&Ingest(vec![below(&rows, 300, 1, Some("new")), below(&rows, 301, 1, Some("phase-7"))])).unwrap();
+        assert_eq!(rows.tasks[&id(300)].phase, None);
+        assert_eq!(rows.tasks[&id(301)].phase, Some(Name::literal("phase-7")));
+        rows.passes(1);
+        rows.run(&Ingest(vec![below(&rows, 301, 1, Some("newer"))])).unwrap();
+        assert_eq!(rows.tasks[&id(301)].phase, None, "it cannot move to one more phase either");
+    }
+
+    #[test]
+    fn reports_weigh_by_what_they_carry() {
+        let rows = Rows::new();
+        let json = |length: usize| serde_json::from_str(&format!("\"{}\"", "x".repeat(length))).ok();
+        let facts = Facts { payload: json(4_094), ..Facts::default() };
+        let heavy = Observation { result: json(9_000), facts, ..observation(&rows, ObservedKind::Completed, 1) };
+        let reports = vec![IngestedReport::Task(id(1), Box::new(heavy), None), worker(&rows, 101, false)];
+        assert_eq!(Ingest(reports).weight(), 1 + 2 + 1 + 1);
+        assert_eq!(Ingest(Vec::new()).weight(), 0);
     }
 }

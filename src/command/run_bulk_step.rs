@@ -81,6 +81,10 @@ impl Workspace {
 mod tests {
     use super::*;
     use crate::{
+        command::rows::after,
+        model::{lease::StallReason, task::NewTask, transition::Transition},
+    };
+    use crate::{
         command::{
             cancel_bulk::CancelBulk,
             create_bulk::CreateBulk,
@@ -140,5 +144,99 @@ mod tests {
         assert_eq!(rows.status(1), Status::Pending);
         let unknown = CancelBulk { id: id(51), actor: "ops".to_owned() };
         assert_eq!(rows.run(&unknown).unwrap_err(), Refusal::NoBulk(id(51)));
+    }
+
+    fn begin_with(rows: &mut Rows, action: BulkAction) -> Bulk {
+        let bulk = Bulk::new(id(50), action, TaskQuery::default(), "ops".to_owned(), rows.now);
+        rows.run(&CreateBulk(Box::new(bulk.clone()))).unwrap();
+        bulk
+    }
+
+    #[test]
+    fn without_a_pace_the_next_step_is_due_at_once() {
+        let mut rows = Rows::new();
+        rows.create([new_task(1), new_task(2)]);
+        let bulk = begin_with(&mut rows, BulkAction::Cancel { reason: None });
+        rows.run(&step(&bulk, &[2], false, &rows)).unwrap();
+        assert_eq!(rows.bulks[&bulk.id].next_at, rows.now);
+    }
+
+    #[test]
+    fn a_step_of_many_tasks_pauses_as_long_as_its_pace_says() {
+        for (pace, tasks, millis) in [(1, 3, 3_000), (3, 1, 333), (10_000, 3, 0), (u32::MAX, 3, 0)] {
+            let mut rows = Rows::new();
+            rows.create((1..=tasks).map(new_task));
+            let action = BulkAction::Cancel { reason: None };
+            let bulk = Bulk::new(id(50), action, TaskQuery::default(), "ops".to_owned(), rows.now);
+            let bulk = Bulk { max_per_second: Some(pace), ..bulk };
+            rows.run(&CreateBulk(Box::new(bulk.clone()))).unwrap();
+            rows.run(&step(&bulk, &(1..=tasks).collect::<Vec<_>>(), false, &rows)).unwrap();
+            assert_eq!(rows.bulks[&bulk.id].next_at, rows.now + TimeDelta::milliseconds(millis), "{pace} a second");
+        }
+    }
+
+    #[test]
+    fn a_step_without_tasks_may_be_the_last() {
+        let mut rows = Rows::new();
+        let bulk = begin_with(&mut rows, BulkAction::Delete);
+        rows.run(&step(&bulk, &[], true, &rows)).unwrap();
+        let ended = &rows.bulks[&bulk.id];
+        assert_eq!((ended.state, ended.succeeded, ended.failed), (BulkState::Done, 0, 0));
+        assert_eq!(rows.kinds(), ["operator_action"]);
+    }
+
+    #[test]
+    fn a_step_of_an_action_that_was_deleted_does_nothing() {
+        let mut rows = Rows::new();
+        rows.create([new_task(1)]);
+        let bulk = begin_with(&mut rows, BulkAction::Delete);
+        rows.bulks.clear();
+        rows.run(&step(&bulk, &[1], true, &rows)).unwrap();
+        assert_eq!((rows.tasks.len(), rows.events.len()), (1, 0));
+    }
+
+    #[test]
+    fn tasks_that_are_retried_together_wait_for_each_other_again() {
+        let mut rows = Rows::new();
+        rows.create([new_task(1), after(2, &[1])]);
+        for number in [2, 1] {
+            rows.change(number, Transition::Cancel { reason: None }).unwrap();
+        }
+        let bulk = begin_with(&mut rows, BulkAction::Retry);
+        let RunBulkStep(both) = step(&bulk, &[1, 2], true, &rows);
+        rows.run(&RunBulkStep(BulkStep { retries: true, ..both })).unwrap();
+        assert_eq!((rows.status(1), rows.status(2)), (Status::Pending, Status::Blocked));
+    }
+
+    #[test]
+    fn a_retry_of_a_family_counts_an_open_parent_as_done() {
+        let mut rows = Rows::new();
+        rows.create([NewTask { auto_complete: true, ..new_task(1) }, new_task(2)]);
+        let bulk = begin_with(&mut rows, BulkAction::RetryFamily);
+        rows.run(&step(&bulk, &[1, 2], true, &rows)).unwrap();
+        let ended = &rows.bulks[&bulk.id];
+        assert_eq!((ended.succeeded, ended.failed), (1, 1), "the other one is not finished");
+    }
+
+    #[test]
+    fn the_children_of_a_step_get_an_action_of_their_own() {
+        let mut rows = Rows::new();
+        rows.create([new_task(1)]);
+        let bulk = begin_with(&mut rows, BulkAction::Delete);
+        let family = Bulk::of_family(id(51), &bulk.action, vec![id(1)], "ops".to_owned(), rows.now);
+        let RunBulkStep(first) = step(&bulk, &[1], true, &rows);
+        rows.run(&RunBulkStep(BulkStep { family: Some(Box::new(family)), ..first })).unwrap();
+        assert_eq!((rows.bulks[&id(51)].state, rows.tasks.len()), (BulkState::Running, 0));
+    }
+
+    #[test]
+    fn who_asked_for_the_action_did_each_of_its_changes() {
+        let mut rows = Rows::new();
+        rows.create([new_task(1)]);
+        let bulk =
+            begin_with(&mut rows, BulkAction::Cancel { reason: Some(StallReason::WorkerLost.as_str().to_owned()) });
+        rows.run(&step(&bulk, &[1], true, &rows)).unwrap();
+        let cancelled = &rows.events[0];
+        assert_eq!((cancelled.actor.as_deref(), cancelled.data.reason.as_deref()), (Some("ops"), Some("worker_lost")));
     }
 }

@@ -126,4 +126,50 @@ mod tests {
         assert_eq!(rows.events[0].data.action.as_deref(), Some("schedule_failed"));
         assert!(rows.schedules["s"].next_run_at > Some(at));
     }
+
+    #[test]
+    fn a_unique_key_lets_no_second_task_begin_before_the_first_has_finished() {
+        let mut rows = Rows::new();
+        let mut keyed = schedule(&rows, "0 * * * *");
+        keyed.task.unique_key = Some("k".to_owned());
+        let first = change(&mut rows, ScheduleChange::Put(Box::new(keyed))).unwrap().unwrap().next_run_at.unwrap();
+        let run_keyed = |rows: &mut Rows, at, number| {
+            let unique_key = Some("k".to_owned());
+            let run =
+                RunSchedule { name: Name::literal("s"), at, task_id: id(number), parent_task_id: None, unique_key };
+            rows.run(&run).unwrap();
+        };
+        rows.now = first;
+        run_keyed(&mut rows, first, 1);
+        let second = rows.schedules["s"].next_run_at.unwrap();
+        rows.now = second;
+        run_keyed(&mut rows, second, 2);
+        assert_eq!((rows.tasks.len(), rows.schedules["s"].last_run_at), (1, Some(second)));
+        assert_eq!(rows.schedules["s"].last_task_id, Some(id(1)), "the task that the run found");
+    }
+
+    #[test]
+    fn only_the_run_that_is_due_counts() {
+        let mut rows = Rows::new();
+        let at = put(&mut rows);
+        rows.now = at + chrono::TimeDelta::hours(1);
+        for other in [at - chrono::TimeDelta::hours(1), at + chrono::TimeDelta::hours(1), rows.now] {
+            run(&mut rows, other, 1);
+        }
+        assert!(rows.tasks.is_empty());
+        change(&mut rows, ScheduleChange::Delete).unwrap();
+        run(&mut rows, at, 1);
+        assert!(rows.tasks.is_empty(), "and none of a schedule that was deleted");
+    }
+
+    #[test]
+    fn a_run_says_which_time_it_was_for() {
+        let mut rows = Rows::new();
+        let at = put(&mut rows);
+        rows.now = at + chrono::TimeDelta::minutes(90);
+        run(&mut rows, at, 7);
+        let ran = &rows.schedules["s"];
+        assert_eq!((ran.last_run_at, ran.next_run_at), (Some(at), Some(at + chrono::TimeDelta::hours(2))));
+        assert_eq!(rows.tasks[&id(7)].created_at, rows.now);
+    }
 }

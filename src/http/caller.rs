@@ -77,3 +77,75 @@ pub fn user_agent(headers: &HeaderMap) -> Option<Box<str>> {
     let text = headers.get(header::USER_AGENT)?.to_str().ok()?;
     Some(text.chars().take(120).collect::<String>().into())
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    fn settings(trusted: &[&str]) -> Settings {
+        let trusted_proxies = trusted.iter().map(|address| address.parse().unwrap()).collect();
+        Settings { trusted_proxies, ..Settings::default() }
+    }
+
+    fn peer(address: &str) -> Peer {
+        Peer { address: address.parse().unwrap(), stuck: Arc::default(), stalled: Arc::default() }
+    }
+
+    fn headers(name: &'static str, values: &[&str]) -> HeaderMap {
+        values.iter().map(|value| (name.parse().unwrap(), value.parse().unwrap())).collect()
+    }
+
+    fn seen_as(trusted: &[&str], from: &str, forwarded: &[&str]) -> String {
+        address(&settings(trusted), Some(&peer(from)), &headers("x-forwarded-for", forwarded)).to_string()
+    }
+
+    #[test]
+    fn only_a_trusted_proxy_is_believed() {
+        assert_eq!(seen_as(&[], "192.0.2.1", &["198.51.100.7"]), "192.0.2.1");
+        assert_eq!(seen_as(&["192.0.2.1"], "192.0.2.1", &["198.51.100.7"]), "198.51.100.7");
+        assert_eq!(seen_as(&["192.0.2.1"], "192.0.2.1", &[]), "192.0.2.1");
+        assert_eq!(seen_as(&["192.0.2.1"], "192.0.2.1", &["unknown"]), "192.0.2.1");
+        assert_eq!(address(&settings(&[]), None, &HeaderMap::new()), IpAddr::from([127, 0, 0, 1]));
+    }
+
+    #[test]
+    fn what_stands_before_the_last_trusted_proxy_may_be_forged() {
+        let trusted = ["192.0.2.1", "192.0.2.2"];
+        assert_eq!(seen_as(&trusted, "192.0.2.1", &["6.6.6.6, 198.51.100.7, 192.0.2.2"]), "198.51.100.7");
+        assert_eq!(seen_as(&trusted, "192.0.2.1", &["6.6.6.6, 198.51.100.7", "192.0.2.2"]), "198.51.100.7");
+        assert_eq!(seen_as(&trusted, "192.0.2.1", &["198.51.100.7, garbage, 192.0.2.2"]), "192.0.2.2");
+        assert_eq!(seen_as(&trusted, "192.0.2.1", &["192.0.2.2"]), "192.0.2.2", "all of them are proxies");
+    }
+
+    #[test]
+    fn addresses_may_have_a_port_or_be_mapped() {
+        for (forwarded, right) in [
+            ("198.51.100.7:4711", "198.51.100.7"),
+            ("[2001:db8::1]:4711", "2001:db8::1"),
+            ("2001:db8::1", "2001:db8::1"),
+            ("::ffff:198.51.100.7", "198.51.100.7"),
+        ] {
+            assert_eq!(seen_as(&["127.0.0.1"], "::ffff:127.0.0.1", &[forwarded]), right);
+        }
+    }
+
+    #[test]
+    fn a_trusted_proxy_says_which_scheme_the_client_used() {
+        let of = |trusted: &[&str], told: &[&str]| {
+            scheme(&settings(trusted), Some(&peer("192.0.2.1")), &headers("x-forwarded-proto", told))
+        };
+        assert_eq!(of(&["192.0.2.1"], &["https"]), "https");
+        assert_eq!(of(&["192.0.2.1"], &["http"]), "http");
+        assert_eq!(of(&["192.0.2.1"], &[]), "http");
+        assert_eq!(of(&[], &["https"]), "http");
+    }
+
+    #[test]
+    fn a_user_agent_is_cut_after_120_characters() {
+        let agent = |text: &str| user_agent(&headers("user-agent", &[text])).map(|agent| agent.len());
+        assert_eq!((agent("curl/8"), agent(&"x".repeat(121))), (Some(6), Some(120)));
+        assert_eq!(user_agent(&HeaderMap::new()), None);
+    }
+}

@@ -160,4 +160,13 @@ mod tests {
         assert_eq!(ErrorCode::InvalidJson.as_str(), "invalid_json");
         assert_eq!(ErrorCode::TooManyStreamsPerAddress.status(), StatusCode::SERVICE_UNAVAILABLE);
     }
+
+    #[test]
+    fn a_code_is_a_word_and_says_what_to_do() {
+        for row in ROWS {
+            assert!(row.code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{}", row.code);
+            assert!(row.meaning.ends_with('.') && row.action.ends_with(['.', '…']), "{}", row.code);
+            assert!((400..600).contains(&row.status), "{}", row.code);
+        }
+    }
 }

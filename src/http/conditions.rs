@@ -111,3 +111,98 @@ fn unsupported(method: &Method, route: &str, headers: &HeaderMap) -> Option<Prob
     }
     None
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+
+    fn parts(headers: &[(&str, &str)]) -> Parts {
+        let mut request = Request::builder();
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(axum::body::Body::empty()).unwrap().into_parts().0
+    }
+
+    async fn key(headers: &[(&str, &str)]) -> Result<IdempotencyKey, Problem> {
+        IdempotencyKey::from_request_parts(&mut parts(headers), &()).await
+    }
+
+    async fn versions(values: &[&str]) -> Result<Option<Vec<Uuid>>, Problem> {
+        let headers: Vec<_> = values.iter().map(|value| ("if-match", *value)).collect();
+        Ok(IfMatch::from_request_parts(&mut parts(&headers), &()).await?.0)
+    }
+
+    #[tokio::test]
+    async fn a_key_gives_the_same_ids_again() {
+        let key = async |text| key(&[("idempotency-key", text)]).await.unwrap();
+        let (one, other) = (key("order-17").await, key("order-18").await);
+        assert_eq!(one.id("local", 3), key("order-17").await.id("local", 3));
+        let all = [one.id("local", 0), one.id("local", 1), other.id("local", 0), one.id("ann", 0)];
+        let distinct: std::collections::HashSet<_> = all.iter().flatten().collect();
+        assert_eq!(distinct.len(), 4, "each item, key and caller has its own");
+        assert_eq!(one.id("local", 1).unwrap().get_version_num(), 5);
+        assert!(one.is_given());
+        let none = IdempotencyKey::default();
+        assert!(!none.is_given() && none.id("local", 0).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_key_is_one_value_of_visible_characters() {
+        let long = "k".repeat(MAX_KEY_BYTES);
+        for right in ["!", "~", "a,b", &long] {
+            assert!(key(&[("idempotency-key", right)]).await.is_ok(), "{right}");
+        }
+        let longer = "k".repeat(MAX_KEY_BYTES + 1);
+        for wrong in ["", "a b", "a\tb", "ä", &longer] {
+            let problem = key(&[("idempotency-key", wrong)]).await.unwrap_err();
+            assert_eq!(problem.errors[0].field, "Idempotency-Key", "{wrong}");
+            assert_eq!(problem.code, ErrorCode::InvalidParameter);
+        }
+        assert!(key(&[("idempotency-key", "a"), ("idempotency-key", "a")]).await.is_err(), "given twice");
+        assert!(!key(&[]).await.unwrap().is_given());
+    }
+
+    #[tokio::test]
+    async fn an_edit_may_name_the_versions_that_it_is_for() {
+        let (one, two) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let tag = |version| etag(version).1.to_str().unwrap().to_owned();
+        assert_eq!(versions(&[]).await.unwrap(), None);
+        assert_eq!(versions(&[&tag(one)]).await.unwrap(), Some(vec![one]));
+        assert_eq!(versions(&[&format!("{} , {}", tag(one), tag(two))]).await.unwrap(), Some(vec![one, two]));
+        assert_eq!(versions(&[&tag(one), &tag(two)]).await.unwrap(), Some(vec![one, two]));
+        assert_eq!(versions(&["*"]).await.unwrap(), None);
+        assert_eq!(versions(&[&format!("{}, *", tag(one))]).await.unwrap(), None, "any will do");
+    }
+
+    #[tokio::test]
+    async fn a_tag_that_is_no_version_of_a_task_matches_none() {
+        let weak = format!("W/{}", etag(Uuid::from_u128(1)).1.to_str().unwrap());
+        for tag in [weak.as_str(), "\"abc\"", "\"\""] {
+            assert_eq!(versions(&[tag]).await.unwrap(), Some(vec![]), "{tag}");
+        }
+        for wrong in ["", "abc", "\"abc", "abc\"", "\"", "\"a\",", "**", "W/abc"] {
+            let problem = versions(&[wrong]).await.unwrap_err();
+            assert_eq!(problem.errors[0].field, "If-Match", "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_condition_is_refused_where_it_would_be_ignored() {
+        let code = |method: Method, route: &str, header: &str| {
+            unsupported(&method, route, &parts(&[(header, "x")]).headers).map(|problem| problem.code)
+        };
+        let (key, only_if) = ("idempotency-key", "if-match");
+        for route in UNKEYED {
+            assert_eq!(code(Method::POST, route, key), Some(ErrorCode::IdempotencyKeyUnsupported), "{route}");
+        }
+        assert_eq!(code(Method::POST, "/api/v1/tasks", key), None);
+        assert_eq!(code(Method::GET, "/api/v1/workers", key), None, "reading needs no key");
+        assert_eq!(code(Method::PATCH, "/api/v1/tasks/{id}", only_if), None);
+        assert_eq!(code(Method::DELETE, "/api/v1/tasks/{id}", only_if), Some(ErrorCode::IfMatchUnsupported));
+        assert_eq!(code(Method::POST, "/api/v1/tasks", only_if), Some(ErrorCode::IfMatchUnsupported));
+        assert_eq!(code(Method::GET, "/api/v1/tasks/{id}", only_if), None);
+        assert_eq!(code(Method::POST, "", only_if), None, "no route of the API");
+    }
+}

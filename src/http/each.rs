@@ -61,3 +61,45 @@ impl Each {
         Err(Problem::new(ErrorCode::InvalidBody, detail))
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+
+    fn split(body: &str, lines: bool) -> (Vec<String>, bool) {
+        let each = Each::split(body.as_bytes(), lines).unwrap();
+        (each.items.into_iter().map(|item| String::from_utf8(item).unwrap()).collect(), each.single)
+    }
+
+    fn texts(texts: &[&str]) -> Vec<String> {
+        texts.iter().map(|text| (*text).to_owned()).collect()
+    }
+
+    #[test]
+    fn each_report_is_kept_as_it_was_sent() {
+        assert_eq!(split(r#"{"a":1}"#, false), (texts(&[r#"{"a":1}"#]), true));
+        assert_eq!(
+            split(r#" [ {"a": 1e400} ,7,"x,]" ]"#, false),
+            (texts(&[r#"{"a": 1e400}"#, "7", r#""x,]""#]), false)
+        );
+        assert_eq!(split("\u{feff}{}\n\n[1]\r\n", true), (texts(&["{}", "[1]\r"]), false));
+        assert_eq!(split("", false), (texts(&[""]), true), "what is no JSON is said when it is read");
+        assert_eq!(split("[]", false), (Vec::new(), false));
+    }
+
+    #[test]
+    fn one_report_that_is_no_json_does_not_spoil_the_lines_around_it() {
+        assert_eq!(split("{\n{}", true).0, ["{", "{}"]);
+        let problem = Each::split(b"[{},", false).unwrap_err();
+        assert_eq!(problem.code, ErrorCode::InvalidJson, "in an array nothing after it can be told apart");
+    }
+
+    #[test]
+    fn a_request_has_one_to_a_thousand_reports() {
+        let bounded = |count: usize| Each { items: vec![b"{}".to_vec(); count], single: false }.bounded().is_ok();
+        assert_eq!([0, 1, MAX_ITEMS, MAX_ITEMS + 1].map(bounded), [false, true, true, false]);
+        let problem = Each { items: Vec::new(), single: false }.bounded().unwrap_err();
+        assert_eq!(problem.detail, "0 reports in one request; send 1 to 1000");
+    }
+}

@@ -200,3 +200,123 @@ impl From<sqlx::Error> for Problem {
         Self::new(ErrorCode::DatabaseUnavailable, "database timeout; retry in a second")
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    use crate::model::{Name, Status};
+
+    #[test]
+    fn a_problem_names_its_field_in_its_detail_too() {
+        let problem = Problem::invalid_field("[3].priority", "must be an integer between 0 and 9");
+        let json: serde_json::Value = serde_json::from_slice(&problem.body()).unwrap();
+        let right = serde_json::json!({
+            "type": "about:blank",
+            "title": "Unprocessable Entity",
+            "status": 422,
+            "code": "invalid_field",
+            "detail": "[3].priority: must be an integer between 0 and 9",
+            "errors": [{ "field": "[3].priority", "detail": "must be an integer between 0 and 9" }],
+        });
+        assert_eq!(json, right);
+        assert_eq!(Problem::invalid_parameter("wait", "x").status(), StatusCode::BAD_REQUEST);
+        assert_eq!(Problem::invalid_filter("queue", "x").code.as_str(), "invalid_filter");
+    }
+
+    #[test]
+    fn only_what_will_pass_is_worth_another_try() {
+        for (code, again) in [
+            (ErrorCode::Busy, true),
+            (ErrorCode::Stopping, true),
+            (ErrorCode::DatabaseUnavailable, true),
+            (ErrorCode::LeaseLost, false),
+            (ErrorCode::Internal, false),
+            (ErrorCode::InvalidJson, false),
+        ] {
+            let response = Problem::new(code, "x").into_response();
+            assert_eq!(response.status(), code.status());
+            assert_eq!(response.headers().contains_key(header::RETRY_AFTER), again, "{code:?}");
+            assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
+            assert!(response.extensions().get::<Problem>().is_some_and(|problem| problem.code == code));
+        }
+    }
+
+    #[test]
+    fn a_refusal_about_a_field_names_it() {
+        let id = Uuid::nil();
+        for (refusal, status, field) in [
+            (Refusal::NoTask(id), 404, None),
+            (Refusal::NoWorker(id), 404, None),
+            (Refusal::NoSchedule(Name::literal("s")), 404, None),
+            (Refusal::NoBulk(id), 404, None),
+            (Refusal::WorkerStopped(id), 409, None),
+            (Refusal::WorkerManaged(id), 409, None),
+            (Refusal::IdTaken(id), 409, None),
+            (Refusal::HasChildren(id), 409, None),
+            (Refusal::KeyTaken, 409, None),
+            (Refusal::NoParent(id), 422, Some("parent_task_id")),
+            (Refusal::TooNested(id), 422, Some("parent_task_id")),
+            (Refusal::OwnAncestor(id), 422, Some("parent_task_id")),
+            (Refusal::NoDependency(id), 422, Some("depends_on")),
+            (Refusal::Cycle(vec![id, id]), 422, Some("depends_on")),
+            (Refusal::TooDeep(id), 422, Some("depends_on")),
+            (Refusal::ManyConnectors(id), 422, Some("connectors")),
+        ] {
+            let problem = Problem::from(refusal.clone());
+            assert_eq!(problem.status().as_u16(), status, "{refusal:?}");
+            assert_eq!(problem.errors.first().map(|error| error.field.as_str()), field, "{refusal:?}");
+            assert!(problem.detail.ends_with(&refusal.to_string()));
+        }
+    }
+
+    #[test]
+    fn each_refusal_of_the_state_machine_has_a_code_of_its_own() {
+        let codes = [
+            TransitionError::Changed,
+            TransitionError::Observed { wanted: "x" },
+            TransitionError::Managed,
+            TransitionError::Group { wanted: "x" },
+            TransitionError::Illegal { status: Status::Failed, wanted: "x" },
+            TransitionError::Fenced { attempt: 1, current: 2, status: Status::Failed },
+            TransitionError::Cancelled,
+        ]
+        .map(|error| Problem::from(Refusal::from(error)).code.as_str());
+        let right = [
+            "task_changed",
+            "task_observed",
+            "task_managed",
+            "task_is_parent",
+            "illegal_transition",
+            "lease_lost",
+            "task_cancelled",
+        ];
+        assert_eq!(codes, right);
+    }
+
+    #[test]
+    fn what_the_database_said_is_not_told() {
+        let rejected = Problem::from(WriteError::Database("column secret of table tasks".to_owned()));
+        assert!(!rejected.detail.contains("secret"), "{}", rejected.detail);
+        assert_eq!(rejected.code, ErrorCode::NotCommitted);
+        let failed = Problem::from(sqlx::Error::Protocol("secret".to_owned()));
+        assert!(failed.code == ErrorCode::DatabaseUnavailable && !failed.detail.contains("secret"));
+    }
+
+    #[test]
+    fn a_write_that_failed_says_whether_anything_was_written() {
+        for (error, status, words) in [
+            (WriteError::Busy, 503, "retry in a second"),
+            (WriteError::Unavailable, 503, "the outcome is unknown"),
+            (WriteError::NotWriting("the disk is full".to_owned()), 503, "writes are not possible: the disk is full"),
+            (WriteError::TooSlow, 503, "was rolled back"),
+            (WriteError::Internal, 500, "nothing was committed"),
+            (WriteError::Refused(Refusal::KeyTaken), 409, "unique_key is already used"),
+        ] {
+            let problem = Problem::from(error);
+            assert!(problem.status().as_u16() == status && problem.detail.contains(words), "{problem:?}");
+        }
+    }
+}

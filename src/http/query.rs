@@ -89,3 +89,103 @@ fn read_cursor(text: &str) -> Result<(Time, Uuid), Problem> {
     });
     parsed.ok_or_else(|| Problem::invalid_filter("cursor", "invalid cursor; start from the first page"))
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+    use crate::{
+        http::codes::ErrorCode,
+        model::{Name, NewTask, Status, task_query::Condition},
+        store::search,
+    };
+
+    fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn refused(given: &[(&str, &str)]) -> (ErrorCode, String, String) {
+        let mut problem = tasks(&pairs(given)).unwrap_err();
+        let error = problem.errors.remove(0);
+        (problem.code, error.field, error.detail)
+    }
+
+    #[test]
+    fn a_list_without_parameters_is_the_first_fifty_of_all() {
+        assert_eq!(tasks(&[]).unwrap(), TaskQuery { limit: 50, ..TaskQuery::default() });
+        let empty = pairs(&[("queue", ""), ("q", ""), ("limit", ""), ("cursor", ""), ("status", "")]);
+        assert_eq!(tasks(&empty).unwrap(), tasks(&[]).unwrap(), "an empty value says nothing");
+    }
+
+    #[test]
+    fn filters_become_conditions() {
+        let query =
+            tasks(&pairs(&[("status", "failed,cancelled"), ("label.team", "a b"), ("queue", "x"), ("queue", "y")]))
+                .unwrap();
+        assert_eq!(query.statuses(), Some(&[Status::Failed, Status::Cancelled].into()));
+        assert_eq!(query.conditions["label.team"], Condition::Texts(["a b".to_owned()].into()));
+        assert_eq!(query.conditions["queue"], Condition::Names([Name::literal("x"), Name::literal("y")].into()));
+    }
+
+    #[test]
+    fn the_limit_is_one_to_two_hundred() {
+        for (text, limit) in [("1", 1), ("200", 200), ("007", 7)] {
+            assert_eq!(tasks(&pairs(&[("limit", text)])).unwrap().limit, limit);
+        }
+        for text in ["0", "201", "-1", "1.0", "ten", " 5", "99999999999999999999"] {
+            let (code, field, detail) = refused(&[("limit", text)]);
+            assert_eq!((code, field.as_str()), (ErrorCode::InvalidFilter, "limit"), "{text}");
+            assert_eq!(detail, "must be an integer between 1 and 200");
+        }
+    }
+
+    #[test]
+    fn an_unknown_filter_is_named_and_all_that_are_known() {
+        let (_, field, detail) = refused(&[("queue", "a"), ("qeue", "a")]);
+        assert_eq!(field, "qeue");
+        assert!(task_filters().chain(LIST_PARAMETERS).all(|name| detail.contains(name)), "{detail}");
+        assert_eq!(refused(&[("limit", "5"), ("limit", "6")]).2, "given more than once");
+        assert!(tasks(&pairs(&[("limit", ""), ("limit", "6")])).is_ok());
+    }
+
+    #[test]
+    fn a_search_text_has_at_most_two_hundred_characters() {
+        let text = |text: &str| tasks(&pairs(&[("q", text)]));
+        assert_eq!(text(&"ä".repeat(200)).unwrap().text, Some("ä".repeat(200)));
+        for wrong in ["ä".repeat(201), "a\0b".to_owned()] {
+            assert_eq!(text(&wrong).unwrap_err().errors[0].field, "q");
+        }
+    }
+
+    #[test]
+    fn a_cursor_is_read_as_it_was_written() {
+        for micros in [0, 1_800_000_000_123_456, 253_402_300_799_999_999] {
+            let at = Time::from_timestamp_micros(micros).unwrap();
+            let id = Uuid::from_u128(micros.unsigned_abs().into());
+            let task = NewTask::plain(id, Name::literal("t"), Name::literal("q")).into_task(None, false, at);
+            let query = tasks(&pairs(&[("cursor", &search::cursor(&task))])).unwrap();
+            assert_eq!(query.before, Some((at, id)));
+        }
+        let nil = Uuid::nil();
+        for wrong in
+            ["x", "-", "1", &format!("1{nil}"), &format!("7fffffffffffffff-{nil}"), &format!("xyz-{nil}"), "1-2"]
+        {
+            assert_eq!(refused(&[("cursor", wrong)]).1, "cursor", "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_may_hold_a_secret_is_not_shown() {
+        let show = |name: &str, value: &str| !shown(&pairs(&[(name, value)])).is_empty();
+        assert!(show("queue", "any value, however long, is a filter of this page and no secret"));
+        for (name, value) in [("heartbeat", "15"), ("after", "now"), ("after", "5c1f09ae-184"), ("last_event_id", "17")]
+        {
+            assert!(show(name, value), "{name}={value}");
+        }
+        for (name, value) in
+            [("after", "token"), ("lastEventId", "now-or-never"), ("x", "a/b"), ("x", "a b"), ("x", &"a".repeat(41))]
+        {
+            assert!(!show(name, value), "{name}={value}");
+        }
+    }
+}

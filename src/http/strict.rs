@@ -266,4 +266,52 @@ mod tests {
         assert_eq!(number("-3.0e2"), Ok(-300));
         assert!(number("3.5").is_err() && number("1e300").is_err());
     }
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    enum Choice {
+        Plain,
+        Named { inner: Inner },
+        Pair(u8, u8),
+    }
+
+    fn read_as<'de, T: Deserialize<'de>>(json: &'de str) -> Result<T, String> {
+        let mut deserializer = serde_json::Deserializer::from_str(json);
+        T::deserialize(Strict(&mut deserializer)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn variants_are_read_from_objects_too() {
+        assert_eq!(read_as(r#""plain""#), Ok(Choice::Plain));
+        assert_eq!(read_as(r#"{"named":{"inner":{"a":1}}}"#), Ok(Choice::Named { inner: Inner { a: 1 } }));
+        assert_eq!(read_as(r#"{"pair":[1,2.0]}"#), Ok(Choice::Pair(1, 2)), "a tuple is an array");
+        for json in [r#"{"named":[{"a":1}]}"#, r#"{"named":{"inner":[1]}}"#] {
+            assert!(
+                read_as::<Choice>(json).is_err_and(|error| error.contains("must be an object, not an array")),
+                "{json}"
+            );
+        }
+    }
+
+    #[test]
+    fn whole_numbers_stay_exact_to_the_ends_of_their_types() {
+        assert_eq!(read_as::<u64>("18446744073709551615"), Ok(u64::MAX));
+        assert_eq!(read_as::<i64>("-9223372036854775808"), Ok(i64::MIN));
+        assert_eq!(read_as::<u8>("255.0"), Ok(255));
+        for json in ["256", "256.0", "-1", "-1.0", "0.1", "1e1000"] {
+            assert!(read_as::<u8>(json).is_err(), "{json}");
+        }
+        assert!(read_as::<u64>("9007199254740992.0").is_err(), "a float that may have been rounded");
+        assert_eq!(read_as::<u64>("900719925474099.0"), Ok(900_719_925_474_099));
+        assert_eq!(read_as::<f64>("3"), Ok(3.0));
+    }
+
+    #[test]
+    fn maps_and_options_are_read_as_they_are() {
+        type Map = std::collections::BTreeMap<String, Option<Inner>>;
+        let right = Map::from([("a".to_owned(), None), ("b".to_owned(), Some(Inner { a: 2 }))]);
+        assert_eq!(read_as(r#"{"a":null,"b":{"a":2}}"#), Ok(right));
+        assert!(read_as::<Map>(r#"{"b":[2]}"#).is_err());
+        assert_eq!(read_as::<Option<(u8, Inner)>>(r#"[1,{"a":2}]"#), Ok(Some((1, Inner { a: 2 }))));
+    }
 }

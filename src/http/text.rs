@@ -203,4 +203,30 @@ mod tests {
             prop_assert_eq!(check_free(&json).is_ok(), read.is_ok_and(|read| !read.contains('\0')), "{}", json);
         }
     }
+
+    #[test]
+    fn a_text_that_must_not_change_is_refused_instead() {
+        let read =
+            |json: &str| serde_json::from_str::<Text<10>>(json).map(|text| text.0).map_err(|error| error.to_string());
+        assert_eq!(read(r#""0123456789""#), Ok("0123456789".to_owned()));
+        assert_eq!(
+            read(r#""\u00e4äääää""#).unwrap_err().split(" at line").next(),
+            Some("must be at most 10 bytes long")
+        );
+        assert!(read("\"äääää\"").is_ok(), "the bound is in bytes");
+        assert!(read(r#""a\u0000""#).is_err_and(|error| error.starts_with("must not contain NUL")));
+        assert!(read(r#""\ud83d""#).is_err() && read("7").is_err());
+        assert_eq!(read(r#""\ta""#), Ok("\ta".to_owned()), "lines and tabs are text");
+    }
+
+    #[test]
+    fn free_json_has_sixty_four_levels() {
+        let nested = |levels: usize| format!("{}1{}", "[".repeat(levels), "]".repeat(levels));
+        let read = |json: &str| serde_json::from_str::<Free>(json).map(|free| free.0.as_str().to_owned());
+        assert_eq!(read(&nested(MAX_DEPTH)).unwrap(), nested(MAX_DEPTH));
+        assert!(read(&nested(MAX_DEPTH + 1)).unwrap_err().to_string().starts_with("nesting exceeds 64 levels"));
+        let wide = format!("[{}]", vec![nested(MAX_DEPTH - 1); 3].join(","));
+        assert!(read(&wide).is_ok(), "side by side is not deep");
+        assert!(read(r#"{"]":"}"}"#).is_ok());
+    }
 }
