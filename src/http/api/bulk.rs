@@ -373,3 +373,104 @@ pub(in crate::http) async fn cancel(
     let bulk = state.writer.run(CancelBulk { id, actor: caller.actor().to_owned() }).await?;
     Ok(Out(BulkResponse { event_id: None, bulk: bulk.into() }))
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+    use crate::{http::input::parse, model::Status};
+
+    fn read(json: &str) -> BulkInput {
+        parse(json.as_bytes(), "").unwrap()
+    }
+
+    fn action(json: &str) -> Result<BulkAction, String> {
+        read(json).action().map_err(|mut problem| problem.errors.remove(0).field)
+    }
+
+    fn targets(json: &str) -> Result<usize, String> {
+        match read(json).targets() {
+            Ok(Targets::Ids(ids)) => Ok(ids.len()),
+            Ok(Targets::Filter(query)) => Ok(query.conditions.len()),
+            Err(mut problem) => Err(problem.errors.remove(0).field),
+        }
+    }
+
+    #[test]
+    fn each_action_takes_its_own_fields_only() {
+        let reason = Some("old".to_owned());
+        assert_eq!(action(r#"{"action":"cancel","reason":"old"}"#), Ok(BulkAction::Cancel { reason }));
+        assert_eq!(action(r#"{"action":"retry","children":true}"#), Ok(BulkAction::Retry));
+        assert_eq!(action(r#"{"action":"delete"}"#), Ok(BulkAction::Delete));
+        let edit = BulkAction::Edit { priority: Priority::new(0), queue: None, assignee: Some(String::new()) };
+        assert_eq!(action(r#"{"action":"edit","priority":0,"assignee":""}"#), Ok(edit));
+        for (json, field) in [
+            (r#"{"action":"edit"}"#, "action"),
+            (r#"{"action":"cancel","priority":1}"#, "action"),
+            (r#"{"action":"delete","queue":"q"}"#, "action"),
+            (r#"{"action":"retry","reason":"x"}"#, "reason"),
+            (r#"{"action":"edit","priority":1,"reason":"x"}"#, "reason"),
+            (r#"{"action":"edit","priority":1,"children":true}"#, "children"),
+        ] {
+            assert_eq!(action(json), Err(field.to_owned()), "{json}");
+        }
+    }
+
+    #[test]
+    fn the_tasks_are_listed_or_filtered_never_all_or_both() {
+        let ids = |count: u128| {
+            let ids: Vec<_> = (0..count).map(Uuid::from_u128).collect();
+            serde_json::json!({ "action": "retry", "ids": ids }).to_string()
+        };
+        assert_eq!([targets(&ids(1)), targets(&ids(1_000))], [Ok(1), Ok(1_000)]);
+        assert_eq!([targets(&ids(0)), targets(&ids(1_001))], [Err("ids".to_owned()), Err("ids".to_owned())]);
+        for json in [r#"{"action":"retry"}"#, r#"{"action":"retry","ids":[],"filter":{"queue":"q"}}"#] {
+            assert_eq!(targets(json), Err("filter".to_owned()), "{json}");
+        }
+    }
+
+    #[test]
+    fn a_filter_of_nothing_is_not_everything() {
+        let with = |filter: &str| targets(&format!(r#"{{"action":"delete","filter":{filter}}}"#));
+        for nothing in ["{}", r#"{"queue":""}"#, r#"{"queue":" ","q":"\t"}"#] {
+            assert_eq!(with(nothing), Err("filter".to_owned()), "{nothing}");
+        }
+        assert_eq!(with(r#"{"queue":"mail,sms","status":"failed"}"#), Ok(2));
+        assert_eq!(with(r#"{"limit":"5","queue":"q"}"#), Err("filter.limit".to_owned()));
+        assert_eq!(with(r#"{"cursor":"5","queue":"q"}"#), Err("filter.cursor".to_owned()));
+        assert_eq!(with(r#"{"qeue":"q"}"#), Err("qeue".to_owned()));
+        let BulkInput { filter, .. } = read(r#"{"action":"delete","filter":{"q":"disk"}}"#);
+        assert_eq!(read_filter(&filter.unwrap().0).unwrap().text.as_deref(), Some("disk"), "a search is a filter");
+    }
+
+    #[test]
+    fn a_pace_is_for_actions_in_the_background() {
+        let with = |rest: &str| targets(&format!(r#"{{"action":"retry",{rest}}}"#));
+        let pace = Err("max_per_second".to_owned());
+        assert_eq!(with(r#""filter":{"queue":"q"},"max_per_second":10000"#), Ok(1));
+        for wrong in ["0", "10001"] {
+            assert_eq!(with(&format!(r#""filter":{{"queue":"q"}},"max_per_second":{wrong}"#)), pace, "{wrong}");
+        }
+        let id = Uuid::nil();
+        assert_eq!(with(&format!(r#""ids":["{id}"],"max_per_second":5"#)), pace);
+        assert_eq!(with(&format!(r#""ids":["{id}"],"max_per_second":5,"preview":true"#)), Ok(1));
+    }
+
+    #[test]
+    fn a_record_shows_how_far_an_action_is() {
+        let query = TaskQuery::default().in_status([Status::Failed]);
+        let action = BulkAction::Cancel { reason: None };
+        let bulk = Bulk::new(Uuid::nil(), action, query, "ops".to_owned(), Time::UNIX_EPOCH);
+        let json = serde_json::to_value(BulkRecord::from(Bulk { succeeded: 3, failed: 1, ..bulk })).unwrap();
+        let right = serde_json::json!({
+            "id": Uuid::nil(),
+            "action": { "action": "cancel" },
+            "actor": "ops",
+            "state": "running",
+            "succeeded": 3,
+            "failed": 1,
+            "created_at": "1970-01-01T00:00:00Z",
+        });
+        assert_eq!(json, right);
+    }
+}

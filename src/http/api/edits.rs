@@ -105,3 +105,56 @@ pub(in crate::http) async fn edit(
     let task = change(&state, id, edit, &caller).await?;
     Ok(([etag(task.version())], Out(TaskResponse { task: task.into() })).into_response())
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+    use crate::http::input::parse;
+
+    fn read(json: &str) -> Result<Edit, Problem> {
+        parse::<EditTask>(json.as_bytes(), "")?.check()
+    }
+
+    #[test]
+    fn null_clears_a_field_and_an_absent_one_stays() {
+        assert_eq!(read("{}").unwrap(), Edit::default());
+        let cleared = read(r#"{"title":null,"description":null,"assignee":null}"#).unwrap();
+        let right = Edit { title: Some(None), description: Some(None), assignee: Some(None), ..Edit::default() };
+        assert_eq!(cleared, right);
+        let kept = read(r#"{"priority":null,"queue":null,"labels":null,"watchers":null,"depends_on":null}"#).unwrap();
+        assert_eq!(kept, Edit::default(), "these cannot be cleared");
+        let emptied = read(r#"{"labels":{},"collaborators":[],"depends_on":[]}"#).unwrap();
+        assert_eq!(emptied.depends_on, Some(Vec::new()));
+        assert_eq!((emptied.labels.map(|labels| labels.len()), emptied.collaborators), (Some(0), Some(Vec::new())));
+    }
+
+    #[test]
+    fn an_edit_has_the_bounds_of_a_new_task() {
+        let ids = |count: u128| serde_json::to_string(&(0..count).map(Uuid::from_u128).collect::<Vec<_>>()).unwrap();
+        let text = |bytes: usize| format!("\"{}\"", "x".repeat(bytes));
+        for (field, right, wrong) in [
+            ("title", text(500), text(501)),
+            ("description", text(16_384), text(16_385)),
+            ("assignee", text(128), text(129)),
+            ("priority", "9".to_owned(), "10".to_owned()),
+            ("queue", text(128), text(129)),
+            ("depends_on", ids(1_000), ids(1_001)),
+        ] {
+            assert!(read(&format!(r#"{{"{field}":{right}}}"#)).is_ok(), "{field}");
+            let problem = read(&format!(r#"{{"{field}":{wrong}}}"#)).unwrap_err();
+            assert_eq!(problem.errors[0].field, field);
+        }
+        for fixed in ["max_attempts", "status", "payload", "task_type", "only_if"] {
+            let problem = read(&format!(r#"{{"{fixed}":1}}"#)).unwrap_err();
+            assert_eq!(problem.errors[0].field, fixed, "it cannot be edited");
+        }
+    }
+
+    #[test]
+    fn a_dependency_named_twice_is_one() {
+        let [one, two] = [1, 2].map(Uuid::from_u128);
+        let edit = read(&format!(r#"{{"depends_on":["{two}","{one}","{two}"]}}"#)).unwrap();
+        assert_eq!(edit.depends_on, Some(vec![two, one]));
+    }
+}

@@ -133,3 +133,75 @@ impl<'de, K: Deserialize<'de> + Ord, V: Deserialize<'de>> Deserialize<'de> for U
         deserializer.deserialize_map(Visitor(PhantomData)).map(Self)
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+
+    fn read<'de, T: Deserialize<'de>>(json: &'de str) -> Result<T, String> {
+        serde_json::from_str(json).map_err(|error| error.to_string())
+    }
+
+    fn object(entries: impl IntoIterator<Item = (String, String)>) -> String {
+        serde_json::to_string(&entries.into_iter().collect::<BTreeMap<_, _>>()).unwrap()
+    }
+
+    fn list(names: impl IntoIterator<Item = String>) -> String {
+        serde_json::to_string(&names.into_iter().collect::<Vec<_>>()).unwrap()
+    }
+
+    #[test]
+    fn numbers_have_the_bounds_that_their_errors_name() {
+        for json in ["0", "101", "4294967297", "18446744073709551615"] {
+            assert!(
+                read::<Attempts>(json).is_err_and(|error| error.contains("an integer between 1 and 100")),
+                "{json}"
+            );
+        }
+        for json in ["0", "604801", "4294967297"] {
+            assert!(read::<Seconds>(json).is_err_and(|error| error.contains("between 1 and 604800")), "{json}");
+        }
+        assert!(read::<Wait>("604801").is_err_and(|error| error.contains("between 0 and 604800")));
+        assert_eq!(read::<Wait>("0").map(|wait| wait.0), Ok(0));
+        assert_eq!(read::<Attempts>("100.0").map(|attempts| attempts.0), Ok(100));
+        assert!(read::<Attempts>("1.5").is_err() && read::<Attempts>("-1").is_err());
+    }
+
+    #[test]
+    fn labels_are_few_short_and_plain() {
+        let labels = |count: usize, value: usize| object((0..count).map(|n| (format!("k{n:02}"), "v".repeat(value))));
+        assert_eq!(read::<Labels>(&labels(32, 61)).map(|labels| labels.0.len()), Ok(32), "2,048 bytes in all");
+        let long = object([("k".to_owned(), "v".repeat(256))]);
+        assert!(read::<Labels>(&long).is_ok());
+        let longer = object([("k".to_owned(), "v".repeat(257))]);
+        let control = object([("k".to_owned(), "a\nb".to_owned())]);
+        let wide = object([("k".to_owned(), "ä".repeat(129))]);
+        for json in [labels(33, 0), labels(32, 62), longer, control, wide] {
+            assert!(read::<Labels>(&json).is_err_and(|error| error.contains("at most 32 labels")), "{json}");
+        }
+        assert!(read::<Labels>(r#"{"k":1}"#).is_err() && read::<Labels>(r#"{" k":""}"#).is_err());
+    }
+
+    #[test]
+    fn a_key_given_twice_is_refused_not_dropped() {
+        for json in [r#"{"k":"a","k":"b"}"#, r#"{"k":"a","k":"a"}"#, r#"{"k":"a","\u006b":"a"}"#] {
+            assert!(read::<Labels>(json).is_err_and(|error| error.contains("given more than once")), "{json}");
+        }
+        assert!(read::<Unique<String, u8>>(r#"{"k":1,"K":1}"#).is_ok());
+        assert!(read::<Unique<String, u8>>(r#"[["k",1]]"#).is_err_and(|error| error.contains("expected an object")));
+    }
+
+    #[test]
+    fn phases_and_people_are_lists_of_different_names() {
+        let names = |count: usize, bytes: usize| list((0..count).map(|n| format!("{n:02}{}", "x".repeat(bytes - 2))));
+        assert_eq!(read::<Phases>(&names(32, 32)).map(|phases| phases.0.len()), Ok(32), "1,024 bytes in all");
+        for json in [names(33, 2), names(32, 33), r#"["a","b","a"]"#.to_owned()] {
+            assert!(read::<Phases>(&json).is_err_and(|error| error.contains("at most 32 different names")), "{json}");
+        }
+        assert!(read::<People>(&names(32, 128)).is_ok(), "people have no bound together");
+        assert!(read::<People>(&names(33, 2)).is_err() && read::<People>(r#"["ann","ann"]"#).is_err());
+        assert_eq!(read::<People>(r#"["b","a"]"#).map(|people| people.0), Ok(vec!["b".to_owned(), "a".to_owned()]));
+        assert!(read::<Phases>(r#"["a",""]"#).is_err() && read::<People>("[\"a\\u0007\"]").is_err());
+    }
+}

@@ -162,3 +162,142 @@ impl CreateTask {
         })
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+    use chrono::TimeDelta;
+
+    use crate::http::{codes::ErrorCode, input::parse};
+
+    fn read(json: &str) -> Result<NewTask, Problem> {
+        parse::<CreateTask>(json.as_bytes(), "")?.check("")
+    }
+
+    /// A task with one more field.
+    fn with(field: &str, value: &str) -> Result<NewTask, Problem> {
+        read(&format!(r#"{{"task_type":"t","{field}":{value}}}"#))
+    }
+
+    fn text(bytes: usize) -> String {
+        format!("\"{}\"", "x".repeat(bytes))
+    }
+
+    #[test]
+    fn a_task_needs_a_type_and_has_defaults_for_the_rest() {
+        let task = read(r#"{"task_type":"mail"}"#).unwrap();
+        let right = NewTask {
+            id_is_chosen: false,
+            max_attempts: 3,
+            ..NewTask::plain(task.id, Name::literal("mail"), Name::literal("default"))
+        };
+        assert_eq!(task, right);
+        assert_eq!((task.backoff.initial_seconds, task.backoff.max_seconds), (1, 3_600));
+        let problem = read("{}").unwrap_err();
+        assert_eq!((problem.code, problem.errors[0].field.as_str()), (ErrorCode::InvalidField, "task_type"));
+    }
+
+    #[test]
+    fn a_field_is_accepted_up_to_its_bound_and_named_beyond_it() {
+        let ids = |count: u128| serde_json::to_string(&(0..count).map(Uuid::from_u128).collect::<Vec<_>>()).unwrap();
+        let people =
+            |count: usize| serde_json::to_string(&(0..count).map(|n| format!("p{n}")).collect::<Vec<_>>()).unwrap();
+        for (field, right, wrong) in [
+            ("task_type", text(128), text(129)),
+            ("queue", text(1), text(0)),
+            ("project_id", text(128), "\" a\"".to_owned()),
+            ("phase", text(1), "\"..\"".to_owned()),
+            ("title", text(500), text(501)),
+            ("description", text(16_384), text(16_385)),
+            ("priority", "9".to_owned(), "10".to_owned()),
+            ("priority", "0".to_owned(), "-1".to_owned()),
+            ("max_attempts", "100".to_owned(), "101".to_owned()),
+            ("max_attempts", "1.0".to_owned(), "0".to_owned()),
+            ("timeout_seconds", "604800".to_owned(), "604801".to_owned()),
+            ("timeout_seconds", "1".to_owned(), "0".to_owned()),
+            ("backoff_initial_seconds", "0".to_owned(), "-1".to_owned()),
+            ("backoff_max_seconds", "604800".to_owned(), "604801".to_owned()),
+            ("unique_key", text(256), text(257)),
+            ("unique_key", text(1), text(0)),
+            ("depends_on", ids(1_000), ids(1_001)),
+            ("assignee", text(128), text(129)),
+            ("collaborators", people(32), people(33)),
+            ("watchers", people(32), r#"["ann","ann"]"#.to_owned()),
+            ("phases", r#"["a","b"]"#.to_owned(), r#"["a","a"]"#.to_owned()),
+            ("labels", r#"{"k":""}"#.to_owned(), r#"{"":""}"#.to_owned()),
+            ("on_dependency_failure", "\"ignore\"".to_owned(), "\"Ignore\"".to_owned()),
+            ("run_at", "\"2026-11-20T16:05:00Z\"".to_owned(), "\"2026-11-20T16:05:00\"".to_owned()),
+        ] {
+            // The type is given twice then, which is another error.
+            let with = |value: &str| match field {
+                "task_type" => read(&format!(r#"{{"task_type":{value}}}"#)),
+                field => with(field, value),
+            };
+            assert!(with(&right).is_ok(), "{field}: {:?}", with(&right).unwrap_err());
+            let problem = with(&wrong).unwrap_err();
+            assert_eq!(problem.code, ErrorCode::InvalidField, "{field}");
+            assert!(problem.errors[0].field.starts_with(field), "{field}: {problem:?}");
+        }
+    }
+
+    #[test]
+    fn a_longest_wait_is_never_shorter_than_the_first() {
+        let problem = read(r#"{"task_type":"t","backoff_initial_seconds":10,"backoff_max_seconds":9}"#).unwrap_err();
+        assert_eq!(problem.errors[0].field, "backoff_max_seconds");
+        let backoff = |json: &str| read(json).unwrap().backoff;
+        let long = backoff(r#"{"task_type":"t","backoff_initial_seconds":7200}"#);
+        assert_eq!(long, Backoff { initial_seconds: 7_200, max_seconds: 7_200 });
+        let none = backoff(r#"{"task_type":"t","backoff_initial_seconds":0,"backoff_max_seconds":0}"#);
+        assert_eq!(none, Backoff { initial_seconds: 0, max_seconds: 0 });
+    }
+
+    #[test]
+    fn a_parent_that_follows_its_children_waits_for_nothing_else() {
+        let id = Uuid::from_u128(7);
+        for other in [format!(r#""depends_on":["{id}"]"#), r#""run_at":"2026-11-20T16:05:00Z""#.to_owned()] {
+            let problem = read(&format!(r#"{{"task_type":"t","auto_complete":true,{other}}}"#)).unwrap_err();
+            assert_eq!(problem.errors[0].field, "auto_complete", "{other}");
+            assert!(problem.detail.contains("put these on the children"));
+        }
+        assert!(read(r#"{"task_type":"t","auto_complete":true,"depends_on":[],"run_at":null}"#).is_ok());
+    }
+
+    #[test]
+    fn a_dependency_named_twice_is_one_in_the_place_of_the_first() {
+        let [one, two] = [1, 2].map(Uuid::from_u128);
+        let task = with("depends_on", &format!(r#"["{two}","{one}","{two}"]"#)).unwrap();
+        assert_eq!(task.depends_on, [two, one]);
+    }
+
+    #[test]
+    fn an_id_in_any_spelling_is_the_clients_choice() {
+        for spelling in ["\"0190b6a2-3f5e-7a10-8c11-2d5f0c3b9a77\"", "\"0190B6A23F5E7A108C112D5F0C3B9A77\""] {
+            let task = with("id", spelling).unwrap();
+            assert!(task.id_is_chosen && task.id.as_u128() >> 112 == 0x0190, "{spelling}");
+        }
+        assert_eq!(with("id", "\"17\"").unwrap_err().errors[0].field, "id");
+        assert!(with("id", "null").is_ok_and(|task| !task.id_is_chosen));
+    }
+
+    #[test]
+    fn a_time_is_kept_in_utc() {
+        let run_at = with("run_at", "\"2026-11-20T17:05:00.1234567+01:00\"").unwrap().run_at.unwrap();
+        let right: crate::clock::Time = "2026-11-20T16:05:00Z".parse().unwrap();
+        assert_eq!(run_at, right + TimeDelta::microseconds(123_456));
+    }
+
+    #[test]
+    fn an_error_in_one_of_many_names_its_place() {
+        let task: CreateTask = parse(br#"{"task_type":"t","unique_key":""}"#, "").unwrap();
+        assert_eq!(task.check("[3].").unwrap_err().errors[0].field, "[3].unique_key");
+    }
+
+    #[test]
+    fn a_payload_is_kept_as_it_was_sent() {
+        let task = with("payload", r#"{"b": 1.0,  "a" : [1e400]}"#).unwrap();
+        assert_eq!(task.payload.unwrap().as_str(), r#"{"b": 1.0,  "a" : [1e400]}"#);
+        assert_eq!(with("payload", "null").unwrap().payload, None);
+        assert_eq!(with("payload", r#"["\u0000"]"#).unwrap_err().errors[0].field, "payload");
+    }
+}

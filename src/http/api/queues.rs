@@ -149,3 +149,42 @@ async fn decide(
     let command = ChangeQueue { name, change, actor: caller.actor().to_owned() };
     Ok(Out(QueueResponse { queue: state.writer.run(command).await?.into() }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::input::parse;
+
+    fn read(json: &str) -> Result<QueueChange, String> {
+        let limits = parse::<LimitQueue>(json.as_bytes(), "").and_then(|limits| limits.check());
+        limits.map_err(|mut problem| problem.errors.remove(0).field)
+    }
+
+    #[test]
+    fn a_limit_is_set_removed_or_left_alone() {
+        let limit = |concurrency, rate| Ok(QueueChange::Limit { concurrency, rate });
+        assert_eq!(read("{}"), limit(None, None));
+        assert_eq!(read(r#"{"concurrency_limit":null,"rate_limit":null}"#), limit(Some(None), Some(None)));
+        assert_eq!(read(r#"{"concurrency_limit":1}"#), limit(Some(Some(1)), None));
+        assert_eq!(read(r#"{"rate_limit":100000}"#), limit(None, Some(Some((100_000, 1)))));
+        let both = r#"{"concurrency_limit":100000.0,"rate_limit":1,"rate_period_seconds":86400}"#;
+        assert_eq!(read(both), limit(Some(Some(100_000)), Some(Some((1, 86_400)))));
+    }
+
+    #[test]
+    fn a_limit_beyond_its_bounds_is_named() {
+        for (json, field) in [
+            (r#"{"concurrency_limit":0}"#, "concurrency_limit"),
+            (r#"{"concurrency_limit":100001}"#, "concurrency_limit"),
+            (r#"{"rate_limit":0}"#, "rate_limit"),
+            (r#"{"rate_limit":1.5}"#, "rate_limit"),
+            (r#"{"rate_limit":5,"rate_period_seconds":0}"#, "rate_period_seconds"),
+            (r#"{"rate_limit":5,"rate_period_seconds":86401}"#, "rate_period_seconds"),
+            (r#"{"rate_period_seconds":60}"#, "rate_period_seconds"),
+            (r#"{"rate_limit":null,"rate_period_seconds":60}"#, "rate_period_seconds"),
+            (r#"{"max_per_second":5}"#, "max_per_second"),
+        ] {
+            assert_eq!(read(json), Err(field.to_owned()), "{json}");
+        }
+    }
+}

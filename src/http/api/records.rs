@@ -255,3 +255,77 @@ impl From<Worker> for WorkerRecord {
         }
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+    use crate::model::{NewTask, Priority, lease::Lease};
+
+    fn task() -> Task {
+        let new = NewTask::plain(Uuid::from_u128(7), Name::literal("mail"), Name::literal("q"));
+        NewTask { max_attempts: 3, ..new }.into_task(None, false, Time::UNIX_EPOCH)
+    }
+
+    fn json(task: Task) -> serde_json::Value {
+        serde_json::to_value(TaskRecord::from(task)).unwrap()
+    }
+
+    #[test]
+    fn a_record_has_what_the_task_has_and_nothing_empty() {
+        let right = serde_json::json!({
+            "id": Uuid::from_u128(7),
+            "project_id": "default",
+            "task_type": "mail",
+            "queue": "q",
+            "priority": 5,
+            "status": "pending",
+            "max_attempts": 3,
+            "backoff_initial_seconds": 1,
+            "backoff_max_seconds": 3600,
+            "attempt": 0,
+            "retry_count": 0,
+            "created_at": "1970-01-01T00:00:00Z",
+            "enqueued_at": "1970-01-01T00:00:00Z",
+        });
+        assert_eq!(json(task()), right);
+    }
+
+    #[test]
+    fn a_lease_is_shown_with_its_progress() {
+        let progress = Progress { percent: Some(40.0), message: None, counts: Some(WorkCounts::default()) };
+        let lease = Lease { expires_at: Some(Time::UNIX_EPOCH), progress: Some(progress), stalled: false };
+        let shown = json(Task { lease: Some(lease), ..task() });
+        assert_eq!(shown["lease_expires_at"], "1970-01-01T00:00:00Z");
+        assert_eq!(shown["progress"], serde_json::json!({ "percent": 40.0, "counts": {} }));
+        let never = Lease { expires_at: None, progress: None, stalled: false };
+        let shown = json(Task { lease: Some(never), ..task() });
+        assert!(shown.get("lease_expires_at").is_none() && shown.get("progress").is_none());
+    }
+
+    #[test]
+    fn a_policy_for_dependencies_is_shown_with_dependencies_only() {
+        assert!(json(task()).get("on_dependency_failure").is_none());
+        let blocked = json(Task { depends_on: vec![Uuid::nil()], ..task() });
+        assert_eq!(blocked["on_dependency_failure"], "fail");
+    }
+
+    #[test]
+    fn json_of_a_task_is_shown_as_it_was_given() {
+        let raw = |text: &str| serde_json::from_str::<Json>(text).ok();
+        let given = Task { payload: raw(r#"{"b": 1.0, "a" : 1e400}"#), result: raw("null"), ..task() };
+        let text = serde_json::to_string(&TaskRecord::from(given)).unwrap();
+        assert!(text.contains(r#""payload":{"b": 1.0, "a" : 1e400}"#) && text.contains(r#""result":null"#), "{text}");
+    }
+
+    #[test]
+    fn an_observed_task_was_allowed_the_attempts_that_it_made() {
+        let observed =
+            Task { observed: Some(Box::default()), attempt: 7, priority: Priority::new(0).unwrap(), ..task() };
+        let shown = json(observed);
+        assert_eq!(
+            (&shown["max_attempts"], &shown["observed"], &shown["priority"]),
+            (&7.into(), &true.into(), &0.into())
+        );
+    }
+}

@@ -350,3 +350,90 @@ impl Report {
         })
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+    use crate::http::codes::ErrorCode;
+
+    #[test]
+    fn percent_is_a_number_from_zero_to_a_hundred() {
+        let check = |json: &str| parse::<ProgressFields>(json.as_bytes(), "").and_then(ProgressFields::check);
+        for percent in ["0", "-0.0", "100", "100.0", "33.3"] {
+            assert!(check(&format!(r#"{{"percent":{percent}}}"#)).is_ok(), "{percent}");
+        }
+        for percent in ["-0.1", "100.1", "1e300", "\"50\"", "true"] {
+            let problem = check(&format!(r#"{{"percent":{percent}}}"#)).unwrap_err();
+            assert_eq!(problem.errors[0].field, "percent", "{percent}");
+        }
+        assert_eq!(check("{}").unwrap(), Progress::default());
+    }
+
+    #[test]
+    fn what_a_worker_says_is_mended_rather_than_lost() {
+        let json = format!(r#"{{"message":"a\u0000{}"}}"#, "x".repeat(3_000));
+        let message = parse::<ProgressFields>(json.as_bytes(), "").unwrap().check().unwrap().message.unwrap();
+        assert!(message.starts_with("a\u{fffd}x") && message.ends_with('…') && message.len() <= 2_000);
+        let failed = parse::<FailInput>(
+            format!(r#"{{"worker_id":"{}","attempt":1.0,"error":"cut \ud83d"}}"#, Uuid::nil()).as_bytes(),
+            "",
+        );
+        let failed = failed.unwrap();
+        assert_eq!((failed.error.0.as_str(), failed.attempt, failed.retryable), ("cut \u{fffd}", 1, true));
+    }
+
+    #[test]
+    fn every_report_names_its_worker_and_its_attempt() {
+        let id = Uuid::nil();
+        for (json, field) in [
+            (r#"{"attempt":1}"#.to_owned(), "worker_id"),
+            (format!(r#"{{"worker_id":"{id}"}}"#), "attempt"),
+            (format!(r#"{{"worker_id":"{id}","attempt":-1}}"#), "attempt"),
+            (format!(r#"{{"worker_id":"{id}","attempt":4294967296}}"#), "attempt"),
+            (format!(r#"{{"worker_id":"{id}","attempt":1,"reason":"x"}}"#), "reason"),
+        ] {
+            assert_eq!(parse::<ReleaseInput>(json.as_bytes(), "").unwrap_err().errors[0].field, field, "{json}");
+        }
+        let bare = format!(r#"{{"worker_id":"{id}","attempt":1}}"#);
+        assert!(parse::<CompleteInput>(bare.as_bytes(), "").unwrap().result.is_none());
+        assert_eq!(parse::<FailInput>(bare.as_bytes(), "").unwrap_err().errors[0].field, "error");
+    }
+
+    #[test]
+    fn a_line_of_many_reports_is_one_of_four_kinds() {
+        let line = |report: &str| {
+            let id = Uuid::nil();
+            let json = format!(r#"{{"task_id":"{id}","worker_id":"{id}","attempt":1,"report":"{report}"}}"#);
+            parse::<Report>(json.as_bytes(), "").map(|report| report.report)
+        };
+        for report in ["progress", "complete", "fail", "release"] {
+            assert!(line(report).is_ok(), "{report}");
+        }
+        for report in ["Complete", "cancel", ""] {
+            assert_eq!(line(report).unwrap_err().errors[0].field, "report", "{report}");
+        }
+    }
+
+    #[test]
+    fn the_outcome_of_a_line_is_what_a_request_of_its_own_would_get() {
+        let id = Uuid::from_u128(7);
+        let done = Outcome::new(id, Ok(()));
+        assert!(done.is_done());
+        assert_eq!(serde_json::to_value(&done).unwrap(), serde_json::json!({ "task_id": id, "status": 200 }));
+        assert_eq!(done.problem(), None);
+        let problem = Problem::from(Refusal::NoTask(id));
+        let refused = Outcome::new(id, Err(problem.clone()));
+        assert!(!refused.is_done());
+        let json = serde_json::to_value(&refused).unwrap();
+        assert_eq!(
+            json,
+            serde_json::json!({ "task_id": id, "status": 404, "code": "task_not_found", "detail": problem.detail })
+        );
+        assert_eq!(refused.problem(), Some((id, problem.detail)));
+        let unread = Outcome::refused(None, Problem::invalid_field("error", "required"));
+        assert_eq!(unread.field.as_deref(), Some("error"));
+        assert_eq!((unread.status, unread.code), (422, Some(ErrorCode::InvalidField.as_str())));
+        assert_eq!(unread.problem(), None, "nobody knows which task it was");
+    }
+}

@@ -242,3 +242,70 @@ async fn decide(
     let schedule = state.writer.run(command).await?.ok_or(Refusal::NoSchedule(known_as))?;
     Ok(Out(ScheduleResponse { event_id: None, schedule: schedule.into() }))
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+    use crate::{http::input::parse, model::NewTask};
+
+    fn record(task: NewTask) -> serde_json::Value {
+        let schedule = Schedule {
+            name: Name::literal("nightly"),
+            cron: "0 3 * * *".to_owned(),
+            time_zone: "UTC".to_owned(),
+            task,
+            paused_at: None,
+            next_run_at: Some(Time::UNIX_EPOCH),
+            last_run_at: None,
+            last_task_id: None,
+            created_at: Time::UNIX_EPOCH,
+        };
+        let text = serde_json::to_string(&ScheduleRecord::from(schedule)).unwrap();
+        serde_json::from_str(&text).unwrap()
+    }
+
+    fn plain() -> NewTask {
+        NewTask::plain(Uuid::from_u128(7), Name::literal("t"), Name::literal("q"))
+    }
+
+    #[test]
+    fn the_task_of_a_schedule_is_shown_as_it_can_be_put_again() {
+        let record = record(plain());
+        assert_eq!((&record["name"], record.get("paused_at")), (&"nightly".into(), None));
+        let task = &record["task"];
+        assert!(task.as_object().unwrap().values().all(|value| !value.is_null() && *value != serde_json::json!([])));
+        assert_eq!((&task["backoff_initial_seconds"], &task["backoff_max_seconds"]), (&1.into(), &3_600.into()));
+        assert!(task.get("id").is_none() && task.get("backoff").is_none() && task.get("payload").is_none());
+        let again = serde_json::json!({ "cron": record["cron"], "task": task });
+        let read: PutSchedule = parse(again.to_string().as_bytes(), "").unwrap();
+        let read = read.task.check("task.").unwrap();
+        assert_eq!(NewTask { id: plain().id, id_is_chosen: true, ..read }, plain());
+    }
+
+    #[test]
+    fn what_the_payload_holds_is_not_left_out() {
+        let null = serde_json::from_str("null").ok();
+        let task = &record(NewTask { payload: null, ..plain() })["task"];
+        assert_eq!(task.get("payload"), Some(&serde_json::Value::Null));
+        let empty = serde_json::from_str("[]").ok();
+        assert_eq!(record(NewTask { payload: empty, ..plain() })["task"]["payload"], serde_json::json!([]));
+    }
+
+    #[test]
+    fn a_schedule_is_active_and_in_utc_unless_it_says_otherwise() {
+        let read = |json: &str| parse::<PutSchedule>(json.as_bytes(), "");
+        let put = read(r#"{"cron":"@daily","task":{"task_type":"t"}}"#).unwrap();
+        assert_eq!((put.time_zone.as_str(), put.paused), ("UTC", false));
+        for (json, field) in [
+            (r#"{"task":{"task_type":"t"}}"#, "cron"),
+            (r#"{"cron":"@daily"}"#, "task"),
+            (r#"{"cron":"@daily","task":{}}"#, "task.task_type"),
+            (r#"{"cron":"@daily","task":{"task_type":"t","priority":10}}"#, "task.priority"),
+            (r#"{"cron":"@daily","task":{"task_type":"t"},"name":"x"}"#, "name"),
+            (r#"{"cron":5,"task":{"task_type":"t"}}"#, "cron"),
+        ] {
+            assert_eq!(read(json).unwrap_err().errors[0].field, field, "{json}");
+        }
+    }
+}
