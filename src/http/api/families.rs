@@ -139,3 +139,48 @@ pub(in crate::http) async fn steer_one(
     let task = outcomes.into_iter().next().ok_or(WriteError::Unavailable)??;
     Ok((task, outcome))
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+
+    fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn children_are_left_alone_unless_they_are_asked_for() {
+        let read = |given: &[(&str, &str)]| WithChildren::of_query(&pairs(given)).map(|options| options.children);
+        assert!(!read(&[]).unwrap());
+        for (value, right) in [("true", true), ("1", true), ("false", false), ("0", false), ("", false)] {
+            assert_eq!(read(&[("children", value)]).unwrap(), right, "{value}");
+        }
+        assert_eq!(read(&[("children", "yes")]).unwrap_err().errors[0].field, "children");
+        let problem = read(&[("chidlren", "true")]).unwrap_err();
+        assert!(problem.errors[0].field == "chidlren" && problem.detail.ends_with("supported: children"));
+    }
+
+    #[test]
+    fn an_action_concerns_only_the_descendants_that_it_can_change() {
+        let counts = Counts { pending: 1, running: 2, completed: 4, failed: 8, cancelled: 16 };
+        let family = Family { parents: Vec::new(), counts };
+        for (action, concerned, open) in [
+            (BulkAction::Cancel { reason: None }, 3, 0),
+            (BulkAction::Retry, 24, 3),
+            (BulkAction::RetryFamily, 24, 3),
+            (BulkAction::Delete, 31, 0),
+        ] {
+            let wanted = family.outcome(&action, true);
+            assert_eq!(
+                (wanted.concerned, wanted.open, wanted.bulk_id.is_some()),
+                (concerned, open, true),
+                "{action:?}"
+            );
+            let left_alone = ChildrenOutcome { concerned: 0, open: 3, bulk_id: None };
+            assert_eq!(family.outcome(&action, false), left_alone);
+        }
+        let done = Family { parents: Vec::new(), counts: Counts { completed: 4, ..Counts::default() } };
+        assert_eq!(done.outcome(&BulkAction::Cancel { reason: None }, true), ChildrenOutcome::default());
+    }
+}

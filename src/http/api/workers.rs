@@ -265,3 +265,74 @@ pub(in crate::http) async fn leave(
     state.writer.run(DeregisterWorker(worker_id)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+    use crate::http::input::parse;
+
+    fn connectors(json: &str) -> Result<Vec<ConnectorReport>, Problem> {
+        reports(parse(json.as_bytes(), "connectors")?)
+    }
+
+    #[test]
+    fn a_connector_is_idle_unless_it_says_otherwise() {
+        let read =
+            connectors(r#"[{"connector_id":"a"},{"connector_id":"b","status":"error","error":"x\u0000"}]"#).unwrap();
+        let report = |id, status, error: Option<&str>| ConnectorReport {
+            connector_id: Name::literal(id),
+            status,
+            error: error.map(str::to_owned),
+        };
+        let right = [report("a", ConnectorStatus::Idle, None), report("b", ConnectorStatus::Error, Some("x\u{fffd}"))];
+        assert_eq!(read, right);
+    }
+
+    #[test]
+    fn connectors_are_few_and_different() {
+        let many = |count: usize| {
+            let list: Vec<_> = (0..count).map(|n| serde_json::json!({ "connector_id": format!("c{n}") })).collect();
+            connectors(&serde_json::json!(list).to_string())
+        };
+        assert_eq!(many(64).unwrap().len(), 64);
+        assert_eq!(many(65).unwrap_err().detail, "connectors: at most 64 items");
+        let twice = connectors(r#"[{"connector_id":"a"},{"connector_id":"a"}]"#).unwrap_err();
+        assert_eq!(twice.detail, "connectors: duplicate connector");
+        let unknown = connectors(r#"[{"connector_id":"a","status":"busy"}]"#).unwrap_err();
+        assert_eq!(unknown.errors[0].field, "connectors.[0].status");
+    }
+
+    #[test]
+    fn a_registration_names_the_worker_and_its_machine() {
+        let read = |json: &str| parse::<RegisterWorker>(json.as_bytes(), "").map(|_| ());
+        assert!(read(r#"{"name":"w","machine_id":"m"}"#).is_ok());
+        for (json, field) in [
+            (r#"{"machine_id":"m"}"#, "name"),
+            (r#"{"name":"w"}"#, "machine_id"),
+            (r#"{"name":" w","machine_id":"m"}"#, "name"),
+            (r#"{"name":"w","machine_id":"m","queues":["a",""]}"#, "queues[1]"),
+            (r#"{"name":"w","machine_id":"m","id":"x"}"#, "id"),
+        ] {
+            assert_eq!(read(json).unwrap_err().errors[0].field, field, "{json}");
+        }
+    }
+
+    #[test]
+    fn a_heartbeat_may_say_nothing_or_which_tasks_run() {
+        let read = |json: &str| parse::<HeartbeatInput>(json.as_bytes(), "");
+        let nothing = read("{}").unwrap();
+        assert!(nothing.status.is_none() && nothing.connectors.is_none() && nothing.tasks.is_none());
+        let id = Uuid::nil();
+        let held = read(&format!(r#"{{"tasks":[{{"task_id":"{id}","attempt":2.0}}]}}"#)).unwrap().tasks.unwrap();
+        assert_eq!((held[0].task_id, held[0].attempt), (id, 2));
+        for (json, field) in [
+            (format!(r#"{{"tasks":[{{"task_id":"{id}"}}]}}"#), "tasks[0].attempt"),
+            (r#"{"tasks":[{"task_id":"x","attempt":1}]}"#.to_owned(), "tasks[0].task_id"),
+            (r#"{"status":"busy"}"#.to_owned(), "status"),
+            (r#"{"connectors":{}}"#.to_owned(), "connectors"),
+        ] {
+            assert_eq!(read(&json).unwrap_err().errors[0].field, field, "{json}");
+        }
+    }
+}

@@ -253,3 +253,130 @@ fn items(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
     let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).map(str::trim).filter(|item| !item.is_empty())
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+
+    fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (name.parse::<HeaderName>().unwrap(), value.parse().unwrap())).collect()
+    }
+
+    fn field<T: std::fmt::Debug>(result: Result<T, Problem>) -> String {
+        let problem = result.unwrap_err();
+        assert_eq!(problem.code, ErrorCode::InvalidParameter);
+        problem.errors[0].field.clone()
+    }
+
+    #[test]
+    fn a_word_is_one_of_those_that_are_supported() {
+        let words = [("auto", 1), ("never", 2)];
+        let read = |value: &str| Query(&pairs(&[("snapshot", value)])).word("snapshot", &words);
+        assert_eq!([read("auto").unwrap(), read("never").unwrap(), read("").unwrap()], [1, 2, 1]);
+        for wrong in ["Auto", "auto ", "1"] {
+            let problem = read(wrong).unwrap_err();
+            assert_eq!(problem.detail, "snapshot: must be one of auto, never", "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_number_fits_or_is_named() {
+        let read =
+            |value: &str| Query(&pairs(&[("wait", value)])).number("wait", "0 to 55", |n: &u64| *n <= LONGEST_WAIT);
+        assert_eq!([read("0").unwrap(), read("55").unwrap(), read("").unwrap()], [Some(0), Some(55), None]);
+        for wrong in ["56", "-1", "5.5", " 5", "5s", "18446744073709551616"] {
+            assert_eq!(field(read(wrong)), "wait", "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_end_of_a_replay_is_a_position_an_event_or_a_time() {
+        let read = |value: &str| Query(&pairs(&[("from", value)])).moment("from");
+        assert_eq!(read("").unwrap(), None);
+        assert_eq!(read("1").unwrap(), Some(Moment::Position(1)));
+        assert_eq!(read("9223372036854775807").unwrap(), Some(Moment::Position(i64::MAX)));
+        let id: EventId = "5c1f09ae-184".parse().unwrap();
+        assert_eq!(read("5c1f09ae-184").unwrap(), Some(Moment::Id(id)));
+        let time = Time::from_timestamp(1_763_654_700, 0).unwrap();
+        for text in ["2025-11-20T16:05:00Z", "2025-11-20T17:05:00+01:00", "2025-11-20T17:05:00 01:00"] {
+            assert_eq!(read(text).unwrap(), Some(Moment::Time(time)), "{text}");
+        }
+        for wrong in ["0", "-1", "9223372036854775808", "now", "5c1f09ae", "5C1F09AE-184"] {
+            let problem = read(wrong).unwrap_err();
+            assert!(problem.detail.starts_with("from: must be a position, an event ID"), "{wrong}: {}", problem.detail);
+        }
+        assert!(read("2025-11-20T16:05:00").unwrap_err().detail.contains("has no time zone"));
+        assert!(read("12025-11-20T16:05:00Z").unwrap_err().detail.contains("between year 1 and 9999"));
+    }
+
+    #[test]
+    fn a_replay_begins_somewhere() {
+        let read = |given: &[(&str, &str)]| replay(&Query(&pairs(given)));
+        assert_eq!(read(&[]).unwrap(), Replay::default());
+        let full = Replay { from: Some(Moment::Position(5)), until: Some(Moment::Position(3)), speed: Some(0.1) };
+        assert_eq!(read(&[("from", "5"), ("until", "3"), ("speed", "0.1")]).unwrap(), full);
+        assert_eq!(read(&[("from", "5"), ("speed", "max")]).unwrap().speed, None);
+        assert_eq!(read(&[("speed", "max")]).unwrap(), Replay::default(), "that is the default");
+        assert_eq!(field(read(&[("until", "3")])), "until");
+        assert_eq!(field(read(&[("speed", "2")])), "speed");
+        for wrong in ["0", "0.09", "10000.1", "-1", "NaN", "inf", "fast"] {
+            assert_eq!(field(read(&[("from", "5"), ("speed", wrong)])), "speed", "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_first_media_type_that_is_known_is_used() {
+        let read = |accept: &[&str]| {
+            let headers = headers(&accept.iter().map(|value| ("accept", *value)).collect::<Vec<_>>());
+            wire(&headers, true).map_err(|problem| problem.code)
+        };
+        for (accept, right) in [
+            ("text/event-stream", Wire::Named),
+            ("*/*", Wire::Named),
+            ("text/*;q=0.5", Wire::Named),
+            ("application/x-ndjson", Wire::Lines),
+            ("application/ndjson", Wire::Lines),
+            ("application/*", Wire::Lines),
+            ("text/html, application/x-ndjson;q=0.1, text/event-stream", Wire::Lines),
+            ("", Wire::Named),
+            (" , ", Wire::Named),
+        ] {
+            assert_eq!(read(&[accept]), Ok(right), "{accept}");
+        }
+        assert_eq!(read(&["text/html", "application/ndjson"]), Ok(Wire::Lines), "headers may be repeated");
+        for other in ["text/html", "application/json", "text/html, image/*"] {
+            assert_eq!(read(&[other]), Err(ErrorCode::NotAcceptable), "{other}");
+        }
+        assert_eq!(wire(&HeaderMap::new(), false).unwrap(), Wire::Unnamed);
+    }
+
+    #[test]
+    fn gzip_is_for_clients_that_ask_for_it_and_decode_it() {
+        for (given, right) in [
+            (vec![("accept-encoding", "gzip")], true),
+            (vec![("accept-encoding", "br, GZIP;q=0.5")], true),
+            (vec![("accept-encoding", "br"), ("accept-encoding", "gzip")], true),
+            (vec![], false),
+            (vec![("accept-encoding", "identity")], false),
+            (vec![("accept-encoding", "x-gzip")], false),
+            (vec![("accept-encoding", "gzip;q=0")], false),
+            (vec![("accept-encoding", "gzip; q=0.000")], false),
+            (vec![("accept-encoding", "gzip"), ("cache-control", "no-cache, No-Transform")], false),
+            (vec![("accept-encoding", "gzip"), ("user-agent", "python-requests/2.32")], false),
+            (vec![("accept-encoding", "gzip"), ("user-agent", "not python-requests/2.32")], true),
+        ] {
+            assert_eq!(takes_gzip(&headers(&given)), right, "{given:?}");
+        }
+    }
+
+    #[test]
+    fn no_parameter_of_a_stream_is_a_filter_too() {
+        let both: Vec<_> = PARAMETERS.iter().filter(|name| crate::event::filter::is_known(name)).collect();
+        assert!(both.is_empty(), "{both:?}");
+    }
+}

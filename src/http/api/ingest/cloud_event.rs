@@ -179,8 +179,10 @@ fn percent_decoded(bytes: &[u8]) -> Vec<u8> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
 mod tests {
     use super::*;
+    use serde_json::{Value, json};
 
     #[test]
     fn attributes_are_unquoted_then_decoded_once() {
@@ -198,5 +200,149 @@ mod tests {
         }
         assert_eq!(attribute("jöb".as_bytes()).as_deref(), Some("jöb"));
         assert_eq!(attribute(b"j\xf6b"), None);
+    }
+
+    fn event() -> Value {
+        json!({ "specversion": "1.0", "type": "org.example.task_started", "source": "/cron", "id": "e-1" })
+    }
+
+    fn with(changes: Value) -> Value {
+        let mut event = event();
+        for (name, value) in changes.as_object().unwrap() {
+            event[name] = value.clone();
+        }
+        event
+    }
+
+    /// The native report, or the field that is wrong.
+    fn unwrapped(event: &Value) -> Result<Value, &'static str> {
+        let event: CloudEvent = parse(event.to_string().as_bytes(), "").unwrap();
+        event.unwrapped().map(|text| serde_json::from_str(&text).unwrap()).map_err(|(field, _)| field)
+    }
+
+    #[test]
+    fn attributes_become_fields_of_a_report() {
+        let plain = json!({ "event_type": "task_started", "source": "/cron" });
+        assert_eq!(unwrapped(&event()), Ok(plain));
+        let full = with(json!({ "time": "2026-11-20T17:05:00+01:00", "subject": "job-17", "extension": [1] }));
+        let report = unwrapped(&full).unwrap();
+        assert_eq!((&report["ts"], &report["task_id"]), (&json!("2026-11-20T16:05:00.000000Z"), &json!("job-17")));
+        assert!(report.get("extension").is_none());
+        let worker = unwrapped(&with(json!({ "type": "worker_stopped", "subject": "w-1" }))).unwrap();
+        assert_eq!((&worker["worker_id"], worker.get("task_id")), (&json!("w-1"), None));
+    }
+
+    #[test]
+    fn data_is_the_report_and_takes_precedence_except_for_the_type() {
+        let data = json!({ "event_type": "task_failed", "task_id": 7, "source": "mine", "ts": "2026-01-01T00:00:00Z" });
+        let all = with(json!({ "data": data, "subject": "job-17", "time": "2026-11-20T16:05:00Z" }));
+        let right =
+            json!({ "event_type": "task_started", "task_id": 7, "source": "mine", "ts": "2026-01-01T00:00:00Z" });
+        assert_eq!(unwrapped(&all), Ok(right));
+    }
+
+    #[test]
+    fn data_may_come_as_base64() {
+        let encoded = |text: &str| with(json!({ "data_base64": STANDARD.encode(text) }));
+        assert_eq!(unwrapped(&encoded(r#"{"task_id":"a"}"#)).unwrap()["task_id"], "a");
+        assert_eq!(unwrapped(&encoded("\u{feff}{}")), unwrapped(&event()));
+        for wrong in [encoded("[1]"), encoded(""), encoded(r#"{"a":1,"a":2}"#), with(json!({ "data_base64": "e30" }))] {
+            assert_eq!(unwrapped(&wrong), Err("data_base64"), "{wrong}");
+        }
+        assert_eq!(unwrapped(&with(json!({ "data": {}, "data_base64": "e30=" }))), Err("data_base64"), "not both");
+    }
+
+    #[test]
+    fn data_is_an_object_without_repeated_fields() {
+        for wrong in [json!([]), json!("text"), json!(7)] {
+            assert_eq!(unwrapped(&with(json!({ "data": wrong }))), Err("data"));
+        }
+        let repeated = event().to_string().replacen('{', r#"{"data":{"task_id":1,"task_id":2},"#, 1);
+        let repeated: CloudEvent = parse(repeated.as_bytes(), "").unwrap();
+        let (field, detail) = repeated.unwrapped().unwrap_err();
+        assert!(field == "data" && detail.contains("given more than once"), "{detail}");
+    }
+
+    #[test]
+    fn the_required_attributes_are_there_and_not_empty() {
+        assert_eq!(unwrapped(&with(json!({ "specversion": "0.3" }))), Err("specversion"));
+        for name in ["id", "source", "type"] {
+            assert_eq!(unwrapped(&with(json!({ name: "" }))), Err(name));
+        }
+        for name in ["specversion", "id", "source", "type"] {
+            let mut missing = event();
+            missing.as_object_mut().unwrap().remove(name);
+            let problem = parse::<CloudEvent>(missing.to_string().as_bytes(), "").unwrap_err();
+            assert_eq!(problem.errors[0].field, name);
+        }
+    }
+
+    #[test]
+    fn a_long_source_is_named_by_its_hash() {
+        let source =
+            |length: usize| unwrapped(&with(json!({ "source": "s".repeat(length) }))).unwrap()["source"].clone();
+        assert_eq!(source(128), json!("s".repeat(128)));
+        assert_eq!(source(129), source(129));
+        assert_ne!(source(129), source(130));
+        assert_eq!(source(129).as_str().map(str::len), Some(36));
+    }
+
+    fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
+        let required =
+            [("ce-specversion", "1.0"), ("ce-type", "task_started"), ("ce-source", "/cron"), ("ce-id", "e-1")];
+        let all = required.iter().chain(pairs).map(|(name, value)| {
+            (name.parse::<axum::http::HeaderName>().unwrap(), value.parse::<axum::http::HeaderValue>().unwrap())
+        });
+        all.collect()
+    }
+
+    #[test]
+    fn an_event_in_headers_is_the_same_event() {
+        let read = |headers: &HeaderMap, body: &str| {
+            let event = binary(headers, body.as_bytes()).unwrap().unwrap();
+            unwrapped(&serde_json::from_slice(&event).unwrap()).unwrap()
+        };
+        let given = headers(&[("ce-subject", "j%C3%B6b%2017"), ("ce-time", "2026-11-20T16:05:00Z"), ("ce-other", "x")]);
+        let right = json!({
+            "event_type": "task_started",
+            "source": "/cron",
+            "task_id": "jöb 17",
+            "ts": "2026-11-20T16:05:00.000000Z",
+            "error": "e",
+        });
+        assert_eq!(read(&given, r#"{"error":"e"}"#), right);
+        assert_eq!(read(&headers(&[]), ""), unwrapped(&event()).unwrap());
+    }
+
+    #[test]
+    fn a_header_of_an_event_is_named_when_it_is_wrong() {
+        let field =
+            |headers: &HeaderMap, body: &str| binary(headers, body.as_bytes()).unwrap_err().errors[0].field.clone();
+        assert_eq!(field(&headers(&[("ce-id", "e-2")]), ""), "ce-id");
+        let mut twice = headers(&[]);
+        twice.append("ce-subject", "a".parse().unwrap());
+        twice.append("ce-subject", "a".parse().unwrap());
+        assert_eq!(field(&twice, ""), "ce-subject");
+        assert_eq!(field(&headers(&[("ce-subject", "%ff")]), ""), "ce-subject");
+        assert_eq!(field(&headers(&[]), "{"), "data");
+        for name in ["ce-specversion", "ce-type", "ce-source", "ce-id"] {
+            let mut missing = headers(&[]);
+            missing.remove(name);
+            assert_eq!(field(&missing, ""), name);
+        }
+        assert!(binary(&HeaderMap::new(), b"{}").unwrap().is_none() && !is_binary(&HeaderMap::new()));
+        assert!(is_binary(&headers(&[])));
+    }
+
+    #[test]
+    fn the_data_of_an_event_in_headers_is_json() {
+        let check = |kind: &str| check_data_is_json(&headers(&[("content-type", kind)])).is_ok();
+        for right in ["application/json", "Text/JSON; charset=utf-8", "application/problem+json"] {
+            assert!(check(right), "{right}");
+        }
+        for wrong in ["text/plain", "application/xml", "application/x-ndjson", ""] {
+            assert!(!check(wrong), "{wrong}");
+        }
+        assert!(check_data_is_json(&headers(&[])).is_ok(), "that is the default");
     }
 }

@@ -173,3 +173,86 @@ fn read(item: &[u8], cloud: bool, now: Time) -> Result<(Option<Uuid>, IngestedRe
     };
     report.check(now).map_err(wrong)
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+    use axum::body::Body;
+
+    const NOW: Time = Time::UNIX_EPOCH;
+
+    async fn reports(headers: &[(&str, &str)], body: &str) -> Result<Reports, Problem> {
+        let mut request = Request::builder();
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        Reports::from_request(request.body(Body::from(body.to_owned())).unwrap(), &()).await
+    }
+
+    /// How many reports there are, whether they are one, and whether all are CloudEvents.
+    async fn shape(kind: &str, body: &str) -> Result<(usize, bool, bool), u16> {
+        let read = reports(&[("content-type", kind)], body).await;
+        read.map(|read| (read.each.items.len(), read.each.single, read.cloud))
+            .map_err(|problem| problem.status().as_u16())
+    }
+
+    #[tokio::test]
+    async fn the_content_type_says_what_reports_are() {
+        assert_eq!(shape("application/json", "{}").await, Ok((1, true, false)));
+        assert_eq!(shape("application/json", "[{},{}]").await, Ok((2, false, false)));
+        assert_eq!(shape("application/x-ndjson", "{}\n{}\n").await, Ok((2, false, false)));
+        assert_eq!(shape("application/cloudevents+json; charset=utf-8", "{}").await, Ok((1, true, true)));
+        assert_eq!(shape("application/cloudevents-batch+json", "[{},{}]").await, Ok((2, false, true)));
+        assert_eq!(
+            shape("application/cloudevents-batch+json", "[]").await,
+            Ok((0, false, true)),
+            "a batch may be empty"
+        );
+        assert_eq!(shape("application/json", "[]").await, Err(422));
+        assert_eq!(shape("text/plain", "{}").await, Err(415));
+        let many = format!("[{}]", vec!["{}"; 1_001].join(","));
+        assert_eq!(shape("application/cloudevents-batch+json", &many).await, Err(422));
+    }
+
+    #[tokio::test]
+    async fn an_event_may_come_in_the_headers() {
+        let required =
+            [("ce-specversion", "1.0"), ("ce-type", "task_started"), ("ce-source", "/cron"), ("ce-id", "e-1")];
+        let with = |kind| [&required[..], &[("content-type", kind)]].concat();
+        let read = reports(&with("application/json"), r#"{"task_id":7}"#).await.unwrap();
+        assert!(read.cloud && read.each.single);
+        let (task_id, _) = super::read(&read.each.items[0], true, NOW).unwrap();
+        assert!(task_id.is_some());
+        let refused = reports(&with("text/plain"), "x").await.map(|_| ()).unwrap_err();
+        assert_eq!(refused.status().as_u16(), 415);
+        let structured = reports(&with("application/cloudevents+json"), "{}").await.unwrap();
+        assert_eq!(structured.each.items, [b"{}"], "the content type decides");
+    }
+
+    #[test]
+    fn an_item_is_a_cloud_event_if_it_says_so() {
+        let native = r#"{"event_type":"task_created","task_id":"a","source":"/cron"}"#;
+        let cloud = r#"{"specversion":"1.0","type":"x.task_created","source":"/cron","id":"1","subject":"a"}"#;
+        let read = |item: &str, cloud| super::read(item.as_bytes(), cloud, NOW).map(|(id, _)| id);
+        assert_eq!(read(native, false).unwrap(), read(cloud, false).unwrap(), "it is the same task");
+        assert_eq!(read(cloud, true).unwrap(), read(cloud, false).unwrap());
+        assert_eq!(read(native, true).unwrap_err().errors[0].field, "specversion");
+        let null = r#"{"specversion":null,"event_type":"task_created","task_id":"a"}"#;
+        assert_eq!(read(null, false).unwrap_err().errors[0].field, "specversion", "unknown in a native report");
+    }
+
+    #[test]
+    fn the_outcome_of_a_report_names_what_was_refused() {
+        let problem = super::read(br#"{"event_type":"task_created"}"#, false, NOW).map(|_| ()).unwrap_err();
+        let json = serde_json::to_value(ReportResult::refused(None, &problem)).unwrap();
+        let right = serde_json::json!({
+            "status": 422,
+            "outcome": "refused",
+            "code": "invalid_field",
+            "field": "task_id",
+            "detail": "task_id: required for task events",
+        });
+        assert_eq!(json, right);
+    }
+}

@@ -322,3 +322,227 @@ impl NativeReport {
         })
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+    use crate::http::input::parse;
+
+    fn now() -> Time {
+        Time::from_timestamp(1_800_000_000, 0).unwrap()
+    }
+
+    /// The report, or the field that is wrong.
+    fn read(json: &str) -> Result<(Option<Uuid>, IngestedReport), String> {
+        let report =
+            parse::<NativeReport>(json.as_bytes(), "").map_err(|mut problem| problem.errors.remove(0).field)?;
+        report.check(now()).map_err(|(field, _)| field.to_owned())
+    }
+
+    /// A report of a task with one more field.
+    fn with(field: &str, value: &str) -> Result<Observation, String> {
+        let (_, report) = read(&format!(r#"{{"event_type":"task_progress","task_id":"t-1","{field}":{value}}}"#))?;
+        let IngestedReport::Task(_, observation, _) = report else { panic!("{report:?}") };
+        Ok(*observation)
+    }
+
+    fn of_worker(event_type: &str, rest: &str) -> Result<WorkerReport, String> {
+        let (task, report) = read(&format!(r#"{{"event_type":"{event_type}","worker_id":"w-1"{rest}}}"#))?;
+        let (IngestedReport::Worker(worker), None) = (report, task) else { panic!("it is about a worker") };
+        Ok(*worker)
+    }
+
+    #[test]
+    fn each_event_of_a_task_says_what_happened() {
+        for (event_type, happened) in [
+            ("task_created", ObservedKind::Created),
+            ("task_enqueued", ObservedKind::Enqueued),
+            ("task_started", ObservedKind::Started),
+            ("task_progress", ObservedKind::Progressed),
+            ("task_retry", ObservedKind::Retried),
+            ("task_cancelled", ObservedKind::Cancelled),
+            ("task_failed", ObservedKind::Failed),
+            ("task_completed", ObservedKind::Completed),
+        ] {
+            let (_, report) = read(&format!(r#"{{"event_type":"{event_type}","task_id":"t-1"}}"#)).unwrap();
+            let IngestedReport::Task(_, observation, worker) = report else { panic!("{report:?}") };
+            assert_eq!((observation.happened, observation.at), (happened, now()), "without a time it is now");
+            assert!(worker.is_none());
+            assert_eq!(observation.progress.is_some(), event_type == "task_progress");
+        }
+        for other in ["", "Task_created", "task_updated", "task_deleted", "phase_started", "operator_action", "nothing"]
+        {
+            let refused = read(&format!(r#"{{"event_type":"{other}","task_id":"t-1"}}"#)).unwrap_err();
+            assert_eq!(refused, "event_type", "{other}");
+        }
+    }
+
+    #[test]
+    fn an_id_is_a_uuid_or_belongs_to_its_source() {
+        let id = |task_id: &str, source: &str| {
+            read(&format!(r#"{{"event_type":"task_created","task_id":{task_id},"source":"{source}"}}"#))
+                .unwrap()
+                .0
+                .unwrap()
+        };
+        let uuid = "\"0190b6a2-3f5e-7a10-8c11-2d5f0c3b9a77\"";
+        assert_eq!(id(uuid, "a"), id(uuid, "b"));
+        assert_eq!(id("\"job-17\"", "a"), id("\"job-17\"", "a"));
+        assert_ne!(id("\"job-17\"", "a"), id("\"job-17\"", "b"));
+        assert_eq!(id("17", "a"), id("\"17\"", "a"), "a number is its text");
+        assert_ne!(id("-17", "a"), id("17", "a"));
+        assert_ne!(id("\"c\"", "ab"), id("\"bc\"", "a"));
+        let worker = of_worker("worker_started", r#","source":"a""#).unwrap().id;
+        let task = read(r#"{"event_type":"task_created","task_id":"w-1","source":"a"}"#).unwrap().0;
+        assert_ne!(Some(worker), task, "a worker and a task of one name");
+    }
+
+    #[test]
+    fn an_id_is_text_or_a_whole_number() {
+        let id = |task_id: &str| read(&format!(r#"{{"event_type":"task_created","task_id":{task_id}}}"#));
+        for right in ["18446744073709551615", "-9223372036854775808", "0", &format!("\"{}\"", "x".repeat(128))] {
+            assert!(id(right).is_ok(), "{right}");
+        }
+        let long = format!("\"{}\"", "x".repeat(129));
+        for wrong in ["18446744073709551616", "1.5", "true", "[1]", "{}", "\"\"", "\"a\\n\"", &long] {
+            assert_eq!(id(wrong).unwrap_err(), "task_id", "{wrong}");
+        }
+        assert_eq!(with("external_id", "1").unwrap_err(), "external_id", "unknown fields are refused");
+        assert_eq!(with("title", "\"x\"").unwrap_err(), "title", "it belongs into data");
+    }
+
+    #[test]
+    fn the_own_id_of_a_task_is_kept_unless_it_is_a_uuid() {
+        assert_eq!(with("attempt", "1").unwrap().external_id.as_deref(), Some("t-1"));
+        let (_, report) =
+            read(r#"{"event_type":"task_created","task_id":"0190b6a2-3f5e-7a10-8c11-2d5f0c3b9a77"}"#).unwrap();
+        let IngestedReport::Task(_, observation, _) = report else { panic!("{report:?}") };
+        assert_eq!(observation.external_id, None);
+    }
+
+    #[test]
+    fn a_clock_may_be_a_day_ahead_and_not_before_1970() {
+        let at = |time: Time| with("ts", &format!("\"{}\"", time.to_rfc3339())).map(|report| report.at);
+        for right in [now() + AHEAD, Time::UNIX_EPOCH, now()] {
+            assert_eq!(at(right), Ok(right));
+        }
+        for wrong in
+            [now() + AHEAD + chrono::TimeDelta::microseconds(1), Time::UNIX_EPOCH - chrono::TimeDelta::microseconds(1)]
+        {
+            assert_eq!(at(wrong), Err("ts".to_owned()), "{wrong}");
+        }
+        assert_eq!(with("ts", "\"2026-11-20T16:05:00\"").unwrap_err(), "ts", "no zone");
+    }
+
+    #[test]
+    fn numbers_beyond_their_bounds_are_named() {
+        assert_eq!(with("attempt", "1000000").unwrap().attempt, Some(1_000_000));
+        assert_eq!(with("attempt", "1000001").unwrap_err(), "attempt");
+        assert_eq!(with("attempt", "4294967297").unwrap_err(), "attempt");
+        assert_eq!(with("duration_ms", &LONGEST_MS.to_string()).unwrap().duration_ms, Some(LONGEST_MS));
+        assert_eq!(with("duration_ms", &(LONGEST_MS + 1).to_string()).unwrap_err(), "duration_ms");
+        assert_eq!(with("duration_ms", "-1").unwrap_err(), "duration_ms");
+        for (percent, wrong) in [("0", false), ("100", false), ("100.5", true), ("-1", true)] {
+            let read = with("data", &format!(r#"{{"percent":{percent}}}"#));
+            assert_eq!(read.is_err_and(|field| field == "data.percent"), wrong, "{percent}");
+        }
+        assert_eq!(with("data", r#"{"max_attempts":101}"#).unwrap_err(), "data.max_attempts");
+        assert_eq!(with("priority", "10").unwrap_err(), "priority");
+    }
+
+    #[test]
+    fn a_task_is_named_and_is_not_its_own_parent() {
+        assert_eq!(read(r#"{"event_type":"task_created"}"#).unwrap_err(), "task_id");
+        assert_eq!(with("parent_task_id", "\"t-1\"").unwrap_err(), "parent_task_id");
+        let parent = with("parent_task_id", "\"t-2\"").unwrap().facts.parent_task_id;
+        assert_eq!(parent, read(r#"{"event_type":"task_created","task_id":"t-2"}"#).unwrap().0);
+    }
+
+    #[test]
+    fn a_worker_of_a_task_is_brought_along() {
+        let json = r#"{"event_type":"task_started","task_id":1,"worker_id":"w-1","machine_id":"m"}"#;
+        let IngestedReport::Task(_, observation, Some(worker)) = read(json).unwrap().1 else {
+            panic!("it has a worker")
+        };
+        assert_eq!(observation.worker, Some((worker.id, Name::literal("m"))));
+        assert_eq!((worker.name.as_str(), worker.stops, worker.status), ("w-1", false, None));
+        let nowhere = with("worker_id", "\"w-1\"").unwrap();
+        assert_eq!(nowhere.worker.map(|(_, machine)| machine), Some(Name::literal("-")));
+    }
+
+    #[test]
+    fn what_another_taskwatch_adds_is_allowed_and_not_used() {
+        for (field, value) in [
+            ("event_id", "\"5c1f09ae-184\""),
+            ("position", "184"),
+            ("schema_version", "1"),
+            ("retry_count", "2"),
+            ("old_status", "\"pending\""),
+            ("actor", "\"ann\""),
+            ("truncated", "[\"error\"]"),
+            ("status", "\"running\""),
+            ("data", r#"{"reason":"due","wait_ms":7}"#),
+        ] {
+            let plain = with("attempt", "null").unwrap();
+            assert_eq!(with(field, value), Ok(plain), "{field}");
+        }
+    }
+
+    #[test]
+    fn a_time_for_the_next_attempt_is_its_earliest_start() {
+        let run_at = |data: &str| with("data", data).unwrap().facts.run_at.map(|at| at.timestamp());
+        assert_eq!(run_at(r#"{"next_run_at":"1970-01-01T00:00:07Z"}"#), Some(7));
+        assert_eq!(run_at(r#"{"next_run_at":"1970-01-01T00:00:07Z","run_at":"1970-01-01T00:00:08Z"}"#), Some(8));
+    }
+
+    #[test]
+    fn an_error_is_mended_and_a_title_is_not() {
+        assert_eq!(with("error", r#""a\u0000""#).unwrap().error.as_deref(), Some("a\u{fffd}"));
+        assert_eq!(with("data", r#"{"title":"a\u0000"}"#).unwrap_err(), "data.title");
+    }
+
+    #[test]
+    fn events_of_workers_say_how_they_are() {
+        assert_eq!(read(r#"{"event_type":"worker_started"}"#).unwrap_err(), "worker_id");
+        let started =
+            of_worker("worker_started", r#","machine_id":"m","data":{"name":"n","queues":["a"],"version":"1"}"#);
+        let started = started.unwrap();
+        assert_eq!((started.name.as_str(), started.machine_id), ("n", Some(Name::literal("m"))));
+        assert_eq!((started.queues, started.version.as_deref()), (Some(vec![Name::literal("a")]), Some("1")));
+        let status = |rest: &str| of_worker("worker_status_changed", rest).map(|worker| worker.status);
+        assert_eq!(status(""), Ok(None));
+        assert_eq!(status(r#","status":"draining""#), Ok(Some(WorkerStatus::Draining)));
+        assert_eq!(status(r#","status":"idle","data":{"status":"active"}"#), Ok(Some(WorkerStatus::Active)));
+        for offline in ["stopped", "lost", "busy", "Idle"] {
+            assert_eq!(status(&format!(r#","status":"{offline}""#)), Err("status".to_owned()), "{offline}");
+        }
+        let stopped = of_worker("worker_stopped", r#","status":"whatever""#).unwrap();
+        assert!(stopped.stops && stopped.status.is_none());
+    }
+
+    #[test]
+    fn events_of_connectors_name_the_connector_and_its_status() {
+        let event = |rest: &str| of_worker("connector_status_changed", rest);
+        assert_eq!(event(r#","status":"idle""#).unwrap_err(), "connector_id");
+        assert_eq!(event(r#","connector_id":"smtp""#).unwrap_err(), "status");
+        assert_eq!(event(r#","connector_id":"smtp","status":"stopped""#).unwrap_err(), "status");
+        let failing = event(r#","connector_id":"smtp","status":"error","error":"HTTP 503""#).unwrap();
+        let right = ConnectorReport {
+            connector_id: Name::literal("smtp"),
+            status: ConnectorStatus::Error,
+            error: Some("HTTP 503".to_owned()),
+        };
+        assert_eq!((failing.connectors, failing.status), (vec![right], None));
+    }
+
+    #[test]
+    fn a_worker_serves_at_most_sixty_four_queues() {
+        let queues = |count: usize| {
+            let queues: Vec<_> = (0..count).map(|number| format!("q{number}")).collect();
+            of_worker("worker_heartbeat", &format!(r#","data":{{"queues":{}}}"#, serde_json::json!(queues)))
+        };
+        assert!(queues(64).is_ok());
+        assert_eq!(queues(65).unwrap_err(), "data.queues");
+    }
+}
