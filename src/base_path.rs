@@ -122,4 +122,35 @@ mod tests {
             assert!(bad.parse::<BasePath>().is_err(), "{bad}");
         }
     }
+
+    #[test]
+    fn a_base_path_is_read_as_people_write_it() {
+        for (text, path) in [("", ""), ("/", ""), ("/a", "/a"), ("/a/", "/a"), ("/a/b.c_d~e-F0", "/a/b.c_d~e-F0")] {
+            assert_eq!(text.parse::<BasePath>().map(|base| base.to_string()), Ok(path.to_owned()), "{text}");
+        }
+        let first = |text: &str| text.parse::<BasePath>().ok()?.first_segment().map(str::to_owned);
+        assert_eq!((first("/ops/watch"), first("/")), (Some("ops".to_owned()), None));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_base_path_is_said() {
+        let error = |text: &str| text.parse::<BasePath>().expect_err(text);
+        assert!(error("taskwatch").contains("must begin with /"));
+        for wrong in ["//", "/a//", "/a/../b", "/.", "/...", "/ä", "/a%20b", "/a?b", "/a#b", "/a\\b"] {
+            assert!(error(wrong).starts_with("may only contain"), "{wrong}");
+        }
+        for taken in TAKEN {
+            assert_eq!(error(&format!("/{taken}")), CONFLICT);
+            assert_eq!(error(&format!("/{taken}/x")), CONFLICT);
+            assert!(format!("/x/{taken}").parse::<BasePath>().is_ok(), "only the first part can hide a route");
+        }
+    }
+
+    #[test]
+    fn a_path_with_the_prefix_twice_loses_it_once() {
+        let base = BasePath("/a/b".into());
+        assert_eq!(base.strip("/a/b/a/b/tasks"), Some("/a/b/tasks"));
+        assert_eq!(base.strip("/a"), None);
+        assert_eq!(base.strip(""), None);
+    }
 }

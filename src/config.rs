@@ -323,3 +323,151 @@ impl Default for Settings {
         Cli::parse_from(["taskwatch"]).settings
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+
+    fn settings(arguments: &[&str]) -> Result<Settings, String> {
+        let cli = Cli::try_parse_from(["taskwatch"].iter().chain(arguments)).map_err(|error| error.to_string())?;
+        Ok(cli.settings)
+    }
+
+    fn checked(arguments: &[&str]) -> Result<(), String> {
+        settings(arguments)?.check()
+    }
+
+    #[test]
+    fn the_defaults_are_valid_and_local() {
+        let settings = Settings::default();
+        assert_eq!(settings.check(), Ok(()));
+        assert!(settings.listen.ip().is_loopback() && settings.base_path.is_root() && settings.stream_compression);
+        assert_eq!((settings.lease(), settings.quiet()), (TimeDelta::seconds(60), TimeDelta::seconds(25)));
+    }
+
+    #[test]
+    fn a_number_beyond_its_range_names_the_setting_and_the_range() {
+        for (flag, low, high) in [
+            ("--poll-seconds", 2_u64, 3_600),
+            ("--heartbeat-seconds", 1, 3_600),
+            ("--worker-ttl-seconds", 1, 86_400),
+            ("--connector-stale-seconds", 1, 86_400),
+            ("--lease-seconds", 1, 86_400),
+            ("--stream-heartbeat-seconds", 5, 60),
+            ("--event-cache-mib", 1, 65_536),
+            ("--max-event-bytes", 8_192, 50_000),
+            ("--observed-stale-days", 0, 36_500),
+            ("--retain-tasks-days", 0, 36_500),
+            ("--retain-events-days", 0, 36_500),
+        ] {
+            for right in [low, high] {
+                assert!(settings(&[flag, &right.to_string()]).is_ok(), "{flag} {right}");
+            }
+            let below = if low == 0 { "-1".to_owned() } else { (low - 1).to_string() };
+            for wrong in [below, (high + 1).to_string(), "ten".to_owned(), String::new()] {
+                let error = settings(&[&format!("{flag}={wrong}")]).unwrap_err();
+                assert!(error.contains(flag), "{flag} {wrong}: {error}");
+            }
+            let error = settings(&[flag, &(high + 1).to_string()]).unwrap_err();
+            assert!(error.contains(&format!("{low}..={high}")), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_choice_that_is_none_names_those_that_are() {
+        for (flag, wrong, choices) in [
+            ("--live-pages", "on", vec!["off", "allowed", "default"]),
+            ("--stalled-policy", "drop", vec!["retry", "fail", "report"]),
+            ("--stream-compression", "true", vec!["on", "off"]),
+        ] {
+            let error = settings(&[flag, wrong]).unwrap_err();
+            assert!(error.contains(flag) && choices.iter().all(|choice| error.contains(choice)), "{error}");
+            for choice in choices {
+                assert!(settings(&[flag, choice]).is_ok(), "{flag} {choice}");
+            }
+        }
+        assert_eq!(settings(&["--stream-compression", "off"]).map(|settings| settings.stream_compression), Ok(false));
+    }
+
+    #[test]
+    fn settings_that_contradict_each_other_are_refused() {
+        for (arguments, named) in [
+            (vec!["--heartbeat-seconds", "60"], "--worker-ttl-seconds must exceed --heartbeat-seconds"),
+            (vec!["--lease-seconds", "10"], "--lease-seconds must exceed --heartbeat-seconds"),
+            (vec!["--lease-seconds", "61"], "--worker-ttl-seconds (60) must be at least --lease-seconds (61)"),
+            (vec!["--listen", "192.0.2.1:80"], "refusing to listen on 192.0.2.1:80 without authentication"),
+            (vec!["--listen", "0.0.0.0:8080"], "use --listen 127.0.0.1:8080"),
+            (vec!["--listen", "[::]:8080"], "use --listen 127.0.0.1:8080"),
+        ] {
+            let error = checked(&arguments).unwrap_err();
+            assert!(error.contains(named), "{arguments:?}: {error}");
+        }
+        assert_eq!(checked(&["--heartbeat-seconds", "59"]), Ok(()));
+        assert_eq!(checked(&["--lease-seconds", "11"]), Ok(()));
+        assert_eq!(checked(&["--listen", "[::1]:0"]), Ok(()));
+        assert_eq!(checked(&["--listen", "127.255.255.254:1"]), Ok(()));
+    }
+
+    #[test]
+    fn lists_are_separated_by_commas() {
+        let both = settings(&["--allowed-hosts", "a.example,b.example", "--trusted-proxies", "192.0.2.1,::1"]).unwrap();
+        assert_eq!(both.allowed_hosts, ["a.example", "b.example"]);
+        assert_eq!(both.trusted_proxies, [IpAddr::from([192, 0, 2, 1]), "::1".parse().unwrap()]);
+        assert!(settings(&["--trusted-proxies", "proxy.example"]).unwrap_err().contains("--trusted-proxies"));
+    }
+
+    #[test]
+    fn an_address_to_listen_on_needs_a_port() {
+        for wrong in ["127.0.0.1", "", "127.0.0.1:99999", "::1:x"] {
+            let error = listen_address(wrong).unwrap_err();
+            assert!(error.ends_with("write it as ADDRESS:PORT, such as 127.0.0.1:8080 or localhost:8080"), "{error}");
+        }
+        assert_eq!(listen_address("[::1]:8080").map(|address| address.port()), Ok(8_080));
+    }
+
+    #[test]
+    fn a_url_is_shown_without_its_secrets() {
+        for (url, right) in [
+            ("postgres://u:p@db:5432/x", "postgres://…@db:5432/x"),
+            ("postgres://u:p@ss@db/x", "postgres://…@db/x"),
+            ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+            ("u:p@db", "…@db"),
+            ("", ""),
+        ] {
+            assert_eq!(shown(url), right, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_program_finds_the_server_of_its_environment() {
+        let server =
+            |url: Option<&str>| ServerSettings { url: url.map(str::to_owned), listen: "127.0.0.1:9".to_owned() };
+        assert_eq!(server(None).address(), "http://127.0.0.1:9");
+        assert_eq!(server(Some("https://host/watch//")).address(), "https://host/watch");
+    }
+
+    #[test]
+    fn a_given_folder_and_url_are_used_as_they_are() {
+        let given =
+            |url: &str, dir: &str| DatabaseSettings { database_url: Some(url.to_owned()), data_dir: Some(dir.into()) };
+        assert_eq!(given("postgres://db/x", "rel/dir").folder(), Ok(PathBuf::from("rel/dir")));
+        assert_eq!(given("postgres://db/x", "d").url().as_deref(), Some("postgres://db/x"));
+        assert_eq!(given(" \n", "d").url(), None, "an empty variable is none");
+    }
+
+    #[test]
+    fn settings_stand_before_no_other_command() {
+        assert!(Cli::try_parse_from(["taskwatch", "--poll-seconds", "5", "serve"]).is_err());
+        let cli = Cli::try_parse_from(["taskwatch", "serve", "--poll-seconds", "7"]).unwrap();
+        assert!(matches!(cli.command, Some(Command::Serve(settings)) if settings.poll_seconds == 7));
+        let tail =
+            Cli::try_parse_from(["taskwatch", "tail", "--max-events", "1", "queue=a", "types=task_failed"]).unwrap();
+        let Some(Command::Tail(tail)) = tail.command else { panic!("it is tail") };
+        assert_eq!((tail.max_events, tail.filters.len(), tail.after.as_str()), (Some(1), 2, "now"));
+        for wrong in [&["tail", "--max-events", "0"][..], &["openapi", "--version", "2.0"], &["demo", "--workers", "0"]]
+        {
+            assert!(Cli::try_parse_from(["taskwatch"].iter().chain(wrong)).is_err(), "{wrong:?}");
+        }
+    }
+}

@@ -32,3 +32,18 @@ fn panicked(panic: &PanicHookInfo<'_>) {
     let thread = std::thread::current();
     tracing::error!(cause, location, thread = thread.name().unwrap_or("unnamed"), "panic");
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_of_the_log_that_is_none_is_named() {
+        for wrong in ["taskwatch=loud", "a=b=c", "info,=debug="] {
+            let error = start(wrong).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("--log {wrong}: ")), "{error}");
+            assert!(error.ends_with("use a level such as info, or target=level pairs"), "{error}");
+        }
+    }
+}

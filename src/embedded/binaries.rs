@@ -138,3 +138,43 @@ pub(super) fn major(dir: &Path) -> Option<u32> {
     let digits: String = text.split_whitespace().nth(2)?.chars().take_while(char::is_ascii_digit).collect();
     digits.parse().ok()
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_of_a_cluster_is_read_from_its_file() {
+        let dir = std::env::temp_dir().join(format!("tw-binaries-{:016x}", fastrand::u64(..)));
+        fs::create_dir(&dir).unwrap();
+        assert_eq!(existing_major(&dir).unwrap(), None);
+        fs::write(dir.join("PG_VERSION"), "17\n").unwrap();
+        assert_eq!(existing_major(&dir).unwrap(), Some(17));
+        for damaged in ["", "9.6", "x\n"] {
+            fs::write(dir.join("PG_VERSION"), damaged).unwrap();
+            let error = existing_major(&dir).unwrap_err().to_string();
+            assert!(error.ends_with("PG_VERSION is damaged"), "{error}");
+        }
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn a_folder_without_binaries_has_no_version() {
+        assert_eq!(major(Path::new("/nonexistent")), None);
+    }
+
+    #[test]
+    fn the_way_to_the_data_must_be_open_to_the_account() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = std::env::temp_dir().join(format!("tw-reach-{:016x}", fastrand::u64(..)));
+        fs::create_dir(&dir).unwrap();
+        let other = Account { name: "other".to_owned(), uid: geteuid().as_raw() + 7_001, gid: 7_001_001 };
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o701)).unwrap();
+        assert!(reachable(&dir, &other).is_ok());
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o770)).unwrap();
+        let error = reachable(&dir, &other).unwrap_err().to_string();
+        assert!(error.contains("not accessible to user 'other'") && error.contains("is private"), "{error}");
+        fs::remove_dir_all(dir).unwrap();
+    }
+}

@@ -275,4 +275,47 @@ mod tests {
         assert!(!two.exists());
         fs::remove_dir_all(dir).unwrap();
     }
+
+    #[test]
+    fn a_folder_is_used_by_one_process() {
+        let dir = folder();
+        assert!(!is_locked(&dir), "there is no lock");
+        let held = lock(&dir).unwrap();
+        assert!(is_locked(&dir));
+        assert_eq!(fs::read_to_string(dir.join("lock")).unwrap(), std::process::id().to_string());
+        let error = lock(&dir).unwrap_err().to_string();
+        assert!(error.contains(&format!("is in use by process {}; stop that one", std::process::id())), "{error}");
+        drop(held);
+        assert!(!is_locked(&dir));
+        fs::write(dir.join("lock"), "a much longer text than a number").unwrap();
+        let held = lock(&dir).unwrap();
+        assert_eq!(fs::read_to_string(dir.join("lock")).unwrap(), std::process::id().to_string());
+        drop(held);
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn the_socket_is_in_the_data_folder_unless_a_file_says_otherwise() {
+        let dir = folder();
+        assert_eq!(socket_dir(&dir), dir.join("run"));
+        let made = make_socket_dir(&dir, None).unwrap();
+        assert_eq!((made, mode(&dir.join("run"))), (dir.join("run"), 0o700));
+        fs::write(dir.join("run/.s.PGSQL.5432"), "left behind").unwrap();
+        make_socket_dir(&dir, None).unwrap();
+        assert!(!dir.join("run/.s.PGSQL.5432").exists());
+        fs::write(dir.join("socket"), b"/tmp/taskwatch-\xff").unwrap();
+        assert_eq!(socket_dir(&dir).as_os_str().as_bytes(), b"/tmp/taskwatch-\xff");
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn a_folder_that_a_file_names_is_removed_only_if_it_is_ours() {
+        let (dir, other) = (folder(), folder());
+        fs::write(dir.join("socket"), other.as_os_str().as_bytes()).unwrap();
+        remove_socket_dir(&dir, None);
+        assert!(other.exists() && !dir.join("socket").exists(), "its name is not one of ours");
+        remove_socket_dir(&dir, None);
+        fs::remove_dir_all(dir).unwrap();
+        fs::remove_dir_all(other).unwrap();
+    }
 }

@@ -246,4 +246,63 @@ mod tests {
         assert!(matches!(holder(&me, &std::env::temp_dir()), Holder::Other));
         assert!(matches!(survivor(&std::env::temp_dir()), Holder::None));
     }
+
+    fn cluster() -> std::path::PathBuf {
+        let dir = std::env::temp_dir().join(format!("tw-orphan-{:016x}", fastrand::u64(..)));
+        fs::create_dir(&dir).unwrap();
+        dir
+    }
+
+    #[test]
+    fn the_effective_user_is_the_second_of_four() {
+        assert_eq!(uid("Name:\tpostgres\nUid:\t0\t106\t106\t106\nGid:\t1\t2\t3\t4\n"), Some(106));
+        for damaged in ["", "Uid:\n", "Uid:\t0\n", "Gid:\t0\t106\n", "Uid:\t0\t-1\n"] {
+            assert_eq!(uid(damaged), None, "{damaged:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_may_end_anywhere_and_its_lines_in_spaces() {
+        assert_eq!(Left::read(" 17 \n/d\n 1700000000 \n").unwrap().started, Some(1_700_000_000));
+        for (text, started) in
+            [("17\n/d", None), ("17\n/d\n-1", None), ("17\n\n5", Some(5)), ("17\r\n/d\r\n5\r\n", Some(5))]
+        {
+            let left = Left::read(text).unwrap();
+            assert_eq!((left.pid.as_raw_nonzero().get(), left.started), (17, started), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_stale_file_no_longer_names_another_process() {
+        let dir = cluster();
+        let path = dir.join("postmaster.pid");
+        let whole = "17\n/data/pg\n1700000000\n5432\n/run\n\n  5432001 65538\nready\n";
+        let write = |text: &str, holder: &Holder| {
+            fs::write(&path, text).unwrap();
+            release(&path, Some(text), Left::read(text).as_ref(), holder).unwrap();
+            fs::read_to_string(&path).ok()
+        };
+        let renamed = whole.replacen("17", &std::process::id().to_string(), 1);
+        assert_eq!(write(whole, &Holder::Other), Some(renamed), "the shared memory key stays");
+        assert_eq!(write(whole, &Holder::None), Some(whole.to_owned()), "an unused number is PostgreSQL's business");
+        assert_eq!(write("17\n/data/pg\n1700000000\n", &Holder::Other), None, "it holds no key");
+        assert_eq!(write("damaged", &Holder::None), None);
+        assert!(release(&path, None, None, &Holder::None).is_ok(), "no file, nothing to do");
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn a_cluster_without_a_server_is_free_at_once() {
+        let dir = cluster();
+        let stop = CancellationToken::new();
+        stop_server(&dir, &stop).unwrap();
+        fs::write(dir.join("postmaster.pid"), "rubbish").unwrap();
+        stop_server(&dir, &stop).unwrap();
+        assert!(!dir.join("postmaster.pid").exists());
+        let mine = format!("{}\n{}\n0\n5432\n/run\n\n1 2\nready\n", std::process::id(), dir.display());
+        fs::write(dir.join("postmaster.pid"), &mine).unwrap();
+        stop_server(&dir, &stop).unwrap();
+        assert_eq!(fs::read_to_string(dir.join("postmaster.pid")).unwrap(), mine, "this process is no server");
+        fs::remove_dir_all(dir).unwrap();
+    }
 }

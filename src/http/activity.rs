@@ -224,3 +224,90 @@ impl Future for Watched {
         Poll::Pending
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_idle_between_its_requests() {
+        let activity = Activity::new();
+        assert!(!activity.was_asked());
+        tokio::time::advance(5 * SECOND).await;
+        assert_eq!(activity.idle_for(), Some(5 * SECOND));
+        let (one, two) = (activity.begins(), activity.begins());
+        assert!(activity.was_asked());
+        drop(one);
+        assert_eq!(activity.idle_for(), None, "the other is still answered");
+        tokio::time::advance(5 * SECOND).await;
+        drop(two);
+        tokio::time::advance(2 * SECOND).await;
+        assert_eq!(activity.idle_for(), Some(2 * SECOND), "since the end of the last");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_with_something_to_send_is_not_idle() {
+        let activity = Activity::new();
+        activity.is_blocked();
+        tokio::time::advance(5 * SECOND).await;
+        assert_eq!(activity.idle_for(), None);
+        activity.writes_again();
+        tokio::time::advance(SECOND).await;
+        assert_eq!(activity.idle_for(), Some(SECOND));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_is_blocked_since_its_client_stopped_reading() {
+        let progress = WriteProgress::default();
+        assert_eq!(progress.blocked_for(), Duration::ZERO);
+        progress.waits_for_client();
+        tokio::time::advance(3 * SECOND).await;
+        assert_eq!(progress.blocked_for(), 3 * SECOND);
+        progress.waits_for_us();
+        assert_eq!(progress.blocked_for(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_whose_client_reads_nothing_is_cut() {
+        let progress = Arc::new(WriteProgress::default());
+        let began = Instant::now();
+        let stuck = Watched::new(std::future::pending(), progress.clone(), 10 * SECOND, Arc::default());
+        let stuck = tokio::spawn(stuck);
+        tokio::time::sleep(4 * SECOND).await;
+        progress.waits_for_client();
+        stuck.await.unwrap();
+        assert_eq!(began.elapsed(), 14 * SECOND, "ten seconds after the client stopped");
+        assert!(progress.stalled.load(Ordering::Relaxed));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_waits_for_us_is_not_cut() {
+        let progress = Arc::new(WriteProgress::default());
+        let cut = Arc::new(Signal::default());
+        let quiet = tokio::spawn(Watched::new(std::future::pending(), progress.clone(), 10 * SECOND, cut.clone()));
+        tokio::time::sleep(1_000 * SECOND).await;
+        assert!(!quiet.is_finished());
+        cut.raise();
+        quiet.await.unwrap();
+        assert!(!progress.stalled.load(Ordering::Relaxed), "it was ended for all, not for its client");
+        let done = Watched::new(async {}, progress, 10 * SECOND, cut);
+        done.await;
+    }
+
+    #[tokio::test]
+    async fn a_signal_reaches_those_who_look_later() {
+        let signal = Arc::new(Signal::default());
+        let (mut early, mut late) = (Glance::new(signal.clone()), Glance::new(signal.clone()));
+        let look = |glance: &mut Glance| {
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            glance.is_over(&mut cx)
+        };
+        assert!(!look(&mut early) && !look(&mut early));
+        signal.raise();
+        assert!(look(&mut early) && look(&mut late));
+        signal.raised().await;
+    }
+}

@@ -99,3 +99,69 @@ pub(super) async fn serve(Path(path): Path<String>, headers: HeaderMap) -> Respo
     response.headers_mut().insert(header::CACHE_CONTROL, cache);
     response
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+
+    fn asking(coding: &str) -> HeaderMap {
+        HeaderMap::from_iter([(header::ACCEPT_ENCODING, coding.parse().unwrap())])
+    }
+
+    async fn body(response: Response) -> Vec<u8> {
+        axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap().to_vec()
+    }
+
+    fn unzipped(bytes: &[u8]) -> Vec<u8> {
+        let mut decoder = flate2::write::GzDecoder::new(Vec::new());
+        decoder.write_all(bytes).unwrap();
+        decoder.finish().unwrap()
+    }
+
+    #[test]
+    fn the_name_of_a_file_changes_with_its_content() {
+        let url = url("taskwatch.css");
+        let hash = url.strip_prefix("/static/taskwatch.css.").unwrap();
+        assert!(hash.len() == 12 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()), "{url}");
+        assert_eq!(super::url("nothing.css"), "/static/nothing.css");
+        assert_eq!(super::url("taskwatch"), "/static/taskwatch", "a part of a name is no name");
+        for key in ASSETS.keys() {
+            let (name, _) = key.rsplit_once('.').unwrap();
+            assert_eq!(super::url(name), format!("/static/{key}"));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_under_its_name_may_be_kept_forever() {
+        let path = url("taskwatch.css").strip_prefix("/static/").unwrap().to_owned();
+        let response = serve(Path(path.clone()), HeaderMap::new()).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.headers()[header::CACHE_CONTROL], "public, max-age=31536000, immutable");
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "text/css; charset=utf-8");
+        assert!(response.extensions().get::<SharedBytes>().is_some());
+        for other in ["taskwatch.css", "../Cargo.toml", "taskwatch.css.000000000000", ""] {
+            let missing = serve(Path(other.to_owned()), HeaderMap::new()).await;
+            assert_eq!(missing.status(), StatusCode::NOT_FOUND, "{other}");
+            assert!(!missing.headers().contains_key(header::CACHE_CONTROL), "{other}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_document_is_compressed_for_those_who_take_it() {
+        let text = "a line\n".repeat(500);
+        let document = Document::new("text/plain", text.clone());
+        for coding in ["gzip", "br, GZIP", "gzip;q=0.1", "gzip; x=y"] {
+            let response = document.answer(&asking(coding));
+            assert_eq!(response.headers()[header::CONTENT_ENCODING], "gzip", "{coding}");
+            let bytes = body(response).await;
+            assert!(bytes.len() < 200 && unzipped(&bytes) == text.as_bytes());
+        }
+        for coding in ["", "identity", "gzip;q=0", "gzip; q=0.0", "deflate"] {
+            let response = document.answer(&asking(coding));
+            assert!(!response.headers().contains_key(header::CONTENT_ENCODING), "{coding}");
+            assert_eq!(response.headers()[header::VARY], "accept-encoding");
+            assert_eq!(body(response).await, text.as_bytes());
+        }
+    }
+}

@@ -245,8 +245,10 @@ impl Reading {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn things_are_counted_before_they_are_read() {
@@ -280,5 +282,75 @@ mod tests {
         drop((small_share, large_share));
         assert_eq!((activity.small_bodies.load(Ordering::Relaxed), budget.used()), (0, 0));
         assert_eq!(read(60_000).await.0, Ok(60_000));
+    }
+
+    fn read(
+        body: axum::body::Body,
+        length: Option<&str>,
+        most: usize,
+    ) -> impl Future<Output = Result<usize, ErrorCode>> {
+        let mut request = Request::builder();
+        if let Some(expect) = length {
+            request = request.header(header::EXPECT, expect);
+        }
+        let request = request.body(body).unwrap();
+        async move { body_up_to(request, most).await.map(|read| read.len()).map_err(|problem| problem.code) }
+    }
+
+    /// A body of unknown length, in pieces.
+    fn pieces(count: usize, bytes: usize, pause: Duration) -> axum::body::Body {
+        let piece = move |_| async move {
+            tokio::time::sleep(pause).await;
+            Ok::<_, std::io::Error>(Bytes::from(vec![b'x'; bytes]))
+        };
+        axum::body::Body::from_stream(futures_util::stream::iter(0..count).then(piece))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_is_as_large_as_allowed_and_not_a_byte_larger() {
+        let of = |bytes: usize| axum::body::Body::from(vec![b'x'; bytes]);
+        assert_eq!(read(of(0), None, 0).await, Ok(0));
+        assert_eq!(read(of(1_000), None, 1_000).await, Ok(1_000));
+        assert_eq!(read(of(1_001), None, 1_000).await, Err(ErrorCode::BodyTooLarge));
+        assert_eq!(read(of(1_001), Some("100-continue"), 1_000).await, Err(ErrorCode::BodyTooLarge));
+        assert_eq!(
+            read(pieces(10, 10_000, Duration::ZERO), None, 100_000).await,
+            Ok(100_000),
+            "a length is not needed"
+        );
+        assert_eq!(read(pieces(11, 10_000, Duration::ZERO), None, 100_000).await, Err(ErrorCode::BodyTooLarge));
+        assert!(too_large(4 * 1024 * 1024).detail.contains("exceeds 4 MiB"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_comes_too_slowly_is_refused() {
+        let limits = Limits::default();
+        let slow = pieces(1_000, 10, limits.body_grace + Duration::from_millis(1));
+        assert_eq!(read(slow, None, 100_000).await, Err(ErrorCode::BodyTimeout));
+        let steady = pieces(20, 10_000, Duration::from_secs(1));
+        assert_eq!(read(steady, None, 1_000_000).await, Ok(200_000), "10 kB a second will do");
+        let endless = pieces(100, 10_000, Duration::from_secs(1));
+        assert_eq!(read(endless, None, 10_000_000).await, Err(ErrorCode::BodyTimeout), "but not for ever");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_ends_early_is_incomplete() {
+        let broken = futures_util::stream::iter([Ok(Bytes::from_static(b"{")), Err(std::io::Error::other("reset"))]);
+        let read = read(axum::body::Body::from_stream(broken), None, 1_000).await;
+        assert_eq!(read, Err(ErrorCode::IncompleteBody));
+    }
+
+    proptest! {
+        /// The number of items is counted right for any array, and never too low for what is no JSON.
+        #[test]
+        fn items_are_counted_without_being_read(
+            values in proptest::collection::vec("[a,\\[\\]{}\"\\\\ä ]{0,6}", 1..8),
+            nested in any::<bool>(),
+        ) {
+            let json = |value: &String| if nested { serde_json::json!([[value, 1], { value: 2 }]) } else { serde_json::json!(value) };
+            let array = serde_json::Value::from(values.iter().map(json).collect::<Vec<_>>());
+            prop_assert_eq!(items(array.to_string().as_bytes(), false), values.len());
+            prop_assert_eq!(items(format!(" \n{array:#}").as_bytes(), false), values.len());
+        }
     }
 }

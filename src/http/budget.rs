@@ -196,4 +196,59 @@ mod tests {
         assert!(budget.used() == 0 && budget.lock().by_address.is_empty());
         assert!(budget.take(address(4), 200).is_some(), "one alone is not refused for its size");
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_for_memory_ends_with_its_patience() {
+        let budget = Budget::new(10, 10);
+        let address = IpAddr::from([192, 0, 2, 1]);
+        let held = budget.take(address, 10);
+        let began = Instant::now();
+        assert!(budget.wait(address, 1, Duration::from_secs(5)).await.is_none());
+        assert_eq!(began.elapsed(), Duration::from_secs(5));
+        assert_eq!(budget.waiting.load(Ordering::Relaxed), 0, "who gave up no longer waits");
+        drop(held);
+        assert!(budget.wait(address, 1, Duration::ZERO).await.is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_so_many_requests_wait_for_memory() {
+        let budget = Budget::new(10, 10);
+        let address = IpAddr::from([192, 0, 2, 1]);
+        let _held = budget.take(address, 10);
+        let waits = (0..MAX_WAITING).map(|_| {
+            let budget = budget.clone();
+            tokio::spawn(async move { budget.wait(address, 1, Duration::from_secs(60)).await.is_some() })
+        });
+        let _waits: Vec<_> = waits.collect();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let began = Instant::now();
+        assert!(budget.wait(address, 1, Duration::from_secs(60)).await.is_none());
+        assert_eq!(began.elapsed(), Duration::ZERO, "one more is refused at once");
+    }
+
+    #[test]
+    fn addresses_of_one_network_share_their_part() {
+        let budget = Budget::new(100, 50);
+        let six = |text: &str| text.parse::<IpAddr>().expect("an address");
+        let held = budget.take(six("2001:db8::1"), 50);
+        assert!(budget.take(six("2001:db8::ffff:2"), 1).is_none(), "one network of 64 bits is one client");
+        assert!(budget.take(six("2001:db8:0:1::1"), 1).is_some());
+        assert!(held.is_some());
+        let four = budget.take(six("::ffff:192.0.2.1"), 50);
+        assert!(four.is_some() && budget.take(six("192.0.2.1"), 1).is_none(), "a mapped address is the address");
+    }
+
+    #[test]
+    fn one_byte_beyond_the_limit_does_not_fit() {
+        let budget = Budget::new(100, 60);
+        let address = |last: u8| IpAddr::from([192, 0, 2, last]);
+        let one = budget.take(address(1), 30);
+        assert!(budget.take(address(1), 31).is_none());
+        let two = budget.take(address(1), 30);
+        let other = budget.take(address(2), 40);
+        assert!(one.is_some() && two.is_some() && other.is_some());
+        assert_eq!(budget.used(), 100);
+        drop((one, two));
+        assert_eq!((budget.used(), budget.lock().by_address.len()), (40, 1));
+    }
 }

@@ -147,3 +147,43 @@ impl AsyncWrite for Socket {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn first(bytes: &[u8]) -> First {
+        let mut first = First { read: bytes.len(), ..First::default() };
+        first.bytes[..bytes.len()].copy_from_slice(bytes);
+        first
+    }
+
+    #[test]
+    fn the_first_bytes_are_read_again_whatever_the_size_of_the_buffer() {
+        for size in 1..5 {
+            let (mut first, mut read) = (first(b"GET"), Vec::new());
+            loop {
+                let mut bytes = vec![0; size];
+                let mut buf = ReadBuf::new(&mut bytes);
+                if !first.replay(&mut buf) {
+                    break;
+                }
+                read.extend_from_slice(buf.filled());
+            }
+            assert_eq!(read, b"GET", "{size}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_replayed_that_was_not_read_or_has_no_room() {
+        let mut bytes = [0; 8];
+        assert!(!first(b"").replay(&mut ReadBuf::new(&mut bytes)));
+        let mut none = [0; 0];
+        let mut one = first(b"P");
+        assert!(!one.replay(&mut ReadBuf::new(&mut none)));
+        let mut buf = ReadBuf::new(&mut bytes);
+        buf.put_slice(b"1234567");
+        assert!(one.replay(&mut buf));
+        assert_eq!(buf.filled(), b"1234567P");
+    }
+}

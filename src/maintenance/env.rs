@@ -105,3 +105,17 @@ impl Env {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_copy_learns_since_when_workers_can_report() {
+        let reachable = Reachable::since(Time::UNIX_EPOCH);
+        let copy = reachable.clone();
+        let later = Time::UNIX_EPOCH + TimeDelta::hours(1);
+        copy.set(later);
+        assert_eq!((reachable.get(), copy.get()), (later, later));
+    }
+}

@@ -379,3 +379,106 @@ impl Collector for Sample {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+    use axum::http::{Method, StatusCode};
+
+    fn rendered(metrics: Vec<Metric>, format: TextFormat) -> String {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Sample(metrics)));
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        format.write(text)
+    }
+
+    const BOTH: [TextFormat; 2] = [TextFormat::Prometheus, TextFormat::OpenMetrics];
+
+    fn labelled(label: &str, value: Value) -> Metric {
+        Metric { name: "taskwatch_x", help: "X", series: vec![(vec![("queue", label.to_owned())], value)] }
+    }
+
+    #[test]
+    fn a_label_may_hold_any_text() {
+        for format in BOTH {
+            let text = rendered(vec![labelled("a\"b\\c\nd ä", Value::Gauge(1.0))], format);
+            assert!(text.contains(r#"taskwatch_x{queue="a\"b\\c\nd ä"} 1"#), "{text}");
+        }
+    }
+
+    #[test]
+    fn each_metric_is_described_once_whatever_its_series() {
+        let series = ["a", "b", "c"].map(|queue| (vec![("queue", queue.to_owned())], Value::Counter(2.0)));
+        let metric = || Metric { name: "taskwatch_x", help: "X", series: series_of(&series) };
+        for (format, name) in [(TextFormat::Prometheus, "taskwatch_x_total"), (TextFormat::OpenMetrics, "taskwatch_x")]
+        {
+            let text = rendered(vec![metric()], format);
+            assert_eq!(text.matches("# HELP ").count(), 1, "{text}");
+            assert_eq!(text.matches(&format!("# TYPE {name} counter\n")).count(), 1, "{text}");
+            assert_eq!(text.matches("\ntaskwatch_x_total{").count(), 3, "{text}");
+            assert_eq!(text.ends_with("# EOF\n"), format == TextFormat::OpenMetrics);
+        }
+    }
+
+    fn series_of(series: &[(Vec<(&'static str, String)>, Value); 3]) -> Vec<(Vec<(&'static str, String)>, Value)> {
+        let copy = |value: &Value| match value {
+            Value::Gauge(value) => Value::Gauge(*value),
+            Value::Counter(value) => Value::Counter(*value),
+            Value::Histogram(sum, buckets) => Value::Histogram(*sum, buckets.clone()),
+        };
+        series.iter().map(|(labels, value)| (labels.clone(), copy(value))).collect()
+    }
+
+    #[test]
+    fn a_metric_without_a_series_is_left_out() {
+        for format in BOTH {
+            let none = Metric { name: "taskwatch_none", help: "None", series: Vec::new() };
+            let text = rendered(vec![none, gauge("taskwatch_y", "Y", 0.5)], format);
+            assert!(!text.contains("taskwatch_none") && text.contains("\ntaskwatch_y 0.5\n"), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_buckets_of_a_histogram_add_up_to_its_count() {
+        let buckets = vec![(0.1, 3), (1.0, 0), (f64::INFINITY, 2)];
+        for format in BOTH {
+            let text = rendered(vec![labelled("q", Value::Histogram(7.5, buckets.clone()))], format);
+            let value = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.rsplit(' ').next()).unwrap();
+            assert_eq!(value("taskwatch_x_sum"), "7.5");
+            assert_eq!(value("taskwatch_x_count"), "5");
+            assert_eq!(value(r#"taskwatch_x_bucket{le="+Inf""#), "5", "{text}");
+            assert_eq!([value(r#"taskwatch_x_bucket{le="0.1""#), value(r#"taskwatch_x_bucket{le="1.0""#)], ["3", "3"]);
+        }
+    }
+
+    #[test]
+    fn requests_are_counted_by_route_never_by_path() {
+        let requests = Requests::default();
+        let patch = Method::from_bytes(b"PROPFIND").unwrap();
+        requests.count(&Method::GET, Some("/tasks/{id}"), StatusCode::OK);
+        requests.count(&Method::GET, Some("/tasks/{id}"), StatusCode::NO_CONTENT);
+        requests.count(&Method::GET, Some("/tasks/{id}"), StatusCode::NOT_FOUND);
+        requests.count(&patch, None, StatusCode::NOT_FOUND);
+        let text = rendered(vec![requests.metric()], TextFormat::Prometheus);
+        let count = |labels: &str| {
+            text.lines().find_map(|line| line.strip_prefix(&format!("taskwatch_http_requests_total{{{labels}}} ")))
+        };
+        assert_eq!(count(r#"method="GET",route="/tasks/{id}",status="2xx""#), Some("2.0"), "{text}");
+        assert_eq!(count(r#"method="GET",route="/tasks/{id}",status="4xx""#), Some("1.0"));
+        assert_eq!(count(r#"method="other",route="other",status="4xx""#), Some("1.0"));
+    }
+
+    #[test]
+    fn metrics_have_names_of_their_own() {
+        let tallies = Tallies::default();
+        let names: Vec<_> =
+            tallies.metrics().iter().map(|metric| metric.name).chain(["taskwatch_http_requests"]).collect();
+        let distinct: std::collections::BTreeSet<_> = names.iter().collect();
+        assert_eq!(distinct.len(), names.len());
+        for name in names {
+            assert!(name.starts_with("taskwatch_") && !name.ends_with("_total"), "{name}: the format adds _total");
+        }
+    }
+}

@@ -143,4 +143,65 @@ mod tests {
         let other = created.iter().find(|(labels, _)| labels[0].1 == OTHER).map(|(_, value)| value);
         assert!(matches!(other, Some(Value::Counter(count)) if (*count - 50.0).abs() < 0.1), "{other:?}");
     }
+
+    fn event(kind: Kind, queue: &'static str) -> Event {
+        let mut event = Event::new(kind, chrono::DateTime::UNIX_EPOCH);
+        event.queue = Some(Name::literal(queue));
+        event.task_type = Some(Name::literal("t"));
+        event
+    }
+
+    fn histogram(tallies: &Tallies, name: &str) -> (f64, Vec<(f64, u64)>) {
+        let metric = tallies.metrics().into_iter().find(|metric| metric.name == name).expect("it is there");
+        match metric.series.into_iter().next() {
+            Some((_, Value::Histogram(sum, buckets))) => (sum, buckets),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn only_what_happens_to_tasks_is_counted() {
+        let tallies = Tallies::default();
+        tallies.count(&event(Kind::TaskProgress, "q"));
+        tallies.count(&Event::new(Kind::TaskCreated, chrono::DateTime::UNIX_EPOCH));
+        assert!(tallies.metrics().iter().all(|metric| metric.series.is_empty()), "neither counts");
+        for (kind, ..) in COUNTED {
+            tallies.count(&event(kind, "q"));
+        }
+        for metric in &tallies.metrics()[..COUNTED.len()] {
+            let [(_, Value::Counter(count))] = metric.series.as_slice() else { panic!("{metric:?}") };
+            assert!((count - 1.0).abs() < 0.1, "{}", metric.name);
+        }
+    }
+
+    #[test]
+    fn a_time_at_the_bound_of_a_bucket_is_within_it() {
+        let tallies = Tallies::default();
+        for ms in [0, 5, 6, 21_600_000, 21_600_001, 31_536_000_000] {
+            let mut started = event(Kind::TaskStarted, "q");
+            started.data.wait_ms = Some(ms);
+            tallies.count(&started);
+        }
+        let (sum, buckets) = histogram(&tallies, "taskwatch_task_wait_seconds");
+        let of = |end: f64| buckets.iter().find(|(bound, _)| *bound >= end).map(|(_, count)| *count);
+        assert_eq!([of(0.005), of(0.01), of(21_600.0), of(f64::INFINITY)], [Some(2), Some(1), Some(1), Some(2)]);
+        assert_eq!(buckets.iter().map(|(_, count)| count).sum::<u64>(), 6);
+        assert!((sum - (0.011 + 43_200.001 + 31_536_000.0)).abs() < 1e-3, "{sum}");
+        assert!(buckets.is_sorted_by(|(one, _), (next, _)| one < next));
+    }
+
+    #[test]
+    fn pairs_of_queue_and_type_are_bounded_too() {
+        let tallies = Tallies::default();
+        for number in 0..MAX_PAIRS + 30 {
+            let mut created = event(Kind::TaskCreated, "q");
+            created.queue = Name::new(&format!("q{}", number % 100)).ok();
+            created.task_type = Name::new(&format!("t{}", number / 100)).ok();
+            tallies.count(&created);
+        }
+        let created = &tallies.metrics()[0].series;
+        assert_eq!(created.len(), MAX_PAIRS + 1);
+        let other = created.iter().find(|(labels, _)| labels.iter().all(|(_, value)| value == OTHER));
+        assert!(matches!(other, Some((_, Value::Counter(count))) if (count - 30.0).abs() < 0.1), "{other:?}");
+    }
 }

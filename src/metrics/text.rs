@@ -105,4 +105,34 @@ mod tests {
             "# HELP a_total Things\n# TYPE a_total counter\na_total 1\n# HELP b Size\n# TYPE b gauge\nb 2\n"
         );
     }
+
+    #[test]
+    fn the_older_format_has_no_units_and_no_end() {
+        let open = "# HELP a_seconds Time\n# TYPE a_seconds gauge\n# UNIT a_seconds seconds\na_seconds 1\n# EOF\n";
+        let text = TextFormat::Prometheus.write(open.to_owned());
+        assert_eq!(text, "# HELP a_seconds Time\n# TYPE a_seconds gauge\na_seconds 1\n");
+        assert_eq!(TextFormat::OpenMetrics.write(open.to_owned()), open);
+    }
+
+    #[test]
+    fn a_help_that_speaks_of_counters_changes_nothing() {
+        let open = "# HELP a # TYPE b counter\n# TYPE a gauge\na 1\n# HELP c C\n# TYPE c histogram\nc_count 0\n# EOF\n";
+        assert_eq!(format!("{}# EOF\n", TextFormat::Prometheus.write(open.to_owned())), open);
+    }
+
+    #[test]
+    fn each_format_names_its_version() {
+        for format in [TextFormat::Prometheus, TextFormat::OpenMetrics] {
+            assert_eq!(TextFormat::accepted(format.content_type()), format);
+        }
+        assert_eq!(
+            TextFormat::accepted("application/openmetrics-text; version=\"1.0.0\"; q=0.1"),
+            TextFormat::OpenMetrics
+        );
+        assert_eq!(
+            TextFormat::accepted("application/openmetrics-text;q=0.5,text/plain;q=0.5"),
+            TextFormat::OpenMetrics
+        );
+        assert_eq!(TextFormat::accepted("application/openmetrics-text;q=much"), TextFormat::OpenMetrics);
+    }
 }

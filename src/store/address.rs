@@ -117,4 +117,21 @@ mod tests {
         let options = options(url).unwrap();
         assert_eq!((options.get_application_name(), options.get_options()), (Some("a"), Some("-c geqo=off")));
     }
+
+    #[test]
+    fn an_address_of_another_kind_is_no_address() {
+        for wrong in ["", " ", "mysql://u@db/x", "db:5432", "postgres:/u@db/x", "http://db/x", "POSTGRES://u@db/x"] {
+            let error = options(wrong).unwrap_err().to_string();
+            assert!(error.contains("expected postgres://user:password@host:5432/database"), "{wrong}: {error}");
+        }
+        assert!(options("postgres://u:\u{fffd}@db/x").unwrap_err().to_string().contains("no valid UTF-8"));
+        assert_eq!(options("postgresql://u@db/x").unwrap().get_host(), "db");
+    }
+
+    #[test]
+    fn every_parameter_that_is_known_is_passed_on() {
+        let socket = options("postgres://u@localhost/x?host=/run/pg&port=6543&user=v&dbname=y").unwrap();
+        assert_eq!(socket.get_socket().map(|path| path.display().to_string()).as_deref(), Some("/run/pg"));
+        assert_eq!((socket.get_port(), socket.get_username(), socket.get_database()), (6_543, "v", Some("y")));
+    }
 }

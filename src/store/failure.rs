@@ -94,4 +94,25 @@ mod tests {
         assert!(advice(&io("invalid peer certificate: certificate expired")).is_none());
         assert!(advice(&io("connection reset")).is_none());
     }
+
+    #[test]
+    fn causes_that_say_something_new_are_added_in_order() {
+        let error = anyhow::anyhow!("disk full").context("cannot write").context("cannot start");
+        assert_eq!(sentence(&error), "cannot start: cannot write: disk full");
+        let repeated = anyhow::anyhow!("disk full").context("cannot write: disk full");
+        assert_eq!(sentence(&repeated), "cannot write: disk full");
+    }
+
+    #[test]
+    fn advice_follows_the_sentence() {
+        let error =
+            sqlx::Error::Io(std::io::Error::other("unsupported startup parameter: extra_float_digits from peer"));
+        let text = Unusable::from(error).to_string();
+        assert!(
+            text.contains("; the pooler refuses it: set ignore_startup_parameters = extra_float_digits in"),
+            "{text}"
+        );
+        let plain = Unusable::from(anyhow::anyhow!("no route").context("cannot connect")).to_string();
+        assert_eq!(plain, "cannot connect: no route");
+    }
 }

@@ -36,3 +36,36 @@ impl Latency {
         ends.zip(&self.counts).map(|(end, count)| (end, count.load(Ordering::Relaxed))).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    #[test]
+    fn a_duration_at_the_bound_of_a_bucket_is_within_it() {
+        let latency = Latency::default();
+        for micros in [0, 500, 501, 15_000_000, 15_000_001] {
+            latency.add(Duration::from_micros(micros));
+        }
+        let buckets = latency.buckets();
+        let counts: Vec<_> = buckets.iter().map(|(_, count)| *count).collect();
+        assert_eq!((counts[0], counts[1], counts[ENDS.len() - 1], counts[ENDS.len()]), (2, 1, 1, 1));
+        assert_eq!(buckets.last().map(|(end, _)| *end), Some(f64::INFINITY));
+        assert!((latency.sum_seconds() - 30.001_002).abs() < 1e-9);
+    }
+
+    #[test]
+    fn nothing_is_lost_when_several_count() {
+        let latency = Arc::new(Latency::default());
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                let latency = latency.clone();
+                std::thread::spawn(move || (0..500).for_each(|_| latency.add(Duration::from_millis(3))))
+            })
+            .collect();
+        threads.into_iter().for_each(|thread| thread.join().expect("it does not panic"));
+        assert_eq!(latency.buckets().iter().map(|(_, count)| count).sum::<u64>(), 2_000);
+        assert!((latency.sum_seconds() - 6.0).abs() < 1e-6);
+    }
+}

@@ -223,3 +223,89 @@ pub async fn dependents(pool: &PgPool, id: Uuid, limit: i64) -> sqlx::Result<Vec
     .fetch_all(pool)
     .await
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    use crate::model::{Priority, Status};
+
+    /// The statement of a query, and how many values it binds.
+    fn narrowed(query: &TaskQuery) -> (String, usize) {
+        let mut statement = QueryBuilder::new("");
+        narrow(&mut statement, query);
+        let sql = statement.sql().as_str().to_owned();
+        let numbers: BTreeSet<usize> = sql
+            .split('$')
+            .skip(1)
+            .filter_map(|rest| rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok())
+            .collect();
+        assert!(numbers.iter().copied().eq(1..=numbers.len()), "one number for each value: {sql}");
+        (sql, numbers.len())
+    }
+
+    fn names(names: &[&'static str]) -> Condition {
+        Condition::Names(names.iter().map(|name| Name::literal(name)).collect())
+    }
+
+    #[test]
+    fn a_query_without_conditions_reads_the_newest_tasks() {
+        let (sql, values) = narrowed(&TaskQuery { limit: 50, ..TaskQuery::default() });
+        assert_eq!((sql.as_str(), values), ("WHERE true ORDER BY t.created_at DESC, t.id DESC LIMIT $1", 1));
+    }
+
+    #[test]
+    fn each_condition_compares_its_column_with_one_value() {
+        for (filter, condition, right, values) in [
+            ("queue", names(&["a", "b"]), "t.queue = ANY($1)", 1),
+            ("parent_task_id", Condition::Ids([Uuid::nil()].into()), "t.parent_task_id = ANY($1)", 1),
+            ("status", Condition::Statuses([Status::Failed].into()), "t.status = ANY($1)", 1),
+            (
+                "priority",
+                Condition::Priorities(Priority::default(), Priority::default()),
+                "t.priority BETWEEN $1 AND $2",
+                2,
+            ),
+            ("label.team", Condition::Texts(["x".to_owned()].into()), "(t.labels ->> $1) = ANY($2)", 2),
+        ] {
+            let (sql, all) = narrowed(&TaskQuery::default().having(filter, condition));
+            assert!(sql.starts_with(&format!("WHERE true AND {right} ORDER BY")), "{sql}");
+            assert_eq!(all, values + 1, "and the limit");
+        }
+    }
+
+    #[test]
+    fn what_people_type_is_a_value_never_a_part_of_the_statement() {
+        let evil = "'; DROP TABLE tasks; --";
+        let query = TaskQuery { text: Some(evil.to_owned()), ..TaskQuery::default() }
+            .having(&format!("label.{evil}"), Condition::Texts([evil.to_owned()].into()))
+            .having("queue", Condition::Names([Name::new(evil).unwrap()].into()));
+        let (sql, values) = narrowed(&query);
+        assert!(!sql.contains("DROP"), "{sql}");
+        assert_eq!(values, 2 + 1 + 3 + 1, "label and value, queue, three texts, limit");
+    }
+
+    #[test]
+    fn a_filter_that_is_not_known_matches_nothing() {
+        let (sql, values) = narrowed(&TaskQuery::default().having("colour", names(&["red"])));
+        assert!(sql.starts_with("WHERE true AND false ORDER BY") && values == 1, "{sql}");
+    }
+
+    #[test]
+    fn a_page_begins_after_the_last_task_of_the_one_before() {
+        let before = Some((Time::UNIX_EPOCH, Uuid::nil()));
+        let (sql, values) = narrowed(&TaskQuery { before, since: Some(Time::UNIX_EPOCH), ..TaskQuery::default() });
+        assert!(sql.contains("AND t.created_at >= $1 AND (t.created_at, t.id) < ($2, $3) ORDER BY"), "{sql}");
+        assert_eq!(values, 4);
+    }
+
+    #[test]
+    fn every_filter_of_tasks_has_a_column_of_the_table() {
+        for row in filter::ROWS {
+            let Some(column) = row.column else { continue };
+            assert!(select(Payload::Omitted).contains(&format!("t.{column}")), "{}: {column}", row.name);
+        }
+    }
+}

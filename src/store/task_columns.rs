@@ -336,3 +336,108 @@ pub(super) fn update_state<'q>(tasks: &'q [&'q Task]) -> Statement<'q> {
 pub(super) fn update_description<'q>(tasks: &'q [&'q Task]) -> Statement<'q> {
     bind(sqlx::query(UPDATE_DESCRIPTION.as_str()), tasks, |group| matches!(group, Group::Key | Group::Description))
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    use crate::model::{NewTask, Status};
+
+    fn task() -> Task {
+        NewTask::plain(Uuid::nil(), Name::literal("t"), Name::literal("q")).into_task(None, false, Time::UNIX_EPOCH)
+    }
+
+    fn columns(groups: &[Group]) -> Vec<&'static str> {
+        COLUMNS.iter().filter(|column| groups.contains(&column.group)).map(|column| column.name).collect()
+    }
+
+    /// The numbers of the placeholders of a statement, in order.
+    fn placeholders(sql: &str) -> Vec<usize> {
+        let number = |rest: &str| rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok();
+        sql.split('$').skip(1).filter_map(number).collect()
+    }
+
+    /// The names between `AS new (` and the next `)`.
+    fn sent(sql: &str) -> Vec<&str> {
+        let list = sql.split("AS new (").nth(1).unwrap().split(')').next().unwrap();
+        list.split(", ").collect()
+    }
+
+    #[test]
+    fn every_column_is_there_once() {
+        let names: BTreeSet<_> = COLUMNS.iter().map(|column| column.name).collect();
+        assert_eq!(names.len(), COLUMNS.len());
+        assert_eq!(columns(&[Group::Key]), ["id"]);
+    }
+
+    #[test]
+    fn an_insert_sends_every_column_and_stores_it_under_its_name() {
+        let all: Vec<_> = COLUMNS.iter().map(|column| column.name).collect();
+        let stored = INSERT.split(['(', ')']).nth(1).unwrap();
+        assert_eq!(stored.split(", ").collect::<Vec<_>>(), all);
+        assert_eq!(sent(&INSERT), all);
+        assert_eq!(placeholders(&INSERT), (1..=all.len()).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn an_update_writes_its_group_by_the_key() {
+        for (sql, group) in [(&*UPDATE_STATE, Group::State), (&*UPDATE_DESCRIPTION, Group::Description)] {
+            let (assigned, _) = sql.split_once(" FROM UNNEST").unwrap();
+            let names = columns(&[group]);
+            for name in &names {
+                assert_eq!(assigned.matches(&format!(" {name} = ")).count(), 1, "{name}: {assigned}");
+            }
+            assert_eq!(assigned.matches(" = ").count(), names.len());
+            let with_key = columns(&[Group::Key, group]);
+            assert_eq!(sent(sql), with_key);
+            assert_eq!(placeholders(sql), (1..=with_key.len()).collect::<Vec<_>>());
+            assert!(sql.ends_with("WHERE t.id = new.id"), "{sql}");
+        }
+        let fixed = columns(&[Group::Created]);
+        assert!(
+            fixed.iter().all(|name| !UPDATE_STATE.contains(name) && !UPDATE_DESCRIPTION.contains(name)),
+            "{fixed:?}"
+        );
+    }
+
+    #[test]
+    fn a_payload_that_was_not_loaded_is_kept() {
+        assert!(UPDATE_DESCRIPTION.contains("payload = coalesce(new.payload::json, t.payload)"));
+        let json = |text: &str| serde_json::from_str(text).ok();
+        let (with, without) = (Task { payload: json("1"), ..task() }, task());
+        assert!(!changed(Group::Description, &with, &without), "it was not loaded");
+        assert!(changed(Group::Description, &without, &with));
+        assert!(changed(Group::Description, &with, &Task { payload: json("2"), ..task() }));
+        assert!(select(Payload::Omitted).contains("NULL::json") && select(Payload::Included).contains("t.payload"));
+        assert_eq!(placeholders(load()), [2, 1]);
+    }
+
+    #[test]
+    fn json_and_lists_are_sent_as_text() {
+        assert_eq!(Type::Plain("uuid").cast("new.id"), "new.id");
+        assert_eq!(Type::Json.cast("new.labels"), "new.labels::json");
+        let list = "ARRAY(SELECT json_array_elements_text(new.watchers::json)::text)";
+        assert_eq!(Type::List("text").cast("new.watchers"), list);
+        assert_eq!(
+            [Type::Plain("uuid").sent(), Type::JsonKept.sent(), Type::List("uuid").sent()],
+            ["uuid", "text", "text"]
+        );
+    }
+
+    #[test]
+    fn a_change_is_written_with_its_group_only() {
+        let before = task();
+        let state = Task { status: Status::Running, attempt: 1, ..task() };
+        let description = Task { title: Some("x".to_owned()), ..task() };
+        let lease = Task { lease: Some(Lease { expires_at: None, progress: None, stalled: false }), ..task() };
+        let groups = |after: &Task| [Group::State, Group::Description].map(|group| changed(group, &before, after));
+        assert_eq!(groups(&before), [false, false]);
+        assert_eq!(groups(&state), [true, false]);
+        assert_eq!(groups(&description), [false, true]);
+        assert_eq!(groups(&lease), [false, false], "leases have a table of their own");
+        let observed = Task { observed: Some(Box::default()), ..task() };
+        assert_eq!(groups(&observed), [true, true], "its error group may have changed");
+    }
+}

@@ -50,3 +50,52 @@ pub(super) fn json_text(value: &impl serde::Serialize) -> String {
 pub(super) fn signed(number: u32) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_database_holds_is_read_or_named() {
+        assert_eq!(name("a").unwrap().as_str(), "a");
+        assert_eq!(optional_name(None).unwrap(), None);
+        assert_eq!(status("failed").unwrap(), Status::Failed);
+        assert_eq!((priority(9).unwrap().get(), unsigned(i32::MAX).unwrap()), (9, 2_147_483_647));
+        let errors = [
+            name("").unwrap_err(),
+            optional_name(Some("a\n".to_owned())).unwrap_err(),
+            status("lost").unwrap_err(),
+            priority(10).unwrap_err(),
+            priority(-1).unwrap_err(),
+            unsigned(-1).unwrap_err(),
+        ];
+        assert!(errors.iter().all(is_unreadable), "{errors:?}");
+        assert!(errors[2].to_string().contains("unknown status 'lost'"));
+    }
+
+    #[test]
+    fn a_failing_database_is_no_damaged_row() {
+        for error in
+            [sqlx::Error::PoolTimedOut, sqlx::Error::RowNotFound, sqlx::Error::Io(std::io::Error::other("reset"))]
+        {
+            assert!(!is_unreadable(&error), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_count_that_does_not_fit_is_the_largest() {
+        assert_eq!([0, 7, 2_147_483_647, 2_147_483_648, u32::MAX].map(signed), [0, 7, i32::MAX, i32::MAX, i32::MAX]);
+    }
+
+    #[tokio::test]
+    async fn a_row_that_makes_the_driver_panic_is_a_damaged_row() {
+        let read = readable(async { Ok::<_, sqlx::Error>(7) }).await;
+        assert_eq!(read.unwrap(), 7);
+        let damaged = readable(async {
+            let (none, at): ([i32; 0], usize) = ([], std::hint::black_box(0));
+            Ok(none[at])
+        });
+        assert!(is_unreadable(&damaged.await.unwrap_err()));
+    }
+}

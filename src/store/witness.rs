@@ -74,4 +74,22 @@ mod tests {
         assert_eq!(witness.noted(), Some(newest));
         fs::remove_dir_all(folder).unwrap();
     }
+
+    #[test]
+    fn a_damaged_note_is_no_note() {
+        let folder = std::env::temp_dir().join(format!("taskwatch-witness-{:016x}", fastrand::u64(..)));
+        fs::create_dir_all(&folder).unwrap();
+        let witness = Witness::new(&folder);
+        for damaged in ["", "5c1f09ae", "5c1f09ae-", "184", "5C1F09AE-184", "5c1f09ae-184-1"] {
+            fs::write(folder.join(FILE), damaged).unwrap();
+            assert_eq!(witness.noted(), None, "{damaged:?}");
+        }
+        fs::write(folder.join(FILE), " 5c1f09ae-184\n").unwrap();
+        let older = EventId { epoch: Epoch(0x5c1f_09ae), position: 184 };
+        assert_eq!(witness.noted(), Some(older));
+        witness.note(EventId { position: 0, ..older }).unwrap();
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "the new file took the place of the old one");
+        assert!(Witness::new(&folder.join("none")).note(older).is_err());
+        fs::remove_dir_all(folder).unwrap();
+    }
 }

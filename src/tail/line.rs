@@ -63,4 +63,43 @@ mod tests {
         let event = serde_json::json!({ "event_type": "a\u{9b}", "ts": "2026-11-20T16:05:00.123\u{9b}", "error": "\u{200f}\u{e0041}" });
         assert!(!readable(&event, false).chars().any(crate::event::visible::is_hidden));
     }
+
+    #[test]
+    fn a_line_says_what_happened_where_and_to_what() {
+        let event = serde_json::json!({
+            "event_type": "task_completed",
+            "ts": "2026-11-20T16:05:00.123456Z",
+            "project_id": "shop",
+            "queue": "mail",
+            "task_type": "send",
+            "task_id": "id-7",
+            "worker_id": "w-1",
+            "attempt": 2,
+            "duration_ms": 1500,
+            "message": "sent",
+        });
+        let line = readable(&event, false);
+        assert_eq!(line, "16:05:00.123 + task_completed             shop mail send id-7 attempt 2 1500 ms sent");
+    }
+
+    #[test]
+    fn what_is_usual_is_not_said() {
+        let started = |attempt: u64| serde_json::json!({ "event_type": "task_started", "attempt": attempt });
+        assert!(!readable(&started(1), false).contains("attempt"));
+        assert!(readable(&started(2), false).ends_with(" attempt 2"));
+        let worker =
+            serde_json::json!({ "event_type": "worker_stopped", "worker_id": "w-1", "data": { "reason": "lost" } });
+        assert!(readable(&worker, false).ends_with(" w-1 lost"));
+        let progress = serde_json::json!({ "event_type": "task_progress", "data": { "percent": 12.5 } });
+        assert!(readable(&progress, false).ends_with(" 12.5 %"));
+    }
+
+    #[test]
+    fn an_event_of_a_newer_server_is_shown_as_far_as_it_is_understood() {
+        for event in [serde_json::json!(null), serde_json::json!([1]), serde_json::json!({ "ts": 7, "queue": 8 })] {
+            assert!(readable(&event, false).starts_with("--:--:--.---   "), "{event}");
+        }
+        let new = serde_json::json!({ "event_type": "task_teleported", "ts": "2026-11-20T16:05:00.1ä" });
+        assert!(readable(&new, true).contains("\x1b[2m  task_teleported"));
+    }
 }

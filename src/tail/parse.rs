@@ -60,4 +60,29 @@ mod tests {
             assert_eq!(pieces, whole);
         }
     }
+
+    #[test]
+    fn an_unfinished_frame_waits_for_its_end() {
+        let mut parser = Parser::default();
+        assert_eq!(parser.push(b"event: x\ndata: 1\n"), []);
+        assert_eq!(parser.push(b""), []);
+        let messages = parser.push(b"\nevent: y\n");
+        assert_eq!(messages, [Message { event: "x".to_owned(), data: "1".to_owned(), id: None, retry_ms: None }]);
+        assert_eq!(parser.rest, b"event: y\n");
+    }
+
+    #[test]
+    fn lines_that_are_not_known_and_numbers_that_are_none_are_left_out() {
+        let frame = ": comment\nevent: x\nother: y\nretry: soon\ndata\nid: \n\n";
+        let right = Message { event: "x".to_owned(), id: Some(String::new()), ..Message::default() };
+        assert_eq!(Parser::default().push(frame.as_bytes()), [right]);
+        let colon = Parser::default().push(b"data: a: b\n\n");
+        assert_eq!(colon.first().map(|message| message.data.as_str()), Some("a: b"));
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_replaced() {
+        let messages = Parser::default().push(b"data: \xff\xfe\n\n");
+        assert_eq!(messages.first().map(|message| message.data.as_str()), Some("\u{fffd}\u{fffd}"));
+    }
 }

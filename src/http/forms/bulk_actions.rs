@@ -215,12 +215,71 @@ pub(super) async fn stop(State(state): State<AppState>, headers: HeaderMap, call
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
 mod tests {
     use super::*;
+    use crate::model::{Name, NewTask, Status};
 
     #[test]
     fn no_filter_is_taken_for_a_parameter_of_the_form() {
         let taken: Vec<_> = OWN.iter().filter(|name| filter::is_known(name)).collect();
         assert!(taken.is_empty(), "{taken:?}");
+    }
+
+    fn form(pairs: &[(&str, &str)]) -> Fields {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn what_is_left_of_a_form_are_its_filters() {
+        let all = form(&[
+            ("action", "retry"),
+            ("queue", "mail"),
+            ("status", " "),
+            ("cursor", "x"),
+            ("limit", "5"),
+            ("q", "a"),
+        ]);
+        assert_eq!(filters(&all), form(&[("queue", "mail"), ("q", "a")]));
+        let own: Vec<_> = OWN.iter().map(|name| (*name, "x")).collect();
+        assert_eq!(filters(&form(&own)), form(&[]));
+    }
+
+    #[test]
+    fn a_number_of_tasks_is_said_in_words() {
+        assert_eq!(in_words(0, false), "0 tasks");
+        assert_eq!(in_words(1, false), "1 task");
+        assert_eq!(in_words(2, false), "2 tasks");
+        assert_eq!(in_words(100_000, true), "100\u{202f}000 and more tasks");
+    }
+
+    #[test]
+    fn all_ids_of_a_form_are_ids() {
+        let id = Uuid::from_u128(7).to_string();
+        assert_eq!(ids(&form(&[("ids", &id), ("queue", "x"), ("ids", &id)])).unwrap().len(), 2);
+        assert!(ids(&form(&[])).unwrap().is_empty());
+        assert_eq!(ids(&form(&[("ids", &id), ("ids", "")])).unwrap_err().errors[0].field, "ids");
+    }
+
+    #[test]
+    fn only_known_actions_have_a_verb() {
+        assert!(["retry", "cancel", "edit", "delete"].iter().all(|action| verb(action).is_ok()));
+        assert_eq!(verb("").unwrap_err().detail, "action: must be one of retry, cancel, edit, delete");
+    }
+
+    #[test]
+    fn tasks_that_an_action_cannot_change_are_told_beforehand() {
+        let task = NewTask::plain(Uuid::nil(), Name::literal("t"), Name::literal("q"));
+        let task = task.into_task(None, false, crate::clock::Time::UNIX_EPOCH);
+        for status in Status::ALL {
+            let task = Task { status, ..task.clone() };
+            assert_eq!(fits("retry", &task), status.is_finished(), "{status}");
+            assert_eq!(fits("cancel", &task), !status.is_finished(), "{status}");
+            assert!(fits("delete", &task) && fits("edit", &task));
+            let observed = Task { observed: Some(Box::default()), ..task };
+            assert!(!fits("retry", &observed) && !fits("cancel", &observed));
+        }
+        let parent = Task { auto_complete: true, status: Status::Failed, ..task };
+        assert!(!fits("retry", &parent), "its children are retried");
     }
 }

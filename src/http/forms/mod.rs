@@ -317,3 +317,84 @@ async fn help(State(state): State<AppState>, headers: HeaderMap) -> Response {
     let url = pages::viewer(&state, &headers).origin;
     plain(&state, &headers, "Help", &Help { url, pages: &PAGES })
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+    use axum::http::Method;
+
+    fn sent(pairs: &[(&str, &str)]) -> Fields {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    async fn read(kind: &str, body: String) -> Result<Fields, ErrorCode> {
+        let request = Request::builder().method(Method::POST).header(header::CONTENT_TYPE, kind).body(Body::from(body));
+        let Ok(sent) = Sent::from_request(request.unwrap(), &()).await;
+        fields(sent).map_err(|problem| problem.code)
+    }
+
+    const FORM: &str = "application/x-www-form-urlencoded";
+
+    #[tokio::test]
+    async fn a_form_is_decoded_as_browsers_encode_it() {
+        let read = |body: &str| read(FORM, body.to_owned());
+        assert_eq!(
+            read("a=1+2%2B3&b=%C3%A4%26&b=&c").await.unwrap(),
+            sent(&[("a", "1 2+3"), ("b", "ä&"), ("b", ""), ("c", "")])
+        );
+        assert_eq!(read("").await.unwrap(), sent(&[]));
+        assert_eq!(read("%EF%BB%BFa=1&%EF%BB%BFb=2").await.unwrap(), sent(&[("a", "1"), ("\u{feff}b", "2")]));
+    }
+
+    #[tokio::test]
+    async fn a_form_of_another_kind_or_size_is_refused() {
+        assert_eq!(read("application/json", "{}".to_owned()).await, Err(ErrorCode::UnsupportedMediaType));
+        let many = |count: usize| vec!["a=1"; count].join("&");
+        assert_eq!(read(FORM, many(MAX_FIELDS)).await.map(|fields| fields.len()), Ok(MAX_FIELDS));
+        assert_eq!(read(FORM, many(MAX_FIELDS + 1)).await, Err(ErrorCode::InvalidBody));
+        assert_eq!(read(FORM, "x".repeat(MAX_FORM + 1)).await, Err(ErrorCode::BodyTooLarge));
+    }
+
+    #[test]
+    fn an_empty_field_says_nothing() {
+        let fields = sent(&[("a", " x "), ("b", " \t"), ("c", "1"), ("c", "2")]);
+        assert_eq!([field(&fields, "a"), field(&fields, "b"), field(&fields, "d")], [Some("x"), None, None]);
+        assert_eq!(field(&fields, "c"), Some("1"), "the first of two");
+    }
+
+    #[test]
+    fn fields_become_the_json_that_a_program_would_send() {
+        let fields = sent(&[
+            ("title", " a \"b\" "),
+            ("priority", "7"),
+            ("limit", "seven"),
+            ("watchers", "ann, bob,,"),
+            ("payload", r#" {"n": 1e400} "#),
+            ("empty", ""),
+        ]);
+        let wanted = [
+            ("title", As::Text),
+            ("priority", As::Number),
+            ("limit", As::Number),
+            ("watchers", As::List),
+            ("payload", As::Json),
+            ("empty", As::Text),
+            ("none", As::List),
+        ];
+        let json = |empty_is_null| raw(&object(&fields, &wanted, empty_is_null).unwrap()).get().to_owned();
+        let kept =
+            r#"{"limit":"seven","payload":{"n": 1e400},"priority":7,"title":"a \"b\"","watchers":["ann","bob"]}"#;
+        assert_eq!(json(false), kept);
+        let cleared = json(true);
+        assert!(cleared.contains(r#""empty":null"#) && cleared.contains(r#""none":[]"#), "{cleared}");
+    }
+
+    #[test]
+    fn json_typed_wrongly_is_named_by_its_field() {
+        for wrong in ["{", "{'a':1}", "1 2"] {
+            let refused = object(&sent(&[("payload", wrong)]), &[("payload", As::Json)], false);
+            assert_eq!(refused.unwrap_err().errors[0].field, "payload", "{wrong}");
+        }
+    }
+}

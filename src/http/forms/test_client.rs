@@ -150,3 +150,28 @@ async fn end_one(state: &AppState, worker_id: Uuid, queue: Name, (end, error): (
     let reported = reports::report(state, task.id, transition).await?;
     Ok(reported.0.task.id)
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+
+    fn form(task_id: &str) -> Fields {
+        vec![("task_id".to_owned(), task_id.to_owned())]
+    }
+
+    #[test]
+    fn the_page_follows_the_tasks_that_its_url_names() {
+        let ids: Vec<_> = (0..FOLLOWED as u128).map(Uuid::from_u128).collect();
+        let url = back(&ids[..2]);
+        assert_eq!(url, format!("/test-client?task_id={}%2C{}", ids[0], ids[1]));
+        assert_eq!(back(&[]), "/test-client");
+        let list = |ids: &[Uuid]| ids.iter().map(Uuid::to_string).collect::<Vec<_>>().join(",");
+        assert_eq!(followed(&form(&list(&ids))).unwrap(), ids);
+        assert_eq!(followed(&form(&format!(" {} ,, ", ids[1]))).unwrap(), [ids[1]]);
+        assert!(followed(&form("")).unwrap().is_empty());
+        for wrong in [format!("{},x", ids[0]), format!("{},{}", list(&ids), ids[0])] {
+            assert_eq!(followed(&form(&wrong)).unwrap_err().errors[0].field, "task_id");
+        }
+    }
+}
