@@ -169,12 +169,19 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let dir = std::env::temp_dir().join(format!("tw-reach-{:016x}", fastrand::u64(..)));
         fs::create_dir(&dir).unwrap();
-        let other = Account { name: "other".to_owned(), uid: geteuid().as_raw() + 7_001, gid: 7_001_001 };
-        fs::set_permissions(&dir, fs::Permissions::from_mode(0o701)).unwrap();
-        assert!(reachable(&dir, &other).is_ok());
-        fs::set_permissions(&dir, fs::Permissions::from_mode(0o770)).unwrap();
-        let error = reachable(&dir, &other).unwrap_err().to_string();
-        assert!(error.contains("not accessible to user 'other'") && error.contains("is private"), "{error}");
+        let account = |gid| Account { name: "other".to_owned(), uid: geteuid().as_raw() + 7_001, gid };
+        let ours = fs::metadata(&dir).unwrap().gid();
+        for (mode, gid, is_open) in
+            [(0o701, 7_001_001, true), (0o770, 7_001_001, false), (0o710, ours, true), (0o701, ours, false)]
+        {
+            fs::set_permissions(&dir, fs::Permissions::from_mode(mode)).unwrap();
+            let refused = reachable(&dir, &account(gid)).err().map(|error| error.to_string()).unwrap_or_default();
+            let named = format!(
+                "not accessible to user 'other', which runs PostgreSQL when taskwatch is root ({} is private)",
+                dir.display()
+            );
+            assert_eq!(refused.contains(&named), !is_open, "{mode:o} {gid}: {refused}");
+        }
         fs::remove_dir_all(dir).unwrap();
     }
 }

@@ -330,7 +330,7 @@ mod tests {
         let steady = pieces(20, 10_000, Duration::from_secs(1));
         assert_eq!(read(steady, None, 1_000_000).await, Ok(200_000), "10 kB a second will do");
         let endless = pieces(100, 10_000, Duration::from_secs(1));
-        assert_eq!(read(endless, None, 10_000_000).await, Err(ErrorCode::BodyTimeout), "but not for ever");
+        assert_eq!(read(endless, None, 10_000_000).await, Err(ErrorCode::BodyTimeout), "but not forever");
     }
 
     #[tokio::test(start_paused = true)]
