@@ -212,7 +212,8 @@ mod tests {
     fn a_retry_of_a_family_counts_an_open_parent_as_done() {
         let mut rows = Rows::new();
         rows.create([NewTask { auto_complete: true, ..new_task(1) }, new_task(2)]);
-        let bulk = begin_with(&mut rows, BulkAction::RetryFamily);
+        let bulk = Bulk::of_family(id(50), &BulkAction::Retry, vec![id(9)], "ops".to_owned(), rows.now);
+        rows.run(&CreateBulk(Box::new(bulk.clone()))).unwrap();
         rows.run(&step(&bulk, &[1, 2], true, &rows)).unwrap();
         let ended = &rows.bulks[&bulk.id];
         assert_eq!((ended.succeeded, ended.failed), (1, 1), "the other one is not finished");

@@ -325,8 +325,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_body_that_comes_too_slowly_is_refused() {
         let limits = Limits::default();
+        let began = Instant::now();
         let slow = pieces(1_000, 10, limits.body_grace + Duration::from_millis(1));
         assert_eq!(read(slow, None, 100_000).await, Err(ErrorCode::BodyTimeout));
+        assert_eq!(began.elapsed(), limits.body_grace, "long before its last chance");
         let steady = pieces(20, 10_000, Duration::from_secs(1));
         assert_eq!(read(steady, None, 1_000_000).await, Ok(200_000), "10 kB a second will do");
         let endless = pieces(100, 10_000, Duration::from_secs(1));

@@ -83,7 +83,7 @@ mod tests {
             split(r#" [ {"a": 1e400} ,7,"x,]" ]"#, false),
             (texts(&[r#"{"a": 1e400}"#, "7", r#""x,]""#]), false)
         );
-        assert_eq!(split("\u{feff}{}\n\n[1]\r\n", true), (texts(&["{}", "[1]\r"]), false));
+        assert_eq!(split("\u{feff}{}\n\n[1]\r\n\u{feff}{}", true), (texts(&["{}", "[1]\r", "{}"]), false));
         assert_eq!(split("", false), (texts(&[""]), true), "what is no JSON is said when it is read");
         assert_eq!(split("[]", false), (Vec::new(), false));
     }
