@@ -306,3 +306,25 @@ fn existing(settings: &DatabaseSettings) -> anyhow::Result<(PgConnectOptions, Op
     }
     database(settings, &CancellationToken::new())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_that_was_interrupted_is_no_fault_of_the_settings() {
+        assert!(bad_settings(Interrupted.into()).is::<Interrupted>());
+        let error = bad_settings(anyhow::anyhow!("no route").context("cannot connect"));
+        assert!(error.is::<BadSettings>());
+        assert_eq!(error.to_string(), "cannot connect: no route", "said in one sentence");
+    }
+
+    #[test]
+    fn a_reader_that_has_gone_is_told_from_other_failures() {
+        let io = |kind: std::io::ErrorKind| anyhow::Error::from(std::io::Error::from(kind));
+        assert!(is_broken_pipe(&io(std::io::ErrorKind::BrokenPipe)));
+        assert!(is_broken_pipe(&io(std::io::ErrorKind::BrokenPipe).context("cannot print")));
+        assert!(!is_broken_pipe(&io(std::io::ErrorKind::ConnectionReset)));
+        assert!(!is_broken_pipe(&anyhow::anyhow!("Broken pipe")));
+    }
+}

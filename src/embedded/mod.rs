@@ -186,3 +186,22 @@ fn options(socket_dir: &Path) -> PgConnectOptions {
         .password("")
         .database("postgres")
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_does_not_create_the_database_that_it_is_about() {
+        let dir = std::env::temp_dir().join(format!("tw-none-{:016x}", fastrand::u64(..)));
+        let error = Embedded::must_exist(&dir).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("no database in {}", dir.display())), "{error}");
+        assert!(error.contains("--data-dir") && error.contains("DATABASE_URL") && !dir.exists());
+        assert!(Embedded::of_another(&dir).is_none());
+        std::fs::create_dir_all(dir.join("pg")).unwrap();
+        std::fs::write(dir.join("pg/PG_VERSION"), "17\n").unwrap();
+        assert!(Embedded::must_exist(&dir).is_ok());
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+}

@@ -438,7 +438,7 @@ mod tests {
         assert_eq!(with(r#"{"queue":"mail,sms","status":"failed"}"#), Ok(2));
         assert_eq!(with(r#"{"limit":"5","queue":"q"}"#), Err("filter.limit".to_owned()));
         assert_eq!(with(r#"{"cursor":"5","queue":"q"}"#), Err("filter.cursor".to_owned()));
-        assert_eq!(with(r#"{"qeue":"q"}"#), Err("qeue".to_owned()));
+        assert!(with(r#"{"qeue":"q"}"#).is_err());
         let BulkInput { filter, .. } = read(r#"{"action":"delete","filter":{"q":"disk"}}"#);
         assert_eq!(read_filter(&filter.unwrap().0).unwrap().text.as_deref(), Some("disk"), "a search is a filter");
     }
