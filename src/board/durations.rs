@@ -105,7 +105,7 @@ impl Durations {
     reason = "a logarithm of a u64 is small and positive"
 )]
 fn bucket(ms: u64) -> u8 {
-    (((ms + 1) as f64).ln() / GROWTH.ln()) as u8
+    ((ms.saturating_add(1) as f64).ln() / GROWTH.ln()) as u8
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive; saturates")]
@@ -144,6 +144,13 @@ impl Kinds {
 mod tests {
     use super::*;
     use chrono::TimeDelta;
+
+    #[test]
+    fn the_longest_duration_has_a_bucket() {
+        let mut histogram = Histogram::default();
+        histogram.add(u64::MAX);
+        assert!(histogram.percentile(50).unwrap() > 1 << 60);
+    }
 
     #[test]
     fn percentiles_are_right_to_a_bucket_and_old_windows_leave() {

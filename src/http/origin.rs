@@ -31,7 +31,7 @@ pub(super) fn check<B>(request: &Request<B>, host: Option<&Authority>, scheme: &
     let detail = match maker(headers, host, scheme) {
         Maker::Ours => return Ok(()),
         Maker::Unknown if is_safe || !headers.contains_key(header::COOKIE) => return Ok(()),
-        Maker::Unknown => "a write with a cookie requires the header Origin or Sec-Fetch-AppState",
+        Maker::Unknown => "a write with a cookie requires the header Origin or Sec-Fetch-Site",
         Maker::Other if is_safe && is_link(request) => return Ok(()),
         Maker::Other => {
             "another site may link to pages here, and nothing else; behind a proxy that ends TLS, name it with --trusted-proxies and let it set X-Forwarded-Proto"

@@ -85,6 +85,15 @@ impl Problem {
         Self::field(ErrorCode::InvalidFilter, name, detail)
     }
 
+    /// The same of a field that lies below another, as `tasks[0]`.
+    #[must_use]
+    pub fn below(self, path: &str) -> Self {
+        match self.errors.into_iter().next() {
+            Some(error) => Self::invalid_field(format!("{path}.{}", error.field), error.detail),
+            None => Self::invalid_field(path, self.detail),
+        }
+    }
+
     /// The object does not exist.
     pub fn not_found(what: impl Into<String>) -> Self {
         Self::new(ErrorCode::NotFound, what)

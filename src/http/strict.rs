@@ -302,6 +302,7 @@ mod tests {
             assert!(read_as::<u8>(json).is_err(), "{json}");
         }
         assert!(read_as::<u64>("9007199254740992.0").is_err(), "a float that may have been rounded");
+        assert_eq!(read_as::<u64>("9007199254740991.0"), Ok(9_007_199_254_740_991));
         assert_eq!(read_as::<u64>("900719925474099.0"), Ok(900_719_925_474_099));
         assert_eq!(read_as::<f64>("3"), Ok(3.0));
     }

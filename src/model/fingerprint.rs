@@ -4,6 +4,8 @@ use super::Name;
 
 /// Maximum length of the pattern, characters.
 const LONGEST: usize = 160;
+/// Characters of a line that are read for it: numbers and quotes in it become shorter.
+const READ: usize = 10 * LONGEST;
 /// A number after these words identifies the error; other numbers are considered variable.
 const NAMES_AN_ERROR: [&str; 7] = ["http", "status", "code", "errno", "error", "exit", "signal"];
 /// Placeholder for a number or an ID.
@@ -13,7 +15,7 @@ const ANY: char = '#';
 #[must_use]
 pub fn pattern(error: &str) -> String {
     let line = error.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("no error given");
-    let line = line.char_indices().nth(LONGEST).map_or(line, |(end, _)| &line[..end]);
+    let line = first(line, READ);
     let mut shown = String::new();
     let mut last_word = String::new();
     let mut rest = line;
@@ -36,7 +38,12 @@ pub fn pattern(error: &str) -> String {
         }
         rest = after;
     }
-    shown
+    first(&shown, LONGEST).to_owned()
+}
+
+/// The first characters of a text.
+fn first(text: &str, most: usize) -> &str {
+    text.char_indices().nth(most).map_or(text, |(end, _)| &text[..end])
 }
 
 /// Length of a quoted text including quotes; 1 if the quote is not closed or is an apostrophe.
@@ -108,6 +115,8 @@ mod tests {
         let mail = Name::literal("mail");
         let of = |error| fingerprint(&mail, Some(error));
         assert_eq!(of("timeout after 3 ms"), of("timeout after 3012 ms"));
+        let long = |ms: u32| format!("timeout after {ms} ms {}", "while reading ".repeat(100));
+        assert_eq!(pattern(&long(3)), pattern(&long(3_012)));
         assert_ne!(of("HTTP 503"), of("HTTP 404"));
         assert_ne!(of("x"), fingerprint(&Name::literal("sms"), Some("x")));
         assert_eq!(fingerprint(&mail, None), of("no error given"));

@@ -26,7 +26,7 @@ impl Json {
         self.0.get()
     }
 
-    /// Its size in units of 4 KiB, rounded up.
+    /// Its size in units of 4 KiB, rounded down.
     #[must_use]
     pub fn pages(&self) -> usize {
         self.as_str().len() / 4_096

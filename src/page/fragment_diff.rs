@@ -85,13 +85,15 @@ pub fn regions(html: &str) -> Region {
         let inside = html[start + 1..end].trim_end_matches('>');
         let (closes, inside) = inside.strip_prefix('/').map_or((false, inside), |rest| (true, rest));
         let name = inside.split(|c: char| c.is_ascii_whitespace()).next().unwrap_or_default();
+        if name.is_empty() {
+            continue;
+        }
         if !closes && (inside.ends_with(" data-live") || inside.ends_with(LIST_TAG_END)) {
             let (id, is_list) = (attribute(html, start..end, "id"), inside.ends_with(LIST_TAG_END));
             open.push((Region { id, span: start..end, is_list, inner: Vec::new() }, name, 1));
             continue;
         }
-        let Some((_, tag, depth)) = open.last_mut().filter(|(_, tag, _)| *tag == name) else { continue };
-        debug_assert!(!tag.is_empty(), "the fragment has no tag");
+        let Some((.., depth)) = open.last_mut().filter(|(_, tag, _)| *tag == name) else { continue };
         *depth = if closes { *depth - 1 } else { *depth + 1 };
         if *depth == 0
             && let Some((mut done, ..)) = open.pop()

@@ -50,12 +50,11 @@ impl Filter {
     /// name is no filter.
     fn add(&mut self, field: &str, value: &str) -> Result<bool, BadFilter> {
         let bad = |detail: String| BadFilter { field: field.to_owned(), detail };
-        let parsed = if let Some(key) = field.strip_prefix(LABEL_PREFIX) {
+        let parsed = if value.is_empty() && is_known(field) {
+            return Ok(true);
+        } else if let Some(key) = field.strip_prefix(LABEL_PREFIX) {
             parse_label(key, value)
         } else if let Some(row) = row(field) {
-            if value.is_empty() {
-                return Ok(true);
-            }
             row.parse(value)
         } else {
             return Ok(false);
@@ -147,8 +146,9 @@ pub fn merged(pairs: &[(String, String)], own: &[&str]) -> Result<Vec<(String, S
                 return Err(BadFilter { field: field.clone(), detail: "given more than once".to_owned() });
             }
             Some((_, before)) => {
-                before.push(',');
-                before.push_str(value);
+                // Value by value: a backslash at the end of one would escape the comma after it.
+                let both = [values(before), values(value)].concat();
+                *before = both.iter().map(|value| escaped(value)).collect::<Vec<_>>().join(",");
             }
             None => merged.push((field.clone(), value.clone())),
         }
@@ -245,10 +245,19 @@ mod tests {
 
     #[test]
     fn an_empty_filter_lets_everything_through() {
-        for given in [&[][..], &[("queue", ""), ("status", "")], &[("stats_only", "false")]] {
+        for given in [&[][..], &[("queue", ""), ("status", ""), ("label.k", "")], &[("stats_only", "false")]] {
             let filter = filter(given);
             assert!(filter.is_empty() && filter.matches(&event()), "{given:?}");
         }
+    }
+
+    #[test]
+    fn a_filter_that_is_repeated_has_each_value_as_it_was_given() {
+        let pair = |value: &str| ("queue".to_owned(), value.to_owned());
+        let merged = merged(&[pair(r"a\"), pair(r"b\,c"), pair("")], &[]).unwrap();
+        assert_eq!(values(&merged[0].1), [r"a\", "b,c"].map(|value| value.replace(r"\\", r"\")));
+        let one = Filter::from_query(&[pair("\\"), pair("a")], &[]).unwrap();
+        assert_eq!(values(one.value("queue")), ["\\", "a"]);
     }
 
     #[test]

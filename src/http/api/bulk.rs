@@ -310,7 +310,11 @@ fn read_filter(filter: &BTreeMap<String, String>) -> Result<TaskQuery, Problem> 
     if let Some((name, _)) = pairs.iter().find(|(name, _)| name == "limit" || name == "cursor") {
         return Err(Problem::invalid_field(format!("filter.{name}"), "unknown filter"));
     }
-    query::tasks(&pairs)
+    // An empty value would be no filter: more tasks would be changed than were meant.
+    if let Some((name, _)) = pairs.iter().find(|(_, value)| value.trim().is_empty()) {
+        return Err(Problem::invalid_field(format!("filter.{name}"), "must not be empty"));
+    }
+    query::tasks(&pairs).map_err(|problem| problem.below("filter"))
 }
 
 async fn to_each(
@@ -436,6 +440,10 @@ mod tests {
             assert_eq!(with(nothing), Err("filter".to_owned()), "{nothing}");
         }
         assert_eq!(with(r#"{"queue":"mail,sms","status":"failed"}"#), Ok(2));
+        assert_eq!(with(r#"{"queue":"","status":"failed"}"#), Err("filter.queue".to_owned()));
+        assert_eq!(with(r#"{"label.tenant":" ","status":"failed"}"#), Err("filter.label.tenant".to_owned()));
+        assert_eq!(with(r#"{"qeue":"q"}"#), Err("filter.qeue".to_owned()));
+        assert_eq!(with(r#"{"status":"lost"}"#), Err("filter.status".to_owned()));
         assert_eq!(with(r#"{"limit":"5","queue":"q"}"#), Err("filter.limit".to_owned()));
         assert_eq!(with(r#"{"cursor":"5","queue":"q"}"#), Err("filter.cursor".to_owned()));
         assert!(with(r#"{"qeue":"q"}"#).is_err());

@@ -44,7 +44,10 @@ impl WithChildren {
     /// 400 for any other parameter or value.
     pub(in crate::http) fn of_query(pairs: &[(String, String)]) -> Result<Self, Problem> {
         let mut options = Self::default();
-        for (name, value) in pairs {
+        for (at, (name, value)) in pairs.iter().enumerate() {
+            if pairs[..at].iter().any(|(before, _)| before == name) {
+                return Err(Problem::invalid_parameter(name, "given more than once"));
+            }
             options.children = match (name.as_str(), value.as_str()) {
                 ("children", "true" | "1") => true,
                 ("children", "false" | "0" | "") => false,
@@ -156,6 +159,7 @@ mod tests {
         for (value, right) in [("true", true), ("1", true), ("false", false), ("0", false), ("", false)] {
             assert_eq!(read(&[("children", value)]).unwrap(), right, "{value}");
         }
+        assert_eq!(read(&[("children", "true"), ("children", "false")]).unwrap_err().errors[0].field, "children");
         assert_eq!(read(&[("children", "yes")]).unwrap_err().errors[0].field, "children");
         let problem = read(&[("chidlren", "true")]).unwrap_err();
         assert!(problem.errors[0].field == "chidlren" && problem.detail.ends_with("supported: children"));

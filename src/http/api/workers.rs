@@ -136,6 +136,13 @@ pub(in crate::http) async fn register(
     Ok((StatusCode::CREATED, location, Out(registered)).into_response())
 }
 
+/// A task of a heartbeat, by its index.
+fn checked((index, task): (usize, HeldTask)) -> Result<heartbeat::HeldTask, Problem> {
+    let progress = task.progress.map(ProgressFields::check).transpose();
+    let progress = progress.map_err(|problem| problem.below(&format!("tasks[{index}].progress")))?;
+    Ok(heartbeat::HeldTask { id: task.task_id, attempt: task.attempt, progress })
+}
+
 fn bounded(field: &str, count: usize) -> Result<(), Problem> {
     if count <= MAX_LIST {
         return Ok(());
@@ -245,11 +252,7 @@ pub(in crate::http) async fn heartbeat(
         return Err(Problem::invalid_field("tasks", "at most 1,000 items"));
     }
     let connectors = input.connectors.map(reports).transpose()?;
-    let held = |task: HeldTask| {
-        let progress = task.progress.map(ProgressFields::check).transpose()?;
-        Ok::<_, Problem>(heartbeat::HeldTask { id: task.task_id, attempt: task.attempt, progress })
-    };
-    let tasks = input.tasks.into_iter().flatten().map(held).collect::<Result<_, _>>()?;
+    let tasks = input.tasks.into_iter().flatten().enumerate().map(checked).collect::<Result<_, _>>()?;
     let command = Heartbeat { worker_id, status: input.status, connectors, tasks };
     Ok(Out(HeartbeatResponse { cancelled: state.writer.run(command).await? }))
 }
@@ -326,6 +329,9 @@ mod tests {
         let id = Uuid::nil();
         let held = read(&format!(r#"{{"tasks":[{{"task_id":"{id}","attempt":2.0}}]}}"#)).unwrap().tasks.unwrap();
         assert_eq!((held[0].task_id, held[0].attempt), (id, 2));
+        let wrong = format!(r#"{{"tasks":[{{"task_id":"{id}","attempt":1,"progress":{{"percent":101}}}}]}}"#);
+        let task = read(&wrong).unwrap().tasks.unwrap().pop().unwrap();
+        assert_eq!(checked((3, task)).unwrap_err().errors[0].field, "tasks[3].progress.percent");
         for (json, field) in [
             (format!(r#"{{"tasks":[{{"task_id":"{id}"}}]}}"#), "tasks[0].attempt"),
             (r#"{"tasks":[{"task_id":"x","attempt":1}]}"#.to_owned(), "tasks[0].task_id"),
