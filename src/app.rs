@@ -34,7 +34,7 @@ use crate::{
     },
     maintenance::{self, Checkpoints, Lane, Reachable, Retention},
     metrics::{Metrics, Tallies},
-    page::{Fragments, LivePages},
+    page::{Fragments, LivePages, summary},
     store::{
         EventLog, Store, Writer,
         search::Horizon,
@@ -156,6 +156,7 @@ impl App {
             claim_waiters,
             clock,
             snapshots: Snapshots::default(),
+            summary: summary::Shared::default(),
             event_log,
             live_pages: LivePages::new(fragments.clone()),
             fragments,

@@ -8,7 +8,10 @@ use std::{
 use chrono::TimeDelta;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
-use crate::{base_path::BasePath, model::lease::StalledPolicy};
+use crate::{
+    base_path::BasePath,
+    model::{instance::InstanceColour, lease::StalledPolicy},
+};
 
 /// Task queue and monitor: tasks in Postgres, an ordered event stream, live dashboards.
 #[derive(Debug, Parser)]
@@ -165,6 +168,12 @@ pub struct Settings {
     /// Live pages: `off` (polling only), `allowed` (polling, live on request) or `default` (live).
     #[arg(long, env = "TASKWATCH_LIVE_PAGES", value_enum, default_value_t = LiveMode::Allowed)]
     pub live_pages: LiveMode,
+    /// Name of this instance, shown on every page, e.g. prod-eu (at most 24 characters).
+    #[arg(long, env = "TASKWATCH_INSTANCE_NAME", default_value = "", value_parser = instance_name)]
+    pub instance_name: String,
+    /// Colour of a stripe on top of every page, to tell instances apart.
+    #[arg(long, env = "TASKWATCH_INSTANCE_COLOUR", value_enum, default_value_t = InstanceColour::None)]
+    pub instance_colour: InstanceColour,
     /// Page refresh interval in seconds (2–3600).
     #[arg(long, env = "TASKWATCH_POLL_SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(2..=3600))]
     pub poll_seconds: u32,
@@ -239,6 +248,14 @@ pub struct DemoSettings {
     /// Stop after this many seconds; 0 = run until interrupted.
     #[arg(long, default_value_t = 0)]
     pub seconds: u64,
+}
+
+fn instance_name(text: &str) -> Result<String, String> {
+    let name = text.trim();
+    if name.chars().count() > 24 || name.chars().any(char::is_control) {
+        return Err("must be at most 24 characters, without control characters".to_owned());
+    }
+    Ok(name.to_owned())
 }
 
 fn on_or_off(text: &str) -> Result<bool, String> {

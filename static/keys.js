@@ -62,11 +62,10 @@
     if (box) box.checked = !box.checked;
   };
   const search = () => {
-    const box = byId("q") ?? document.querySelector("#filters input");
+    const box = byId("q") ?? document.querySelector("#filters input") ?? byId("jump");
     const closed = box?.closest("details:not([open])");
     if (closed) closed.open = true;
-    if (box) box.focus();
-    else location.href = `${root}tasks#q`;
+    box?.focus();
   };
   const close = () => {
     const open = [...menus()].pop() ?? [...document.querySelectorAll(".actions details[open]")].pop();

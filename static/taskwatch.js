@@ -21,7 +21,8 @@
   let touchedAt = 0;
   let pulseAt = now() + Math.min(pollMs || 60000, document.getElementById("refresh")?.dataset.play > 0 ? 1000 : Infinity);
   let saidAt = 0;
-  let wasStale = false;
+  let isStale = false;
+  let summary = null;
   let paused = false;
   let missed = 0;
   let crowded = false;
@@ -36,6 +37,7 @@
     if (seconds < 86400) return `${Math.floor(seconds / 3600)} h`;
     return `${Math.floor(seconds / 86400)} d`;
   };
+  const brief = (seconds) => words(seconds).replace(" ", "");
   const two = (number) => String(number).padStart(2, "0");
   const utc = (date) => `${date.toISOString().slice(0, 10)} ${date.toISOString().slice(11, 19)} UTC`;
   const local = (date) => `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())} `
@@ -81,36 +83,63 @@
   const isPast = () => Boolean(byId("refresh")?.dataset.url);
   const everyMs = () => (play() > 0 ? 1000 : isPast() ? 0 : wantsLive && !pollMs ? 5000 : pollMs);
 
+  // What the link is, in a word, and at length.
+  const linkState = () => {
+    if (gone) return ["late", gone, "This page does not exist any more"];
+    if (paused) return ["held", missed > 0 ? `Paused · ${missed}` : "Paused", missed > 0 ? `Paused, ${missed} changes wait` : "Paused"];
+    if (isSelecting()) return ["held", "Held", "Holding still while text is selected"];
+    if (isPast()) return ["past", play() > 0 ? `Past · ${play()}×` : "Past", play() > 0 ? `Playing the past, ${play()} times as fast` : "This is the past"];
+    if (isStale) return ["offline", "Offline", "The server does not answer; trying again"];
+    if (wantsLive && crowded) return ["poll", "Every 5s", "Polling, as other windows are live"];
+    if (wantsLive && connected) return ["live", "Live", "Changes come as they happen"];
+    if (wantsLive) return ["late", "Reconnecting", "The stream is interrupted; polling meanwhile"];
+    if (pollMs) return ["poll", `Every ${pollMs / 1000}s`, `Polling every ${pollMs / 1000} s`];
+    return ["still", "Off", "Refresh is off"];
+  };
   const showLink = () => {
     if (!link) return;
-    let text = "Refresh is off";
-    if (gone) text = gone;
-    else if (paused) text = missed > 0 ? `Paused, ${missed} changes wait` : "Paused";
-    else if (isSelecting()) text = "Holding still while text is selected";
-    else if (isPast()) text = play() > 0 ? `Playing the past, ${play()}×` : "Past";
-    else if (wantsLive && crowded) text = "Polling, as other windows are live";
-    else if (wantsLive) text = connected ? "Live" : "Reconnecting, polling meanwhile";
-    else if (pollMs) text = `Polling every ${pollMs / 1000} s`;
+    const [state, word, sentence] = linkState();
+    const seconds = Number(body.dataset.age || 0);
+    const aged = !isWall && ["live", "poll", "offline", "still"].includes(state);
+    const text = aged ? `${word} · ${brief(seconds)}` : word;
     if (link.textContent !== text) link.textContent = text;
+    const title = aged ? `${sentence}. Data is ${words(seconds)} old.` : sentence;
+    if (link.title !== title) link.title = title;
+    if (link.dataset.state !== state) link.dataset.state = state;
     link.classList.toggle("live", connected && !isHeld());
-    link.classList.toggle("late", Boolean(gone) || (wantsLive && !connected));
+    link.classList.toggle("late", state === "late" || state === "offline");
   };
 
   const showAge = () => {
-    if (!age || isPast()) { if (age && isPast()) age.textContent = "as it was"; return; }
+    if (isPast()) { if (age) age.textContent = "as it was"; return; }
     const seconds = Math.max(0, Math.round((now() - freshAt) / 1000));
     const text = seconds < 4 ? "data just now" : `data ${words(seconds)} old`;
-    if (age.textContent !== text) age.textContent = text;
+    if (age && age.textContent !== text) age.textContent = text;
     body.dataset.age = String(seconds);
     const usual = (wantsLive ? 5000 : everyMs()) || 60000;
     const late = seconds * 1000 > 3 * usual;
-    const isStale = late && seconds > 20 && !isHeld() && (wantsLive || everyMs() > 0);
-    age.classList.toggle("late", late);
+    const wasStale = isStale;
+    isStale = late && seconds > 20 && !isHeld() && (wantsLive || everyMs() > 0);
+    age?.classList.toggle("late", late);
     stale.hidden = !isStale;
     if (isStale) stale.textContent = `Data is ${words(seconds)} old. The server does not answer; trying again.`;
     body.classList.toggle("is-stale", isStale);
-    if (isStale !== wasStale) say(isStale ? "Data is stale" : "Data is fresh again");
-    wasStale = isStale;
+    if (isStale !== wasStale) {
+      say(isStale ? "Data is stale" : "Data is fresh again");
+      showTitle();
+    }
+  };
+
+  // Health and numbers of the whole, whatever the page is about: title, icon and the numbers beside the names of pages.
+  const heardSummary = (told) => {
+    if (!told || isPast()) return;
+    summary = told;
+    for (const badge of document.querySelectorAll("[data-badge]")) {
+      const number = told[badge.dataset.badge] || 0;
+      if (badge.textContent !== String(number)) badge.textContent = String(number);
+      badge.hidden = number === 0;
+    }
+    showTitle();
   };
 
   const pulse = () => {
@@ -228,6 +257,7 @@
         if (!connected && everyMs() > 0 && now() + 100 >= pulseAt + (gone ? 25000 : 0)) pulse();
       }
       if (!paused) { showTimes(); showAge(); }
+      else body.dataset.age = String(Math.round((now() - freshAt) / 1000));
     }
     showLink();
     reloadForBuild();
@@ -235,7 +265,15 @@
 
   const showTitle = () => {
     const title = byId("page-title")?.dataset.title;
-    if (title) document.title = `${title} · taskwatch`;
+    const icon = byId("icon");
+    const level = isStale ? "offline" : isPast() ? "ok" : summary?.level;
+    const trouble = { offline: "⚠ Offline · ", stalled: "✕ Stalled · ", degraded: "▲ Degraded · " };
+    if (title && level) {
+      const text = `${trouble[level] ?? ""}${title} · ${body.dataset.owner ?? "taskwatch"}`;
+      if (document.title !== text) document.title = text;
+      const file = icon?.dataset[level];
+      if (file && icon.getAttribute("href") !== file) icon.setAttribute("href", file);
+    }
     const url = byId("refresh")?.dataset.url;
     // While the past is played, the address goes along.
     if (url && play() > 0) {
@@ -273,6 +311,7 @@
     else if (status === 200 || status === 204) gone = "";
     showLink();
     heardBuild(header("x-app-build"));
+    if (header("x-summary")) heardSummary(JSON.parse(header("x-summary")));
     const date = Date.parse(header("date") ?? "");
     if (date && Math.abs(date - now()) > 5000) clockOffset = date - now();
     if ((response?.status === 200 || response?.status === 204) && header("x-data-age-ms") != null) fresh(header("x-data-age-ms"));
@@ -304,6 +343,7 @@
       const beat = JSON.parse(message.data);
       heardBuild(beat.build);
       fresh(beat.age_ms);
+      heardSummary(beat.summary);
     }
     showLink();
   });

@@ -131,6 +131,11 @@ impl Kinds {
         self.0.entry(kind.clone()).or_default().add(ms, event.ts, KIND_WINDOW);
     }
 
+    /// The task types.
+    pub fn names(&self) -> impl Iterator<Item = &Name> {
+        self.0.keys()
+    }
+
     /// p95 of a task type, milliseconds; `None` with too few samples.
     #[must_use]
     pub fn usual_ms(&self, kind: &Name, now: Time) -> Option<u64> {

@@ -111,7 +111,7 @@ impl Viewer {
             _ = self.beats.tick(), if self.fragments.has_begun() => {
                 let failing = u64::try_from(self.fragments.failing_for().as_millis()).unwrap_or(u64::MAX);
                 let data = json!({ "age_ms": pages::age_ms(&self.state).max(failing), "position": self.state.subscriptions.head(),
-                    "build": layout::build(super::assets::url) });
+                    "build": layout::build(super::assets::url), "summary": pages::summary(&self.state) });
                 let beat = frame::named("heartbeat", &data.to_string(), None, None);
                 Some(Ok(if self.gzip { gzip::stored(&beat) } else { beat }))
             }

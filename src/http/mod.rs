@@ -19,6 +19,7 @@ mod guard;
 pub mod health;
 mod hosts;
 pub mod input;
+mod jump;
 pub mod limits;
 pub mod live;
 mod origin;
@@ -69,6 +70,7 @@ pub fn router(state: AppState) -> Router {
         .route("/robots.txt", get(|| std::future::ready("User-agent: *\nDisallow: /\n")))
         .merge(pages::router())
         .merge(forms::router())
+        .merge(jump::router())
         .fallback(pages::not_found)
         .method_not_allowed_fallback(pages::method_not_allowed)
         .layer(middleware::from_fn_with_state(Arc::new(Around::new(&state)), around));

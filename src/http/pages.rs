@@ -17,11 +17,15 @@ use crate::{
     clock::Time,
     config::LiveMode,
     event::{Filter, envelope::rfc3339},
-    feed::time_travel::{Moment, TimeTravelError},
+    feed::{
+        self,
+        time_travel::{Moment, TimeTravelError},
+    },
     model::Timestamp,
     page::{
         self, Chrome, Filters, Freshness, PAGES, Page, PageError, Params,
         layout::{self, Failure, Preferences, RefreshChoice, Server},
+        summary::Summary,
     },
 };
 
@@ -220,6 +224,9 @@ async fn try_show(
     headers.insert("x-data-position", HeaderValue::from(fragment.position));
     headers.insert("x-data-age-ms", HeaderValue::from(age_ms(state)));
     headers.insert("x-app-build", HeaderValue::from_static(layout::build(assets::url)));
+    if let Ok(summary) = HeaderValue::try_from(summary(state).json()) {
+        headers.insert("x-summary", summary);
+    }
     Ok(response)
 }
 
@@ -275,14 +282,22 @@ pub(super) fn age_ms(state: &AppState) -> u64 {
 }
 
 /// Server data for the layout.
-pub(super) fn server(state: &AppState) -> Server {
+pub(super) fn server(state: &AppState) -> Server<'_> {
     Server {
         live_allowed: state.settings.live_pages != LiveMode::Off,
         poll_seconds: state.settings.poll_seconds,
         asset: assets::url,
         version: env!("CARGO_PKG_VERSION"),
         now: state.clock.now(),
+        instance: &state.settings.instance_name,
+        colour: state.settings.instance_colour,
+        summary: summary(state),
     }
+}
+
+/// Health and numbers as they are now.
+pub(super) fn summary(state: &AppState) -> Summary {
+    state.summary.get(|| Summary::of(&feed::read(&state.board), state.settings.quiet(), state.clock.now()))
 }
 
 impl AppState {

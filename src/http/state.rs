@@ -14,7 +14,7 @@ use crate::{
         time_travel::TimeTravel,
     },
     metrics::Metrics,
-    page::{Fragments, LivePages},
+    page::{Fragments, LivePages, summary},
     store::{EventLog, Store, Writer, search::Horizon},
 };
 
@@ -53,6 +53,8 @@ pub struct Parts {
     pub snapshots: Snapshots,
     /// Cache of rendered pages.
     pub fragments: Fragments,
+    /// What the frame of every page tells.
+    pub summary: summary::Shared,
     /// Followed live pages.
     pub live_pages: LivePages,
     /// The API documents.

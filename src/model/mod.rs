@@ -5,6 +5,7 @@ pub mod bulk;
 pub mod dependency;
 pub mod edit;
 pub mod fingerprint;
+pub mod instance;
 pub mod lease;
 pub mod name;
 pub mod observation;

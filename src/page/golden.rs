@@ -338,12 +338,12 @@ async fn titles_tell_the_state_before_the_name() {
         titles,
         [
             "(2 failed) Overview",
+            "(2 failed) Failures",
             "(1 in trouble) Queues",
             "(1 online) Workers",
-            "(2 failed) Failures",
-            "Live events",
-            "Analytics",
-            "(1 open) Streams",
+            "Events",
+            "Metrics",
+            "(1 open) Stream clients",
             "Test client",
             "(degraded) Wall",
         ]

@@ -5,10 +5,15 @@ use std::{fmt::Write as _, sync::OnceLock};
 use askama::Template;
 
 use super::{
-    Fragment, PAGES, Page, PageError, Params, format,
+    Fragment, PAGES, Page, PageError, Params, Reach, format,
     row::{Chrome, Filters},
+    summary::Summary,
 };
-use crate::{clock::Time, model::fingerprint::hash};
+use crate::{
+    board::health::Level,
+    clock::Time,
+    model::{fingerprint::hash, instance::InstanceColour},
+};
 
 /// Refresh intervals to choose from, seconds; 0 is off.
 pub const REFRESHES: [u32; 6] = [2, 5, 10, 30, 60, 0];
@@ -69,7 +74,7 @@ impl Preferences {
 
 /// Server data used by the layout.
 #[derive(Debug, Clone, Copy)]
-pub struct Server {
+pub struct Server<'a> {
     /// Whether live pages are enabled.
     pub live_allowed: bool,
     /// Default refresh interval, seconds.
@@ -80,6 +85,12 @@ pub struct Server {
     pub version: &'static str,
     /// Current time.
     pub now: Time,
+    /// Name of this instance, shown on every page; empty for none.
+    pub instance: &'a str,
+    /// Colour of the stripe on top of every page.
+    pub colour: InstanceColour,
+    /// Health and numbers.
+    pub summary: Summary,
 }
 
 /// Viewer data used by the layout.
@@ -98,6 +109,10 @@ pub struct RefreshChoice {
 /// URLs of the static files of every page.
 struct Files {
     icon: String,
+    icon_warn: String,
+    icon_bad: String,
+    icon_off: String,
+    sprite: String,
     css: String,
     htmx: String,
     sse: String,
@@ -110,6 +125,10 @@ impl Files {
     fn new(asset: fn(&str) -> String) -> Self {
         Self {
             icon: asset("icon.svg"),
+            icon_warn: asset("icon-warn.svg"),
+            icon_bad: asset("icon-bad.svg"),
+            icon_off: asset("icon-off.svg"),
+            sprite: asset("icons.svg"),
             css: asset("taskwatch.css"),
             htmx: asset("vendor/htmx.min.js"),
             sse: asset("vendor/hx-sse.min.js"),
@@ -155,6 +174,46 @@ struct Base<'a> {
     back: String,
     /// Time of rendering, for viewers without JavaScript.
     rendered: String,
+    instance: &'a str,
+    colour: InstanceColour,
+    summary: Summary,
+}
+
+impl Base<'_> {
+    /// What the title of the window begins with while something is wrong.
+    const fn trouble(&self) -> &'static str {
+        match self.summary.level {
+            _ if self.is_past => "",
+            Level::Ok => "",
+            Level::Degraded => "▲ Degraded · ",
+            Level::Stalled => "✕ Stalled · ",
+        }
+    }
+
+    /// The name of the instance, or of the program.
+    const fn owner(&self) -> &str {
+        if self.instance.is_empty() { "taskwatch" } else { self.instance }
+    }
+
+    fn shown_icon(&self) -> &str {
+        match self.summary.level {
+            _ if self.is_past => &self.files.icon,
+            Level::Ok => &self.files.icon,
+            Level::Degraded => &self.files.icon_warn,
+            Level::Stalled => &self.files.icon_bad,
+        }
+    }
+
+    /// The number beside the name of a page; 0 for none.
+    fn badge(&self, page: &str) -> usize {
+        match page {
+            _ if self.is_past => 0,
+            "failures" => self.summary.failures,
+            "queues" => self.summary.queues,
+            "workers" => self.summary.workers,
+            _ => 0,
+        }
+    }
 }
 
 /// Changes when pages must be reloaded to work with this server: other static files or another layout.
@@ -162,7 +221,7 @@ pub fn build(asset: fn(&str) -> String) -> &'static str {
     static BUILD: OnceLock<String> = OnceLock::new();
     BUILD.get_or_init(|| {
         let files = Files::new(asset);
-        let parts = [files.css, files.htmx, files.sse, files.js, files.keys, files.wall];
+        let parts = [files.css, files.sprite, files.htmx, files.sse, files.js, files.keys, files.wall];
         let frames = [include_str!("../../templates/base.html"), include_str!("../../templates/wall_shell.html")];
         let texts = parts.iter().map(String::as_str).chain(frames).chain([env!("CARGO_PKG_VERSION")]);
         format!("{:016x}", hash(texts.flat_map(str::bytes)))
@@ -175,7 +234,7 @@ fn with(pairs: &[(String, String)], name: &str, value: &str) -> Vec<(String, Str
     pairs
 }
 
-fn refresh_options(page: &Page, params: &Params, server: &Server, choice: &RefreshChoice) -> Vec<RefreshOption> {
+fn refresh_options(page: &Page, params: &Params, server: &Server<'_>, choice: &RefreshChoice) -> Vec<RefreshOption> {
     let path = page.address(params);
     let refresh = choice.refresh.unwrap_or(server.poll_seconds);
     let mut refresh_options = Vec::new();
@@ -196,7 +255,7 @@ fn refresh_options(page: &Page, params: &Params, server: &Server, choice: &Refre
     refresh_options
 }
 
-fn share_links(page: &Page, params: &Params, choice: &RefreshChoice) -> Vec<ShareLink> {
+fn share_links(page: &Page, params: &Params, choice: &RefreshChoice, position: i64) -> Vec<ShareLink> {
     let origin = &choice.origin;
     let id = params.id.map(|id| id.to_string()).unwrap_or_default();
     let filled = |path: &str, pairs: &[(String, String)]| {
@@ -220,6 +279,14 @@ fn share_links(page: &Page, params: &Params, choice: &RefreshChoice) -> Vec<Shar
         // The API returns current data only.
         return share_links;
     }
+    if page.reach == Reach::Log {
+        let moment = with(&params.pairs, "at", &position.to_string());
+        share_links.push(ShareLink {
+            name: "Link to this moment",
+            id: "copy-moment",
+            text: format!("{origin}{}", format::address(&page.address(params), &moment)),
+        });
+    }
     if let Some(api) = api {
         share_links.push(ShareLink {
             name: "curl",
@@ -242,7 +309,7 @@ fn share_links(page: &Page, params: &Params, choice: &RefreshChoice) -> Vec<Shar
 pub fn page(
     page: &Page,
     params: &Params,
-    server: &Server,
+    server: &Server<'_>,
     choice: &RefreshChoice,
     fragment: &Fragment,
 ) -> Result<String, PageError> {
@@ -268,13 +335,16 @@ pub fn page(
         carried,
         refresh_seconds: choice.refresh.unwrap_or(server.poll_seconds),
         refresh_options: refresh_options(page, params, server, choice),
-        share_links: share_links(page, params, choice),
+        share_links: share_links(page, params, choice, fragment.position),
         preferences: choice.preferences,
         files: Files::new(server.asset),
         build: build(server.asset),
         version: server.version,
         back: format::address(&page.address(params), &params.pairs),
-        rendered: format::absolute(&server.now),
+        rendered: server.now.format("%H:%M:%S").to_string(),
+        instance: server.instance,
+        colour: server.colour,
+        summary: server.summary,
     };
     if page.chrome == Chrome::Display {
         return Ok(Wall {
@@ -311,7 +381,7 @@ struct Wall<'a> {
 ///
 /// # Errors
 /// The template failed.
-pub fn plain(title: &str, html: &str, server: &Server, choice: &RefreshChoice) -> Result<String, PageError> {
+pub fn plain(title: &str, html: &str, server: &Server<'_>, choice: &RefreshChoice) -> Result<String, PageError> {
     let base = Base {
         title,
         fragment: html,
@@ -331,6 +401,9 @@ pub fn plain(title: &str, html: &str, server: &Server, choice: &RefreshChoice) -
         version: "",
         back: String::new(),
         rendered: String::new(),
+        instance: server.instance,
+        colour: server.colour,
+        summary: server.summary,
     };
     Ok(base.render()?)
 }
@@ -345,6 +418,29 @@ pub struct Failure<'a> {
     pub detail: &'a str,
     /// Links to continue with: label and URL.
     pub refresh_options: Vec<(&'a str, String)>,
+}
+
+/// A page that was found for what someone pasted.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// What it is about.
+    pub what: &'static str,
+    /// Its name.
+    pub name: String,
+    /// Its URL.
+    pub url: String,
+}
+
+/// Several pages that were found.
+#[derive(Template)]
+#[template(path = "jump.html")]
+pub struct JumpList<'a> {
+    /// What was looked for.
+    pub text: &'a str,
+    /// The pages.
+    pub found: Vec<Found>,
+    /// Where the tasks are searched for it.
+    pub search: String,
 }
 
 /// The preferences page.
@@ -377,13 +473,16 @@ mod tests {
         page::golden::{HOSTILE, id, now, params},
     };
 
-    fn server() -> Server {
+    fn server() -> Server<'static> {
         Server {
             live_allowed: true,
             poll_seconds: 5,
             asset: |name| format!("/static/{name}"),
             version: "1.2.3",
             now: now(),
+            instance: "",
+            colour: InstanceColour::None,
+            summary: Summary::default(),
         }
     }
 
@@ -451,7 +550,7 @@ mod tests {
         }
     }
 
-    fn words(server: &Server, choice: &RefreshChoice) -> Vec<(String, bool)> {
+    fn words(server: &Server<'_>, choice: &RefreshChoice) -> Vec<(String, bool)> {
         let options = refresh_options(page_of("tasks"), &Params::default(), server, choice);
         options.into_iter().map(|option| (option.words, option.chosen)).collect()
     }
@@ -479,14 +578,16 @@ mod tests {
 
     fn shared(name: &str, params: &Params, live: bool) -> Vec<(&'static str, String)> {
         let choice = RefreshChoice { live, ..choice() };
-        share_links(page_of(name), params, &choice).into_iter().map(|link| (link.id, link.text)).collect()
+        share_links(page_of(name), params, &choice, 42).into_iter().map(|link| (link.id, link.text)).collect()
     }
 
     #[test]
     fn what_is_shared_is_what_is_shown() {
         let params = params("tasks", &[("status", "failed"), ("q", "a b")]);
-        let links = shared("tasks", &params, true);
+        let mut links = shared("tasks", &params, true);
         assert_eq!(links[0], ("copy-link", "https://tw.example/tasks?status=failed&q=a%20b&live=1".to_owned()));
+        let moment = "https://tw.example/tasks?status=failed&q=a%20b&at=42";
+        assert_eq!(links.remove(1), ("copy-moment", moment.to_owned()));
         assert_eq!(links[1], ("copy-curl", "curl 'https://tw.example/api/v1/tasks?status=failed&q=a%20b'".to_owned()));
         assert_eq!(links[2], ("copy-stream", "https://tw.example/events?topics=tasks&status=failed".to_owned()));
     }
@@ -497,8 +598,8 @@ mod tests {
         let links = shared("task", &params, false);
         let id = id(1);
         assert_eq!(links[0].1, format!("https://tw.example/tasks/{id}"));
-        assert_eq!(links[1].1, format!("curl 'https://tw.example/api/v1/tasks/{id}'"));
-        assert_eq!(links[2].1, format!("https://tw.example/events?task_id={id}"));
+        assert_eq!(links[2].1, format!("curl 'https://tw.example/api/v1/tasks/{id}'"));
+        assert_eq!(links[3].1, format!("https://tw.example/events?task_id={id}"));
     }
 
     #[test]
@@ -534,6 +635,26 @@ mod tests {
         assert!(whole("queues", &Params::default(), &choice()).contains("href=\"/tasks\""));
         let past = at(params("queues", &[("at", "7")]));
         assert!(whole("queues", &past, &live).contains("href=\"/tasks?at=7\""), "the past before all else");
+    }
+
+    #[test]
+    fn title_and_icon_tell_trouble_but_not_of_the_past() {
+        let told = |level, params: &Params| {
+            let server = Server { instance: "prod-eu", summary: Summary { level, ..Summary::default() }, ..server() };
+            let html = Bytes::new();
+            let fragment = Fragment { version: "v".to_owned(), title: "Queues".into(), position: 1, html };
+            let html = page(page_of("queues"), params, &server, &choice(), &fragment).unwrap();
+            let between =
+                |start: &str, end: char| html.split(start).nth(1).unwrap().split(end).next().unwrap().to_owned();
+            (between("<title>", '<'), between("id=\"icon\" href=\"", '"'))
+        };
+        let now = Params::default();
+        let of = |title: &str, icon: &str| (title.to_owned(), format!("/static/{icon}.svg"));
+        assert_eq!(told(Level::Ok, &now), of("Queues · prod-eu", "icon"));
+        assert_eq!(told(Level::Degraded, &now), of("▲ Degraded · Queues · prod-eu", "icon-warn"));
+        assert_eq!(told(Level::Stalled, &now), of("✕ Stalled · Queues · prod-eu", "icon-bad"));
+        let past = at(params("queues", &[("at", "7")]));
+        assert_eq!(told(Level::Stalled, &past), of("Queues · prod-eu", "icon"));
     }
 
     #[test]

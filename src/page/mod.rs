@@ -10,6 +10,7 @@ pub mod layout;
 mod live;
 mod pages;
 mod row;
+pub mod summary;
 mod time_travel_links;
 pub mod visible;
 

@@ -48,6 +48,8 @@ pub struct Page {
     pub path: &'static str,
     /// Label in the navigation; empty if not listed.
     pub nav: &'static str,
+    /// Listed in the menu of rare pages, not in the bar.
+    pub is_rare: bool,
     /// Shortcut: the letter that opens it after `g`.
     pub key: Option<char>,
     /// What surrounds its content.

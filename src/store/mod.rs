@@ -12,6 +12,7 @@ pub mod event_log;
 pub mod failure;
 pub mod families;
 pub mod identity;
+pub mod jump;
 pub mod latency;
 mod load;
 mod log;

@@ -10,7 +10,7 @@ async fn a_page_polls_and_shows_what_is_new() {
     let browser = Browser::open().await;
     browser.goes_to(&app.url).await;
     browser.shows("#page", "No tasks yet").await;
-    browser.shows("#link-state", "Polling every 2 s").await;
+    browser.shows("#link-state", "Every 2s").await;
     app.creates_many(41, "t").await;
     browser.shows("#page .figures", "41").await;
     assert_eq!(browser.complaints().await, Vec::<String>::new());
@@ -25,7 +25,7 @@ async fn a_live_page_follows_and_falls_back_to_polling() {
     app.creates_many(7, "t").await;
     browser.shows("#page .figures", "7").await;
     browser.runs("document.getElementById('live').remove(); document.dispatchEvent(new Event('htmx:sse:close'))").await;
-    browser.shows("#link-state", "polling meanwhile").await;
+    browser.shows("#link-state", "Reconnecting").await;
     app.creates_many(16, "t").await;
     browser.shows("#page .figures", "23").await;
     assert_eq!(browser.complaints().await, Vec::<String>::new());

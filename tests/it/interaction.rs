@@ -176,7 +176,7 @@ async fn text_that_is_being_marked_is_not_torn_away() {
     browser.shows("#waiting", "3").await;
     browser.runs("getSelection().selectAllChildren(document.getElementById('waiting'))").await;
     app.creates_many(4, "t").await;
-    browser.shows("#link-state", "Holding still").await;
+    browser.shows("#link-state", "Held").await;
     assert!(browser.text("#waiting").await.contains('3'));
     assert!(browser.runs("return getSelection().toString()").await.as_str().unwrap().contains('3'));
     browser.runs("getSelection().removeAllRanges()").await;
@@ -190,11 +190,12 @@ async fn pause_stops_everything_and_counts_what_waits() {
     let browser = Browser::open().await;
     browser.goes_to(&format!("{}/events-view?live=1", app.url)).await;
     browser.shows("#link-state", "Live").await;
+    browser.page.find(Locator::Id("link-state")).await.unwrap().click().await.unwrap();
     browser.page.find(Locator::Id("pause")).await.unwrap().click().await.unwrap();
     browser.shows("#link-state", "Paused").await;
     let before = browser.text("#page").await;
     app.creates_many(5, "t").await;
-    browser.shows("#link-state", "changes wait").await;
+    browser.shows("#link-state", "Paused · ").await;
     assert_eq!(browser.text("#page").await, before);
     browser.presses("p").await;
     browser.shows("#position", "12").await;

@@ -53,6 +53,7 @@ mod requests;
 mod retention;
 mod scheduling;
 mod schemas;
+mod shell;
 mod sql_enqueue;
 mod startup;
 mod state_machine;

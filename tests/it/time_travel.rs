@@ -120,7 +120,7 @@ async fn the_past_is_played_up_to_the_present() {
     let head = app.settles().await;
     let browser = Browser::open().await;
     browser.goes_to(&format!("{}/?at=4&play=60", app.url)).await;
-    browser.shows("#link-state", "Playing the past, 60×").await;
+    browser.shows("#link-state", "Past · 60×").await;
     browser.shows("#waiting", "2").await;
     // Ten minutes at sixty times the speed.
     browser.shows("#waiting", "4").await;

@@ -97,7 +97,7 @@ pub(super) fn render(view: &View, params: &Params) -> Result<Content, PageError>
         quiet: over.len() - rows.len(),
         rows,
     };
-    Content::new("Analytics", &page)
+    Content::new("Metrics", &page)
 }
 
 fn ms(percentile: Option<u64>) -> String {

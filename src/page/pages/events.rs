@@ -40,5 +40,5 @@ pub(super) async fn render(view: &View, params: &Params) -> Result<Content, Page
         }
     };
     let filtered = params.without(&["at", "play"]).len();
-    Content::new("Live events", &Events { events, rows: &filter::ROWS, params, filtered, position })
+    Content::new("Events", &Events { events, rows: &filter::ROWS, params, filtered, position })
 }

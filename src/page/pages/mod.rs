@@ -40,6 +40,7 @@ const BOARD: Page = Page {
     name: "",
     path: "",
     nav: "",
+    is_rare: false,
     key: None,
     chrome: Chrome::Full,
     from_tables: false,
@@ -79,26 +80,15 @@ pub static PAGES: [Page; 14] = [
         ..BOARD
     },
     Page {
-        name: "task",
-        path: "/tasks/{id}",
-        from_tables: true,
-        pace: MODERATE,
-        concerned: |params, event| event.task_id == params.id,
-        api: Some("/api/v1/tasks/{id}"),
-        stream: "/events?task_id={id}",
-        render: |view, params| Box::pin(task::render(view, params)),
-        ..BOARD
-    },
-    Page {
-        name: "parent",
-        path: "/parents/{id}",
-        from_tables: true,
-        own: &[("phase", parent::check_phase)],
-        pace: MODERATE,
-        concerned: |params, event| event.task_id == params.id || event.parent_task_id == params.id,
-        api: Some("/api/v1/tasks?parent_task_id={id}"),
-        stream: "/events?parent_task_id={id}",
-        render: |view, params| Box::pin(parent::render(view, params)),
+        name: "failures",
+        path: "/failures",
+        nav: "Failures",
+        key: Some('f'),
+        own: &[("show", failures::check_show)],
+        concerned: |_, event| event.data.fingerprint.is_some(),
+        api: Some("/api/v1/failures"),
+        stream: "/events?types=task_failed,task_retry",
+        render: |view, params| Box::pin(ready(failures::render(view, params))),
         ..BOARD
     },
     Page {
@@ -124,21 +114,9 @@ pub static PAGES: [Page; 14] = [
         ..BOARD
     },
     Page {
-        name: "failures",
-        path: "/failures",
-        nav: "Failures",
-        key: Some('f'),
-        own: &[("show", failures::check_show)],
-        concerned: |_, event| event.data.fingerprint.is_some(),
-        api: Some("/api/v1/failures"),
-        stream: "/events?types=task_failed,task_retry",
-        render: |view, params| Box::pin(ready(failures::render(view, params))),
-        ..BOARD
-    },
-    Page {
         name: "events",
         path: "/events-view",
-        nav: "Live events",
+        nav: "Events",
         key: Some('e'),
         filters: Filters::Events,
         concerned: |params, event| event.position.is_some() && params.filter.matches(event),
@@ -148,7 +126,7 @@ pub static PAGES: [Page; 14] = [
     Page {
         name: "analytics",
         path: "/analytics",
-        nav: "Analytics",
+        nav: "Metrics",
         key: Some('a'),
         own: &[("range", analytics::check_range)],
         pace: CALM,
@@ -161,7 +139,7 @@ pub static PAGES: [Page; 14] = [
     Page {
         name: "schedules",
         path: "/schedules",
-        nav: "Recurring",
+        nav: "Schedules",
         key: Some('r'),
         from_tables: true,
         own: &[("after", schedules::check_after)],
@@ -176,12 +154,59 @@ pub static PAGES: [Page; 14] = [
     Page {
         name: "streams",
         path: "/streams",
-        nav: "Streams",
+        nav: "Stream clients",
+        is_rare: true,
         key: Some('s'),
         reach: Reach::Present,
         pace: CALM,
         api: Some("/api/v1/streams"),
         render: |view, params| Box::pin(ready(streams::render(view, params))),
+        ..BOARD
+    },
+    Page {
+        name: "test-client",
+        path: "/test-client",
+        nav: "Test client",
+        is_rare: true,
+        filters: Filters::Events,
+        reach: Reach::Present,
+        concerned: |params, event| event.position.is_some() && params.filter.matches(event),
+        render: |view, params| Box::pin(ready(test_client::render(view, params))),
+        ..BOARD
+    },
+    Page {
+        name: "wall",
+        path: "/wall",
+        nav: "Wall display",
+        is_rare: true,
+        chrome: Chrome::Display,
+        own: &wall::OWN,
+        pace: CALM,
+        api: Some("/api/v1/stats"),
+        render: |view, params| Box::pin(ready(wall::render(view, params))),
+        ..BOARD
+    },
+    Page {
+        name: "task",
+        path: "/tasks/{id}",
+        from_tables: true,
+        pace: MODERATE,
+        concerned: |params, event| event.task_id == params.id,
+        api: Some("/api/v1/tasks/{id}"),
+        stream: "/events?task_id={id}",
+        render: |view, params| Box::pin(task::render(view, params)),
+        ..BOARD
+    },
+    Page {
+        name: "parent",
+        path: "/parents/{id}",
+        from_tables: true,
+        own: &[("phase", parent::check_phase)],
+        pace: MODERATE,
+        concerned: |params, event| event.task_id == params.id || event.parent_task_id == params.id,
+        api: Some("/api/v1/tasks?parent_task_id={id}"),
+        stream: "/events?parent_task_id={id}",
+        render: |view, params| Box::pin(parent::render(view, params)),
         ..BOARD
     },
     Page {
@@ -194,25 +219,6 @@ pub static PAGES: [Page; 14] = [
         api: Some("/api/v1/bulk/{id}"),
         stream: "/events?topics=tasks",
         render: |view, params| Box::pin(bulk::render(view, params)),
-        ..BOARD
-    },
-    Page {
-        name: "test-client",
-        path: "/test-client",
-        filters: Filters::Events,
-        reach: Reach::Present,
-        concerned: |params, event| event.position.is_some() && params.filter.matches(event),
-        render: |view, params| Box::pin(ready(test_client::render(view, params))),
-        ..BOARD
-    },
-    Page {
-        name: "wall",
-        path: "/wall",
-        chrome: Chrome::Display,
-        own: &wall::OWN,
-        pace: CALM,
-        api: Some("/api/v1/stats"),
-        render: |view, params| Box::pin(ready(wall::render(view, params))),
         ..BOARD
     },
 ];

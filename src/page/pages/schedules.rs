@@ -35,7 +35,7 @@ pub(super) async fn render(view: &View, params: &Params) -> Result<Content, Page
         next_url: next.map(|pairs| format!("/schedules?{}", format::query(&pairs))),
         is_first: after.is_empty(),
     };
-    Content::new("Recurring tasks", &page)
+    Content::new("Schedules", &page)
 }
 
 #[cfg(test)]

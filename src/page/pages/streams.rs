@@ -66,7 +66,7 @@ pub(super) fn render(view: &View, _: &Params) -> Result<Content, PageError> {
         bytes: counters.bytes.load(Ordering::Relaxed),
         refused: counters.refused.load(Ordering::Relaxed),
     };
-    Ok(Content { title: format!("({all} open) Streams"), html: page.render()? })
+    Ok(Content { title: format!("({all} open) Stream clients"), html: page.render()? })
 }
 
 /// CSS class and label of a close reason.
