@@ -4,12 +4,36 @@
 use std::{borrow::Cow, fmt, str::FromStr, sync::Arc};
 
 /// Attributes that hold URLs.
-const ADDRESSES: [&str; 8] =
-    ["href", "src", "action", "formaction", "hx-get", "hx-sse:connect", "data-url", "data-root"];
+const ADDRESSES: [&str; 12] = [
+    "href",
+    "src",
+    "action",
+    "formaction",
+    "hx-get",
+    "hx-sse:connect",
+    "data-url",
+    "data-root",
+    "data-ok",
+    "data-degraded",
+    "data-stalled",
+    "data-offline",
+];
 
 /// First segments of the server's own paths, except those of pages, which the table of pages knows.
-const TAKEN: [&str; 11] =
-    ["api", "events", "live", "static", "healthz", "readyz", "metrics", "openapi.json", "settings", "help", "docs"];
+const TAKEN: [&str; 12] = [
+    "api",
+    "events",
+    "live",
+    "static",
+    "healthz",
+    "readyz",
+    "metrics",
+    "openapi.json",
+    "settings",
+    "help",
+    "docs",
+    "jump",
+];
 
 /// What is wrong with a path that hides one of the server.
 pub const CONFLICT: &str = "conflicts with a taskwatch route; choose another, e.g. /taskwatch";

@@ -19,7 +19,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     runtime::Runtime,
     task::JoinSet,
 };
@@ -207,13 +207,24 @@ static REPORTS: LazyLock<Vec<u8>> = LazyLock::new(|| {
 /// Almost 4 MiB of nothing.
 static BLANKS: LazyLock<Vec<u8>> = LazyLock::new(|| vec![b' '; 4_194_000]);
 
+/// Bytes of a body that wait in the attacker's kernel (which doubles this). On one machine the copying of whole bodies
+/// into the buffers of connections would be measured otherwise, which a server does not pay for.
+const SEND_BUFFER: u32 = 32 * 1024;
+
+async fn connect(address: &str) -> std::io::Result<TcpStream> {
+    let address: std::net::SocketAddr = address.parse().map_err(std::io::Error::other)?;
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_send_buffer_size(SEND_BUFFER)?;
+    socket.connect(address).await
+}
+
 /// Sends something, and waits until the server has enough of it.
 async fn held(address: String, bytes: Vec<u8>) {
     held_with(address, bytes, &[]).await;
 }
 
 async fn held_with(address: String, head: Vec<u8>, body: &[u8]) {
-    let Ok(mut stream) = TcpStream::connect(&address).await else { return };
+    let Ok(mut stream) = connect(&address).await else { return };
     if stream.write_all(&head).await.is_ok() && stream.write_all(body).await.is_ok() {
         let mut read = [0; 4_096];
         while stream.read(&mut read).await.is_ok_and(|read| read > 0) {}

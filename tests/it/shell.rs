@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::harness::{TestApp, app::settings, browser::Browser};
 
 /// Everything that lies over its neighbour, leaves the window, or makes the header another height.
-const MISPLACED: &str = "const wrong = []; const top = document.querySelector('header.top'); \
+const MISPLACED: &str = "const wrong = []; const top = document.querySelector('header > .top'); \
     const size = top.getBoundingClientRect(); \
     if (size.height !== 48) wrong.push(`height ${size.height}`); \
     const parts = [...top.querySelectorAll(':scope > *, :scope > nav > *')].filter((e) => e.tagName !== 'NAV' && e.getClientRects().length); \
@@ -56,23 +56,23 @@ async fn title_and_icon_tell_trouble() {
             .await;
     };
     for live in [1, 0] {
-        browser.goes_to(&format!("{}/queues?live={live}&refresh=2", app.url)).await;
-        becomes("Queues · prod-eu", "icon").await;
+        browser.goes_to(&format!("{}/tasks?live={live}&refresh=2", app.url)).await;
+        becomes("Tasks · prod-eu", "icon").await;
         let id = app.creates("lonely").await;
         app.time_passes(15);
-        becomes("✕ Stalled · Queues · prod-eu", "icon-bad").await;
+        becomes("✕ Stalled · Tasks · prod-eu", "icon-bad").await;
         // Without scripts it is right from the beginning.
-        let page = app.get("/tasks").await.text;
+        let page = app.get("/tasks?status=failed").await.text;
         assert!(page.contains("<title>✕ Stalled · Tasks · prod-eu</title>"), "{page}");
         assert!(page.contains("data-badge=\"queues\">1</b>"), "{page}");
         let worker = app.worker("w1").await;
-        becomes("Queues · prod-eu", "icon").await;
+        becomes("Tasks · prod-eu", "icon").await;
         app.post("/api/v1/queues/default/pause", &json!({})).await.expect(200);
-        becomes("▲ Degraded · Queues · prod-eu", "icon-warn").await;
+        becomes("▲ Degraded · Tasks · prod-eu", "icon-warn").await;
         app.post("/api/v1/queues/default/resume", &json!({})).await.expect(200);
         app.delete(&format!("/api/v1/tasks/{id}")).await.expect(204);
         worker.leaves().await;
-        becomes("Queues · prod-eu", "icon").await;
+        becomes("Tasks · prod-eu", "icon").await;
     }
 }
 
