@@ -19,7 +19,7 @@ const MAX_WAITING: usize = 256;
 
 /// Bytes per second that one IP address may reserve for long, so that large bodies leave time for other callers: reading
 /// and parsing 4 MiB takes milliseconds of a core. As reports of 200 bytes it is many times what a database stores.
-const PACE: f64 = 32.0 * 1024.0 * 1024.0;
+const PACE: f64 = 16.0 * 1024.0 * 1024.0;
 /// How far an IP address may be ahead of its pace.
 const BURST: Duration = Duration::from_millis(250);
 
@@ -163,12 +163,12 @@ mod tests {
         let budget = Budget::new(usize::MAX, usize::MAX);
         let (busy, other) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
         let began = Instant::now();
-        budget.pace(busy, 8 * 1024 * 1024).await;
+        budget.pace(busy, 4 * 1024 * 1024).await;
         assert_eq!(began.elapsed(), Duration::ZERO, "a burst is not delayed");
-        for _ in 0..8 {
+        for _ in 0..4 {
             budget.pace(busy, 4 * 1024 * 1024).await;
         }
-        assert_eq!(began.elapsed(), Duration::from_secs(1), "32 MiB take a second");
+        assert_eq!(began.elapsed(), Duration::from_secs(1), "16 MiB take a second");
         budget.pace(other, 4 * 1024 * 1024).await;
         assert_eq!(began.elapsed(), Duration::from_secs(1), "others are not delayed");
         tokio::time::sleep(Duration::from_secs(2)).await;
