@@ -113,7 +113,7 @@ impl App {
         let (store, event_log) = open_log(database, &clock, witness.as_ref()).await?;
         let (committed_sender, committed) = mpsc::channel(COMMITTED);
         let (ephemeral_sender, ephemeral) = mpsc::channel(EPHEMERAL);
-        let (claim_waiters, tallies) = (ClaimWaiters::default(), Arc::new(Tallies::default()));
+        let (claim_waiters, tallies, fragments) = <(ClaimWaiters, Arc<Tallies>, Fragments)>::default();
         let parts = tailer::Parts {
             store: store.clone(),
             ring_bytes: settings.event_cache_mib as usize * 1024 * 1024,
@@ -140,7 +140,6 @@ impl App {
             checkpoints: checkpoints.clone(),
             witness: witness.map(Arc::new),
         };
-        let fragments = Fragments::default();
         let state = AppState(Arc::new(state::Parts {
             stream_registry: stream_registry(&settings, &clock),
             settings,

@@ -15,7 +15,7 @@ use crate::{
     model::{Name, task_query::TaskQuery},
     page::{
         PAGES, format,
-        layout::{Found, JumpList},
+        still::{Found, JumpList},
     },
     store::{bulk, jump, schedules, search},
 };

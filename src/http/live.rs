@@ -15,7 +15,7 @@ use serde_json::json;
 use super::{
     caller,
     codes::ErrorCode,
-    pages,
+    page_context, pages,
     problem::Problem,
     query,
     state::AppState,
@@ -110,8 +110,8 @@ impl Viewer {
             // The page itself must be sent first: before that there is no data whose age could be reported.
             _ = self.beats.tick(), if self.fragments.has_begun() => {
                 let failing = u64::try_from(self.fragments.failing_for().as_millis()).unwrap_or(u64::MAX);
-                let data = json!({ "age_ms": pages::age_ms(&self.state).max(failing), "position": self.state.subscriptions.head(),
-                    "build": layout::build(super::assets::url), "summary": pages::summary(&self.state) });
+                let data = json!({ "age_ms": page_context::age_ms(&self.state).max(failing), "position": self.state.subscriptions.head(),
+                    "build": layout::build(super::assets::url), "summary": page_context::summary(&self.state) });
                 let beat = frame::named("heartbeat", &data.to_string(), None, None);
                 Some(Ok(if self.gzip { gzip::stored(&beat) } else { beat }))
             }

@@ -23,6 +23,7 @@ mod jump;
 pub mod limits;
 pub mod live;
 mod origin;
+mod page_context;
 pub mod pages;
 pub mod problem;
 pub mod query;

@@ -6,6 +6,7 @@ use askama::Template;
 
 use super::{
     Fragment, PAGES, Page, PageError, Params, Reach, format,
+    preferences::Preferences,
     row::{Chrome, Filters},
     summary::Summary,
 };
@@ -17,60 +18,6 @@ use crate::{
 
 /// Refresh intervals to choose from, seconds; 0 is off.
 pub const REFRESHES: [u32; 6] = [2, 5, 10, 30, 60, 0];
-
-/// Preferences of a viewer; stored in a cookie.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Preferences {
-    /// Theme.
-    pub theme: &'static str,
-    /// Time format.
-    pub times: &'static str,
-    /// Whether keyboard shortcuts are enabled.
-    pub keys: &'static str,
-}
-
-/// Preferences: name and values, the first of which is the default.
-pub const CHOICES: [(&str, &[&str]); 3] =
-    [("theme", &["system", "light", "dark"]), ("times", &["relative", "utc", "local"]), ("keys", &["on", "off"])];
-
-impl Default for Preferences {
-    fn default() -> Self {
-        Self { theme: CHOICES[0].1[0], times: CHOICES[1].1[0], keys: CHOICES[2].1[0] }
-    }
-}
-
-impl Preferences {
-    /// Parses the cookie value; invalid entries fall back to the default.
-    #[must_use]
-    pub fn read(text: &str) -> Self {
-        let mut read = Self::default();
-        for pair in text.split('~') {
-            let Some((name, value)) = pair.split_once('.') else { continue };
-            read.set(name, value);
-        }
-        read
-    }
-
-    /// Sets a preference; false if the name or value is unknown.
-    pub fn set(&mut self, name: &str, value: &str) -> bool {
-        let known = CHOICES.iter().find(|(choice, _)| *choice == name);
-        let Some(value) = known.and_then(|(_, values)| values.iter().find(|known| **known == value)) else {
-            return false;
-        };
-        match name {
-            "theme" => self.theme = value,
-            "times" => self.times = value,
-            _ => self.keys = value,
-        }
-        true
-    }
-
-    /// Formats the cookie value.
-    #[must_use]
-    pub fn write(self) -> String {
-        format!("theme.{}~times.{}~keys.{}", self.theme, self.times, self.keys)
-    }
-}
 
 /// Server data used by the layout.
 #[derive(Debug, Clone, Copy)]
@@ -408,64 +355,10 @@ pub fn plain(title: &str, html: &str, server: &Server<'_>, choice: &RefreshChoic
     Ok(base.render()?)
 }
 
-/// Content of an error page.
-#[derive(Template)]
-#[template(path = "error.html")]
-pub struct Failure<'a> {
-    /// Heading.
-    pub heading: &'a str,
-    /// What is wrong and what to do.
-    pub detail: &'a str,
-    /// Links to continue with: label and URL.
-    pub refresh_options: Vec<(&'a str, String)>,
-}
-
-/// A page that was found for what someone pasted.
-#[derive(Debug, Clone)]
-pub struct Found {
-    /// What it is about.
-    pub what: &'static str,
-    /// Its name.
-    pub name: String,
-    /// Its URL.
-    pub url: String,
-}
-
-/// Several pages that were found.
-#[derive(Template)]
-#[template(path = "jump.html")]
-pub struct JumpList<'a> {
-    /// What was looked for.
-    pub text: &'a str,
-    /// The pages.
-    pub found: Vec<Found>,
-    /// Where the tasks are searched for it.
-    pub search: String,
-}
-
-/// The preferences page.
-#[derive(Template)]
-#[template(path = "settings.html")]
-pub struct Settings {
-    /// Current preferences.
-    pub preferences: Preferences,
-}
-
-/// The help page.
-#[derive(Template)]
-#[template(path = "help.html")]
-pub struct Help {
-    /// URL of the server.
-    pub url: String,
-    /// All pages, with their shortcuts.
-    pub pages: &'static [Page],
-}
-
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
 mod tests {
     use bytes::Bytes;
-    use proptest::prelude::*;
 
     use super::*;
     use crate::{
@@ -503,51 +396,6 @@ mod tests {
 
     fn at(params: Params) -> Params {
         Params { at: Some(Moment { position: 7, time: now() }), ..params }
-    }
-
-    #[test]
-    fn preferences_that_are_not_known_are_the_first_choice() {
-        for text in [
-            "",
-            "~",
-            "theme",
-            "theme.",
-            "theme.pink",
-            "colour.dark",
-            ".dark",
-            "theme.dark.light",
-            "\u{0}",
-            "theme.DARK",
-        ] {
-            assert_eq!(Preferences::read(text), Preferences::default(), "{text}");
-        }
-        let mixed = Preferences::read("theme.pink~times.utc~x.y~keys.off~theme.dark");
-        assert_eq!((mixed.theme, mixed.times, mixed.keys), ("dark", "utc", "off"));
-    }
-
-    #[test]
-    fn every_choice_survives_its_cookie() {
-        for (name, values) in CHOICES {
-            for value in values {
-                let mut chosen = Preferences::default();
-                assert!(chosen.set(name, value), "{name} {value}");
-                assert_eq!(Preferences::read(&chosen.write()), chosen);
-                let plain = chosen.write().bytes().all(|byte| byte.is_ascii_alphanumeric() || b".~".contains(&byte));
-                assert!(plain, "a cookie holds no other characters");
-            }
-        }
-        let mut same = Preferences::default();
-        assert!(!same.set("theme", "pink") && !same.set("colour", "dark"));
-        assert_eq!(same, Preferences::default());
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(100))]
-        #[test]
-        fn no_cookie_stops_a_page(text in "\\PC{0,30}|(theme|times|keys|\\.|~|dark|utc|off){0,9}") {
-            let read = Preferences::read(&text);
-            prop_assert_eq!(Preferences::read(&read.write()), read);
-        }
     }
 
     fn words(server: &Server<'_>, choice: &RefreshChoice) -> Vec<(String, bool)> {

@@ -334,6 +334,7 @@ async fn both_modes_show_what_the_server_says_after_a_burst() {
     }
     browser.goes_to(&format!("{}/?live=1", app.url)).await;
     app.creates_many(1_000, "burst").await;
+    app.settles().await;
     let stats = app.get("/api/v1/stats").await.expect(200);
     let pending = stats["pending"].as_u64().or_else(|| stats["stats"]["pending"].as_u64()).unwrap();
     browser.shows("#waiting .big", &taskwatch::page::format::count(&pending)).await;

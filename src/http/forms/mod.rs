@@ -30,7 +30,8 @@ use crate::{
     model::bulk::BulkAction,
     page::{
         PAGES,
-        layout::{Help, Preferences, Settings},
+        preferences::Preferences,
+        still::{Help, Settings},
     },
 };
 
