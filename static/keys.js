@@ -100,5 +100,4 @@
     event.preventDefault();
     act();
   });
-  if (location.hash === "#q") byId("q")?.focus();
 })();

@@ -106,8 +106,6 @@
     const title = aged ? `${sentence}. Data is ${words(seconds)} old.` : sentence;
     if (link.title !== title) link.title = title;
     if (link.dataset.state !== state) link.dataset.state = state;
-    link.classList.toggle("live", connected && !isHeld());
-    link.classList.toggle("late", state === "late" || state === "offline");
   };
 
   const showAge = () => {
@@ -257,7 +255,6 @@
         if (!connected && everyMs() > 0 && now() + 100 >= pulseAt + (gone ? 25000 : 0)) pulse();
       }
       if (!paused) { showTimes(); showAge(); }
-      else body.dataset.age = String(Math.round((now() - freshAt) / 1000));
     }
     showLink();
     reloadForBuild();

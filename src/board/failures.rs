@@ -182,13 +182,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    /// A full hour.
-    const START: i64 = 1_800_000_000;
-
-    fn at(seconds: i64) -> Time {
-        Time::from_timestamp(START + seconds, 0).unwrap()
-    }
+    use crate::board::samples::{START, at};
 
     fn event(kind: Kind, fingerprint: &str, from: Status, to: Status, seconds: i64) -> Event {
         let mut event = Event::new(kind, at(seconds));

@@ -180,14 +180,8 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::board::samples::{START, at};
     use crate::model::Status;
-
-    /// A full hour, at which a bucket of every range begins.
-    const START: i64 = 1_800_000_000;
-
-    fn at(seconds: i64) -> Time {
-        Time::from_timestamp(START + seconds, 0).unwrap()
-    }
 
     fn event(kind: Kind, seconds: i64) -> Event {
         let mut event = Event::new(kind, at(seconds));

@@ -14,8 +14,9 @@ pub mod queues;
 pub mod rates;
 pub mod recent;
 pub mod running;
+#[cfg(test)]
+mod samples;
 pub mod tables;
-
 pub mod workers;
 
 use std::{collections::BTreeMap, sync::Arc};

@@ -330,6 +330,7 @@ impl Parent {
 #[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
 mod tests {
     use super::*;
+    use crate::board::samples::at;
 
     fn parent(above: Option<u128>, running: u64) -> Parent {
         let mut event = Event::new(Kind::TaskStarted, Time::from_timestamp(1_000, 0).unwrap());
@@ -368,10 +369,6 @@ mod tests {
         }
         assert!(parent.phases.len() <= KEEP_PHASES);
         assert_eq!(parent.total().running, 1);
-    }
-
-    fn at(seconds: i64) -> Time {
-        Time::from_timestamp(1_800_000_000 + seconds, 0).unwrap()
     }
 
     fn id(number: u128) -> Uuid {

@@ -286,6 +286,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::board::samples::at;
     use crate::event::envelope::Data;
 
     fn event(kind: Kind, queue: &'static str, old: Option<Status>, status: Option<Status>) -> Event {
@@ -319,10 +320,6 @@ mod tests {
         assert_eq!(names(&queues), ["b"]);
         queues.apply(&change(Kind::QueueResumed, at, serde_json::Value::Null));
         assert!(names(&queues).is_empty());
-    }
-
-    fn at(seconds: i64) -> Time {
-        Time::from_timestamp(1_800_000_000 + seconds, 0).unwrap()
     }
 
     fn name(text: &'static str) -> Name {

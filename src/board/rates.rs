@@ -120,10 +120,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    fn at(seconds: i64) -> Time {
-        Time::from_timestamp(1_800_000_000 + seconds, 0).unwrap()
-    }
+    use crate::board::samples::at;
 
     /// Rates after completions at these seconds.
     fn completed(seconds: impl IntoIterator<Item = i64>) -> Rates {

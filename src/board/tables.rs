@@ -145,6 +145,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::board::samples::at;
     use crate::event::Kind;
 
     fn counted(status: Status, priority: i64, count: u64) -> Counted {
@@ -169,10 +170,6 @@ mod tests {
 
     fn id(number: u128) -> Uuid {
         Uuid::from_u128(number)
-    }
-
-    fn at(seconds: i64) -> Time {
-        Time::from_timestamp(1_800_000_000 + seconds, 0).unwrap()
     }
 
     fn event(kind: Kind, task: u128, from: Option<Status>, to: Option<Status>) -> Event {

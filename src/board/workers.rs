@@ -190,10 +190,7 @@ impl LastSeen {
 #[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
 mod tests {
     use super::*;
-
-    fn at(seconds: i64) -> Time {
-        Time::from_timestamp(1_800_000_000 + seconds, 0).unwrap()
-    }
+    use crate::board::samples::at;
 
     fn id(number: u128) -> Uuid {
         Uuid::from_u128(number)

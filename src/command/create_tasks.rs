@@ -83,22 +83,22 @@ impl Workspace {
             self.keys.extend(key.map(|key| (key, task.id)));
             tasks.push(Created { task: created, is_new: true });
         }
-        for Created { task, .. } in tasks.iter_mut().filter(|created| created.is_new) {
+        for (new, Created { task, .. }) in new.iter().zip(&mut tasks).filter(|(_, created)| created.is_new) {
             if !task.depends_on.is_empty() {
                 *task = self.resolve_dependencies(task.id)?;
             }
-            *task = self.adopt_orphans(task)?;
+            // It becomes the parent of the children that a deleted task of the same ID left.
+            if self.has_children(new) {
+                self.adopt(Some(task.id));
+                *task = self.decide(task.id, Transition::Children(self.sum_of_children(task.id)), None)?;
+            }
         }
         Ok(tasks)
     }
 
-    /// Makes a new task the parent of the children that a deleted task of the same id left.
-    fn adopt_orphans(&mut self, task: &Task) -> Result<Task, Refusal> {
-        if task.is_parent || self.children.of(task.id).is_empty() {
-            return Ok(self.task(task.id).unwrap_or(task).clone());
-        }
-        self.adopt(Some(task.id));
-        self.decide(task.id, Transition::Children(self.sum_of_children(task.id)), None)
+    /// Tasks name this one as their parent. Only an ID that was chosen can be known to others before.
+    fn has_children(&self, task: &NewTask) -> bool {
+        task.id_is_chosen && !self.children.of(task.id).is_empty()
     }
 
     /// An id that exists already belongs to the same request.
@@ -107,8 +107,7 @@ impl Workspace {
         for task in new {
             let parent = task.parent_task_id.and_then(|id| self.task(id)).map(|parent| &parent.project_id);
             let another = self.task(task.id).is_some_and(|existing| !task.has_made(existing, parent));
-            let orphans = self.task(task.id).is_none() && !self.children.of(task.id).is_empty();
-            if orphans && task.parent_task_id.is_some() {
+            if task.parent_task_id.is_some() && self.task(task.id).is_none() && self.has_children(task) {
                 return Err(Refusal::HasChildren(task.id));
             }
             if another || together.insert(task.id, task).is_some_and(|earlier| earlier != task) {

@@ -470,7 +470,7 @@ mod tests {
             }
         }
 
-        /// Not even text that is no JSON, which nobody sends.
+        /// Not even text that is no JSON, which the server never sends.
         #[test]
         fn no_bytes_end_a_frame_early(name in "(\\PC|[\r\n\0]){0,8}", data in "(\\PC|[\r\n\0]){0,20}", retry: Option<u32>) {
             let frames = seen(&named(&name, &data, Some(ID), retry));

@@ -1,4 +1,4 @@
-//! How an instance of the program is told from others.
+//! What tells one instance of the program from another.
 
 use super::words::words;
 

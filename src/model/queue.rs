@@ -252,7 +252,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whoever starts only what is allowed never exceeds the rate in any window, and is never told to wait in vain.
+        /// Starting only what is allowed never exceeds the rate in any window, and after the wait that is given one may start.
         #[test]
         fn the_rate_holds_for_any_period(
             limit in 1_u32..6,

@@ -27,7 +27,7 @@ use crate::{
 /// Text of someone who attacks a page: markup, quotes, an entity, and a character that turns the direction of writing.
 pub(super) const HOSTILE: &str = "<script>alert('x')</script> \"q\" &amp; \u{202e}gpj.exe";
 
-/// The same as a name, told apart by a word.
+/// The same as a name, distinguished by a word.
 pub(super) fn hostile(word: &str) -> Name {
     Name::new(&format!("{word}\"><script>\u{202e}'")).unwrap()
 }

@@ -121,45 +121,28 @@ struct Base<'a> {
     back: String,
     /// Time of rendering, for viewers without JavaScript.
     rendered: String,
-    instance: &'a str,
-    colour: InstanceColour,
-    summary: Summary,
+    server: &'a Server<'a>,
 }
 
 impl Base<'_> {
-    /// What the title of the window begins with while something is wrong.
-    const fn trouble(&self) -> &'static str {
-        match self.summary.level {
-            _ if self.is_past => "",
-            Level::Ok => "",
-            Level::Degraded => "▲ Degraded · ",
-            Level::Stalled => "✕ Stalled · ",
+    /// What the title of the window begins with while something is wrong, and its icon. Nothing of it is about the past.
+    fn trouble(&self) -> (&'static str, &str) {
+        let level = if self.is_past { Level::Ok } else { self.server.summary.level };
+        match level {
+            Level::Ok => ("", &self.files.icon),
+            Level::Degraded => ("▲ Degraded · ", &self.files.icon_warn),
+            Level::Stalled => ("✕ Stalled · ", &self.files.icon_bad),
         }
     }
 
     /// The name of the instance, or of the program.
     const fn owner(&self) -> &str {
-        if self.instance.is_empty() { "taskwatch" } else { self.instance }
-    }
-
-    fn shown_icon(&self) -> &str {
-        match self.summary.level {
-            _ if self.is_past => &self.files.icon,
-            Level::Ok => &self.files.icon,
-            Level::Degraded => &self.files.icon_warn,
-            Level::Stalled => &self.files.icon_bad,
-        }
+        if self.server.instance.is_empty() { "taskwatch" } else { self.server.instance }
     }
 
     /// The number beside the name of a page; 0 for none.
-    fn badge(&self, page: &str) -> usize {
-        match page {
-            _ if self.is_past => 0,
-            "failures" => self.summary.failures,
-            "queues" => self.summary.queues,
-            "workers" => self.summary.workers,
-            _ => 0,
-        }
+    fn badge(&self, page: &Page) -> usize {
+        if self.is_past { 0 } else { (page.badge)(&self.server.summary) }
     }
 }
 
@@ -289,9 +272,7 @@ pub fn page(
         version: server.version,
         back: format::address(&page.address(params), &params.pairs),
         rendered: server.now.format("%H:%M:%S").to_string(),
-        instance: server.instance,
-        colour: server.colour,
-        summary: server.summary,
+        server,
     };
     if page.chrome == Chrome::Display {
         return Ok(Wall {
@@ -348,9 +329,7 @@ pub fn plain(title: &str, html: &str, server: &Server<'_>, choice: &RefreshChoic
         version: "",
         back: String::new(),
         rendered: String::new(),
-        instance: server.instance,
-        colour: server.colour,
-        summary: server.summary,
+        server,
     };
     Ok(base.render()?)
 }

@@ -2,7 +2,7 @@
 
 use std::{future::Future, pin::Pin, time::Duration};
 
-use super::{Content, PageError, Params, View};
+use super::{Content, PageError, Params, View, summary::Summary};
 use crate::event::{Event, filter};
 
 /// Parameters of a task list that are not filters.
@@ -48,6 +48,8 @@ pub struct Page {
     pub path: &'static str,
     /// Label in the navigation; empty if not listed.
     pub nav: &'static str,
+    /// The number beside its label; 0 for none. Named in the summary as the page is.
+    pub badge: fn(&Summary) -> usize,
     /// Listed in the menu of rare pages, not in the bar.
     pub is_rare: bool,
     /// Shortcut: the letter that opens it after `g`.

@@ -262,9 +262,10 @@ impl<'a> WorkerScope<'a> {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
 mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::collections::BTreeMap;
 
     use super::*;
+    use crate::board::samples::{self, worker};
     use crate::model::worker::Connector;
 
     const QUIET: TimeDelta = TimeDelta::seconds(25);
@@ -305,23 +306,6 @@ mod tests {
         Queue { tasks: BTreeMap::from([(Status::Running, tasks)]), ..queue }
     }
 
-    fn worker(status: WorkerStatus) -> LastSeen {
-        LastSeen {
-            name: Name::literal("w1"),
-            machine_id: Name::literal("rack"),
-            queues: Vec::new(),
-            took_from: BTreeSet::new(),
-            version: None,
-            status,
-            since: at(0),
-            started_at: at(0),
-            completed: 0,
-            failed: 0,
-            connectors: BTreeMap::new(),
-            last_seen_at: Some(at(0)),
-        }
-    }
-
     fn connector(status: ConnectorStatus, error: Option<&str>) -> Connector {
         Connector { status, error: error.map(str::to_owned), since: at(0), reported_at: None, tasks: 0 }
     }
@@ -329,24 +313,6 @@ mod tests {
     fn with_connectors(status: WorkerStatus, connectors: &[(&'static str, Connector)]) -> LastSeen {
         let connectors = connectors.iter().map(|(id, connector)| (Name::literal(id), connector.clone()));
         LastSeen { connectors: connectors.collect(), ..worker(status) }
-    }
-
-    fn task() -> RunningTask {
-        RunningTask {
-            project_id: Name::literal("p"),
-            task_type: Name::literal("mail"),
-            queue: Name::literal("mails"),
-            title: None,
-            parent_task_id: None,
-            phase: None,
-            worker_id: None,
-            attempt: 1,
-            started_at: at(0),
-            percent: None,
-            message: None,
-            counts: None,
-            stalled: None,
-        }
     }
 
     fn stuck(reason: StuckReason, on: Option<u128>) -> Stuck {
@@ -497,27 +463,27 @@ mod tests {
     #[test]
     fn a_task_is_slow_beyond_three_times_what_is_usual() {
         let p95 = Some(4_001);
-        assert_eq!(of_task("task_slow", &task(), p95, at(12_003)), None);
+        assert_eq!(of_task("task_slow", &samples::running(), p95, at(12_003)), None);
         assert_eq!(
-            of_task("task_slow", &task(), p95, at(12_004)).unwrap(),
+            of_task("task_slow", &samples::running(), p95, at(12_004)).unwrap(),
             format!("mail {} runs for 12 s; 95 of 100 of its kind take less than 5 s", Uuid::nil())
         );
-        assert_eq!(of_task("task_slow", &task(), None, at(86_400_000)), None, "nobody knows what is usual");
+        assert_eq!(of_task("task_slow", &samples::running(), None, at(86_400_000)), None, "nobody knows what is usual");
     }
 
     #[test]
     fn a_short_task_is_not_slow_within_ten_seconds() {
         for p95 in [0, 1, 3_333] {
-            assert_eq!(of_task("task_slow", &task(), Some(p95), at(10_000)), None, "{p95}");
-            assert!(of_task("task_slow", &task(), Some(p95), at(10_001)).is_some(), "{p95}");
+            assert_eq!(of_task("task_slow", &samples::running(), Some(p95), at(10_000)), None, "{p95}");
+            assert!(of_task("task_slow", &samples::running(), Some(p95), at(10_001)).is_some(), "{p95}");
         }
-        assert_eq!(of_task("task_slow", &task(), Some(0), at(-1)), None, "it started on a faster clock");
+        assert_eq!(of_task("task_slow", &samples::running(), Some(0), at(-1)), None, "it started on a faster clock");
     }
 
     #[test]
     fn a_stalled_task_says_why_until_it_reports_again() {
-        assert_eq!(of_task("task_stalled", &task(), Some(1), at(86_400_000)), None);
-        let stalled = RunningTask { stalled: Some("the lease expired".to_owned()), ..task() };
+        assert_eq!(of_task("task_stalled", &samples::running(), Some(1), at(86_400_000)), None);
+        let stalled = RunningTask { stalled: Some("the lease expired".to_owned()), ..samples::running() };
         let text = of_task("task_stalled", &stalled, None, at(0)).unwrap();
         assert_eq!(text, format!("mail {}: the lease expired", Uuid::nil()));
     }

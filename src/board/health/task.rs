@@ -54,8 +54,9 @@ pub fn of_task(board: &Board, task: &Task, open: &[Uuid], quiet: TimeDelta, now:
 #[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
 mod tests {
     use super::*;
+    use crate::board::samples;
     use crate::{
-        board::{running::RunningTask, workers::LastSeen},
+        board::running::RunningTask,
         model::{
             Name, NewTask,
             stuck::{Stuck, StuckReason},
@@ -142,35 +143,9 @@ mod tests {
     #[test]
     fn a_running_task_suffers_with_its_worker() {
         let mut board = Board::default();
-        let running = RunningTask {
-            project_id: Name::literal("p"),
-            task_type: Name::literal("mail"),
-            queue: Name::literal("mails"),
-            title: None,
-            parent_task_id: None,
-            phase: None,
-            worker_id: Some(id(9)),
-            attempt: 1,
-            started_at: start(),
-            percent: None,
-            message: None,
-            counts: None,
-            stalled: Some("the lease expired".to_owned()),
-        };
-        let worker = LastSeen {
-            name: Name::literal("w"),
-            machine_id: Name::literal("m"),
-            queues: Vec::new(),
-            took_from: std::collections::BTreeSet::new(),
-            version: None,
-            status: WorkerStatus::Active,
-            since: start(),
-            started_at: start(),
-            completed: 0,
-            failed: 0,
-            connectors: std::collections::BTreeMap::new(),
-            last_seen_at: Some(start()),
-        };
+        let stalled = Some("the lease expired".to_owned());
+        let running = RunningTask { worker_id: Some(id(9)), stalled, ..samples::running() };
+        let worker = samples::worker(WorkerStatus::Active);
         board.running.0.insert(id(1), running);
         board.workers.0.insert(id(9), worker);
         let codes = |task: &Task, seconds| {

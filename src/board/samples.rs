@@ -1,0 +1,56 @@
+//! What the tests of the board begin with: a time, a running task, a worker.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::TimeDelta;
+
+use super::{running::RunningTask, workers::LastSeen};
+use crate::{
+    clock::Time,
+    model::{Name, worker::WorkerStatus},
+};
+
+/// Seconds since 1970 at which the stories begin: a full hour, so that a bucket of every range begins.
+pub(super) const START: i64 = 1_800_000_000;
+
+/// So many seconds after the start.
+pub(super) fn at(seconds: i64) -> Time {
+    Time::UNIX_EPOCH + TimeDelta::seconds(START + seconds)
+}
+
+/// A task that has just started.
+pub(super) fn running() -> RunningTask {
+    RunningTask {
+        project_id: Name::literal("p"),
+        task_type: Name::literal("mail"),
+        queue: Name::literal("mails"),
+        title: None,
+        parent_task_id: None,
+        phase: None,
+        worker_id: None,
+        attempt: 1,
+        started_at: at(0),
+        percent: None,
+        message: None,
+        counts: None,
+        stalled: None,
+    }
+}
+
+/// A worker that has just sent a heartbeat.
+pub(super) fn worker(status: WorkerStatus) -> LastSeen {
+    LastSeen {
+        name: Name::literal("w1"),
+        machine_id: Name::literal("rack"),
+        queues: Vec::new(),
+        took_from: BTreeSet::new(),
+        version: None,
+        status,
+        since: at(0),
+        started_at: at(0),
+        completed: 0,
+        failed: 0,
+        connectors: BTreeMap::new(),
+        last_seen_at: Some(at(0)),
+    }
+}
