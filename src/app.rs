@@ -155,7 +155,7 @@ impl App {
             claim_waiters,
             clock,
             snapshots: Snapshots::default(),
-            summary: summary::Shared::default(),
+            frames: summary::Frames::default(),
             event_log,
             live_pages: LivePages::new(fragments.clone()),
             fragments,

@@ -1,6 +1,6 @@
 //! Load runs over HTTP against real servers and a private Postgres, all on this machine.
 //!
-//! `cargo bench` runs all; `cargo bench -- throughput`, `-- latency`, `-- history`, `-- pages`, `-- fanout`, `-- slow`,
+//! `cargo bench` runs all; `cargo bench -- throughput`, `-- latency`, `-- history`, `-- fold`, `-- pages`, `-- fanout`, `-- slow`,
 //! `-- storm`, `-- attack` or `-- against` one of them.
 
 #![expect(clippy::disallowed_methods, reason = "a load run looks at the machine's own clock")]
@@ -11,6 +11,7 @@ mod against;
 mod attack;
 mod bench;
 mod fanout;
+mod fold;
 mod herd;
 mod history;
 mod latency;
@@ -43,10 +44,11 @@ fn main() {
     }
     let bench = Bench::start();
     let clients = Runtime::new().expect("a runtime can be made");
-    let runs: [(&str, Run); 9] = [
+    let runs: [(&str, Run); 10] = [
         ("throughput", throughput::run),
         ("latency", latency::run),
         ("history", history::run),
+        ("fold", fold::run),
         ("pages", pages::run),
         ("fanout", fanout::run),
         ("slow", slow::run),

@@ -94,6 +94,31 @@ impl Durations {
         both.percentile(percent)
     }
 
+    /// Removes windows that no percentile looks at any more; `seconds` is their length.
+    pub(super) fn forget(&mut self, now: Time, seconds: i64) {
+        if now.timestamp().div_euclid(seconds) > self.window + 1 {
+            *self = Self { window: self.window, ..Self::default() };
+        }
+    }
+
+    /// Adds all samples of another one with windows of the same length.
+    pub(super) fn merge(&mut self, other: &Self) {
+        let ahead = other.window - self.window;
+        if ahead > 0 {
+            let current = std::mem::take(&mut self.current);
+            self.last = if ahead == 1 { current } else { Histogram::default() };
+            self.window = other.window;
+        }
+        match self.window - other.window {
+            0 => {
+                self.current.add_all(&other.current);
+                self.last.add_all(&other.last);
+            }
+            1 => self.last.add_all(&other.current),
+            _ => {}
+        }
+    }
+
     fn samples(&self) -> u64 {
         self.current.samples() + self.last.samples()
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -21,6 +22,8 @@ const MAX_GROUPS: usize = 200;
 const MOST_NAMED: usize = 8;
 /// Hours of a group's sparkline.
 pub const HOURS: usize = 24;
+/// How long a project remembers a group without failed tasks.
+const CLOSED_FOR: TimeDelta = TimeDelta::days(7);
 /// Maximum length of an example error, characters.
 const LONGEST: usize = 1_000;
 
@@ -103,6 +106,25 @@ impl Failures {
         open
     }
 
+    /// Removes groups without failed tasks that have not been seen for a week.
+    pub(super) fn forget_closed(&mut self, now: Time) {
+        self.groups.retain(|_, group| group.open > 0 || now - group.last_seen_at < CLOSED_FOR);
+    }
+
+    /// Adds the groups of another project.
+    pub(super) fn merge(&mut self, other: &Self) {
+        self.overflowed |= other.overflowed;
+        for (fingerprint, group) in &other.groups {
+            match self.groups.get_mut(fingerprint) {
+                Some(known) => known.merge(group),
+                None => {
+                    self.groups.insert(fingerprint.clone(), group.clone());
+                }
+            }
+            self.forget();
+        }
+    }
+
     fn forget(&mut self) {
         if self.groups.len() <= MAX_GROUPS {
             return;
@@ -158,6 +180,27 @@ impl Group {
         while self.hours.front().is_some_and(|(first, _)| *first <= hour - HOURS as i64) {
             self.hours.pop_front();
         }
+    }
+
+    /// Adds the failures of the same kind in another project.
+    fn merge(&mut self, other: &Self) {
+        self.open += other.open;
+        self.failed += other.failed;
+        self.retried += other.retried;
+        self.first_seen_at = self.first_seen_at.min(other.first_seen_at);
+        if other.last_seen_at > self.last_seen_at {
+            self.last_seen_at = other.last_seen_at;
+            self.error.clone_from(&other.error);
+            self.task_id = other.task_id;
+        }
+        let queues = other.queues.iter().take(MOST_NAMED.saturating_sub(self.queues.len()));
+        self.queues.extend(queues.cloned());
+        self.workers.extend(other.workers.iter().take(MOST_NAMED.saturating_sub(self.workers.len())));
+        let mut hours: BTreeMap<i64, u64> = BTreeMap::new();
+        for (hour, count) in self.hours.iter().chain(&other.hours) {
+            *hours.entry(*hour).or_default() += count;
+        }
+        self.hours = hours.into_iter().collect();
     }
 
     /// Number of failures in each of the last hours, oldest first.

@@ -464,6 +464,7 @@ fn an_event_tells_which_status_a_task_left_and_which_it_has() {
 fn stuck_tasks_are_what_was_measured_last() {
     let mut story = Story::new();
     let stuck = crate::model::stuck::Stuck {
+        project_id: None,
         task_id: id(1),
         task_type: name("mail"),
         reason: crate::model::stuck::StuckReason::Ring,

@@ -56,6 +56,11 @@ impl Range {
         }
     }
 
+    /// Number of the bucket of a time, since 1970.
+    const fn bucket(self, ts: Time) -> i64 {
+        ts.timestamp().div_euclid(self.slot_seconds())
+    }
+
     /// Number of buckets.
     #[must_use]
     pub const fn slots(self) -> usize {
@@ -105,6 +110,21 @@ impl Slot {
         Time::from_timestamp(self.number * range.slot_seconds(), 0)
     }
 
+    /// Adds this minute to the bucket of a longer range that it belongs to.
+    fn end(&self, range: Range, slots: &mut VecDeque<Self>) {
+        let minutes = range.slot_seconds() / Range::Hour.slot_seconds();
+        let number = self.number.div_euclid(minutes);
+        if slots.back().is_none_or(|slot| slot.number < number) {
+            slots.push_back(Self { number, ..Self::default() });
+        }
+        let Some(slot) = slots.back_mut() else { return };
+        slot.tally.add(&self.tally);
+        slot.waits.add_all(&self.waits);
+        slot.runs.add_all(&self.runs);
+        slot.max_pending = slot.max_pending.max(self.max_pending);
+        slot.waiting = self.waiting;
+    }
+
     fn add(&mut self, event: &Event, waiting: u64) {
         self.tally.count(event);
         match event.event_type {
@@ -120,45 +140,86 @@ impl Slot {
 }
 
 impl History {
-    /// Applies a task event; `waiting` is the number of pending tasks after it.
+    /// Applies a task event; `waiting` is the number of pending tasks after it. Only the minute is counted; when it is
+    /// over, the longer buckets take it in.
     pub(super) fn apply(&mut self, event: &Event, waiting: u64) {
         if event.position.is_none() || super::moved(event).is_none() {
             return;
         }
-        for range in Range::ALL {
-            let number = event.ts.timestamp().div_euclid(range.slot_seconds());
-            let slots = self.slots_mut(range);
-            // Clocks of several servers may differ slightly: a late event counts for the newest bucket.
-            if slots.back().is_none_or(|slot| slot.number < number) {
-                let before = slots.back().map_or(0, |slot| slot.waiting);
-                slots.push_back(Slot { number, max_pending: before, ..Slot::default() });
-                while slots.front().is_some_and(|slot| slot.number <= number - range.slots() as i64) {
-                    slots.pop_front();
-                }
-            }
-            if let Some(slot) = slots.back_mut() {
-                slot.add(event, waiting);
+        let number = Range::Hour.bucket(event.ts);
+        // Clocks of several servers may differ slightly: a late event counts for the newest bucket.
+        if self.hour.back().is_none_or(|minute| minute.number < number) {
+            let before = self.hour.back().map_or(0, |minute| minute.waiting);
+            self.end_minute();
+            self.hour.push_back(Slot { number, max_pending: before, ..Slot::default() });
+            trim(&mut self.hour, Range::Hour, number);
+        }
+        if let Some(minute) = self.hour.back_mut() {
+            minute.add(event, waiting);
+        }
+    }
+
+    /// Adds the newest minute to the longer buckets.
+    fn end_minute(&mut self) {
+        let Some(minute) = self.hour.back() else { return };
+        for (range, slots) in [(Range::Day, &mut self.day), (Range::Week, &mut self.week)] {
+            minute.end(range, slots);
+            if let Some(number) = slots.back().map(|slot| slot.number) {
+                trim(slots, range, number);
             }
         }
     }
 
-    const fn slots_mut(&mut self, range: Range) -> &mut VecDeque<Slot> {
-        match range {
-            Range::Hour => &mut self.hour,
-            Range::Day => &mut self.day,
-            Range::Week => &mut self.week,
+    /// Removes buckets that no range shows any more, but for the newest minute, which knows the backlog.
+    pub(super) fn forget(&mut self, now: Time) {
+        for (range, slots) in
+            [(Range::Hour, &mut self.hour), (Range::Day, &mut self.day), (Range::Week, &mut self.week)]
+        {
+            let keep = usize::from(range == Range::Hour);
+            let oldest = range.bucket(now) - range.slots() as i64;
+            while slots.len() > keep && slots.front().is_some_and(|slot| slot.number <= oldest) {
+                slots.pop_front();
+            }
+            if slots.len() * 2 < slots.capacity() {
+                slots.shrink_to_fit();
+            }
         }
+    }
+
+    /// Whether nothing happened within any range.
+    pub(super) fn is_over(&self, now: Time) -> bool {
+        let oldest = Range::Week.bucket(now) - Range::Week.slots() as i64;
+        let minutes = Range::Week.slot_seconds() / Range::Hour.slot_seconds();
+        self.hour.back().is_none_or(|minute| minute.number.div_euclid(minutes) <= oldest)
+    }
+
+    /// Adds the counts of another history, bucket by bucket.
+    pub(super) fn merge(&mut self, other: &Self) {
+        for (mine, others) in
+            [(&mut self.hour, &other.hour), (&mut self.day, &other.day), (&mut self.week, &other.week)]
+        {
+            *mine = merged(mine, others);
+        }
+    }
+
+    /// The buckets of a range with something in them, and the newest one before, oldest first.
+    fn slots(&self, range: Range) -> VecDeque<Slot> {
+        let mut slots = match range {
+            Range::Hour => self.hour.clone(),
+            Range::Day => self.day.clone(),
+            Range::Week => self.week.clone(),
+        };
+        if let Some(minute) = self.hour.back().filter(|_| range != Range::Hour) {
+            minute.end(range, &mut slots);
+        }
+        slots
     }
 
     /// Every bucket of a range, oldest first, including empty ones. The last one is incomplete.
     #[must_use]
     pub fn over(&self, range: Range, now: Time) -> Vec<Slot> {
-        let slots = match range {
-            Range::Hour => &self.hour,
-            Range::Day => &self.day,
-            Range::Week => &self.week,
-        };
-        let last = now.timestamp().div_euclid(range.slot_seconds());
+        let slots = self.slots(range);
+        let last = range.bucket(now);
         let first = last - range.slots() as i64 + 1;
         let before = slots.iter().rev().find(|slot| slot.number < first);
         let mut waiting = before.map_or(0, |slot| slot.waiting);
@@ -172,6 +233,36 @@ impl History {
             })
             .collect()
     }
+}
+
+/// Removes the buckets before those that end with a number.
+fn trim(slots: &mut VecDeque<Slot>, range: Range, number: i64) {
+    while slots.front().is_some_and(|slot| slot.number <= number - range.slots() as i64) {
+        slots.pop_front();
+    }
+}
+
+/// Two series as one. A bucket that only one of them has takes the other's backlog of that time.
+fn merged(mine: &VecDeque<Slot>, others: &VecDeque<Slot>) -> VecDeque<Slot> {
+    let (mut mine, mut others) = (mine.iter().peekable(), others.iter().peekable());
+    let mut waiting = [0, 0];
+    let mut sum = VecDeque::new();
+    while let Some(number) = [mine.peek(), others.peek()].into_iter().flatten().map(|slot| slot.number).min() {
+        let mut slot = Slot { number, ..Slot::default() };
+        for (series, waiting) in [&mut mine, &mut others].into_iter().zip(&mut waiting) {
+            let part = series.next_if(|slot| slot.number == number);
+            slot.max_pending += part.map_or(*waiting, |part| part.max_pending);
+            if let Some(part) = part {
+                slot.tally.add(&part.tally);
+                slot.waits.add_all(&part.waits);
+                slot.runs.add_all(&part.runs);
+                *waiting = part.waiting;
+            }
+        }
+        slot.waiting = waiting.iter().sum();
+        sum.push_back(slot);
+    }
+    sum
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod folds;
 pub mod health;
 pub mod history;
 pub mod parents;
+pub mod projects;
 pub mod queues;
 pub mod rates;
 pub mod recent;
@@ -35,6 +36,7 @@ use durations::Kinds;
 use failures::Failures;
 use history::History;
 use parents::Parents;
+use projects::Projects;
 use queues::Queues;
 use rates::Rates;
 use recent::Recent;
@@ -42,7 +44,7 @@ use running::Running;
 use workers::Workers;
 
 /// Version of the encoding; checkpoints of another version are ignored and rebuilt from the log.
-pub const VERSION: i32 = 5;
+pub const VERSION: i32 = 6;
 
 /// The complete state at a position.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -74,6 +76,8 @@ pub struct Board {
     pub failures: Failures,
     /// Typical run times by task type.
     pub kinds: Kinds,
+    /// Counters of each project.
+    pub projects: Projects,
     /// Some of the tasks that cannot make progress without an operator; measured, not folded.
     #[serde(skip)]
     pub stuck: Vec<Stuck>,
@@ -100,7 +104,12 @@ impl Board {
             self.stuck = event.data.stuck.clone().unwrap_or_default();
             self.stuck_total = event.data.matched.unwrap_or_default();
         }
-        self.count_task(event);
+        if self.projects.splits(event) {
+            let whole = self.whole();
+            self.projects.split(whole);
+        }
+        self.projects.apply(event);
+        count_moved(&mut self.tasks, event);
         self.queues.apply(event);
         self.workers.apply(event);
         self.running.apply(event);
@@ -111,18 +120,6 @@ impl Board {
         self.failures.apply(event);
         self.kinds.apply(event);
         Ok(())
-    }
-
-    fn count_task(&mut self, event: &Event) {
-        if let Some((from, to)) = moved(event) {
-            if let Some(from) = from {
-                let count = self.tasks.entry(from).or_default();
-                *count = count.saturating_sub(1);
-            }
-            if let Some(to) = to {
-                *self.tasks.entry(to).or_default() += 1;
-            }
-        }
     }
 
     /// ID of the last event folded in.
@@ -176,6 +173,18 @@ pub fn moved(event: &Event) -> Option<(Option<Status>, Option<Status>)> {
         Kind::TaskCreated => Some((None, event.status)),
         _ if event.old_status == event.status => None,
         _ => Some((event.old_status, event.status)),
+    }
+}
+
+/// Counts the status change of an event.
+fn count_moved(tasks: &mut BTreeMap<Status, u64>, event: &Event) {
+    let Some((from, to)) = moved(event) else { return };
+    if let Some(from) = from {
+        let count = tasks.entry(from).or_default();
+        *count = count.saturating_sub(1);
+    }
+    if let Some(to) = to {
+        *tasks.entry(to).or_default() += 1;
     }
 }
 

@@ -50,6 +50,9 @@ pub struct Queue {
     /// When its oldest pending task was enqueued; measured, not folded.
     #[serde(skip)]
     pub oldest_enqueued_at: Option<Time>,
+    /// Running tasks of projects that the board does not show; they count for the concurrency limit.
+    #[serde(skip)]
+    pub running_elsewhere: u64,
 }
 
 /// Percentiles of a duration, milliseconds.
@@ -119,6 +122,38 @@ impl Queue {
     #[must_use]
     pub fn untaken_since(&self) -> Option<Time> {
         self.waiting_since.map(|since| self.taken_at.map_or(since, |taken| taken.max(since)))
+    }
+
+    /// Number of running tasks of the whole queue, as its concurrency limit counts them.
+    #[must_use]
+    pub fn occupied(&self) -> u64 {
+        self.count(Status::Running) + self.running_elsewhere
+    }
+
+    /// Takes over what belongs to the queue as a whole, whoever's tasks are shown of it.
+    pub(super) fn share(&mut self, whole: &Self) {
+        self.paused_at = whole.paused_at;
+        self.concurrency_limit = whole.concurrency_limit;
+        self.rate_limit = whole.rate_limit;
+        self.rate_period_seconds = whole.rate_period_seconds;
+        self.taken_at = whole.taken_at;
+        self.running_elsewhere = whole.count(Status::Running).saturating_sub(self.count(Status::Running));
+        // The oldest of all is the oldest of these, too, unless their backlog began later.
+        self.oldest_enqueued_at = whole.oldest_enqueued_at.max(self.waiting_since).filter(|_| self.waiting() > 0);
+    }
+
+    /// Adds the tasks of the same queue in another project.
+    pub(super) fn merge(&mut self, other: &Self) {
+        for (status, count) in &other.tasks {
+            *self.tasks.entry(*status).or_default() += count;
+        }
+        for (depth, more) in self.depth.iter_mut().zip(other.depth) {
+            *depth += more;
+        }
+        self.waits.merge(&other.waits);
+        self.runs.merge(&other.runs);
+        self.ended.merge(other.ended);
+        self.waiting_since = self.waiting_since.into_iter().chain(other.waiting_since).min();
     }
 
     /// Updates the start of the backlog.
@@ -218,6 +253,23 @@ impl Ended {
         *slot += 1;
     }
 
+    fn merge(&mut self, other: Self) {
+        let ahead = other.minute - self.minute;
+        if ahead > 0 {
+            self.last = if ahead == 1 { self.current } else { (0, 0) };
+            (self.current, self.minute) = ((0, 0), other.minute);
+        }
+        let add = |to: &mut (u64, u64), more: (u64, u64)| *to = (to.0 + more.0, to.1 + more.1);
+        match self.minute - other.minute {
+            0 => {
+                add(&mut self.current, other.current);
+                add(&mut self.last, other.last);
+            }
+            1 => add(&mut self.last, other.current),
+            _ => {}
+        }
+    }
+
     /// Completed tasks and failed attempts per second, over one to two minutes.
     #[must_use]
     pub fn per_second(&self, now: Time) -> (f64, f64) {
@@ -270,6 +322,38 @@ impl Queues {
         for left in [Some(name), old.as_ref()].into_iter().flatten() {
             self.forget_if_gone(left);
         }
+    }
+
+    /// Removes wait and run times that no percentile looks at any more.
+    pub(super) fn forget(&mut self, now: Time) {
+        for queue in self.0.values_mut() {
+            queue.waits.forget(now, WINDOW);
+            queue.runs.forget(now, WINDOW);
+        }
+    }
+
+    /// Adds the tasks of another project, queue by queue.
+    pub(super) fn merge(&mut self, other: &Self) {
+        for (name, queue) in &other.0 {
+            self.0.entry(name.clone()).or_default().merge(queue);
+        }
+    }
+
+    /// Leaves the settings and times only.
+    pub(super) fn clear_tasks(&mut self) {
+        for queue in self.0.values_mut() {
+            queue.tasks.clear();
+            (queue.depth, queue.waiting_since) = ([0; 10], None);
+        }
+    }
+
+    /// Leaves the tasks only.
+    pub(super) fn forget_settings(&mut self) {
+        for queue in self.0.values_mut() {
+            queue.paused_at = None;
+            (queue.concurrency_limit, queue.rate_limit, queue.rate_period_seconds) = (None, None, None);
+        }
+        self.0.retain(|_, queue| !queue.is_gone());
     }
 
     /// Removes a queue without tasks and operator settings.

@@ -92,9 +92,33 @@ impl Rates {
         if let Some(slot) = self.slots.back_mut() {
             slot.tally.add(&counted);
         }
-        let oldest = number - SLOTS as i64;
+        self.forget_before(number - SLOTS as i64);
+    }
+
+    fn forget_before(&mut self, oldest: i64) {
         while self.slots.front().is_some_and(|slot| slot.number < oldest) {
             self.slots.pop_front();
+        }
+    }
+
+    /// Removes buckets older than an hour.
+    pub(super) fn forget(&mut self, now: Time) {
+        self.forget_before(slot_of(now) - SLOTS as i64);
+        if self.slots.len() * 2 < self.slots.capacity() {
+            self.slots.shrink_to_fit();
+        }
+    }
+
+    /// Adds the counts of others.
+    pub(super) fn merge(&mut self, other: &Self) {
+        let mut slots: Vec<_> = self.slots.iter().chain(&other.slots).copied().collect();
+        slots.sort_by_key(|slot| slot.number);
+        self.slots.clear();
+        for slot in slots {
+            match self.slots.back_mut().filter(|last| last.number == slot.number) {
+                Some(last) => last.tally.add(&slot.tally),
+                None => self.slots.push_back(slot),
+            }
         }
     }
 

@@ -9,7 +9,8 @@ use uuid::Uuid;
 use super::{
     Board,
     parents::{Parent, Phase},
-    queues::Queue,
+    projects::Project,
+    queues::Queues,
     running::RunningTask,
     workers::LastSeen,
 };
@@ -34,13 +35,26 @@ pub struct Tables {
     pub parents: Vec<(Uuid, Parent)>,
     /// Counts of their children by phase.
     pub phases: Vec<(Uuid, Phase)>,
-    /// Error groups: fingerprint, number of failed tasks, and the newest of them as an event.
-    pub failures: Vec<(Name, u64, Event)>,
+    /// Error groups.
+    pub failures: Vec<OpenGroup>,
 }
 
-/// Number of tasks of a queue with a status and a priority.
+/// Failed tasks of a project with the same fingerprint.
+#[derive(Debug, Clone)]
+pub struct OpenGroup {
+    /// The fingerprint.
+    pub fingerprint: Name,
+    /// Number of failed tasks.
+    pub open: u64,
+    /// The newest of them as an event.
+    pub newest: Event,
+}
+
+/// Number of tasks of a project and a queue with a status and a priority.
 #[derive(Debug, Clone)]
 pub struct Counted {
+    /// The project.
+    pub project_id: Name,
     /// The queue.
     pub queue: Name,
     /// The status.
@@ -69,7 +83,11 @@ pub struct Decided {
 impl Board {
     /// Replaces counts and lists by the content of the tables, which must be of the board's position.
     pub fn take_over(&mut self, tables: Tables) {
-        self.count_tasks(&tables.tasks);
+        let whole = self.whole();
+        self.projects.replace(counted(&tables), &whole);
+        self.tasks.clear();
+        self.queues.clear_tasks();
+        tables.tasks.iter().for_each(|row| row.count(&mut self.tasks, &mut self.queues));
         for (name, decided) in tables.queues {
             let queue = self.queues.0.entry(name).or_default();
             queue.paused_at = decided.paused_at;
@@ -87,27 +105,16 @@ impl Board {
         for group in self.failures.groups.values_mut() {
             group.open = 0;
         }
-        for (fingerprint, open, newest) in tables.failures {
-            self.failures.set_open(fingerprint, open, &newest);
-        }
-    }
-
-    fn count_tasks(&mut self, counted: &[Counted]) {
-        self.tasks.clear();
-        for queue in self.queues.0.values_mut() {
-            queue.tasks.clear();
-            queue.depth = [0; 10];
-            queue.waiting_since = None;
-        }
-        for row in counted {
-            *self.tasks.entry(row.status).or_default() += row.count;
-            let queue: &mut Queue = self.queues.0.entry(row.queue.clone()).or_default();
-            *queue.tasks.entry(row.status).or_default() += row.count;
-            if row.status == Status::Pending {
-                queue.depth[usize::from(row.priority.get())] += row.count;
-                let oldest = row.oldest_enqueued_at.into_iter().chain(queue.waiting_since).min();
-                queue.waiting_since = oldest;
+        let mut sums: BTreeMap<Name, (u64, Event)> = BTreeMap::new();
+        for group in tables.failures {
+            let (open, newest) = sums.entry(group.fingerprint).or_insert_with(|| (0, group.newest.clone()));
+            *open += group.open;
+            if group.newest.ts > newest.ts {
+                *newest = group.newest;
             }
+        }
+        for (fingerprint, (open, newest)) in sums {
+            self.failures.set_open(fingerprint, open, &newest);
         }
     }
 
@@ -127,6 +134,33 @@ impl Board {
                 *parent.phase(&name) = phase;
             }
             self.parents.open.insert(id, parent);
+        }
+    }
+}
+
+/// What the tables count of each project.
+fn counted(tables: &Tables) -> BTreeMap<Name, Project> {
+    let mut projects: BTreeMap<Name, Project> = BTreeMap::new();
+    for row in &tables.tasks {
+        let project = projects.entry(row.project_id.clone()).or_default();
+        row.count(&mut project.tasks, &mut project.queues);
+    }
+    for group in &tables.failures {
+        if let Some(project) = group.newest.project_id.as_ref().and_then(|name| projects.get_mut(name)) {
+            project.failures.set_open(group.fingerprint.clone(), group.open, &group.newest);
+        }
+    }
+    projects
+}
+
+impl Counted {
+    fn count(&self, tasks: &mut BTreeMap<Status, u64>, queues: &mut Queues) {
+        *tasks.entry(self.status).or_default() += self.count;
+        let queue = queues.0.entry(self.queue.clone()).or_default();
+        *queue.tasks.entry(self.status).or_default() += self.count;
+        if self.status == Status::Pending {
+            queue.depth[usize::from(self.priority.get())] += self.count;
+            queue.waiting_since = self.oldest_enqueued_at.into_iter().chain(queue.waiting_since).min();
         }
     }
 }
@@ -151,7 +185,7 @@ mod tests {
     fn counted(status: Status, priority: i64, count: u64) -> Counted {
         let (queue, priority) = (Name::literal("mails"), Priority::new(priority).unwrap());
         let oldest_enqueued_at = (status == Status::Pending).then_some(Time::UNIX_EPOCH);
-        Counted { queue, status, priority, count, oldest_enqueued_at }
+        Counted { project_id: Name::literal("default"), queue, status, priority, count, oldest_enqueued_at }
     }
 
     #[test]
@@ -207,7 +241,8 @@ mod tests {
             for (status, priority, count) in other.chain(pending).filter(|(_, _, count)| *count > 0) {
                 let (queue, oldest_enqueued_at) = (name.clone(), queue.waiting_since);
                 let priority = Priority::new(priority).unwrap();
-                tables.tasks.push(Counted { queue, status, priority, count, oldest_enqueued_at });
+                let project_id = Name::literal("default");
+                tables.tasks.push(Counted { project_id, queue, status, priority, count, oldest_enqueued_at });
             }
         }
         tables.running = board.running.0.iter().map(|(id, task)| (*id, task.clone())).collect();
@@ -219,7 +254,9 @@ mod tests {
         }
         let open = board.failures.groups.iter().filter(|(_, group)| group.open > 0);
         let newest = event(Kind::TaskFailed, 1, Some(Status::Running), Some(Status::Failed));
-        tables.failures = open.map(|(key, group)| (key.clone(), group.open, newest.clone())).collect();
+        tables.failures = open
+            .map(|(key, group)| OpenGroup { fingerprint: key.clone(), open: group.open, newest: newest.clone() })
+            .collect();
         tables
     }
 

@@ -14,6 +14,7 @@ pub mod tailer;
 pub mod time_travel;
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, RwLock},
     time::Instant,
 };
@@ -21,6 +22,7 @@ use std::{
 use crate::{
     board::Board,
     event::{Event, EventId, frame::Frame},
+    model::Name,
 };
 
 pub use byte_reader::{ByteReader, ByteReaders};
@@ -43,6 +45,15 @@ pub struct Published {
     pub frame: Frame,
     /// When it was published in this process.
     pub at: Instant,
+}
+
+/// The board of some projects; the shared one itself if none is named.
+#[must_use]
+pub fn narrowed(board: &SharedBoard, projects: &BTreeSet<Name>) -> SharedBoard {
+    if projects.is_empty() {
+        return board.clone();
+    }
+    Arc::new(RwLock::new(read(board).narrowed(projects)))
 }
 
 /// Locks the board for reading. A panic while the lock is held cannot leave it half changed, so poison is ignored.

@@ -1,6 +1,6 @@
 //! `GET /live`: a page's fragment whenever it changes. Sends the same bytes as a poll, rendered once for all viewers.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use axum::{
     body::Body,
@@ -28,6 +28,7 @@ use crate::{
         gzip,
         stream_registry::{CloseReason, Peer, Purpose, StreamInfo, StreamSlot},
     },
+    model::Name,
     page::{self, PAGES, layout},
 };
 
@@ -38,6 +39,7 @@ const HEARTBEAT: Duration = Duration::from_secs(2);
 struct Viewer {
     state: AppState,
     fragments: page::Viewer,
+    projects: BTreeSet<Name>,
     gzip: bool,
     begun: bool,
     beats: tokio::time::Interval,
@@ -81,7 +83,8 @@ pub(super) async fn live(
     let fragments = state.live_pages.follow(&state.view(), page, &params).await?;
     let mut beats = tokio::time::interval(HEARTBEAT);
     beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let viewer = Viewer { state, fragments, gzip, begun: false, beats, ended: false, slot };
+    let projects = params.filter.projects();
+    let viewer = Viewer { state, fragments, projects, gzip, begun: false, beats, ended: false, slot };
     let body = stream::unfold(viewer, |mut viewer| async move { viewer.next().await.map(|item| (item, viewer)) });
     let mut response = Body::from_stream(body).into_response();
     let headers = response.headers_mut();
@@ -111,7 +114,7 @@ impl Viewer {
             _ = self.beats.tick(), if self.fragments.has_begun() => {
                 let failing = u64::try_from(self.fragments.failing_for().as_millis()).unwrap_or(u64::MAX);
                 let data = json!({ "age_ms": page_context::age_ms(&self.state).max(failing), "position": self.state.subscriptions.head(),
-                    "build": layout::build(super::assets::url), "summary": page_context::summary(&self.state) });
+                    "build": layout::build(super::assets::url), "summary": page_context::summary(&self.state, &self.projects) });
                 let beat = frame::named("heartbeat", &data.to_string(), None, None);
                 Some(Ok(if self.gzip { gzip::stored(&beat) } else { beat }))
             }

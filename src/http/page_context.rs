@@ -1,10 +1,18 @@
 //! What pages are rendered with: the state of the server, and what their frames tell.
 
+use std::{collections::BTreeSet, sync::Arc};
+
 use super::{assets, state::AppState};
 use crate::{
     config::LiveMode,
     feed,
-    page::{self, layout::Server, summary::Summary},
+    model::Name,
+    page::{
+        self,
+        layout::Server,
+        summary::{Frame, Summary},
+        switcher::Projects,
+    },
 };
 
 /// Time since this process was last known to be up to date with the log, milliseconds.
@@ -12,8 +20,9 @@ pub(super) fn age_ms(state: &AppState) -> u64 {
     u64::try_from(state.subscriptions.age().as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Server data for the layout.
-pub(super) fn server(state: &AppState) -> Server<'_> {
+/// Server data for the layout of a page of some projects.
+pub(super) fn server<'a>(state: &'a AppState, projects: &BTreeSet<Name>) -> Server<'a> {
+    let frame = frame(state, projects);
     Server {
         live_allowed: state.settings.live_pages != LiveMode::Off,
         poll_seconds: state.settings.poll_seconds,
@@ -22,13 +31,22 @@ pub(super) fn server(state: &AppState) -> Server<'_> {
         now: state.clock.now(),
         instance: &state.settings.instance_name,
         colour: state.settings.instance_colour,
-        summary: summary(state),
+        summary: frame.summary,
+        projects: frame.projects,
     }
 }
 
-/// Health and numbers as they are now.
-pub(super) fn summary(state: &AppState) -> Summary {
-    state.summary.get(|| Summary::of(&feed::read(&state.board), state.settings.quiet(), state.clock.now()))
+/// Health and numbers of some projects as they are now.
+pub(super) fn summary(state: &AppState, projects: &BTreeSet<Name>) -> Summary {
+    frame(state, projects).summary
+}
+
+fn frame(state: &AppState, projects: &BTreeSet<Name>) -> Frame {
+    state.frames.get(projects, || {
+        let board = feed::narrowed(&state.board, projects);
+        let summary = Summary::of(&feed::read(&board), state.settings.quiet(), state.clock.now());
+        Frame { summary, projects: Arc::new(Projects::of(&feed::read(&state.board))) }
+    })
 }
 
 impl AppState {

@@ -1,6 +1,6 @@
 //! Pages over HTTP: as a whole, as a fragment for a poll, and as an error.
 
-use std::{str::FromStr, time::Duration};
+use std::{collections::BTreeSet, str::FromStr, time::Duration};
 
 use axum::{
     Router,
@@ -23,7 +23,7 @@ use super::{
 use crate::{
     clock::Time,
     config::LiveMode,
-    event::{Filter, envelope::rfc3339},
+    event::{Filter, envelope::rfc3339, filter::PROJECT},
     feed::time_travel::{Moment, TimeTravelError},
     model::Timestamp,
     page::{
@@ -107,7 +107,10 @@ pub(super) async fn params(
     }
     let own: Vec<_> = page.own.iter().map(|(name, _)| *name).collect();
     match page.filters {
-        Filters::None => {}
+        Filters::None => {
+            let project = filters.iter().filter(|(name, _)| name == PROJECT).cloned().collect::<Vec<_>>();
+            params.filter = Filter::from_query(&project, &[])?;
+        }
         Filters::Tasks => {
             params.tasks = query::tasks(&filters)?;
             params.filter = Filter::from_query(&filters, &page::LIST_PARAMETERS)?;
@@ -206,6 +209,7 @@ async fn try_show(
     let own = |name: &str| pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
     let choice = refresh_choice(state, headers, page, own("live"), own("refresh"))?;
     let params = params(state, page, id.as_deref(), pairs).await?;
+    let projects = params.filter.projects();
     let is_fragment = own("fragment") == Some("1");
     let freshness = match (is_fragment, page.from_tables) {
         // All viewers of a list share one read per refresh interval.
@@ -220,7 +224,7 @@ async fn try_show(
     } else if is_fragment {
         fragment.html.clone().into_response()
     } else {
-        layout::page(page, &params, &server(state), &choice, &fragment)?.into_response()
+        layout::page(page, &params, &server(state, &projects), &choice, &fragment)?.into_response()
     };
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
@@ -229,7 +233,7 @@ async fn try_show(
     headers.insert("x-data-position", HeaderValue::from(fragment.position));
     headers.insert("x-data-age-ms", HeaderValue::from(age_ms(state)));
     headers.insert("x-app-build", HeaderValue::from_static(layout::build(assets::url)));
-    if let Ok(summary) = HeaderValue::try_from(summary(state).json()) {
+    if let Ok(summary) = HeaderValue::try_from(summary(state, &projects).json()) {
         headers.insert("x-summary", summary);
     }
     Ok(response)
@@ -331,7 +335,8 @@ pub(super) fn failure(
 /// A static page.
 pub(super) fn plain(state: &AppState, headers: &HeaderMap, title: &str, page: &impl askama::Template) -> Response {
     let html = page.render().map_err(PageError::from);
-    let html = html.and_then(|html| layout::plain(title, &html, &server(state), &viewer(state, headers)));
+    let html =
+        html.and_then(|html| layout::plain(title, &html, &server(state, &BTreeSet::new()), &viewer(state, headers)));
     match html {
         Ok(html) => {
             let kind = (header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));

@@ -2,13 +2,14 @@
 
 use uuid::Uuid;
 
-use super::problem::Problem;
+use super::{problem::Problem, state::AppState};
 use crate::{
     clock::Time,
     event::{
         EventId, Filter,
         filter::{self, is_known},
     },
+    feed::{self, SharedBoard},
     model::task_query::{LABEL_PREFIX, TaskQuery},
     page::{LIST_PARAMETERS, format},
 };
@@ -16,6 +17,29 @@ use crate::{
 /// Names of the filters of a task list.
 pub fn task_filters() -> impl Iterator<Item = &'static str> {
     filter::ROWS.iter().filter(|row| row.column.is_some()).map(|row| row.name)
+}
+
+/// Parameter of everything that is read from the board.
+#[derive(Debug, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "it describes the query for the API document; `board` reads it")]
+pub struct OfProjects {
+    /// Only these projects, separated by commas; without it all of them.
+    #[param(required = false, nullable = false)]
+    project_id: Option<String>,
+}
+
+/// The board of the projects that a query names; `own` are the names of other parameters.
+///
+/// # Errors
+/// A 400 that names the parameter.
+pub fn board(state: &AppState, pairs: &[(String, String)], own: &[&str]) -> Result<SharedBoard, Problem> {
+    if let Some((name, _)) = pairs.iter().find(|(name, _)| name != filter::PROJECT && !own.contains(&name.as_str())) {
+        let valid: Vec<_> = own.iter().copied().chain([filter::PROJECT]).collect();
+        return Err(Problem::invalid_parameter(name, format!("unknown parameter; supported: {}", valid.join(", "))));
+    }
+    let projects = Filter::from_query(pairs, own)?.projects();
+    Ok(feed::narrowed(&state.board, &projects))
 }
 
 /// Maximum length of the search text, characters.

@@ -54,7 +54,7 @@ pub struct Parts {
     /// Cache of rendered pages.
     pub fragments: Fragments,
     /// What the frame of every page tells.
-    pub summary: summary::Shared,
+    pub frames: summary::Frames,
     /// Followed live pages.
     pub live_pages: LivePages,
     /// The API documents.

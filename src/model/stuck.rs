@@ -26,6 +26,10 @@ words! {
 pub struct Stuck {
     /// Task ID.
     pub task_id: Uuid,
+    /// Project.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub project_id: Option<Name>,
     /// Task type.
     #[schema(value_type = String)]
     pub task_type: Name,

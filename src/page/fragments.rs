@@ -12,7 +12,7 @@ use askama::Template;
 use bytes::Bytes;
 use chrono::TimeDelta;
 
-use super::{Page, PageError, Params, Reach, View, format, time_travel_links::keep_time_parameter};
+use super::{Page, PageError, Params, Reach, View, format, page_links::keep_parameters};
 use crate::{clock::Time, event::envelope::rfc3339, feed, store::writing::Failing};
 
 /// Pages show that writes fail once that has lasted this long.
@@ -225,9 +225,9 @@ async fn render(
         title: &content.title,
         historical: Historical::of(page, params),
         not_writing,
-        content: &match params.own("at") {
-            Some(at) => Cow::Owned(keep_time_parameter(&content.html, at)),
-            None => Cow::Borrowed(content.html.as_str()),
+        content: &match params.carried().as_slice() {
+            [] => Cow::Borrowed(content.html.as_str()),
+            carried => Cow::Owned(keep_parameters(&content.html, carried)),
         },
     };
     Ok(Fragment { html: wrapped.render()?.into(), version, title: content.title.into(), position })

@@ -1,6 +1,6 @@
 //! The layout around a page: navigation, connection status, data age, preferences. Specific to each viewer.
 
-use std::{fmt::Write as _, sync::OnceLock};
+use std::sync::{Arc, OnceLock};
 
 use askama::Template;
 
@@ -9,6 +9,7 @@ use super::{
     preferences::Preferences,
     row::{Chrome, Filters},
     summary::Summary,
+    switcher::{Projects, Switcher},
 };
 use crate::{
     board::health::Level,
@@ -20,7 +21,7 @@ use crate::{
 pub const REFRESHES: [u32; 6] = [2, 5, 10, 30, 60, 0];
 
 /// Server data used by the layout.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Server<'a> {
     /// Whether live pages are enabled.
     pub live_allowed: bool,
@@ -38,6 +39,8 @@ pub struct Server<'a> {
     pub colour: InstanceColour,
     /// Health and numbers.
     pub summary: Summary,
+    /// The projects to choose from.
+    pub projects: Arc<Projects>,
 }
 
 /// Viewer data used by the layout.
@@ -114,6 +117,7 @@ struct Base<'a> {
     refresh_seconds: u32,
     refresh_options: Vec<RefreshOption>,
     share_links: Vec<ShareLink>,
+    switcher: Switcher,
     preferences: Preferences,
     files: Files,
     build: &'a str,
@@ -194,7 +198,9 @@ fn share_links(page: &Page, params: &Params, choice: &RefreshChoice, position: i
         if pairs.is_empty() { path } else { format!("{path}{joint}{}", format::query(pairs)) }
     };
     let filters = match page.filters {
-        Filters::None => Vec::new(),
+        // The API of what has no history has no projects either.
+        Filters::None if page.from_tables || page.reach == Reach::Present => Vec::new(),
+        Filters::None => params.filter.pairs().to_vec(),
         Filters::Tasks | Filters::Events => params.without(&["at", "play"]),
     };
     let listed = params.filter.pairs().to_vec();
@@ -246,13 +252,12 @@ pub fn page(
     let mut live = vec![("page".to_owned(), page.name.to_owned())];
     live.extend(params.id.map(|id| ("id".to_owned(), id.to_string())));
     live.extend(params.pairs.iter().cloned());
-    let mut carried = String::new();
-    if let Some(at) = params.own("at") {
-        carried.push_str(&format::address("", &[("at".to_owned(), at.to_owned())]));
-    } else if choice.live {
-        carried.push_str("?live=1");
-    } else if let Some(seconds) = choice.refresh {
-        let _ = write!(carried, "?live=0&refresh={seconds}");
+    let mut carried: Vec<_> =
+        params.carried().into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    if choice.live && params.at.is_none() {
+        carried.push(("live".to_owned(), "1".to_owned()));
+    } else if let Some(seconds) = choice.refresh.filter(|_| params.at.is_none()) {
+        carried.extend([("live".to_owned(), "0".to_owned()), ("refresh".to_owned(), seconds.to_string())]);
     }
     let base = Base {
         title: &fragment.title,
@@ -262,10 +267,11 @@ pub fn page(
         live: choice.live && params.at.is_none(),
         is_past: params.at.is_some(),
         live_url: format!("/live?{}", format::query(&live)),
-        carried,
+        carried: format::address("", &carried),
         refresh_seconds: choice.refresh.unwrap_or(server.poll_seconds),
         refresh_options: refresh_options(page, params, server, choice),
         share_links: share_links(page, params, choice, fragment.position),
+        switcher: Switcher::of(page, params, &server.projects),
         preferences: choice.preferences,
         files: Files::new(server.asset),
         build: build(server.asset),
@@ -322,6 +328,7 @@ pub fn plain(title: &str, html: &str, server: &Server<'_>, choice: &RefreshChoic
         refresh_seconds: 0,
         refresh_options: Vec::new(),
         share_links: Vec::new(),
+        switcher: Switcher::default(),
         preferences: choice.preferences,
         files: Files::new(server.asset),
         build: build(server.asset),
@@ -355,6 +362,7 @@ mod tests {
             instance: "",
             colour: InstanceColour::None,
             summary: Summary::default(),
+            projects: Arc::default(),
         }
     }
 

@@ -8,15 +8,16 @@ pub mod fragment_diff;
 mod fragments;
 pub mod layout;
 mod live;
+mod page_links;
 mod pages;
 pub mod preferences;
 mod row;
 pub mod still;
 pub mod summary;
-mod time_travel_links;
+pub mod switcher;
 pub mod visible;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use askama::Template;
 use uuid::Uuid;
@@ -29,13 +30,13 @@ pub use row::{Check, Chrome, Filters, LIST_PARAMETERS, Pace, Page, Reach};
 use crate::{
     base_path::BasePath,
     clock::{Clock, Time},
-    event::Filter,
+    event::{Filter, filter::PROJECT},
     feed::{
-        ByteReaders, SharedBoard, Subscriptions,
+        self, ByteReaders, SharedBoard, Subscriptions,
         stream_registry::StreamRegistry,
         time_travel::{Moment, TimeTravel, TimeTravelError},
     },
-    model::task_query::TaskQuery,
+    model::{Name, task_query::TaskQuery},
     store::{EventLog, Store, search::Horizon, writing::Writing},
 };
 
@@ -96,6 +97,12 @@ impl Params {
         self.pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
+    /// Parameters that links to other pages keep: the time and the projects shown.
+    fn carried(&self) -> Vec<(&'static str, &str)> {
+        let both = [("at", self.own("at").unwrap_or_default()), (PROJECT, self.filter.value(PROJECT))];
+        both.into_iter().filter(|(_, value)| !value.is_empty()).collect()
+    }
+
     /// The query without some parameters.
     fn without(&self, names: &[&str]) -> Vec<(String, String)> {
         self.pairs.iter().filter(|(name, _)| !names.contains(&name.as_str())).cloned().collect()
@@ -139,6 +146,11 @@ impl View {
     async fn at(&self, moment: Moment) -> Result<Self, PageError> {
         let board = self.time_travel.board(moment.position).await?;
         Ok(Self { board, clock: Clock::stopped(moment.time), ..self.clone() })
+    }
+
+    /// The same view of some projects; of all of them if none is named.
+    fn of(self, projects: &BTreeSet<Name>) -> Self {
+        Self { board: feed::narrowed(&self.board, projects), ..self }
     }
 
     fn now(&self) -> Time {

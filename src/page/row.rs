@@ -96,7 +96,7 @@ impl Page {
             Filters::Tasks => LIST_PARAMETERS.contains(&name) || filter::is_known(name),
             Filters::Events => filter::is_known(name),
         };
-        is_filter || self.own.iter().any(|(own, _)| *own == name)
+        is_filter || name == filter::PROJECT || self.own.iter().any(|(own, _)| *own == name)
     }
 
     /// Its URL path with the ID filled in.
@@ -108,12 +108,18 @@ impl Page {
         }
     }
 
-    /// Renders it, at the requested time.
+    /// Renders it, at the requested time and for the requested projects.
     pub(super) async fn content(&self, view: &View, params: &Params) -> Result<Content, PageError> {
-        match params.at.filter(|_| self.reach == Reach::Log) {
-            Some(moment) => (self.render)(&view.at(moment).await?, params).await,
-            None => (self.render)(view, params).await,
+        let moment = params.at.filter(|_| self.reach == Reach::Log);
+        let projects = params.filter.projects();
+        if moment.is_none() && projects.is_empty() {
+            return (self.render)(view, params).await;
         }
+        let view = match moment {
+            Some(moment) => view.at(moment).await?,
+            None => view.clone(),
+        };
+        (self.render)(&view.of(&projects), params).await
     }
 }
 

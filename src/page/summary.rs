@@ -1,20 +1,22 @@
 //! What the frame of every page tells, whatever the page is about: health, and how much needs attention.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use chrono::TimeDelta;
 use serde::Serialize;
 
+use super::switcher::Projects;
 use crate::{
     board::{
         Board,
         health::{self, Level},
     },
     clock::Time,
-    model::worker::WorkerStatus,
+    model::{Name, worker::WorkerStatus},
 };
 
 /// An error group counts as active for so long after its last failure.
@@ -62,22 +64,31 @@ impl Summary {
     }
 }
 
-/// The present summary, made at most twice a second for all pages together.
-#[derive(Debug, Default)]
-pub struct Shared(Mutex<Option<(Instant, Summary)>>);
+/// What the frame of a page needs to know of the board.
+#[derive(Debug, Clone, Default)]
+pub struct Frame {
+    /// Health and numbers of the projects shown.
+    pub summary: Summary,
+    /// The projects to choose from.
+    pub projects: Arc<Projects>,
+}
 
-impl Shared {
-    /// The summary, made by `make` if the last one is too old.
-    pub fn get(&self, make: impl FnOnce() -> Summary) -> Summary {
+/// The present state for the frames of pages, made at most twice a second for all pages of the same projects together.
+#[derive(Debug, Default)]
+pub struct Frames(Mutex<HashMap<BTreeSet<Name>, (Instant, Frame)>>);
+
+impl Frames {
+    /// The state of some projects, made by `make` if the last one is too old.
+    pub fn get(&self, projects: &BTreeSet<Name>, make: impl FnOnce() -> Frame) -> Frame {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*known {
-            Some((at, summary)) if at.elapsed() < SHARED => *summary,
-            _ => {
-                let summary = make();
-                *known = Some((Instant::now(), summary));
-                summary
-            }
+        if let Some((_, frame)) = known.get(projects).filter(|(at, _)| at.elapsed() < SHARED) {
+            return frame.clone();
         }
+        // Nothing is kept of projects that nobody looks at.
+        known.retain(|_, (at, _)| at.elapsed() < SHARED);
+        let frame = make();
+        known.insert(projects.clone(), (Instant::now(), frame.clone()));
+        frame
     }
 }
 
@@ -95,13 +106,20 @@ mod tests {
     }
 
     #[test]
-    fn all_pages_share_one_summary_for_a_while() {
-        let shared = Shared::default();
-        let with = |failures| Summary { failures, ..Summary::default() };
-        assert_eq!(shared.get(|| with(1)).failures, 1);
-        assert_eq!(shared.get(|| with(2)).failures, 1);
+    fn all_pages_of_the_same_projects_share_one_summary_for_a_while() {
+        let frames = Frames::default();
+        let failures = |project: &[&'static str], failures| {
+            let summary = Summary { failures, ..Summary::default() };
+            let projects = project.iter().map(|name| Name::literal(name)).collect();
+            frames.get(&projects, || Frame { summary, ..Frame::default() }).summary.failures
+        };
+        assert_eq!(
+            (failures(&[], 1), failures(&[], 2), failures(&["atlas"], 3), failures(&["atlas"], 4)),
+            (1, 1, 3, 3)
+        );
         let old = Instant::now().checked_sub(SHARED).unwrap();
-        *shared.0.lock().unwrap() = Some((old, with(1)));
-        assert_eq!(shared.get(|| with(3)).failures, 3);
+        frames.0.lock().unwrap().values_mut().for_each(|(at, _)| *at = old);
+        assert_eq!(failures(&[], 5), 5);
+        assert_eq!(frames.0.lock().unwrap().len(), 1, "the other one is forgotten");
     }
 }

@@ -18,7 +18,7 @@ use crate::{
         self, Board, OutOfOrder,
         parents::{Parent, Phase},
         running::RunningTask,
-        tables::{Counted, Decided, Tables},
+        tables::{Counted, Decided, OpenGroup, Tables},
     },
     event::{Event, Kind, envelope::Epoch},
     model::{Name, Status, report::Progress},
@@ -181,13 +181,14 @@ async fn tables(conn: &mut PgConnection) -> sqlx::Result<Tables> {
 
 async fn counted(conn: &mut PgConnection) -> sqlx::Result<Vec<Counted>> {
     let rows = sqlx::query!(
-        r#"SELECT queue, status, priority, count(*) AS "count!", min(enqueued_at) AS oldest FROM taskwatch.tasks
-           GROUP BY queue, status, priority"#
+        r#"SELECT project_id, queue, status, priority, count(*) AS "count!", min(enqueued_at) AS oldest
+           FROM taskwatch.tasks GROUP BY project_id, queue, status, priority"#
     )
     .fetch_all(conn)
     .await?;
     let row = rows.into_iter().map(|row| {
         Ok(Counted {
+            project_id: name(&row.project_id)?,
             queue: name(&row.queue)?,
             status: status(&row.status)?,
             priority: priority(row.priority)?,
@@ -296,25 +297,28 @@ async fn phases(conn: &mut PgConnection) -> sqlx::Result<Vec<(Uuid, Phase)>> {
     Ok(readable("a phase", rows))
 }
 
-/// Failed tasks by fingerprint, with the newest of each as its failure event.
-async fn failures(conn: &mut PgConnection) -> sqlx::Result<Vec<(Name, u64, Event)>> {
+/// Failed tasks by project and fingerprint, with the newest of each as its failure event.
+async fn failures(conn: &mut PgConnection) -> sqlx::Result<Vec<OpenGroup>> {
     let rows = sqlx::query!(
-        r#"SELECT DISTINCT ON (fingerprint) fingerprint AS "fingerprint!", id, task_type, queue, worker_id, error,
-               coalesce(finished_at, created_at) AS "at!", count(*) OVER (PARTITION BY fingerprint) AS "count!"
+        r#"SELECT DISTINCT ON (project_id, fingerprint) project_id, fingerprint AS "fingerprint!", id, task_type, queue,
+               worker_id, error, coalesce(finished_at, created_at) AS "at!",
+               count(*) OVER (PARTITION BY project_id, fingerprint) AS "count!"
            FROM taskwatch.tasks WHERE status = 'failed' AND fingerprint IS NOT NULL
-           ORDER BY fingerprint, finished_at DESC"#
+           ORDER BY project_id, fingerprint, finished_at DESC"#
     )
     .fetch_all(conn)
     .await?;
     let rows = rows.into_iter().map(|row| {
         let mut event = Event::new(Kind::TaskFailed, row.at);
         event.task_id = Some(row.id);
+        event.project_id = Some(name(&row.project_id)?);
         event.task_type = Some(name(&row.task_type)?);
         event.queue = Some(name(&row.queue)?);
         event.worker_id = row.worker_id;
         event.error = row.error;
         event.status = Some(Status::Failed);
-        Ok((name(&row.fingerprint)?, u64::try_from(row.count).unwrap_or_default(), event))
+        let open = u64::try_from(row.count).unwrap_or_default();
+        Ok(OpenGroup { fingerprint: name(&row.fingerprint)?, open, newest: event })
     });
     Ok(readable("a kind of failure", rows))
 }

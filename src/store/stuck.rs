@@ -9,7 +9,10 @@ use uuid::Uuid;
 use super::values::name;
 use crate::{
     clock::Time,
-    model::stuck::{self, Stuck},
+    model::{
+        Name,
+        stuck::{self, Stuck},
+    },
 };
 
 /// Dependency rows examined, oldest first: enough to find long-blocked tasks, and bounded.
@@ -46,11 +49,12 @@ pub async fn find(pool: &PgPool, now: Time, most: usize) -> sqlx::Result<Found> 
     let total = all.len();
     all.truncate(most);
     let ids: Vec<_> = all.iter().map(|(id, ..)| *id).collect();
-    let types = types(pool, &ids).await?;
+    let mut names = names(pool, &ids).await?;
     let named = all.into_iter().filter_map(|(task_id, reason, on)| {
-        Some(name(types.get(&task_id)?).map(|task_type| Stuck { task_id, task_type, reason, on }))
+        let (task_type, project_id) = names.remove(&task_id)?;
+        Some(Stuck { task_id, project_id: Some(project_id), task_type, reason, on })
     });
-    Ok(Found { stuck: named.collect::<sqlx::Result<_>>()?, total, forgotten })
+    Ok(Found { stuck: named.collect(), total, forgotten })
 }
 
 struct Group {
@@ -119,11 +123,12 @@ async fn dangling(pool: &PgPool) -> sqlx::Result<Vec<Uuid>> {
     .await
 }
 
-async fn types(pool: &PgPool, ids: &[Uuid]) -> sqlx::Result<HashMap<Uuid, String>> {
+/// Task type and project of each task.
+async fn names(pool: &PgPool, ids: &[Uuid]) -> sqlx::Result<HashMap<Uuid, (Name, Name)>> {
     if ids.is_empty() {
         return Ok(HashMap::new());
     }
-    let rows =
-        sqlx::query!("SELECT id, task_type FROM taskwatch.tasks WHERE id = ANY($1)", ids).fetch_all(pool).await?;
-    Ok(rows.into_iter().map(|row| (row.id, row.task_type)).collect())
+    let rows = sqlx::query!("SELECT id, task_type, project_id FROM taskwatch.tasks WHERE id = ANY($1)", ids);
+    let rows = rows.fetch_all(pool).await?;
+    rows.into_iter().map(|row| Ok((row.id, (name(&row.task_type)?, name(&row.project_id)?)))).collect()
 }

@@ -264,7 +264,7 @@ mod tests {
 
     fn stuck_task(number: u128, reason: StuckReason) -> Stuck {
         let on = (reason != StuckReason::NoChildren).then(Uuid::max);
-        Stuck { task_id: Uuid::from_u128(number), task_type: Name::literal("mail"), reason, on }
+        Stuck { task_id: Uuid::from_u128(number), project_id: None, task_type: Name::literal("mail"), reason, on }
     }
 
     #[test]

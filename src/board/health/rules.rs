@@ -11,7 +11,7 @@ use crate::{
     board::{queues::Queue, running::RunningTask, workers::LastSeen},
     clock::Time,
     model::{
-        Name, Status,
+        Name,
         stuck::{Stuck, StuckReason},
         worker::{ConnectorStatus, WorkerStatus},
     },
@@ -103,7 +103,7 @@ pub const RULES: &[Rule] = &[
         severity: Level::Degraded,
         about: "A queue with pending tasks is at its concurrency limit.",
         test: Test::Queue(|scope| {
-            let running = scope.queue.count(Status::Running);
+            let running = scope.queue.occupied();
             let limit = scope.queue.concurrency_limit.filter(|limit| running >= u64::from(*limit))?;
             let runs = if running == 1 { "1 task".to_owned() } else { format!("{running} tasks") };
             Some(format!("queue {} runs {runs}, its limit is {limit}; {}", scope.name, scope.waits()))
@@ -126,8 +126,7 @@ pub const RULES: &[Rule] = &[
         severity: Level::Stalled,
         about: "Workers serve a queue with pending tasks and claim nothing.",
         test: Test::Queue(|scope| {
-            let idle = scope.queue.count(Status::Running) == 0
-                && scope.for_longer(scope.queue.untaken_since(), STANDSTILL_AFTER);
+            let idle = scope.queue.occupied() == 0 && scope.for_longer(scope.queue.untaken_since(), STANDSTILL_AFTER);
             idle.then(|| format!("workers of queue {} take nothing, {}", scope.name, scope.waits()))
         }),
     },
@@ -202,7 +201,7 @@ pub const RULES: &[Rule] = &[
         code: "blocked_forever",
         severity: Level::Stalled,
         about: "A task waits for itself, or for one that can never complete.",
-        test: Test::StuckTask(|Stuck { task_id, task_type, reason, on }| {
+        test: Test::StuckTask(|Stuck { task_id, task_type, reason, on, .. }| {
             let on = on.map(|on| on.to_string()).unwrap_or_default();
             match reason {
                 StuckReason::Ring => Some(format!(
@@ -266,7 +265,7 @@ mod tests {
 
     use super::*;
     use crate::board::samples::{self, worker};
-    use crate::model::worker::Connector;
+    use crate::model::{Status, worker::Connector};
 
     const QUIET: TimeDelta = TimeDelta::seconds(25);
 
@@ -317,7 +316,7 @@ mod tests {
 
     fn stuck(reason: StuckReason, on: Option<u128>) -> Stuck {
         let on = on.map(Uuid::from_u128);
-        Stuck { task_id: Uuid::from_u128(1), task_type: Name::literal("mail"), reason, on }
+        Stuck { task_id: Uuid::from_u128(1), project_id: None, task_type: Name::literal("mail"), reason, on }
     }
 
     const ONLINE: [WorkerStatus; 4] =

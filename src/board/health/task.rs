@@ -160,8 +160,13 @@ mod tests {
 
     #[test]
     fn a_stuck_task_is_that_first_unless_it_has_finished() {
-        let stuck =
-            |on| Stuck { task_id: id(on), task_type: Name::literal("mail"), reason: StuckReason::Waits, on: None };
+        let stuck = |on| Stuck {
+            task_id: id(on),
+            project_id: None,
+            task_type: Name::literal("mail"),
+            reason: StuckReason::Waits,
+            on: None,
+        };
         let board = Board { stuck: vec![stuck(2), stuck(1)], stuck_total: 2, ..Board::default() };
         for status in Status::ALL {
             let found = health(&board, &task(status), &[], 3_600);

@@ -14,7 +14,13 @@ pub use self::{
     values::{escaped, values},
 };
 use super::Event;
-use crate::model::task_query::{Condition, LABEL_PREFIX};
+use crate::model::{
+    Name,
+    task_query::{Condition, LABEL_PREFIX},
+};
+
+/// The filter that every page and every part of the board takes.
+pub const PROJECT: &str = "project_id";
 
 /// Whether a filter has this name.
 #[must_use]
@@ -92,6 +98,16 @@ impl Filter {
     #[must_use]
     pub fn matches(&self, event: &Event) -> bool {
         self.clauses.iter().all(|clause| clause.matches(event))
+    }
+
+    /// The projects that it names; empty if it lets all pass.
+    #[must_use]
+    pub fn projects(&self) -> BTreeSet<Name> {
+        let named = self.clauses.iter().filter_map(|clause| match clause {
+            Clause::Field(row, Condition::Names(names)) if row.name == PROJECT => Some(names),
+            _ => None,
+        });
+        named.flatten().cloned().collect()
     }
 
     /// The same as conditions on tasks, by the name of the filter. Filters that tasks do not have are left out.

@@ -74,7 +74,9 @@ pub const ROWS: [Row; 15] = [
         Source::Topics,
     ),
     Row::new("types", "event types; * matches any suffix, e.g. task_*", Source::Types),
-    Row::new("project_id", "projects", Source::Name(|event| event.project_id.as_ref())).of_tasks().labelled("Project"),
+    Row::new(super::PROJECT, "projects", Source::Name(|event| event.project_id.as_ref()))
+        .of_tasks()
+        .labelled("Project"),
     Row::new("parent_task_id", "parent task IDs", Source::Id(|event| event.parent_task_id))
         .of_tasks()
         .labelled("Parent"),

@@ -17,7 +17,12 @@ use crate::{
     },
     clock::Time,
     feed,
-    http::{problem::Problem, routes::Routes, state::AppState},
+    http::{
+        problem::Problem,
+        query::{self, OfProjects},
+        routes::Routes,
+        state::AppState,
+    },
     model::{Name, access::Scope},
 };
 
@@ -84,13 +89,17 @@ pub(in crate::http) fn routes() -> Routes {
 }
 
 /// List error groups.
-#[utoipa::path(get, path = "/api/v1/failures", operation_id = "listFailures", tag = "monitoring",
-    responses((status = 200, description = "OK", body = Groups)))]
-pub(super) async fn failures(State(state): State<AppState>) -> Out<Groups> {
-    let board = feed::read(&state.board);
+#[utoipa::path(get, path = "/api/v1/failures", operation_id = "listFailures", tag = "monitoring", params(OfProjects),
+    responses((status = 200, description = "OK", body = Groups), (status = 400, description = "Invalid parameter", body = Problem)))]
+pub(super) async fn failures(
+    State(state): State<AppState>,
+    Query(pairs): Query<Vec<(String, String)>>,
+) -> Result<Out<Groups>, Problem> {
+    let board = query::board(&state, &pairs, &[])?;
+    let board = feed::read(&board);
     let mut groups: Vec<FailureGroup> = board.failures.groups.iter().map(FailureGroup::from).collect();
     groups.sort_by_key(|group| std::cmp::Reverse(group.last_seen_at));
-    Out(Groups { event_id: state.event_id_at(board.position), groups })
+    Ok(Out(Groups { event_id: state.event_id_at(board.position), groups }))
 }
 
 /// One time bucket.
@@ -155,21 +164,19 @@ pub(super) struct TimeSeries {
 
 /// Time series for the last hour, day or week.
 #[utoipa::path(get, path = "/api/v1/history", operation_id = "getHistory", tag = "monitoring",
-    params(("range" = Option<String>, Query, description = "1h (1-minute buckets, default), 24h (15-minute), 7d (hourly)")),
+    params(OfProjects, ("range" = Option<String>, Query, description = "1h (1-minute buckets, default), 24h (15-minute), 7d (hourly)")),
     responses((status = 200, description = "OK", body = TimeSeries), (status = 400, description = "Invalid parameter", body = Problem)))]
 pub(super) async fn history(
     State(state): State<AppState>,
     Query(pairs): Query<Vec<(String, String)>>,
 ) -> Result<Out<TimeSeries>, Problem> {
+    let board = query::board(&state, &pairs, &["range"])?;
     let mut range = Range::default();
-    for (name, value) in &pairs {
-        if name != "range" {
-            return Err(Problem::invalid_parameter(name, "unknown parameter; supported: range"));
-        }
+    for (_, value) in pairs.iter().filter(|(name, _)| name == "range") {
         let found = Range::ALL.into_iter().find(|range| range.as_str() == value);
         range = found.ok_or_else(|| Problem::invalid_parameter("range", "must be one of 1h, 24h, 7d"))?;
     }
-    let slots = feed::read(&state.board).history.over(range, state.clock.now());
+    let slots = feed::read(&board).history.over(range, state.clock.now());
     let buckets = slots.iter().map(|slot| Bucket::new(slot, range)).collect();
     Ok(Out(TimeSeries { range: range.as_str(), seconds: range.slot_seconds(), buckets }))
 }

@@ -1,7 +1,7 @@
 //! The board as JSON: as one object for `GET /api/v1/snapshot`, as frames at the start of a stream.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -23,6 +23,8 @@ use crate::{
 /// How long a snapshot is reused, even after new events: these follow in the stream, so nothing is missed, and many
 /// concurrent clients cost one encoding.
 const REUSE: Duration = Duration::from_millis(500);
+/// Maximum number of snapshots kept for reuse.
+const MAX_KEPT: usize = 64;
 /// Maximum size of a snapshot frame, bytes of JSON.
 const MAX_CHUNK: usize = 48 * 1024;
 
@@ -54,7 +56,10 @@ fn whole(board: &Board) -> (EventId, String) {
 
 /// The frames of the last snapshot, shared by all readers that start at the same position.
 #[derive(Debug, Default)]
-pub struct Snapshots(Mutex<HashMap<Form, Arc<Mutex<Option<Frames>>>>>);
+pub struct Snapshots(Mutex<HashMap<Key, Arc<Mutex<Option<Frames>>>>>);
+
+/// What a snapshot looks like, and which projects it is of; none means all.
+type Key = (Form, BTreeSet<Name>);
 
 /// A snapshot as frames. Only the last one has an ID: a client that is disconnected earlier has no snapshot and starts
 /// over.
@@ -69,8 +74,14 @@ pub struct Frames {
 
 impl Snapshots {
     /// The current snapshot. Concurrent callers wait for one encoding, without blocking a thread.
-    pub async fn frames(&self, board: &SharedBoard, form: Form) -> Frames {
-        let last = self.0.lock().await.entry(form).or_default().clone();
+    pub async fn frames(&self, board: &SharedBoard, form: Form, projects: &BTreeSet<Name>) -> Frames {
+        let last = {
+            let mut kept = self.0.lock().await;
+            if kept.len() >= MAX_KEPT {
+                kept.retain(|_, frames| Arc::strong_count(frames) > 1);
+            }
+            kept.entry((form, projects.clone())).or_default().clone()
+        };
         let mut last = last.lock().await;
         let id = feed::read(board).id();
         let usable = |frames: &&Frames| frames.id == id || (frames.id.epoch == id.epoch && frames.at.elapsed() < REUSE);
@@ -78,7 +89,7 @@ impl Snapshots {
             return frames.clone();
         }
         // A copy, so that the encoding does not block the tailer.
-        let board = feed::read(board).clone();
+        let board = feed::read(board).narrowed(projects);
         let id = board.id();
         let frames = aside(move || encode(&board, form).into()).await;
         last.insert(Frames { id, at: Instant::now(), frames }).clone()

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, ops::Bound};
 use axum::{
     Json as Out,
     body::Body,
-    extract::{Path, Query, State, rejection::QueryRejection},
+    extract::{Path, Query, State},
     http::header,
     response::{IntoResponse, Response},
 };
@@ -21,7 +21,14 @@ use crate::{
     clock::Time,
     event::{EventId, envelope::Stats},
     feed,
-    http::{codes::ErrorCode, input::Named, problem::Problem, routes::Routes, state::AppState},
+    http::{
+        codes::ErrorCode,
+        input::Named,
+        problem::Problem,
+        query::{self, OfProjects},
+        routes::Routes,
+        state::AppState,
+    },
     model::{Name, Status, access::Scope, priority::Band},
 };
 
@@ -84,15 +91,6 @@ pub(super) struct QueueList {
 /// Maximum number of queues in one response.
 const MAX_QUEUES: usize = 1_000;
 
-/// Pagination of a list of queues.
-#[derive(Debug, Default, serde::Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct QueuePage {
-    /// Start after this name.
-    cursor: Option<String>,
-    limit: Option<usize>,
-}
-
 /// The routes of this file.
 pub(in crate::http) fn routes() -> Routes {
     vec![
@@ -107,21 +105,25 @@ pub(in crate::http) fn routes() -> Routes {
 
 /// List queues.
 #[utoipa::path(get, path = "/api/v1/queues", operation_id = "listQueues", tag = "monitoring",
-    params(("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "Maximum number of queues"), ("cursor" = Option<String>, Query, description = "`next_cursor` of the previous page")),
+    params(OfProjects, ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "Maximum number of queues"), ("cursor" = Option<String>, Query, description = "`next_cursor` of the previous page")),
     responses((status = 200, description = "OK", body = QueueList), (status = 400, description = "Invalid parameter", body = Problem)))]
 pub(super) async fn queues(
     State(state): State<AppState>,
-    page: Result<Query<QueuePage>, QueryRejection>,
+    Query(pairs): Query<Vec<(String, String)>>,
 ) -> Result<Out<QueueList>, Problem> {
-    let Query(page) = page.map_err(|rejection| Problem::invalid_filter("query", rejection.body_text()))?;
-    let limit = page.limit.unwrap_or(MAX_QUEUES);
-    if !(1..=MAX_QUEUES).contains(&limit) {
-        return Err(Problem::invalid_filter("limit", format!("must be an integer between 1 and {MAX_QUEUES}")));
-    }
+    let board = query::board(&state, &pairs, &["limit", "cursor"])?;
+    let value = |name: &str| pairs.iter().find(|(key, value)| key == name && !value.is_empty()).map(|(_, value)| value);
+    let limit = match value("limit").map(|text| text.parse()) {
+        None => MAX_QUEUES,
+        Some(Ok(limit)) if (1..=MAX_QUEUES).contains(&limit) => limit,
+        Some(_) => {
+            return Err(Problem::invalid_filter("limit", format!("must be an integer between 1 and {MAX_QUEUES}")));
+        }
+    };
     let now = state.clock.now();
-    let board = feed::read(&state.board);
+    let board = feed::read(&board);
     let serving = health::Serving::taking(&board);
-    let begin = page.cursor.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+    let begin = value("cursor").map(String::as_str).map_or(Bound::Unbounded, Bound::Excluded);
     let mut rest = board.queues.0.range::<str, _>((begin, Bound::Unbounded));
     let queues: Vec<_> = rest.by_ref().take(limit).map(|(name, queue)| record(&serving, name, queue, now)).collect();
     let next_cursor = rest.next().and(queues.last()).map(|queue| queue.name.to_string());
@@ -158,14 +160,16 @@ pub(super) struct QueueStatusResponse {
 }
 
 /// Get a queue.
-#[utoipa::path(get, path = "/api/v1/queues/{name}", operation_id = "getQueue", tag = "monitoring", params(("name" = String, Path)),
+#[utoipa::path(get, path = "/api/v1/queues/{name}", operation_id = "getQueue", tag = "monitoring", params(("name" = String, Path), OfProjects),
     responses((status = 200, description = "OK", body = QueueStatusResponse), (status = 404, description = "Not found", body = Problem)))]
 pub(super) async fn queue(
     State(state): State<AppState>,
     Named(name): Named,
+    Query(pairs): Query<Vec<(String, String)>>,
 ) -> Result<Out<QueueStatusResponse>, Problem> {
+    let board = query::board(&state, &pairs, &[])?;
     let now = state.clock.now();
-    let board = feed::read(&state.board);
+    let board = feed::read(&board);
     let found = board.queues.0.get(&name).ok_or_else(|| {
         Problem::new(ErrorCode::QueueNotFound, format!("queue {name} not found; a queue is created by its first task"))
     })?;
@@ -188,11 +192,16 @@ pub(super) struct Overview {
 }
 
 /// Headline metrics.
-#[utoipa::path(get, path = "/api/v1/stats", operation_id = "getStats", tag = "monitoring", responses((status = 200, description = "OK", body = Overview)))]
-pub(super) async fn stats(State(state): State<AppState>) -> Out<Overview> {
+#[utoipa::path(get, path = "/api/v1/stats", operation_id = "getStats", tag = "monitoring", params(OfProjects),
+    responses((status = 200, description = "OK", body = Overview), (status = 400, description = "Invalid parameter", body = Problem)))]
+pub(super) async fn stats(
+    State(state): State<AppState>,
+    Query(pairs): Query<Vec<(String, String)>>,
+) -> Result<Out<Overview>, Problem> {
+    let board = query::board(&state, &pairs, &[])?;
     let now = state.clock.now();
-    let board = feed::read(&state.board);
-    Out(Overview { position: board.position, event_id: state.event_id_at(board.position), stats: board.stats(now) })
+    let board = feed::read(&board);
+    Ok(Out(Overview { position: board.position, event_id: state.event_id_at(board.position), stats: board.stats(now) }))
 }
 
 /// Overall health.
@@ -207,21 +216,30 @@ pub(super) struct HealthReport {
 }
 
 /// Overall health: `ok`, `degraded` or `stalled`, with reasons, most severe first.
-#[utoipa::path(get, path = "/api/v1/health", operation_id = "getHealth", tag = "monitoring", responses((status = 200, description = "OK", body = HealthReport)))]
-pub(super) async fn overall(State(state): State<AppState>) -> Out<HealthReport> {
+#[utoipa::path(get, path = "/api/v1/health", operation_id = "getHealth", tag = "monitoring", params(OfProjects),
+    responses((status = 200, description = "OK", body = HealthReport), (status = 400, description = "Invalid parameter", body = Problem)))]
+pub(super) async fn overall(
+    State(state): State<AppState>,
+    Query(pairs): Query<Vec<(String, String)>>,
+) -> Result<Out<HealthReport>, Problem> {
+    let board = query::board(&state, &pairs, &[])?;
     let now = state.clock.now();
-    let board = feed::read(&state.board);
-    Out(HealthReport {
+    let board = feed::read(&board);
+    Ok(Out(HealthReport {
         position: board.position,
         event_id: state.event_id_at(board.position),
         health: health::overall(&board, state.settings.quiet(), now),
-    })
+    }))
 }
 
 /// Current state with its log position; continue with `/events?after=<event_id>`.
-#[utoipa::path(get, path = "/api/v1/snapshot", operation_id = "getSnapshot", tag = "monitoring", responses((status = 200, description = "OK", body = Object)))]
-pub(super) async fn snapshot(State(state): State<AppState>) -> Result<Response, Problem> {
-    let (_, body) = snapshot::json(&state.board).await;
+#[utoipa::path(get, path = "/api/v1/snapshot", operation_id = "getSnapshot", tag = "monitoring", params(OfProjects),
+    responses((status = 200, description = "OK", body = Object), (status = 400, description = "Invalid parameter", body = Problem)))]
+pub(super) async fn snapshot(
+    State(state): State<AppState>,
+    Query(pairs): Query<Vec<(String, String)>>,
+) -> Result<Response, Problem> {
+    let (_, body) = snapshot::json(&query::board(&state, &pairs, &[])?).await;
     Ok(([(header::CONTENT_TYPE, "application/json")], Body::from(body)).into_response())
 }
 

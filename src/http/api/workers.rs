@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use axum::{
     Json as Out,
-    extract::State,
+    extract::{Query, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -25,6 +25,7 @@ use crate::{
         caller::Caller,
         input::{Id, Json, Mended, Text},
         problem::Problem,
+        query::{self, OfProjects},
         routes::Routes,
         state::AppState,
     },
@@ -173,13 +174,18 @@ pub(in crate::http) struct WorkerList {
 }
 
 /// List workers.
-#[utoipa::path(get, path = "/api/v1/workers", operation_id = "listWorkers", tag = "workers", responses((status = 200, description = "OK", body = WorkerList)))]
-pub(in crate::http) async fn list(State(state): State<AppState>) -> Out<WorkerList> {
-    let board = feed::read(&state.board);
-    Out(WorkerList {
+#[utoipa::path(get, path = "/api/v1/workers", operation_id = "listWorkers", tag = "workers", params(OfProjects),
+    responses((status = 200, description = "OK", body = WorkerList), (status = 400, description = "Invalid parameter", body = Problem)))]
+pub(in crate::http) async fn list(
+    State(state): State<AppState>,
+    Query(pairs): Query<Vec<(String, String)>>,
+) -> Result<Out<WorkerList>, Problem> {
+    let board = query::board(&state, &pairs, &[])?;
+    let board = feed::read(&board);
+    Ok(Out(WorkerList {
         event_id: state.event_id_at(board.position),
         workers: board.workers.0.iter().map(WorkerRecord::from).collect(),
-    })
+    }))
 }
 
 /// A worker.

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     event::EventId,
-    feed::{ByteReader, Limit},
+    feed::{self, ByteReader, Limit},
     http::{api::snapshot, state::AppState},
 };
 
@@ -53,7 +53,8 @@ pub(super) async fn answer(state: &AppState, request: &StreamRequest, begin: &Be
     };
     let usual = request.snapshot == Snapshot::Auto && matches!(word, "snapshot" | "reset");
     let wants = request.replay.from.is_none() && (request.snapshot == Snapshot::Always || usual);
-    let board = if wants { Some(snapshot::json(&state.board).await) } else { None };
+    let board = wants.then(|| feed::narrowed(&state.board, &request.filter.projects()));
+    let board = if let Some(board) = board { Some(snapshot::json(&board).await) } else { None };
     if let Some((id, _)) = &board {
         after = *id;
     }

@@ -22,8 +22,8 @@ impl Reader {
         } else if self.snapshot == Snapshot::Never {
             self.restarts(None)
         } else {
-            let (state, form) = (self.state.clone(), self.form);
-            let encoding = async move { state.snapshots.frames(&state.board, form).await };
+            let (state, form, projects) = (self.state.clone(), self.form, self.projects.clone());
+            let encoding = async move { state.snapshots.frames(&state.board, form, &projects).await };
             let encoded = self.restarting.get_or_insert_with(|| Box::pin(encoding)).as_mut();
             let snapshot = ready!(encoded.poll(cx));
             self.restarting = None;

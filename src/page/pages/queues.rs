@@ -66,7 +66,7 @@ impl Row {
             concurrency_limit: queue.concurrency_limit,
             rate_limit: queue.rate_limit,
             rate_period_seconds: queue.rate_period_seconds,
-            utilisation: queue.concurrency_limit.map(|most| running * 100 / u64::from(most.max(1))),
+            utilisation: queue.concurrency_limit.map(|most| queue.occupied() * 100 / u64::from(most.max(1))),
             workers: online.at(name),
             rates: queue.rates(now),
         }

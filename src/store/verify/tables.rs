@@ -1,13 +1,13 @@
 //! Tasks, workers and counts: the tables compared with the log.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use sqlx::{PgConnection, types::Json as Sql};
 use uuid::Uuid;
 
 use super::{Folded, Report};
 use crate::{
-    board::Board,
+    board::{Board, queues::Queues},
     clock::Time,
     model::{
         Name, Status,
@@ -125,61 +125,102 @@ pub(super) async fn compare_workers(conn: &mut PgConnection, board: &Board, repo
     Ok(())
 }
 
+/// What tables count of all tasks, or of those of a project.
+#[derive(Default)]
+struct Counted {
+    /// By status.
+    tasks: BTreeMap<Status, u64>,
+    /// Pending tasks by queue and priority.
+    depth: BTreeMap<(String, usize), u64>,
+}
+
+impl Counted {
+    /// Compares with counts of the board; `whose` begins each difference.
+    fn compare(&self, whose: &str, tasks: &BTreeMap<Status, u64>, queues: &Queues, report: &mut Report) {
+        for status in Status::ALL {
+            let [table, shown] = [&self.tasks, tasks].map(|counts| counts.get(&status).copied().unwrap_or_default());
+            if table != shown {
+                report
+                    .differences
+                    .push(format!("{whose}{status}: the table has {table} tasks, the board shows {shown}"));
+            }
+        }
+        for (name, queue) in &queues.0 {
+            for (priority, shown) in queue.depth.iter().enumerate() {
+                let table = self.depth.get(&(name.to_string(), priority)).copied().unwrap_or_default();
+                if table != *shown {
+                    report.differences.push(format!(
+                        "{whose}queue {name}, priority {priority}: the table has {table} pending, the board shows {shown}"
+                    ));
+                }
+            }
+        }
+    }
+}
+
+/// Counts of the board, and those of each project, against the tasks.
 pub(super) async fn compare_board(conn: &mut PgConnection, board: &Board, report: &mut Report) -> anyhow::Result<()> {
     let rows = sqlx::query!(
-        r#"SELECT queue, status, priority, count(*) AS "count!" FROM taskwatch.tasks GROUP BY queue, status, priority"#
+        r#"SELECT project_id, queue, status, priority, count(*) AS "count!" FROM taskwatch.tasks
+           GROUP BY project_id, queue, status, priority"#
     )
     .fetch_all(conn)
     .await?;
-    let mut by_status: BTreeMap<Status, u64> = BTreeMap::new();
-    let mut depth: BTreeMap<(String, usize), u64> = BTreeMap::new();
+    let mut all = Counted::default();
+    let mut projects: BTreeMap<String, Counted> = BTreeMap::new();
     for row in rows {
         // An unreadable row was already reported with its task.
         let (Ok(status), Ok(count)) = (row.status.parse::<Status>(), u64::try_from(row.count)) else { continue };
-        *by_status.entry(status).or_default() += count;
-        if status == Status::Pending {
-            *depth.entry((row.queue, usize::try_from(row.priority)?)).or_default() += count;
-        }
-    }
-    for status in Status::ALL {
-        let (table, shown) = (by_status.get(&status).copied().unwrap_or_default(), board.count(status));
-        if table != shown {
-            report.differences.push(format!("{status}: the table has {table} tasks, the board shows {shown}"));
-        }
-    }
-    for (name, queue) in &board.queues.0 {
-        for (priority, shown) in queue.depth.iter().enumerate() {
-            let table = depth.get(&(name.to_string(), priority)).copied().unwrap_or_default();
-            if table != *shown {
-                report.differences.push(format!(
-                    "queue {name}, priority {priority}: the table has {table} waiting, the board shows {shown}"
-                ));
+        let line = (row.queue, usize::try_from(row.priority)?);
+        for counted in [&mut all, projects.entry(row.project_id).or_default()] {
+            *counted.tasks.entry(status).or_default() += count;
+            if status == Status::Pending {
+                *counted.depth.entry(line.clone()).or_default() += count;
             }
         }
+    }
+    all.compare("", &board.tasks, &board.queues, report);
+    if board.projects.overflowed() {
+        return Ok(());
+    }
+    let shown = board.projects.names().map(ToString::to_string);
+    for name in projects.keys().cloned().chain(shown).collect::<BTreeSet<_>>() {
+        let project = board.narrowed(&Name::new(&name).into_iter().collect());
+        let counted = projects.remove(&name).unwrap_or_default();
+        counted.compare(&format!("project {name}, "), &project.tasks, &project.queues, report);
     }
     Ok(())
 }
 
-/// Error groups of the board against the failed tasks. Groups evicted from the board are not reported.
+/// Error groups of the board, and those of each project, against the failed tasks. Groups evicted from the board are not
+/// reported.
 pub(super) async fn compare_failures(
     conn: &mut PgConnection,
     board: &Board,
     report: &mut Report,
 ) -> anyhow::Result<()> {
     let rows = sqlx::query!(
-        r#"SELECT coalesce(fingerprint, '') AS "fingerprint!", count(*) AS "count!" FROM taskwatch.tasks
-           WHERE status = 'failed' GROUP BY fingerprint"#
+        r#"SELECT project_id, coalesce(fingerprint, '') AS "fingerprint!", count(*) AS "count!" FROM taskwatch.tasks
+           WHERE status = 'failed' GROUP BY project_id, fingerprint"#
     )
     .fetch_all(conn)
     .await?;
-    let table: HashMap<_, _> = rows.into_iter().map(|row| (row.fingerprint, row.count)).collect();
-    for (key, group) in &board.failures.groups {
-        let count = table.get(key.as_str()).copied().unwrap_or_default();
-        if u64::try_from(count) != Ok(group.open) {
-            let shown = group.open;
-            report
-                .differences
-                .push(format!("failures {key}: the table has {count} failed tasks, the board shows {shown}"));
+    let mut table: HashMap<(Option<String>, String), i64> = HashMap::new();
+    for row in rows {
+        *table.entry((None, row.fingerprint.clone())).or_default() += row.count;
+        table.insert((Some(row.project_id), row.fingerprint), row.count);
+    }
+    let projects = board.projects.names().filter_map(|name| Some((Some(name.to_string()), board.projects.get(name)?)));
+    let shown = projects.map(|(name, project)| (name, &project.failures)).chain([(None, &board.failures)]);
+    for (project, failures) in shown {
+        for (key, group) in &failures.groups {
+            let count = table.get(&(project.clone(), key.to_string())).copied().unwrap_or_default();
+            if u64::try_from(count) != Ok(group.open) {
+                let (shown, whose) = (group.open, project.as_deref().unwrap_or("all projects"));
+                let text =
+                    format!("failures {key}, {whose}: the table has {count} failed tasks, the board shows {shown}");
+                report.differences.push(text);
+            }
         }
     }
     Ok(())

@@ -3,7 +3,7 @@
 mod lifetime;
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
@@ -36,6 +36,7 @@ use crate::{
         stream_registry::{CloseReason, LimitReached, StreamSlot},
     },
     http::{api::snapshot::Frames, state::AppState},
+    model::Name,
 };
 
 /// How long the last frame may take to be sent before the connection is aborted.
@@ -58,6 +59,8 @@ pub(in crate::http) struct Reader {
     pub(super) state: AppState,
     pub(super) form: Form,
     gzip: bool,
+    /// Projects of its snapshots; none means all.
+    pub(super) projects: BTreeSet<Name>,
     /// Whether to send a snapshot when the log changes.
     pub(super) snapshot: Snapshot,
     pub(super) gap_is_error: bool,
@@ -111,8 +114,10 @@ impl Reader {
         };
         let usual = request.snapshot == Snapshot::Auto && matches!(word, "snapshot" | "reset");
         let wants = request.replay.from.is_none() && (request.snapshot == Snapshot::Always || usual);
+        let projects = request.filter.projects();
         let word = if wants && reset.is_none() { "snapshot" } else { word };
-        let snapshot = if wants { Some(state.snapshots.frames(&state.board, request.form).await) } else { None };
+        let snapshot =
+            if wants { Some(state.snapshots.frames(&state.board, request.form, &projects).await) } else { None };
         if let Some(snapshot) = &snapshot {
             after = snapshot.id;
         }
@@ -160,6 +165,7 @@ impl Reader {
             state: state.clone(),
             form: request.form,
             gzip: request.gzip,
+            projects: filter.projects(),
             snapshot: request.snapshot,
             gap_is_error: request.gap_is_error,
             restarting: None,
