@@ -200,7 +200,8 @@ impl Group {
         for (hour, count) in self.hours.iter().chain(&other.hours) {
             *hours.entry(*hour).or_default() += count;
         }
-        self.hours = hours.into_iter().collect();
+        let newest = hours.last_key_value().map_or(0, |(hour, _)| *hour);
+        self.hours = hours.into_iter().filter(|(hour, _)| *hour > newest - HOURS as i64).collect();
     }
 
     /// Number of failures in each of the last hours, oldest first.

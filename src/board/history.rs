@@ -170,16 +170,12 @@ impl History {
         }
     }
 
-    /// Removes buckets that no range shows any more, but for the newest minute, which knows the backlog.
+    /// Removes buckets that no range shows any more.
     pub(super) fn forget(&mut self, now: Time) {
         for (range, slots) in
             [(Range::Hour, &mut self.hour), (Range::Day, &mut self.day), (Range::Week, &mut self.week)]
         {
-            let keep = usize::from(range == Range::Hour);
-            let oldest = range.bucket(now) - range.slots() as i64;
-            while slots.len() > keep && slots.front().is_some_and(|slot| slot.number <= oldest) {
-                slots.pop_front();
-            }
+            trim(slots, range, range.bucket(now));
             if slots.len() * 2 < slots.capacity() {
                 slots.shrink_to_fit();
             }
@@ -194,7 +190,15 @@ impl History {
     }
 
     /// Adds the counts of another history, bucket by bucket.
-    pub(super) fn merge(&mut self, other: &Self) {
+    pub(super) fn merge(&mut self, mut other: Self) {
+        let newest = |history: &Self| history.hour.back().map(|minute| minute.number);
+        let last = newest(self).max(newest(&other));
+        for history in [&mut *self, &mut other] {
+            // It is not the newest minute any more, and so it is over.
+            if newest(history) < last {
+                history.end_minute();
+            }
+        }
         for (mine, others) in
             [(&mut self.hour, &other.hour), (&mut self.day, &other.day), (&mut self.week, &other.week)]
         {
@@ -235,14 +239,16 @@ impl History {
     }
 }
 
-/// Removes the buckets before those that end with a number.
-fn trim(slots: &mut VecDeque<Slot>, range: Range, number: i64) {
-    while slots.front().is_some_and(|slot| slot.number <= number - range.slots() as i64) {
+/// Removes the buckets before those of a range that ends with a bucket, but for the last of them: it knows the backlog
+/// until the next one.
+fn trim(slots: &mut VecDeque<Slot>, range: Range, last: i64) {
+    while slots.get(1).is_some_and(|slot| slot.number <= last - range.slots() as i64) {
         slots.pop_front();
     }
 }
 
-/// Two series as one. A bucket that only one of them has takes the other's backlog of that time.
+/// Two series as one. A bucket that only one of them has takes the other's backlog of that time; the maximum of pending
+/// tasks is the sum of both maxima, which need not have been at the same moment.
 fn merged(mine: &VecDeque<Slot>, others: &VecDeque<Slot>) -> VecDeque<Slot> {
     let (mut mine, mut others) = (mine.iter().peekable(), others.iter().peekable());
     let mut waiting = [0, 0];
@@ -378,12 +384,24 @@ mod tests {
     }
 
     #[test]
+    fn a_backlog_is_known_also_before_the_first_event_of_a_range() {
+        for range in Range::ALL {
+            let mut history = History::default();
+            history.apply(&event(Kind::TaskCreated, 0), 5);
+            let later = range.slot_seconds() * range.slots() as i64;
+            history.apply(&event(Kind::TaskStarted, later), 4);
+            let slots = history.over(range, at(later));
+            assert!(slots.iter().all(|slot| slot.max_pending == 5), "{}", range.words());
+        }
+    }
+
+    #[test]
     fn a_series_is_bounded_whatever_happens() {
         let mut history = History::default();
         for minute in 0..20_000 {
             history.apply(&event(Kind::TaskCreated, minute * 60), 1);
         }
         let kept = [history.hour.len(), history.day.len(), history.week.len()];
-        assert_eq!(kept, Range::ALL.map(Range::slots));
+        assert_eq!(kept, Range::ALL.map(|range| range.slots() + 1), "and the one before, for the backlog");
     }
 }

@@ -185,7 +185,7 @@ impl Project {
         }
         self.queues.merge(&other.queues);
         self.rates.merge(&other.rates);
-        self.history.merge(&other.history);
+        self.history.merge(other.history.clone());
         self.failures.merge(&other.failures);
     }
 
@@ -274,5 +274,257 @@ impl Board {
         });
         board.workers.0 = workers.map(|(id, worker)| (*id, worker.clone())).collect();
         board
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+mod tests {
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{
+        board::{history::Range, samples::at},
+        event::Kind,
+        model::{Priority, worker::WorkerStatus},
+    };
+
+    const PROJECTS: [&str; 3] = ["atlas", "borealis", "cobalt"];
+    const QUEUES: [&str; 2] = ["mail", "media"];
+
+    fn some(names: &[&'static str]) -> BTreeSet<Name> {
+        names.iter().map(|name| Name::literal(name)).collect()
+    }
+
+    /// A task of the random history.
+    #[derive(Clone, Copy)]
+    struct Known {
+        status: Status,
+        queue: usize,
+    }
+
+    /// What happens next to a task, and how many seconds later.
+    fn steps() -> impl Strategy<Value = Vec<(usize, usize, i64)>> {
+        prop::collection::vec((0_usize..9, 0_usize..6, prop_oneof![0_i64..5, 0_i64..400, 0_i64..8_000]), 1..60)
+    }
+
+    /// The events of a history; the task with number n is of project n modulo 3.
+    fn events(steps: &[(usize, usize, i64)]) -> Vec<Event> {
+        let mut tasks: BTreeMap<usize, Known> = BTreeMap::new();
+        let mut now = 0;
+        let mut events = Vec::new();
+        for (number, what, seconds) in steps {
+            now += seconds.max(&1);
+            let known = tasks.get(number).copied();
+            let (kind, to) = match (known.map(|task| task.status), what) {
+                (None, _) => (Kind::TaskCreated, Some(Status::Pending)),
+                (Some(Status::Pending), 0..=2) => (Kind::TaskStarted, Some(Status::Running)),
+                (Some(Status::Running), 0) => (Kind::TaskFailed, Some(Status::Failed)),
+                (Some(Status::Running), 1) => (Kind::TaskRetry, Some(Status::Retrying)),
+                (Some(Status::Running), 2..=3) => (Kind::TaskCompleted, Some(Status::Completed)),
+                (Some(status), 4) => (Kind::TaskUpdated, Some(status)),
+                (Some(_), 5) => (Kind::TaskDeleted, None),
+                (Some(_), _) => (Kind::TaskEnqueued, Some(Status::Pending)),
+            };
+            let mut event = Event::new(kind, at(now));
+            event.task_id = Some(Uuid::from_u128(*number as u128));
+            event.project_id = Some(Name::literal(PROJECTS[number % 3]));
+            event.task_type = Some(Name::literal("send"));
+            event.priority = Priority::new(i64::try_from(number % 10).unwrap());
+            event.worker_id = Some(Uuid::from_u128(what.wrapping_mul(7) as u128));
+            (event.old_status, event.status) = (known.map(|task| task.status), to.or(known.map(|task| task.status)));
+            (event.duration_ms, event.data.wait_ms) = (Some(*number as u64 * 97), Some(*what as u64 * 31));
+            event.error = matches!(kind, Kind::TaskFailed | Kind::TaskRetry)
+                .then(|| if number % 2 == 0 { "disk full" } else { "no route" }.to_owned());
+            let mut queue = known.map_or(number % 2, |task| task.queue);
+            if kind == Kind::TaskUpdated {
+                let names = [queue, 1 - queue].map(|queue| QUEUES[queue].into());
+                event.data.changes = Some([("queue".to_owned(), names)].into());
+                queue = 1 - queue;
+            }
+            event.queue = Some(Name::literal(QUEUES[queue]));
+            match to {
+                Some(status) => tasks.insert(*number, Known { status, queue }),
+                None => tasks.remove(number),
+            };
+            events.push(event);
+        }
+        events
+    }
+
+    fn folded(events: impl IntoIterator<Item = Event>) -> Board {
+        let mut board = Board::default();
+        for mut event in events {
+            event.position = Some(board.position + 1);
+            board.apply(&Arc::new(event)).unwrap();
+        }
+        board
+    }
+
+    /// Compares what a narrowed board shows with a board of these projects alone.
+    fn equal(shown: &Board, alone: &Board, now: Time, several: bool) -> Result<(), TestCaseError> {
+        for status in Status::ALL {
+            prop_assert_eq!(shown.count(status), alone.count(status), "{}", status);
+        }
+        prop_assert_eq!(shown.queues.0.keys().collect::<Vec<_>>(), alone.queues.0.keys().collect::<Vec<_>>());
+        for (name, queue) in &shown.queues.0 {
+            let other = &alone.queues.0[name];
+            prop_assert_eq!(&queue.depth, &other.depth, "{}", name);
+            // Of several projects, since when one of them has had a backlog without a pause.
+            let same = queue.waiting_since == other.waiting_since;
+            prop_assert!(same || several && queue.waiting_since > other.waiting_since, "{}", name);
+            // A project forgets the times of a queue in which it has no task any more.
+            prop_assert!(several || queue.rates(now) == other.rates(now), "{}", name);
+        }
+        for range in Range::ALL {
+            let [shown, alone] = [shown, alone].map(|board| board.history.over(range, now));
+            for (mut shown, alone) in shown.into_iter().zip(alone) {
+                // Of several projects, the sum of what each had at most.
+                prop_assert!(shown.max_pending >= alone.max_pending);
+                shown.max_pending = if several { alone.max_pending } else { shown.max_pending };
+                prop_assert_eq!(shown, alone, "{}", range.words());
+            }
+        }
+        for seconds in [60, 300, 3_600] {
+            prop_assert_eq!(shown.rates.over(now, seconds), alone.rates.over(now, seconds));
+        }
+        prop_assert_eq!(&shown.failures, &alone.failures);
+        prop_assert_eq!(&shown.running, &alone.running);
+        Ok(())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+        /// The board of any projects equals the board of a server that never had any other.
+        #[test]
+        fn a_narrowed_board_shows_what_a_server_of_these_projects_would(steps in steps()) {
+            let events = events(&steps);
+            let now = events.iter().map(|event| event.ts).max().unwrap();
+            let board = folded(events.clone());
+            for names in [&PROJECTS[..1], &PROJECTS[1..2], &PROJECTS[..2], &PROJECTS[1..], &PROJECTS[..]] {
+                let chosen = some(names);
+                let own = |event: &Event| event.project_id.as_ref().is_some_and(|name| chosen.contains(name));
+                let alone = folded(events.iter().filter(|event| own(event)).cloned());
+                equal(&board.narrowed(&chosen), &alone, now, names.len() > 1)?;
+            }
+        }
+
+        /// Old counters leave when their project's turn comes, whether or not anything happens to it; nothing that is
+        /// shown changes by that.
+        #[test]
+        fn an_idle_project_shows_the_same_and_shrinks(steps in steps(), days in 0_i64..9) {
+            let mut board = folded(events(&steps));
+            board.projects.split(board.whole());
+            let now = board.ts.unwrap() + chrono::TimeDelta::days(days);
+            let before: Vec<_> = PROJECTS.iter().map(|name| board.narrowed(&some(&[*name]))).collect();
+            for _ in 0..2 * PROJECTS.len() {
+                board.projects.age(now);
+            }
+            for (name, mut before) in PROJECTS.iter().zip(before) {
+                let after = board.narrowed(&some(&[*name]));
+                before.failures.forget_closed(now);
+                equal(&after, &before, now, false)?;
+            }
+            let weight = |board: &Board| serde_json::to_string(&board.projects).unwrap().len();
+            prop_assert!(days < 8 || board.projects.names().all(|name| {
+                let project = board.projects.get(name).unwrap();
+                serde_json::to_string(&project.history).unwrap().len() < 600
+            }), "{}", weight(&board));
+        }
+    }
+
+    #[test]
+    fn times_of_a_queue_in_several_projects_are_counted_together() {
+        let times = |number: usize, project: &'static str, seconds| {
+            let (old_status, status) = (Some(Status::Running), Some(Status::Completed));
+            let duration_ms = Some(number as u64 * 100);
+            let of = created(number as u128, project);
+            Event { event_type: Kind::TaskCompleted, ts: at(seconds), old_status, status, duration_ms, ..of }
+        };
+        // In the window before, in both windows, in the present one.
+        let mut events: Vec<_> = (1..=40).map(|number| times(number, PROJECTS[number % 2], 10)).collect();
+        events.extend((41..=60).map(|number| times(number, "atlas", 310)));
+        let alone =
+            folded(events.iter().map(|event| Event { project_id: Some(Name::literal("atlas")), ..event.clone() }));
+        let shown = folded(events).narrowed(&some(&PROJECTS));
+        for seconds in [310, 330, 599, 601, 899, 901] {
+            assert_eq!(
+                shown.queues.0["mail"].rates(at(seconds)),
+                alone.queues.0["mail"].rates(at(seconds)),
+                "{seconds}"
+            );
+        }
+    }
+
+    fn created(number: u128, project: &'static str) -> Event {
+        let mut event = Event::new(Kind::TaskCreated, at(0));
+        (event.task_id, event.status) = (Some(Uuid::from_u128(number)), Some(Status::Pending));
+        (event.project_id, event.queue) = (Some(Name::literal(project)), Some(Name::literal("mail")));
+        event.priority = Priority::new(5);
+        event
+    }
+
+    #[test]
+    fn one_project_is_kept_once() {
+        let board = folded((0..9).map(|number| created(number, "atlas")));
+        assert_eq!((board.projects.count(), board.projects.by_name.len()), (1, 0));
+        assert_eq!(board.narrowed(&some(&["atlas"])).count(Status::Pending), 9);
+        let none = board.narrowed(&some(&["borealis"]));
+        assert_eq!((none.count(Status::Pending), none.queues.0.len(), none.position), (0, 0, 9));
+    }
+
+    #[test]
+    fn settings_of_a_queue_are_those_of_the_whole_queue() {
+        let limit = |value: serde_json::Value| {
+            let mut event = Event::new(Kind::OperatorAction, at(0));
+            event.queue = Some(Name::literal("mail"));
+            event.data.changes = Some([("concurrency_limit".to_owned(), [serde_json::Value::Null, value])].into());
+            event
+        };
+        let started = |number, project| {
+            let (old_status, status) = (Some(Status::Pending), Some(Status::Running));
+            Event { event_type: Kind::TaskStarted, old_status, status, ..created(number, project) }
+        };
+        let board = folded([
+            limit(2.into()),
+            created(1, "atlas"),
+            created(2, "borealis"),
+            created(3, "borealis"),
+            started(1, "atlas"),
+            started(2, "borealis"),
+        ]);
+        let shown = board.narrowed(&some(&["borealis"]));
+        let queue = &shown.queues.0["mail"];
+        assert_eq!((queue.concurrency_limit, queue.count(Status::Running), queue.occupied()), (Some(2), 1, 2));
+        let alone = board.narrowed(&some(&["atlas"]));
+        assert_eq!(alone.queues.0["mail"].waiting(), 0);
+    }
+
+    #[test]
+    fn workers_of_a_project_are_those_that_may_run_its_tasks() {
+        let worker = |number: u128, queue: &'static str| {
+            let mut event = Event::new(Kind::WorkerStarted, at(0));
+            event.worker_id = Some(Uuid::from_u128(number));
+            event.data.status = Some(Name::literal(WorkerStatus::Idle.as_str()));
+            event.data.queues = Some(vec![Name::literal(queue)]);
+            event
+        };
+        let board = folded([worker(1, "mail"), worker(2, "media"), created(1, "atlas"), created(2, "borealis")]);
+        let ids = board.narrowed(&some(&["atlas"])).workers.0.into_keys().collect::<Vec<_>>();
+        assert_eq!(ids, [Uuid::from_u128(1)]);
+    }
+
+    #[test]
+    fn a_project_without_tasks_and_history_is_gone() {
+        let mut deleted = created(1, "atlas");
+        (deleted.event_type, deleted.old_status) = (Kind::TaskDeleted, Some(Status::Pending));
+        let mut board = folded([created(1, "atlas"), created(2, "borealis"), deleted]);
+        let count = |board: &mut Board, days: i64| {
+            (0..3).for_each(|_| board.projects.age(at(days * 86_400)));
+            board.projects.count()
+        };
+        assert_eq!((count(&mut board, 0), count(&mut board, 6), count(&mut board, 8)), (2, 2, 1));
+        assert!(board.projects.get(&Name::literal("borealis")).is_some(), "it has a task");
     }
 }

@@ -47,6 +47,7 @@ mod operators;
 mod orphans;
 mod pages;
 mod process;
+mod projects;
 mod queues;
 mod replay;
 mod requests;
