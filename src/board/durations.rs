@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{
     clock::Time,
@@ -19,19 +19,41 @@ const KIND_WINDOW: i64 = 3_600;
 /// Minimum number of samples for a typical duration.
 const LEAST_SAMPLES: u64 = 20;
 
-/// Histogram of durations: bucket to count.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Histogram(BTreeMap<u8, u64>);
+/// Histogram of durations: buckets in order, each with its count. As JSON an object.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Histogram(Vec<(u8, u64)>);
+
+impl Serialize for Histogram {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(bucket, count)| (bucket, count)))
+    }
+}
+
+impl<'de> Deserialize<'de> for Histogram {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self(BTreeMap::deserialize(deserializer)?.into_iter().collect()))
+    }
+}
 
 impl Histogram {
     pub(super) fn add(&mut self, ms: u64) {
-        *self.0.entry(bucket(ms)).or_default() += 1;
+        self.add_to(bucket(ms), 1);
+    }
+
+    fn add_to(&mut self, bucket: u8, count: u64) {
+        match self.0.binary_search_by_key(&bucket, |(bucket, _)| *bucket) {
+            Ok(place) => self.0[place].1 += count,
+            Err(place) => self.0.insert(place, (bucket, count)),
+        }
     }
 
     /// Adds all samples of another histogram.
     pub fn add_all(&mut self, other: &Self) {
-        other.0.iter().for_each(|(bucket, count)| *self.0.entry(*bucket).or_default() += count);
+        if self.0.is_empty() {
+            self.0.clone_from(&other.0);
+            return;
+        }
+        other.0.iter().for_each(|(bucket, count)| self.add_to(*bucket, *count));
     }
 
     /// Whether there are no samples.
@@ -43,7 +65,7 @@ impl Histogram {
     /// Number of samples.
     #[must_use]
     pub fn samples(&self) -> u64 {
-        self.0.values().sum()
+        self.0.iter().map(|(_, count)| count).sum()
     }
 
     /// A percentile of the durations, milliseconds; `None` without samples.

@@ -2,6 +2,7 @@
 //!
 //! Its size depends on current activity (workers, running tasks, open parents, queues), never on the backlog.
 
+pub mod counts;
 pub mod durations;
 pub mod failures;
 #[cfg(test)]
@@ -20,7 +21,7 @@ mod samples;
 pub mod tables;
 pub mod workers;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +33,7 @@ use crate::{
     },
     model::{Name, Status, stuck::Stuck},
 };
+use counts::StatusCounts;
 use durations::Kinds;
 use failures::Failures;
 use history::History;
@@ -57,7 +59,7 @@ pub struct Board {
     /// Timestamp of that event.
     pub ts: Option<Time>,
     /// Existing tasks by status.
-    pub tasks: BTreeMap<Status, u64>,
+    pub tasks: StatusCounts,
     /// Counts per queue, and the backlog by priority.
     pub queues: Queues,
     /// Workers, machines and connectors.
@@ -109,7 +111,7 @@ impl Board {
             self.projects.split(whole);
         }
         self.projects.apply(event);
-        count_moved(&mut self.tasks, event);
+        self.tasks.apply(event);
         self.queues.apply(event);
         self.workers.apply(event);
         self.running.apply(event);
@@ -131,7 +133,7 @@ impl Board {
     /// Number of tasks with a status.
     #[must_use]
     pub fn count(&self, status: Status) -> u64 {
-        self.tasks.get(&status).copied().unwrap_or_default()
+        self.tasks.get(status)
     }
 
     /// Statistics for the overview.
@@ -173,18 +175,6 @@ pub fn moved(event: &Event) -> Option<(Option<Status>, Option<Status>)> {
         Kind::TaskCreated => Some((None, event.status)),
         _ if event.old_status == event.status => None,
         _ => Some((event.old_status, event.status)),
-    }
-}
-
-/// Counts the status change of an event.
-fn count_moved(tasks: &mut BTreeMap<Status, u64>, event: &Event) {
-    let Some((from, to)) = moved(event) else { return };
-    if let Some(from) = from {
-        let count = tasks.entry(from).or_default();
-        *count = count.saturating_sub(1);
-    }
-    if let Some(to) = to {
-        *tasks.entry(to).or_default() += 1;
     }
 }
 

@@ -12,7 +12,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Board, count_moved,
+    Board,
+    counts::StatusCounts,
     failures::{Failures, Group},
     history::History,
     queues::Queues,
@@ -46,7 +47,7 @@ pub struct Projects {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Project {
     /// Existing tasks by status.
-    pub tasks: BTreeMap<Status, u64>,
+    pub tasks: StatusCounts,
     /// Its share of the queues.
     pub queues: Queues,
     /// Counts per five seconds over the last hour.
@@ -161,10 +162,10 @@ fn project_of(event: &Event) -> Option<&Name> {
 
 impl Project {
     fn apply(&mut self, event: &Event) {
-        count_moved(&mut self.tasks, event);
+        self.tasks.apply(event);
         self.queues.apply(event);
         self.rates.apply(event);
-        self.history.apply(event, self.tasks.get(&Status::Pending).copied().unwrap_or_default());
+        self.history.apply(event, self.tasks.get(Status::Pending));
         self.failures.apply(event);
     }
 
@@ -176,13 +177,11 @@ impl Project {
     }
 
     fn is_gone(&self, now: Time) -> bool {
-        self.tasks.values().all(|count| *count == 0) && self.failures.groups.is_empty() && self.history.is_over(now)
+        self.tasks.is_zero() && self.failures.groups.is_empty() && self.history.is_over(now)
     }
 
     fn merge(&mut self, other: &Self) {
-        for (status, count) in &other.tasks {
-            *self.tasks.entry(*status).or_default() += count;
-        }
+        self.tasks.merge(&other.tasks);
         self.queues.merge(&other.queues);
         self.rates.merge(&other.rates);
         self.history.merge(other.history.clone());
@@ -210,7 +209,7 @@ impl Board {
         let mut queues = self.queues.clone();
         queues.forget_settings();
         Project {
-            tasks: self.tasks.clone(),
+            tasks: self.tasks,
             queues,
             rates: self.rates.clone(),
             history: self.history.clone(),

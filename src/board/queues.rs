@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{durations::Durations, edited, moved};
+use super::{counts::StatusCounts, durations::Durations, edited, moved};
 use crate::{
     clock::Time,
     event::{Event, Kind},
@@ -26,7 +26,7 @@ pub struct Queues(pub BTreeMap<Name, Queue>);
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Queue {
     /// Its tasks by status.
-    pub tasks: BTreeMap<Status, u64>,
+    pub tasks: StatusCounts,
     /// Pending tasks by priority 0–9.
     pub depth: [u64; 10],
     /// When it was paused; `None` if it is active.
@@ -101,7 +101,7 @@ impl Queue {
     /// Number of tasks with a status.
     #[must_use]
     pub fn count(&self, status: Status) -> u64 {
-        self.tasks.get(&status).copied().unwrap_or_default()
+        self.tasks.get(status)
     }
 
     /// Pending tasks in a priority band.
@@ -144,9 +144,7 @@ impl Queue {
 
     /// Adds the tasks of the same queue in another project.
     pub(super) fn merge(&mut self, other: &Self) {
-        for (status, count) in &other.tasks {
-            *self.tasks.entry(*status).or_default() += count;
-        }
+        self.tasks.merge(&other.tasks);
         for (depth, more) in self.depth.iter_mut().zip(other.depth) {
             *depth += more;
         }
@@ -184,7 +182,7 @@ impl Queue {
 
     /// It has no tasks and no operator settings.
     fn is_gone(&self) -> bool {
-        self.tasks.values().all(|count| *count == 0)
+        self.tasks.is_zero()
             && self.paused_at.is_none()
             && self.concurrency_limit.is_none()
             && self.rate_limit.is_none()
@@ -204,13 +202,7 @@ impl Queue {
             }
         }
         self.waits(event.ts);
-        if let Some(from) = from {
-            let count = self.tasks.entry(from).or_default();
-            *count = count.saturating_sub(1);
-        }
-        if let Some(to) = to {
-            *self.tasks.entry(to).or_default() += 1;
-        }
+        self.tasks.apply(event);
     }
 
     /// Records a wait time or a run time.
@@ -284,24 +276,34 @@ impl Ended {
 }
 
 impl Queues {
-    /// An edit moved a task to another queue or changed its priority.
-    fn relocate(&mut self, name: &Name, event: &Event) {
-        let (Some(status), Some(priority)) = (event.status, event.priority) else { return };
+    /// An edit moved a task to another queue or changed its priority. Returns the queue that it left.
+    fn relocate(&mut self, name: &Name, event: &Event) -> Option<Name> {
+        let (Some(status), Some(priority), Some(_)) = (event.status, event.priority, &event.data.changes) else {
+            return None;
+        };
         let (old_queue, old_priority) = (edited(event, "queue").flatten(), edited(event, "priority").flatten());
         if old_queue.is_none() && old_priority.is_none() {
-            return;
+            return None;
         }
         let pending = u64::from(status == Status::Pending);
-        let old = self.0.entry(old_queue.unwrap_or_else(|| name.clone())).or_default();
-        let count = old.tasks.entry(status).or_default();
-        *count = count.saturating_sub(1);
+        let old = self.queue(old_queue.as_ref().unwrap_or(name));
+        old.tasks.remove_one(status);
         let line = &mut old.depth[usize::from(old_priority.unwrap_or(priority).get())];
         *line = line.saturating_sub(pending);
         old.waits(event.ts);
-        let new = self.0.entry(name.clone()).or_default();
-        *new.tasks.entry(status).or_default() += 1;
+        let new = self.queue(name);
+        new.tasks.add(status, 1);
         new.depth[usize::from(priority.get())] += pending;
         new.waits(event.ts);
+        old_queue
+    }
+
+    /// A queue, new if it is not known.
+    fn queue(&mut self, name: &Name) -> &mut Queue {
+        if !self.0.contains_key(name) {
+            self.0.insert(name.clone(), Queue::default());
+        }
+        self.0.get_mut(name).expect("it is there, or was put there")
     }
 
     pub(super) fn apply(&mut self, event: &Event) {
@@ -312,15 +314,19 @@ impl Queues {
             }
             return;
         }
-        if let Kind::QueuePaused | Kind::QueueResumed | Kind::OperatorAction = event.event_type {
-            self.0.entry(name.clone()).or_default().decide(event);
+        let decides = matches!(event.event_type, Kind::QueuePaused | Kind::QueueResumed | Kind::OperatorAction);
+        let left = if decides { None } else { self.relocate(name, event) };
+        let queue = self.queue(name);
+        if decides {
+            queue.decide(event);
         } else {
-            self.relocate(name, event);
-            self.0.entry(name.clone()).or_default().take_in(event);
+            queue.take_in(event);
         }
-        let old = edited::<Name>(event, "queue").flatten();
-        for left in [Some(name), old.as_ref()].into_iter().flatten() {
-            self.forget_if_gone(left);
+        if queue.is_gone() {
+            self.0.remove(name);
+        }
+        if let Some(left) = left.filter(|left| self.0.get(left).is_some_and(Queue::is_gone)) {
+            self.0.remove(&left);
         }
     }
 
@@ -342,7 +348,7 @@ impl Queues {
     /// Leaves the settings and times only.
     pub(super) fn clear_tasks(&mut self) {
         for queue in self.0.values_mut() {
-            queue.tasks.clear();
+            queue.tasks = StatusCounts::default();
             (queue.depth, queue.waiting_since) = ([0; 10], None);
         }
     }
@@ -354,13 +360,6 @@ impl Queues {
             (queue.concurrency_limit, queue.rate_limit, queue.rate_period_seconds) = (None, None, None);
         }
         self.0.retain(|_, queue| !queue.is_gone());
-    }
-
-    /// Removes a queue without tasks and operator settings.
-    fn forget_if_gone(&mut self, name: &Name) {
-        if self.0.get(name).is_some_and(Queue::is_gone) {
-            self.0.remove(name);
-        }
     }
 }
 

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::{
     Board,
+    counts::StatusCounts,
     parents::{Parent, Phase},
     projects::Project,
     queues::Queues,
@@ -85,7 +86,7 @@ impl Board {
     pub fn take_over(&mut self, tables: Tables) {
         let whole = self.whole();
         self.projects.replace(counted(&tables), &whole);
-        self.tasks.clear();
+        self.tasks = StatusCounts::default();
         self.queues.clear_tasks();
         tables.tasks.iter().for_each(|row| row.count(&mut self.tasks, &mut self.queues));
         for (name, decided) in tables.queues {
@@ -154,10 +155,10 @@ fn counted(tables: &Tables) -> BTreeMap<Name, Project> {
 }
 
 impl Counted {
-    fn count(&self, tasks: &mut BTreeMap<Status, u64>, queues: &mut Queues) {
-        *tasks.entry(self.status).or_default() += self.count;
+    fn count(&self, tasks: &mut StatusCounts, queues: &mut Queues) {
+        tasks.add(self.status, self.count);
         let queue = queues.0.entry(self.queue.clone()).or_default();
-        *queue.tasks.entry(self.status).or_default() += self.count;
+        queue.tasks.add(self.status, self.count);
         if self.status == Status::Pending {
             queue.depth[usize::from(self.priority.get())] += self.count;
             queue.waiting_since = self.oldest_enqueued_at.into_iter().chain(queue.waiting_since).min();
@@ -191,7 +192,7 @@ mod tests {
     #[test]
     fn counts_come_from_the_tables_whatever_was_folded() {
         let mut board = Board::default();
-        board.tasks.insert(Status::Running, 7);
+        board.tasks.add(Status::Running, 7);
         board.queues.0.entry(Name::literal("gone")).or_default().depth[3] = 4;
         let tasks =
             vec![counted(Status::Pending, 5, 3), counted(Status::Pending, 9, 1), counted(Status::Completed, 5, 2)];
@@ -235,8 +236,8 @@ mod tests {
                 rate_period_seconds: queue.rate_period_seconds,
             };
             tables.queues.push((name.clone(), decided));
-            let other = queue.tasks.iter().filter(|(status, _)| **status != Status::Pending);
-            let other = other.map(|(status, count)| (*status, 0, *count));
+            let other = queue.tasks.iter().filter(|(status, _)| *status != Status::Pending);
+            let other = other.map(|(status, count)| (status, 0, count));
             let pending = (0_i64..).zip(queue.depth).map(|(priority, count)| (Status::Pending, priority, count));
             for (status, priority, count) in other.chain(pending).filter(|(_, _, count)| *count > 0) {
                 let (queue, oldest_enqueued_at) = (name.clone(), queue.waiting_since);
@@ -326,7 +327,7 @@ mod tests {
         let mut board = folded(story());
         board.take_over(Tables::default());
         assert!(board.running.0.is_empty() && board.parents.open.is_empty() && board.workers.0.is_empty());
-        assert!(board.tasks.is_empty() && board.failures.open().is_empty());
+        assert!(board.tasks.is_zero() && board.failures.open().is_empty());
         let group = board.failures.groups.values().next().unwrap();
         assert_eq!((group.open, group.failed), (0, 2), "the group itself is still known");
     }

@@ -43,9 +43,9 @@ impl Projects {
     #[must_use]
     pub fn of(board: &Board) -> Self {
         let busy = |name: &&Name| {
-            let counts = board.projects.get(name).map(|project| &project.tasks);
+            let counts = board.projects.get(name).map(|project| project.tasks.iter());
             let open =
-                counts.into_iter().flatten().filter(|(status, _)| !status.is_finished() || **status == Status::Failed);
+                counts.into_iter().flatten().filter(|(status, _)| !status.is_finished() || *status == Status::Failed);
             Reverse(open.map(|(_, count)| count).sum::<u64>())
         };
         let mut names: Vec<_> = board.projects.names().collect();

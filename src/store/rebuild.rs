@@ -143,7 +143,7 @@ async fn from_tables(conn: &mut PgConnection, epoch: Epoch) -> sqlx::Result<Boar
     let now = i64::try_from(pending(&tables)).unwrap_or(i64::MAX);
     let before = now - net_pending(&mut tx, epoch, from, ends.head).await?;
     let mut board = Board { epoch, position: from, ..Board::default() };
-    board.tasks.insert(Status::Pending, u64::try_from(before).unwrap_or_default());
+    board.tasks.add(Status::Pending, u64::try_from(before).unwrap_or_default());
     while board.position < ends.head {
         fold_page(&mut tx, &mut board, ends.head).await?;
     }

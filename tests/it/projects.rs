@@ -90,7 +90,8 @@ async fn every_page_takes_a_project_and_its_links_keep_it() {
         let header = reply.text.split_once("<nav ").map_or("", |(_, rest)| rest.split("</nav>").next().unwrap());
         let links = [header, &app.get(&format!("{path}?project_id=elsewhere&fragment=1")).await.text].concat();
         for link in links.split(" href=\"/").skip(1).map(|rest| rest.split('"').next().unwrap()) {
-            let leads = PAGES.iter().any(|other| !other.is_rare && other.path[1..] == *link.split(['?', '#']).next().unwrap());
+            let leads =
+                PAGES.iter().any(|other| !other.is_rare && other.path[1..] == *link.split(['?', '#']).next().unwrap());
             assert!(!leads || link.contains("project_id="), "{}: {link}", page.name);
         }
         app.get(&format!("{path}?project_id=%00")).await.expect(400);

@@ -261,8 +261,6 @@ impl<'a> WorkerScope<'a> {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
     use crate::board::samples::{self, worker};
     use crate::model::{Status, worker::Connector};
@@ -302,7 +300,7 @@ mod tests {
     }
 
     fn running(tasks: u64, queue: Queue) -> Queue {
-        Queue { tasks: BTreeMap::from([(Status::Running, tasks)]), ..queue }
+        Queue { tasks: [(Status::Running, tasks)].into_iter().collect(), ..queue }
     }
 
     fn connector(status: ConnectorStatus, error: Option<&str>) -> Connector {

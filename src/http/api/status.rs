@@ -1,6 +1,6 @@
 //! The board as JSON: queues, statistics, snapshot; and single events.
 
-use std::{collections::BTreeMap, ops::Bound};
+use std::ops::Bound;
 
 use axum::{
     Json as Out,
@@ -15,6 +15,7 @@ use utoipa_axum::routes;
 use super::snapshot;
 use crate::{
     board::{
+        counts::StatusCounts,
         health::{self, Health},
         queues::{Queue, QueueRates},
     },
@@ -29,7 +30,7 @@ use crate::{
         routes::Routes,
         state::AppState,
     },
-    model::{Name, Status, access::Scope, priority::Band},
+    model::{Name, access::Scope, priority::Band},
 };
 
 /// A queue.
@@ -37,8 +38,8 @@ use crate::{
 pub(super) struct QueueRecord {
     name: Name,
     /// Its tasks by status.
-    #[schema(value_type = BTreeMap<String, u64>)]
-    tasks: BTreeMap<Status, u64>,
+    #[schema(value_type = std::collections::BTreeMap<String, u64>)]
+    tasks: StatusCounts,
     /// Pending tasks by priority band.
     depth: Depth,
     /// When the oldest pending task was enqueued; measured every 5 s.
@@ -133,7 +134,7 @@ pub(super) async fn queues(
 fn record(serving: &health::Serving<'_>, name: &Name, queue: &Queue, now: Time) -> QueueRecord {
     QueueRecord {
         name: name.clone(),
-        tasks: queue.tasks.clone(),
+        tasks: queue.tasks,
         depth: Depth {
             high: queue.depth_of(Band::High),
             normal: queue.depth_of(Band::Normal),

@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn a_queue_is_used_by_what_runs_of_its_limit() {
         let used = |running, concurrency_limit| {
-            let tasks = [(Status::Running, running)].into();
+            let tasks = [(Status::Running, running)].into_iter().collect();
             row(&Queue { tasks, concurrency_limit, ..Queue::default() }).utilisation
         };
         assert_eq!(used(3, None), None);

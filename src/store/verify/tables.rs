@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{Folded, Report};
 use crate::{
-    board::{Board, queues::Queues},
+    board::{Board, counts::StatusCounts, queues::Queues},
     clock::Time,
     model::{
         Name, Status,
@@ -129,16 +129,16 @@ pub(super) async fn compare_workers(conn: &mut PgConnection, board: &Board, repo
 #[derive(Default)]
 struct Counted {
     /// By status.
-    tasks: BTreeMap<Status, u64>,
+    tasks: StatusCounts,
     /// Pending tasks by queue and priority.
     depth: BTreeMap<(String, usize), u64>,
 }
 
 impl Counted {
     /// Compares with counts of the board; `whose` begins each difference.
-    fn compare(&self, whose: &str, tasks: &BTreeMap<Status, u64>, queues: &Queues, report: &mut Report) {
+    fn compare(&self, whose: &str, tasks: &StatusCounts, queues: &Queues, report: &mut Report) {
         for status in Status::ALL {
-            let [table, shown] = [&self.tasks, tasks].map(|counts| counts.get(&status).copied().unwrap_or_default());
+            let [table, shown] = [&self.tasks, tasks].map(|counts| counts.get(status));
             if table != shown {
                 report
                     .differences
@@ -173,7 +173,7 @@ pub(super) async fn compare_board(conn: &mut PgConnection, board: &Board, report
         let (Ok(status), Ok(count)) = (row.status.parse::<Status>(), u64::try_from(row.count)) else { continue };
         let line = (row.queue, usize::try_from(row.priority)?);
         for counted in [&mut all, projects.entry(row.project_id).or_default()] {
-            *counted.tasks.entry(status).or_default() += count;
+            counted.tasks.add(status, count);
             if status == Status::Pending {
                 *counted.depth.entry(line.clone()).or_default() += count;
             }
