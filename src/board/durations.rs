@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::ended::Outcomes;
 use crate::{
     clock::Time,
     event::{Event, Kind},
@@ -16,6 +17,8 @@ const GROWTH: f64 = 1.3;
 const KEEP_KINDS: usize = 200;
 /// Window of the durations of a task type, seconds.
 const KIND_WINDOW: i64 = 3_600;
+/// A project forgets a task type after this time without an ended attempt, seconds.
+const FORGOTTEN_AFTER: i64 = 7 * 86_400;
 /// Minimum number of samples for a typical duration.
 const LEAST_SAMPLES: u64 = 20;
 
@@ -141,6 +144,12 @@ impl Durations {
         }
     }
 
+    /// The median of the last one to two windows, milliseconds; `None` with fewer samples than `least`.
+    #[must_use]
+    pub fn median_ms(&self, now: Time, seconds: i64, least: u64) -> Option<u64> {
+        if self.samples() < least { None } else { self.percentile(50, now, seconds) }
+    }
+
     fn samples(&self) -> u64 {
         self.current.samples() + self.last.samples()
     }
@@ -160,22 +169,69 @@ fn upper(bucket: u8) -> u64 {
     GROWTH.powi(i32::from(bucket) + 1) as u64
 }
 
-/// Typical durations of each task type.
+/// What is usual for each task type.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Kinds(BTreeMap<Name, Durations>);
+pub struct Kinds(BTreeMap<Name, Usual>);
+
+/// What is usual for a task type.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Usual {
+    /// Run times of completed tasks.
+    runs: Durations,
+    /// How attempts ended.
+    #[serde(default)]
+    pub outcomes: Outcomes,
+    /// When one ended last, seconds since 1970.
+    #[serde(default)]
+    ended_at: i64,
+}
 
 impl Kinds {
     pub(super) fn apply(&mut self, event: &Event) {
-        if event.event_type != Kind::TaskCompleted {
+        if !matches!(event.event_type, Kind::TaskCompleted | Kind::TaskFailed | Kind::TaskRetry) {
             return;
         }
-        let (Some(kind), Some(ms)) = (&event.task_type, event.duration_ms) else { return };
-        if self.0.len() >= KEEP_KINDS && !self.0.contains_key(kind) {
-            let oldest = self.0.iter().min_by_key(|(_, durations)| durations.window).map(|(kind, _)| kind.clone());
+        let Some(kind) = &event.task_type else { return };
+        if !self.0.contains_key(kind) {
+            self.make_room();
+            self.0.insert(kind.clone(), Usual::default());
+        }
+        let Some(usual) = self.0.get_mut(kind) else { return };
+        let completed = event.event_type == Kind::TaskCompleted;
+        if let Some(ms) = event.duration_ms.filter(|_| completed) {
+            usual.runs.add(ms, event.ts, KIND_WINDOW);
+        }
+        usual.outcomes.add(completed, event.ts);
+        usual.ended_at = usual.ended_at.max(event.ts.timestamp());
+    }
+
+    fn make_room(&mut self) {
+        if self.0.len() >= KEEP_KINDS {
+            let oldest = self.0.iter().min_by_key(|(_, usual)| usual.ended_at).map(|(kind, _)| kind.clone());
             oldest.and_then(|kind| self.0.remove(&kind));
         }
-        self.0.entry(kind.clone()).or_default().add(ms, event.ts, KIND_WINDOW);
+    }
+
+    /// Removes what nobody compares with any more.
+    pub(super) fn forget(&mut self, now: Time) {
+        self.0.retain(|_, usual| now.timestamp() - usual.ended_at < FORGOTTEN_AFTER);
+        self.0.values_mut().for_each(|usual| usual.runs.forget(now, KIND_WINDOW));
+    }
+
+    /// Adds what is known from another project.
+    pub(super) fn merge(&mut self, other: &Self) {
+        for (kind, more) in &other.0 {
+            let usual = self.0.entry(kind.clone()).or_default();
+            usual.runs.merge(&more.runs);
+            usual.outcomes.merge(&more.outcomes);
+            usual.ended_at = usual.ended_at.max(more.ended_at);
+        }
+    }
+
+    /// Each task type with what is usual for it.
+    pub fn iter(&self) -> impl Iterator<Item = (&Name, &Usual)> {
+        self.0.iter()
     }
 
     /// The task types.
@@ -186,8 +242,8 @@ impl Kinds {
     /// p95 of a task type, milliseconds; `None` with too few samples.
     #[must_use]
     pub fn usual_ms(&self, kind: &Name, now: Time) -> Option<u64> {
-        let durations = self.0.get(kind).filter(|durations| durations.samples() >= LEAST_SAMPLES)?;
-        durations.percentile(95, now, KIND_WINDOW)
+        let runs = &self.0.get(kind).filter(|usual| usual.runs.samples() >= LEAST_SAMPLES)?.runs;
+        runs.percentile(95, now, KIND_WINDOW)
     }
 }
 

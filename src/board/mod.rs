@@ -4,6 +4,7 @@
 
 pub mod counts;
 pub mod durations;
+pub mod ended;
 pub mod failures;
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
@@ -46,7 +47,7 @@ use running::Running;
 use workers::Workers;
 
 /// Version of the encoding; checkpoints of another version are ignored and rebuilt from the log.
-pub const VERSION: i32 = 6;
+pub const VERSION: i32 = 7;
 
 /// The complete state at a position.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -76,7 +77,7 @@ pub struct Board {
     pub history: History,
     /// Error groups.
     pub failures: Failures,
-    /// Typical run times by task type.
+    /// What is usual for each task type.
     pub kinds: Kinds,
     /// Counters of each project.
     pub projects: Projects,

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Board,
     counts::StatusCounts,
+    durations::Kinds,
     failures::{Failures, Group},
     history::History,
     queues::Queues,
@@ -56,6 +57,9 @@ pub struct Project {
     pub(super) history: History,
     /// Error groups.
     pub failures: Failures,
+    /// What is usual for each of its task types.
+    #[serde(default)]
+    pub(super) kinds: Kinds,
 }
 
 impl Projects {
@@ -167,6 +171,7 @@ impl Project {
         self.rates.apply(event);
         self.history.apply(event, self.tasks.get(Status::Pending));
         self.failures.apply(event);
+        self.kinds.apply(event);
     }
 
     fn age(&mut self, now: Time) {
@@ -174,6 +179,7 @@ impl Project {
         self.history.forget(now);
         self.queues.forget(now);
         self.failures.forget_closed(now);
+        self.kinds.forget(now);
     }
 
     fn is_gone(&self, now: Time) -> bool {
@@ -186,14 +192,16 @@ impl Project {
         self.rates.merge(&other.rates);
         self.history.merge(other.history.clone());
         self.failures.merge(&other.failures);
+        self.kinds.merge(&other.kinds);
     }
 
     /// Takes over what only events contain.
     fn remember(&mut self, folded: &Self) {
-        (self.rates, self.history) = (folded.rates.clone(), folded.history.clone());
+        (self.rates, self.history, self.kinds) = (folded.rates.clone(), folded.history.clone(), folded.kinds.clone());
         for (name, queue) in &folded.queues.0 {
             if let Some(own) = self.queues.0.get_mut(name) {
                 (own.waits, own.runs, own.ended) = (queue.waits.clone(), queue.runs.clone(), queue.ended);
+                own.usual_waits = queue.usual_waits.clone();
             }
         }
         for (fingerprint, group) in &folded.failures.groups {
@@ -214,6 +222,7 @@ impl Board {
             rates: self.rates.clone(),
             history: self.history.clone(),
             failures: self.failures.clone(),
+            kinds: self.kinds.clone(),
         }
     }
 
@@ -243,7 +252,7 @@ impl Board {
             rates: sum.rates,
             history: sum.history,
             failures: sum.failures,
-            kinds: self.kinds.clone(),
+            kinds: sum.kinds,
             stuck: self.stuck.iter().filter(|stuck| stuck.project_id.as_ref().is_some_and(has)).cloned().collect(),
             ..Self::default()
         };

@@ -1,10 +1,11 @@
 //! Queues: tasks by status, and the backlog by priority.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
+use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 
-use super::{counts::StatusCounts, durations::Durations, edited, moved};
+use super::{counts::StatusCounts, durations::Durations, edited, ended::Ended, moved};
 use crate::{
     clock::Time,
     event::{Event, Kind},
@@ -16,6 +17,16 @@ use crate::{
 
 /// Window of wait and run times, seconds: percentiles cover the last five to ten minutes.
 pub const WINDOW: i64 = 300;
+/// Window of throughput, seconds.
+const ENDED_WINDOW: i64 = 60;
+/// Window of what is usual, seconds.
+const USUAL_WINDOW: i64 = 43_200;
+/// Fewer waits do not tell what is usual.
+const LEAST_USUAL: u64 = 20;
+/// A backlog is late if its oldest task is pending for this multiple of the usual wait,
+const LATE_FACTOR: i32 = 10;
+/// and for at least this long.
+const LATE_AT_LEAST: TimeDelta = TimeDelta::seconds(60);
 
 /// Every queue with tasks or with operator settings.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -31,6 +42,12 @@ pub struct Queue {
     pub depth: [u64; 10],
     /// When it was paused; `None` if it is active.
     pub paused_at: Option<Time>,
+    /// Who paused it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused_by: Option<String>,
+    /// Why it was paused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause_reason: Option<String>,
     /// Concurrency limit: maximum number of running tasks.
     pub concurrency_limit: Option<u32>,
     /// Rate limit: maximum number of tasks started per period.
@@ -41,7 +58,11 @@ pub struct Queue {
     pub waits: Durations,
     /// Run times of attempts.
     pub runs: Durations,
-    /// Completed tasks and failed attempts, per window of 60 s: the current one and the previous one.
+    /// Wait times of the last 12 to 24 hours: what is usual.
+    pub usual_waits: Durations,
+    /// Whether the backlog grows.
+    pub growth: Growth,
+    /// Completed tasks and failed attempts, in windows of a minute.
     pub ended: Ended,
     /// Since when the backlog has not been empty; `None` if it is empty.
     pub waiting_since: Option<Time>,
@@ -89,7 +110,7 @@ impl Queue {
             let at = |percent| durations.percentile(percent, now, WINDOW);
             Some(Percentiles { p50_ms: at(50)?, p95_ms: at(95)?, p99_ms: at(99)? })
         };
-        let (completed_per_second, failed_per_second) = self.ended.per_second(now);
+        let (completed_per_second, failed_per_second) = self.ended.per_second(now, ENDED_WINDOW);
         QueueRates {
             completed_per_second,
             failed_per_second,
@@ -124,6 +145,17 @@ impl Queue {
         self.waiting_since.map(|since| self.taken_at.map_or(since, |taken| taken.max(since)))
     }
 
+    /// Since when its backlog is late: its oldest task is pending for much longer than usual.
+    #[must_use]
+    pub fn late_since(&self, now: Time) -> Option<Time> {
+        let oldest = self.oldest_enqueued_at.filter(|_| self.waiting() > 0)?;
+        let usual = self.usual_waits.median_ms(now, USUAL_WINDOW, LEAST_USUAL);
+        let usual = usual.and_then(|ms| TimeDelta::try_milliseconds(i64::try_from(ms).ok()?));
+        let target = usual.map_or(LATE_AT_LEAST, |usual| (usual * LATE_FACTOR).max(LATE_AT_LEAST));
+        let since = oldest.checked_add_signed(target)?;
+        (since <= now).then_some(since)
+    }
+
     /// Number of running tasks of the whole queue, as its concurrency limit counts them.
     #[must_use]
     pub fn occupied(&self) -> u64 {
@@ -133,6 +165,7 @@ impl Queue {
     /// Takes over what belongs to the queue as a whole, whoever's tasks are shown of it.
     pub(super) fn share(&mut self, whole: &Self) {
         self.paused_at = whole.paused_at;
+        (self.paused_by, self.pause_reason) = (whole.paused_by.clone(), whole.pause_reason.clone());
         self.concurrency_limit = whole.concurrency_limit;
         self.rate_limit = whole.rate_limit;
         self.rate_period_seconds = whole.rate_period_seconds;
@@ -150,13 +183,16 @@ impl Queue {
         }
         self.waits.merge(&other.waits);
         self.runs.merge(&other.runs);
+        self.usual_waits.merge(&other.usual_waits);
         self.ended.merge(other.ended);
         self.waiting_since = self.waiting_since.into_iter().chain(other.waiting_since).min();
     }
 
     /// Updates the start of the backlog.
     fn waits(&mut self, ts: Time) {
-        self.waiting_since = if self.waiting() == 0 { None } else { self.waiting_since.or(Some(ts)) };
+        let waiting = self.waiting();
+        self.waiting_since = if waiting == 0 { None } else { self.waiting_since.or(Some(ts)) };
+        self.growth.note(ts, waiting);
     }
 }
 
@@ -166,6 +202,9 @@ impl Queue {
         let new = |field: &str| Some(event.data.changes.as_ref()?.get(field)?[1].clone());
         if let Some(paused_at) = new("paused_at") {
             self.paused_at = serde_json::from_value(paused_at).unwrap_or_default();
+            let paused = self.paused_at.is_some();
+            self.paused_by = event.actor.clone().filter(|_| paused);
+            self.pause_reason = event.data.reason.clone().filter(|_| paused);
             // Time spent paused does not count as time without a claim.
             self.waiting_since = self.waiting_since.map(|_| event.ts);
         }
@@ -212,66 +251,52 @@ impl Queue {
                 self.taken_at = self.taken_at.max(Some(event.ts));
                 if let Some(ms) = event.data.wait_ms {
                     self.waits.add(ms, event.ts, WINDOW);
+                    self.usual_waits.add(ms, event.ts, USUAL_WINDOW);
                 }
             }
             Kind::TaskCompleted | Kind::TaskFailed | Kind::TaskRetry => {
                 if let Some(ms) = event.duration_ms {
                     self.runs.add(ms, event.ts, WINDOW);
                 }
-                self.ended.add(event.event_type == Kind::TaskCompleted, event.ts);
+                self.ended.add(event.event_type == Kind::TaskCompleted, event.ts, ENDED_WINDOW);
             }
             _ => {}
         }
     }
 }
 
-/// Throughput of a queue: counts of the current minute and the previous one.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ended {
-    minute: i64,
-    /// Completed tasks and failed attempts.
-    current: (u64, u64),
-    last: (u64, u64),
-}
+/// The backlog at the end of the last minutes, to see whether it grows.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Growth(VecDeque<(i64, u64)>);
 
-impl Ended {
-    fn add(&mut self, completed: bool, ts: Time) {
+impl Growth {
+    /// Number of minutes in a row in which a backlog must have grown.
+    const MINUTES: usize = 5;
+    /// Least growth over these minutes, tasks.
+    const LEAST: u64 = 20;
+
+    fn note(&mut self, ts: Time, waiting: u64) {
         let minute = ts.timestamp().div_euclid(60);
-        if minute > self.minute {
-            self.last = if minute == self.minute + 1 { self.current } else { (0, 0) };
-            (self.current, self.minute) = ((0, 0), minute);
+        match self.0.back_mut() {
+            // Clocks of several servers may differ slightly: a late event counts for the newest minute.
+            Some((last, kept)) if *last >= minute => *kept = waiting,
+            _ => self.0.push_back((minute, waiting)),
         }
-        let slot = if completed { &mut self.current.0 } else { &mut self.current.1 };
-        *slot += 1;
-    }
-
-    fn merge(&mut self, other: Self) {
-        let ahead = other.minute - self.minute;
-        if ahead > 0 {
-            self.last = if ahead == 1 { self.current } else { (0, 0) };
-            (self.current, self.minute) = ((0, 0), other.minute);
-        }
-        let add = |to: &mut (u64, u64), more: (u64, u64)| *to = (to.0 + more.0, to.1 + more.1);
-        match self.minute - other.minute {
-            0 => {
-                add(&mut self.current, other.current);
-                add(&mut self.last, other.last);
-            }
-            1 => add(&mut self.last, other.current),
-            _ => {}
+        if self.0.len() > Self::MINUTES + 1 {
+            self.0.pop_front();
         }
     }
 
-    /// Completed tasks and failed attempts per second, over one to two minutes.
+    /// Since when the backlog has grown in each minute; `None` if it has not.
     #[must_use]
-    pub fn per_second(&self, now: Time) -> (f64, f64) {
-        let into = now.timestamp().rem_euclid(60);
-        let (counts, seconds) = match now.timestamp().div_euclid(60) - self.minute {
-            ..=0 => ((self.current.0 + self.last.0, self.current.1 + self.last.1), 60 + into),
-            1 => (self.current, 60 + into),
-            _ => ((0, 0), 60),
-        };
-        (counts.0 as f64 / seconds as f64, counts.1 as f64 / seconds as f64)
+    pub fn since(&self, now: Time) -> Option<Time> {
+        let ((first, least), (last, most)) = (self.0.front()?, self.0.back()?);
+        let in_a_row = last - first == i64::try_from(Self::MINUTES).ok()?;
+        let is_recent = now.timestamp().div_euclid(60) - last <= 1;
+        let rises = self.0.iter().zip(self.0.iter().skip(1)).all(|(before, after)| before.1 < after.1);
+        let enough = *most >= least + Self::LEAST.max(least / 10);
+        (in_a_row && is_recent && rises && enough).then(|| Time::from_timestamp((first + 1) * 60, 0))?
     }
 }
 
@@ -335,6 +360,7 @@ impl Queues {
         for queue in self.0.values_mut() {
             queue.waits.forget(now, WINDOW);
             queue.runs.forget(now, WINDOW);
+            queue.usual_waits.forget(now, USUAL_WINDOW);
         }
     }
 
@@ -356,7 +382,7 @@ impl Queues {
     /// Leaves the tasks only.
     pub(super) fn forget_settings(&mut self) {
         for queue in self.0.values_mut() {
-            queue.paused_at = None;
+            (queue.paused_at, queue.paused_by, queue.pause_reason) = (None, None, None);
             (queue.concurrency_limit, queue.rate_limit, queue.rate_period_seconds) = (None, None, None);
         }
         self.0.retain(|_, queue| !queue.is_gone());
@@ -564,23 +590,39 @@ mod tests {
     }
 
     #[test]
-    fn throughput_covers_one_to_two_minutes() {
-        let mut queue = Ended::default();
-        for second in [0, 30, 59] {
-            queue.add(true, at(second));
+    fn a_backlog_grows_if_it_rises_in_five_minutes_in_a_row() {
+        let after = |backlog: &[u64]| {
+            let mut growth = Growth::default();
+            (0..).zip(backlog).for_each(|(minute, waiting)| growth.note(at(minute * 60), *waiting));
+            growth.since(at(60 * (backlog.len() as i64 - 1) + 30))
+        };
+        assert_eq!(after(&[0, 10, 20, 30, 40, 50]), Some(at(60)));
+        assert_eq!(after(&[9, 0, 10, 20, 30, 40, 50]), Some(at(120)));
+        for not in [
+            &[0, 10, 20, 30, 40][..],
+            &[0, 10, 20, 20, 40, 50],
+            &[0, 1, 2, 3, 4, 19],
+            &[1_000, 1_001, 1_002, 1_003, 1_004, 1_099],
+        ] {
+            assert_eq!(after(not), None, "{not:?}");
         }
-        queue.add(false, at(59));
-        let near = |(a, b): (f64, f64), (c, d): (f64, f64)| (a - c).abs() < 1e-9 && (b - d).abs() < 1e-9;
-        assert!(near(queue.per_second(at(59)), (3.0 / 119.0, 1.0 / 119.0)));
-        assert!(near(queue.per_second(at(60)), (3.0 / 60.0, 1.0 / 60.0)), "the minute is over");
-        assert!(near(queue.per_second(at(119)), (3.0 / 119.0, 1.0 / 119.0)));
-        assert_eq!(queue.per_second(at(120)), (0.0, 0.0));
-        queue.add(true, at(60));
-        assert!(near(queue.per_second(at(60)), (4.0 / 60.0, 1.0 / 60.0)), "both minutes");
-        queue.add(true, at(180));
-        assert!(near(queue.per_second(at(180)), (1.0 / 60.0, 0.0)), "a minute without any is between");
-        queue.add(true, at(100));
-        assert!(near(queue.per_second(at(180)), (2.0 / 60.0, 0.0)), "a late one counts now");
+        let mut growth = Growth::default();
+        [0, 1, 2, 3, 5, 6].iter().for_each(|minute| growth.note(at(minute * 60), *minute as u64 * 50));
+        assert_eq!(growth.since(at(370)), None, "a minute without an event is one without growth");
+        assert_eq!(growth.since(at(9_000)), None, "long ago");
+    }
+
+    #[test]
+    fn a_backlog_is_late_after_ten_times_the_usual_wait_and_a_minute_at_least() {
+        let mut queue = Queue { oldest_enqueued_at: Some(at(0)), ..Queue::default() };
+        assert_eq!(queue.late_since(at(9_000)), None, "there is none");
+        queue.depth[5] = 1;
+        assert_eq!((queue.late_since(at(59)), queue.late_since(at(60))), (None, Some(at(60))));
+        (0..20).for_each(|_| queue.usual_waits.add(1_000, at(0), USUAL_WINDOW));
+        assert_eq!(queue.late_since(at(60)), Some(at(60)), "ten times a second is less than a minute");
+        (0..200).for_each(|_| queue.usual_waits.add(60_000, at(0), USUAL_WINDOW));
+        let late = (queue.late_since(at(599)), queue.late_since(at(800)));
+        assert!(late.0.is_none() && late.1.is_some(), "{late:?}");
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub struct ChangeQueue {
     pub name: Name,
     /// How it is changed.
     pub change: QueueChange,
+    /// Why, if it is paused.
+    pub reason: Option<String>,
     /// Who asked.
     pub actor: String,
 }
@@ -35,7 +37,9 @@ impl Command for ChangeQueue {
         entry.changed |= !changes.is_empty();
         let state = entry.row.clone();
         if !changes.is_empty() {
-            workspace.record(draft::queue_event(&state.name, kind(&self.change), changes, &self.actor, now));
+            let mut event = draft::queue_event(&state.name, kind(&self.change), changes, &self.actor, now);
+            event.data.reason.clone_from(&self.reason);
+            workspace.record(event);
         }
         Ok(state)
     }
@@ -56,7 +60,21 @@ mod tests {
     use crate::command::rows::Rows;
 
     fn change(rows: &mut Rows, change: QueueChange) -> QueueState {
-        rows.run(&ChangeQueue { name: Name::literal("q"), change, actor: "ops".to_owned() }).unwrap()
+        rows.run(&ChangeQueue { name: Name::literal("q"), change, reason: None, actor: "ops".to_owned() }).unwrap()
+    }
+
+    #[test]
+    fn a_pause_says_why() {
+        let mut rows = Rows::new();
+        let reason = Some("provider is down".to_owned());
+        let pause = ChangeQueue {
+            name: Name::literal("q"),
+            change: QueueChange::Pause,
+            reason: reason.clone(),
+            actor: "ops".to_owned(),
+        };
+        rows.run(&pause).unwrap();
+        assert_eq!(rows.events[0].data.reason, reason);
     }
 
     #[test]

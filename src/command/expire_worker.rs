@@ -98,10 +98,7 @@ mod tests {
         rows.passes(61);
         rows.run(&ExpireWorker(id(100))).unwrap();
         let task = &rows.tasks[&id(1)];
-        assert_eq!(
-            (task.status, task.retry_count, task.error.as_deref()),
-            (Status::Pending, 1, Some("the worker was lost"))
-        );
+        assert_eq!((task.status, task.retry_count, task.error.as_deref()), (Status::Pending, 1, Some("worker lost")));
         assert_eq!((rows.status(2), rows.tasks[&id(2)].retry_count), (Status::Pending, 0), "it was not held");
     }
 }

@@ -399,7 +399,7 @@ mod tests {
     fn a_stall_has_a_word_for_machines_and_a_sentence_for_people() {
         let event = of(task(), TaskEvent::Stalled(StallReason::WorkerLost));
         assert_eq!(event.data.reason.as_deref(), Some("worker_lost"));
-        assert_eq!(event.message.as_deref(), Some("the worker was lost"));
+        assert_eq!(event.message.as_deref(), Some("worker lost"));
     }
 
     #[test]

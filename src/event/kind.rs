@@ -164,7 +164,7 @@ kinds! {
     PhaseCompleted = "phase_completed", Phases, durable, Good, "All tasks of a phase finished.",
         ["children"];
     QueuePaused = "queue_paused", Queues, durable, Warn, "Queue paused.",
-        ["changes"];
+        ["changes", "reason"];
     QueueResumed = "queue_resumed", Queues, durable, Good, "Queue resumed.",
         ["changes"];
     OperatorAction = "operator_action", Queues, durable, Quiet, "Operator action (bulk action, schedule change, queue limits).",

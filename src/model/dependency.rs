@@ -1,6 +1,6 @@
 //! Dependencies between tasks.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, VecDeque};
 
 use uuid::Uuid;
 
@@ -57,49 +57,125 @@ impl Dependencies {
 /// Finds a cycle through one of `starts`: the IDs along it, with the first one repeated at the end. `next` returns the
 /// edges of a task and is called once per task, whatever the number of starts.
 pub fn cycle(starts: &[Uuid], next: impl Fn(Uuid) -> Vec<Uuid>) -> Option<Vec<Uuid>> {
-    let wanted: HashSet<_> = starts.iter().copied().collect();
-    let mut done = HashSet::new();
+    let mut search = Search::default();
     for start in starts {
-        if done.contains(start) {
-            continue;
+        search.visit(*start, &next);
+    }
+    // All tasks of a cycle lead to one another, and so they are in one component.
+    let of = |id: &Uuid| search.seen.get(id).map(|task| task.component);
+    starts.iter().find_map(|start| {
+        let mut came_from: HashMap<Uuid, Uuid> = HashMap::new();
+        let mut waiting = VecDeque::from([*start]);
+        while let Some(id) = waiting.pop_front() {
+            for further in search.edges.get(&id).into_iter().flatten().filter(|further| of(further) == of(start)) {
+                if further == start {
+                    let back = std::iter::successors(Some(id), |id| came_from.get(id).copied());
+                    let mut ring: Vec<_> = std::iter::once(*start).chain(back).collect();
+                    ring.reverse();
+                    return Some(ring);
+                }
+                if !came_from.contains_key(further) {
+                    came_from.insert(*further, id);
+                    waiting.push_back(*further);
+                }
+            }
         }
-        // Depth-first search without recursion: the current path, with the edges left to visit of each task on it.
-        let mut path = vec![(*start, next(*start).into_iter())];
-        let mut on_path = HashSet::from([*start]);
-        while let Some((id, rest)) = path.last_mut() {
-            match rest.next() {
+        None
+    })
+}
+
+/// Finds the strongly connected components of a graph (Tarjan's algorithm, without recursion).
+#[derive(Default)]
+struct Search {
+    edges: HashMap<Uuid, Vec<Uuid>>,
+    seen: HashMap<Uuid, Seen>,
+    /// Tasks whose component is not known yet, in the order in which they were seen.
+    open: Vec<Uuid>,
+    /// Number of components found.
+    components: usize,
+}
+
+struct Seen {
+    number: usize,
+    /// The lowest number that it leads to.
+    lowest: usize,
+    /// `None` until it is known.
+    component: Option<usize>,
+}
+
+impl Search {
+    fn visit(&mut self, start: Uuid, next: &impl Fn(Uuid) -> Vec<Uuid>) {
+        if self.seen.contains_key(&start) {
+            return;
+        }
+        // The current path, with the number of edges visited of each task on it.
+        let mut path = vec![(start, 0)];
+        self.enter(start, next);
+        while let Some((id, visited)) = path.last_mut() {
+            let id = *id;
+            let Some(further) = self.edges[&id].get(*visited).copied() else {
+                path.pop();
+                self.leave(id, path.last().map(|(before, _)| *before));
+                continue;
+            };
+            *visited += 1;
+            match self.seen.get(&further) {
                 None => {
-                    on_path.remove(id);
-                    done.insert(*id);
-                    path.pop();
+                    self.enter(further, next);
+                    path.push((further, 0));
                 }
-                Some(met) if on_path.contains(&met) => {
-                    let ring = path.iter().map(|(id, _)| *id).skip_while(|id| *id != met).chain([met]);
-                    let ring: Vec<_> = ring.collect();
-                    if ring.iter().any(|id| wanted.contains(id)) {
-                        return Some(ring);
-                    }
-                }
-                Some(further) => {
-                    if !done.contains(&further) {
-                        on_path.insert(further);
-                        path.push((further, next(further).into_iter()));
-                    }
+                Some(seen) if seen.component.is_none() => self.leads_to(id, seen.number),
+                Some(_) => {}
+            }
+        }
+    }
+
+    fn enter(&mut self, id: Uuid, next: &impl Fn(Uuid) -> Vec<Uuid>) {
+        let number = self.seen.len();
+        self.seen.insert(id, Seen { number, lowest: number, component: None });
+        self.edges.insert(id, next(id));
+        self.open.push(id);
+    }
+
+    /// All edges of a task have been visited.
+    fn leave(&mut self, id: Uuid, before: Option<Uuid>) {
+        let Seen { number, lowest, .. } = self.seen[&id];
+        if let Some(before) = before {
+            self.leads_to(before, lowest);
+        }
+        if number == lowest {
+            let component = self.components;
+            self.components += 1;
+            while let Some(member) = self.open.pop() {
+                self.seen.entry(member).and_modify(|seen| seen.component = Some(component));
+                if member == id {
+                    break;
                 }
             }
         }
     }
-    None
+
+    fn leads_to(&mut self, id: Uuid, number: usize) {
+        self.seen.entry(id).and_modify(|seen| seen.lowest = seen.lowest.min(number));
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::collections::HashMap;
+    use std::collections::HashSet;
 
     fn ring(graph: &HashMap<Uuid, Vec<Uuid>>, starts: &[Uuid]) -> Option<Vec<Uuid>> {
         cycle(starts, |id| graph.get(&id).cloned().unwrap_or_default())
+    }
+
+    #[test]
+    fn a_ring_is_found_also_behind_another_one() {
+        let [one, two, three, seven] = [1, 2, 3, 7].map(Uuid::from_u128);
+        let graph = HashMap::from([(three, vec![one]), (one, vec![two, seven]), (two, vec![one]), (seven, vec![two])]);
+        assert_eq!(ring(&graph, &[three, seven]), Some(vec![seven, two, one, seven]));
+        assert_eq!(ring(&graph, &[three]), None);
     }
 
     #[test]
@@ -114,7 +190,7 @@ mod tests {
         // A cycle that is reachable from a start but does not contain it is ignored.
         let beside = HashMap::from([(a, vec![b]), (b, vec![c]), (c, vec![b])]);
         assert_eq!(ring(&beside, &[a]), None);
-        assert_eq!(ring(&beside, &[a, c]), Some(vec![b, c, b]));
+        assert_eq!(ring(&beside, &[a, c]), Some(vec![c, b, c]));
     }
 
     #[test]

@@ -59,10 +59,10 @@ impl StallReason {
     #[must_use]
     pub const fn sentence(self) -> &'static str {
         match self {
-            Self::LeaseExpired => "the lease expired without a report",
-            Self::WorkerLost => "the worker was lost",
-            Self::TimeLimit => "the attempt passed its time limit",
-            Self::NoReport => "nothing was reported of it for too long",
+            Self::LeaseExpired => "lease expired",
+            Self::WorkerLost => "worker lost",
+            Self::TimeLimit => "timed out",
+            Self::NoReport => "not reported for too long",
         }
     }
 }

@@ -246,7 +246,7 @@ async fn running(conn: &mut PgConnection) -> sqlx::Result<Vec<(Uuid, RunningTask
             percent: progress.as_ref().and_then(|progress| progress.percent),
             message: progress.as_ref().and_then(|progress| progress.message.clone()),
             counts: progress.and_then(|progress| progress.counts),
-            stalled: row.stalled.then(|| "the attempt was lost".to_owned()),
+            stalled: row.stalled.then(|| "lease expired".to_owned()),
         };
         Ok((row.id, task))
     });

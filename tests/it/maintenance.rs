@@ -52,7 +52,7 @@ async fn a_silent_worker_is_lost_and_its_tasks_go_to_others() {
     let task = worker.claims("default").await;
     app.time_passes(31);
     becomes(&app, &id, "failed").await;
-    assert_eq!(app.task(&id).await["error"], "the worker was lost");
+    assert_eq!(app.task(&id).await["error"], "worker lost");
     app.settles().await;
     let workers = app.get("/api/v1/workers").await.expect(200);
     assert_eq!(workers["workers"][0]["status"], "lost");

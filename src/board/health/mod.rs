@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::{Board, queues::Queue};
 use crate::{clock::Time, model::Name};
 
-use rules::{QueueScope, RULES, Rule, TaskScope, Test, WorkerScope};
+use rules::{Found, QueueScope, RULES, Rule, TaskScope, Test, TypeScope, WorkerScope};
 pub use serving::Serving;
 pub use task::of_task;
 
@@ -42,6 +42,10 @@ pub struct Reason {
     pub severity: Level,
     /// Human-readable description.
     pub text: String,
+    /// Since when, if that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub since: Option<Time>,
     /// Queue concerned.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue: Option<Name>,
@@ -51,6 +55,9 @@ pub struct Reason {
     /// Worker concerned.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub worker_id: Option<Uuid>,
+    /// Task type concerned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub task_type: Option<Name>,
 }
 
 /// A health status and its reasons.
@@ -64,12 +71,12 @@ pub struct Health {
 
 impl Reason {
     /// A reason from its rule.
-    const fn of(rule: &Rule, text: String) -> Self {
-        Self::new(rule.code, rule.severity, text)
+    fn of(rule: &Rule, found: Found) -> Self {
+        Self { since: found.since, ..Self::new(rule.code, rule.severity, found.text) }
     }
 
     const fn new(code: &'static str, severity: Level, text: String) -> Self {
-        Self { code, severity, text, queue: None, task_id: None, worker_id: None }
+        Self { code, severity, text, since: None, queue: None, task_id: None, worker_id: None, task_type: None }
     }
 }
 
@@ -94,6 +101,9 @@ pub fn overall(board: &Board, quiet: TimeDelta, now: Time) -> Health {
     for id in board.running.0.keys() {
         reasons.extend(running_reasons(board, *id, now));
     }
+    for (name, usual) in board.kinds.iter() {
+        reasons.extend(type_reasons(&TypeScope { name, outcomes: &usual.outcomes, now }));
+    }
     Health::of(reasons)
 }
 
@@ -111,8 +121,8 @@ fn queue_reason(serving: &Serving<'_>, name: &Name, queue: &Queue, now: Time) ->
     let scope = QueueScope { name, queue, workers: serving.at(name), now };
     RULES.iter().find_map(|rule| match rule.test {
         Test::Queue(test) => {
-            let text = test(&scope)?;
-            Some(Reason { queue: Some(name.clone()), ..Reason::of(rule, text) })
+            let found = test(&scope)?;
+            Some(Reason { queue: Some(name.clone()), ..Reason::of(rule, found) })
         }
         _ => None,
     })
@@ -121,12 +131,12 @@ fn queue_reason(serving: &Serving<'_>, name: &Name, queue: &Queue, now: Time) ->
 /// Problems of a worker and its connectors.
 fn worker_reasons(board: &Board, id: Uuid, quiet: TimeDelta, now: Time) -> Vec<Reason> {
     let Some(worker) = board.workers.0.get(&id) else { return Vec::new() };
-    let scope = WorkerScope { worker, quiet, now };
+    let scope = WorkerScope { id, worker, running: &board.running, quiet, now };
     let mut reasons = Vec::new();
     for rule in RULES {
         if let Test::Worker(test) = rule.test {
             let found = test(&scope).into_iter();
-            reasons.extend(found.map(|text| Reason { worker_id: Some(id), ..Reason::of(rule, text) }));
+            reasons.extend(found.map(|found| Reason { worker_id: Some(id), ..Reason::of(rule, found) }));
         }
     }
     reasons
@@ -140,14 +150,23 @@ fn running_reasons(board: &Board, id: Uuid, now: Time) -> Vec<Reason> {
         Test::RunningTask(test) => Some((rule, test(&scope)?)),
         _ => None,
     });
-    tests.map(|(rule, text)| Reason { task_id: Some(id), ..Reason::of(rule, text) }).collect()
+    tests.map(|(rule, found)| Reason { task_id: Some(id), ..Reason::of(rule, found) }).collect()
+}
+
+/// Problems of a task type.
+fn type_reasons(scope: &TypeScope<'_>) -> Vec<Reason> {
+    let tests = RULES.iter().filter_map(|rule| match rule.test {
+        Test::TaskType(test) => Some((rule, test(scope)?)),
+        _ => None,
+    });
+    tests.map(|(rule, found)| Reason { task_type: Some(scope.name.clone()), ..Reason::of(rule, found) }).collect()
 }
 
 /// Tasks that can never make progress; the board lists some of them.
 fn stuck(board: &Board) -> Vec<Reason> {
     let mut reasons: Vec<_> = board.stuck.iter().filter_map(rules::stuck_reason).collect();
     if let Some(more) = board.stuck_total.checked_sub(board.stuck.len() as u64).filter(|more| *more > 0) {
-        let text = format!("{more} more tasks wait for what can never complete");
+        let text = format!("{more} more tasks wait for tasks that can never complete");
         reasons.push(Reason::new("blocked_forever", Level::Stalled, text));
     }
     reasons
@@ -323,7 +342,7 @@ mod tests {
         assert_eq!(codes(&board, 0), (Level::Degraded, vec!["group_without_children"]));
         board.stuck_total = 3;
         let health = overall(&board, QUIET, start());
-        assert_eq!(health.reasons[0].text, "2 more tasks wait for what can never complete");
+        assert_eq!(health.reasons[0].text, "2 more tasks wait for tasks that can never complete");
         assert_eq!((health.status, health.reasons[0].task_id), (Level::Stalled, None));
         board.stuck_total = 0;
         assert_eq!(codes(&board, 0).1, ["group_without_children"], "fewer than are listed are no more");

@@ -24,22 +24,26 @@ pub fn of_task(board: &Board, task: &Task, open: &[Uuid], quiet: TimeDelta, now:
     }
     match task.status {
         Status::Blocked if task.auto_complete => {
-            because("waits_for_children", "it starts with its first child".to_owned())
+            because("waits_for_children", "Blocked: starts when its first child starts".to_owned())
         }
         Status::Blocked => {
             let ids: Vec<_> = open.iter().take(MAX_NAMED).map(Uuid::to_string).collect();
             let more = open.len().saturating_sub(ids.len());
             let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
-            because("blocked_by", format!("it waits for {}{rest}", ids.join(", ")))
+            because("blocked_by", format!("Blocked by {}{rest}", ids.join(", ")))
         }
         Status::Scheduled | Status::Retrying => {
-            let code = if task.status == Status::Scheduled { "waits_for_time" } else { "waits_to_retry" };
-            because(code, format!("it may run at {}", task.run_at.map(rfc3339).unwrap_or_default()))
+            let at = task.run_at.map(rfc3339).unwrap_or_default();
+            let (attempt, all) = (task.attempt + 1, task.attempts_allowed());
+            match task.status {
+                Status::Scheduled => because("waits_for_time", format!("Scheduled to run at {at}")),
+                _ => because("waits_to_retry", format!("Next attempt at {at} (attempt {attempt} of {all})")),
+            }
         }
         Status::Pending => {
             let queue = board.queues.0.get(&task.queue);
             let health = queue.map(|queue| of_queue(&Serving::taking(board), &task.queue, queue, now));
-            let in_line = || because("waits_in_line", format!("it waits in queue {} to be claimed", task.queue));
+            let in_line = || because("waits_in_line", format!("Pending in queue {}", task.queue));
             health.filter(|health| !health.reasons.is_empty()).unwrap_or_else(in_line)
         }
         Status::Running => {
@@ -107,7 +111,7 @@ mod tests {
         for (count, rest) in [(1, ""), (5, ""), (6, " and 1 more"), (7, " and 2 more")] {
             let (code, severity, text) = reason(&Board::default(), &task(Status::Blocked), &open[..count]);
             assert_eq!((code, severity), ("blocked_by", Level::Ok), "waiting is no illness");
-            assert_eq!(text, format!("it waits for {}{rest}", listed(count.min(5))));
+            assert_eq!(text, format!("Blocked by {}{rest}", listed(count.min(5))));
         }
     }
 
@@ -115,16 +119,19 @@ mod tests {
     fn a_parent_that_follows_its_children_waits_for_the_first() {
         let parent = Task { auto_complete: true, ..task(Status::Blocked) };
         let (code, _, text) = reason(&Board::default(), &parent, &[]);
-        assert_eq!((code, text.as_str()), ("waits_for_children", "it starts with its first child"));
+        assert_eq!((code, text.as_str()), ("waits_for_children", "Blocked: starts when its first child starts"));
     }
 
     #[test]
     fn a_scheduled_task_and_one_that_is_retried_say_when() {
-        for (status, code) in [(Status::Scheduled, "waits_for_time"), (Status::Retrying, "waits_to_retry")] {
+        for (status, code, expected) in [
+            (Status::Scheduled, "waits_for_time", "Scheduled to run at 2027-01-15T08:00:00.000000Z"),
+            (Status::Retrying, "waits_to_retry", "Next attempt at 2027-01-15T08:00:00.000000Z (attempt 1 of 1)"),
+        ] {
             let later = Task { run_at: Some(start()), ..task(status) };
             let (found, severity, text) = reason(&Board::default(), &later, &[]);
             assert_eq!((found, severity), (code, Level::Ok));
-            assert_eq!(text, "it may run at 2027-01-15T08:00:00.000000Z");
+            assert_eq!(text, expected);
         }
     }
 
@@ -133,7 +140,7 @@ mod tests {
         let mut board = Board::default();
         let (code, severity, text) = reason(&board, &task(Status::Pending), &[]);
         assert_eq!((code, severity), ("waits_in_line", Level::Ok));
-        assert_eq!(text, "it waits in queue mails to be claimed");
+        assert_eq!(text, "Pending in queue mails");
         let queue = board.queues.0.entry(Name::literal("mails")).or_default();
         (queue.depth[5], queue.waiting_since) = (1, Some(start()));
         let (code, severity, _) = reason(&board, &task(Status::Pending), &[]);

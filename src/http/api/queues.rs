@@ -9,7 +9,7 @@ use crate::{
     command::change_queue::ChangeQueue,
     http::{
         caller::Caller,
-        input::{Json, Named},
+        input::{Json, Named, Optional, Text},
         problem::Problem,
         routes::Routes,
         state::AppState,
@@ -106,15 +106,26 @@ pub(in crate::http) fn routes() -> Routes {
     vec![(Scope::Operate, routes!(limit)), (Scope::Operate, routes!(pause)), (Scope::Operate, routes!(resume))]
 }
 
+/// Options of a pause.
+#[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::http) struct PauseQueue {
+    /// Human-readable reason, shown wherever the queue is.
+    #[schema(value_type = Option<String>, max_length = 500)]
+    pub(in crate::http) reason: Option<Text<500>>,
+}
+
 /// Pause a queue: no new claims, running tasks continue.
-#[utoipa::path(post, path = "/api/v1/queues/{name}/pause", operation_id = "pauseQueue", tag = "queues", params(("name" = String, Path)),
-    responses((status = 200, description = "OK", body = QueueResponse), (status = 400, description = "Invalid parameter", body = Problem)))]
+#[utoipa::path(post, path = "/api/v1/queues/{name}/pause", operation_id = "pauseQueue", tag = "queues", params(("name" = String, Path)), request_body = Option<PauseQueue>,
+    responses((status = 200, description = "OK", body = QueueResponse), (status = 400, description = "Invalid parameter", body = Problem), (status = 422, description = "Validation error", body = Problem)))]
 pub(in crate::http) async fn pause(
     State(state): State<AppState>,
     caller: Caller,
     Named(name): Named,
+    Optional(input): Optional<PauseQueue>,
 ) -> Result<Out<QueueResponse>, Problem> {
-    decide(&state, &caller, name, QueueChange::Pause).await
+    let reason = input.reason.map(|text| text.0);
+    run(&state, ChangeQueue { name, change: QueueChange::Pause, reason, actor: caller.actor().to_owned() }).await
 }
 
 /// Resume a queue.
@@ -146,7 +157,10 @@ async fn decide(
     name: Name,
     change: QueueChange,
 ) -> Result<Out<QueueResponse>, Problem> {
-    let command = ChangeQueue { name, change, actor: caller.actor().to_owned() };
+    run(state, ChangeQueue { name, change, reason: None, actor: caller.actor().to_owned() }).await
+}
+
+async fn run(state: &AppState, command: ChangeQueue) -> Result<Out<QueueResponse>, Problem> {
     Ok(Out(QueueResponse { queue: state.writer.run(command).await?.into() }))
 }
 

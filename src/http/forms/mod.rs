@@ -20,7 +20,7 @@ use super::{
     caller::Caller,
     codes::ErrorCode,
     conditions::IfMatch,
-    input::{self, Id, Json, Named},
+    input::{self, Id, Json, Named, Optional},
     pages::{self, failure, plain},
     problem::Problem,
     state::AppState,
@@ -226,8 +226,19 @@ async fn edit(State(state): State<AppState>, headers: HeaderMap, caller: Caller,
     redirect_or_error(&state, &headers, changed, &format!("/tasks/{id}")).await
 }
 
-async fn pause_queue(State(state): State<AppState>, headers: HeaderMap, caller: Caller, name: Named) -> Response {
-    let done = queues::pause(State(state.clone()), caller, name).await;
+async fn pause_queue(
+    State(state): State<AppState>,
+    headers: HeaderMap,
+    caller: Caller,
+    name: Named,
+    sent: Sent,
+) -> Response {
+    let done = async {
+        let pause = object(&fields(sent)?, &[("reason", As::Text)], false)?;
+        let Json(pause) = input(&pause)?;
+        queues::pause(State(state.clone()), caller, name, Optional(pause)).await
+    };
+    let done = done.await;
     redirect_or_error(&state, &headers, done, "/queues").await
 }
 

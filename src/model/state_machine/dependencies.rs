@@ -25,14 +25,14 @@ impl Task {
                 Ok(self.step(TaskEvent::Enqueued { reason: Some(EventReason::Unblocked) }, |task| task.enqueue(now)))
             }
             Dependencies::Broken(id, how) if self.on_dependency_failure == DependencyPolicy::Cancel => {
-                let reason = Some(format!("task {id}, on which it depends, {how}"));
+                let reason = Some(format!("dependency {id} {how}"));
                 Ok(self.step(TaskEvent::Cancelled { reason }, |task| {
                     task.status = Status::Cancelled;
                     task.finished_at = Some(now);
                 }))
             }
             Dependencies::Broken(id, how) => {
-                let error = format!("task {id}, on which it depends, {how}");
+                let error = format!("dependency {id} {how}");
                 Ok(self.step(TaskEvent::Failed { duration_ms: 0, error: error.clone() }, |task| {
                     task.status = Status::Failed;
                     task.finished_at = Some(now);
@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn a_broken_dependency_ends_the_task_and_is_named() {
         let (failed, events) = depend(&blocked(), BROKEN);
-        let error = format!("task {}, on which it depends, was deleted", Uuid::from_u128(7));
+        let error = format!("dependency {} was deleted", Uuid::from_u128(7));
         assert_eq!((failed.status, failed.error.as_deref(), failed.attempt), (Status::Failed, Some(&*error), 0));
         assert_eq!(events, [TaskEvent::Failed { duration_ms: 0, error: error.clone() }]);
         let (cancelled, events) =

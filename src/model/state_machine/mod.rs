@@ -44,7 +44,7 @@ impl Task {
             Transition::Expire(before) if self.finished_at.is_some_and(|at| at < before) => {
                 Ok(self.step(TaskEvent::Deleted, |_| {}))
             }
-            Transition::Expire(_) => self.illegal("removed for its age"),
+            Transition::Expire(_) => self.illegal("removed by retention"),
             Transition::BecomeParent { .. } if self.is_parent => Ok(self.unchanged()),
             Transition::BecomeParent { children } => Ok(self.become_parent(children)),
             Transition::GainDependent => Ok((Self { has_dependents: true, ..self.clone() }, Vec::new())),
@@ -532,7 +532,7 @@ mod tests {
         let enqueued = TaskEvent::Enqueued { reason: Some(EventReason::Stalled) };
         assert_eq!(events, [TaskEvent::Stalled(StallReason::LeaseExpired), enqueued]);
         assert_eq!((task.status, task.retry_count, task.outcome), (Status::Pending, 1, Some(Outcome::Stalled)));
-        assert_eq!(task.error.as_deref(), Some("the lease expired without a report"));
+        assert_eq!(task.error.as_deref(), Some("lease expired"));
     }
 
     #[test]

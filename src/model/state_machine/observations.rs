@@ -114,7 +114,7 @@ impl Task {
         let ended = self.observed.as_ref().and_then(|seen| seen.ended).map_or(now, |(at, _)| at);
         // The timestamps give the duration; if they are missing, the start was derived from the reported duration.
         let duration_ms = self.started_at.map_or(said.unwrap_or(0), |started| millis(ended - started));
-        let error = || self.error.clone().unwrap_or_else(|| "no error was reported".to_owned());
+        let error = || self.error.clone().unwrap_or_else(|| "no error message".to_owned());
         match self.status {
             Status::Running => {
                 let wait = self.enqueued_at.zip(self.started_at).map(|(enqueued, started)| millis(started - enqueued));
@@ -238,7 +238,7 @@ mod tests {
     #[test]
     fn an_end_without_an_error_says_so() {
         let (_, events) = first(&report(ObservedKind::Failed, 5));
-        let error = "no error was reported".to_owned();
+        let error = "no error message".to_owned();
         assert_eq!(events[1], TaskEvent::Failed { duration_ms: 0, error: error.clone() });
         let facts = Facts { run_at: Some(at(70)), ..Facts::default() };
         let (_, events) = first(&Observation { facts, ..report(ObservedKind::Retried, 5) });

@@ -15,7 +15,7 @@ struct BulkPage {
 }
 
 pub(super) async fn render(view: &View, params: &Params) -> Result<Content, PageError> {
-    let missing = || PageError::NotFound("There is no such action. It may have been removed for its age.".to_owned());
+    let missing = || PageError::NotFound("Bulk action not found. It may have been removed by retention.".to_owned());
     let id = params.id.ok_or_else(missing)?;
     let bulk = bulk::one(view.store.pool(), id).await?.ok_or_else(missing)?;
     Content::new(format!("({}) {}", state(&bulk.state).2, verb(&bulk.action)), &BulkPage { bulk })

@@ -340,6 +340,8 @@ mod tests {
             severity: *severity,
             text: format!("{severity:?} reason"),
             queue: None,
+            since: None,
+            task_type: None,
             task_id: None,
             worker_id: None,
         });
