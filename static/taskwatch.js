@@ -32,12 +32,11 @@
   document.documentElement.classList.add("js");
 
   const words = (seconds) => {
-    if (seconds < 60) return `${seconds} s`;
-    if (seconds < 3600) return `${Math.floor(seconds / 60)} min`;
-    if (seconds < 86400) return `${Math.floor(seconds / 3600)} h`;
-    return `${Math.floor(seconds / 86400)} d`;
+    if (seconds < 60) return `${seconds}s`;
+    if (seconds < 3600) return `${Math.floor(seconds / 60)}m`;
+    if (seconds < 86400) return `${Math.floor(seconds / 3600)}h`;
+    return `${Math.floor(seconds / 86400)}d`;
   };
-  const brief = (seconds) => words(seconds).replace(" ", "");
   const two = (number) => String(number).padStart(2, "0");
   const utc = (date) => `${date.toISOString().slice(0, 10)} ${date.toISOString().slice(11, 19)} UTC`;
   const local = (date) => `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())} `
@@ -101,7 +100,7 @@
     const [state, word, sentence] = linkState();
     const seconds = Number(body.dataset.age || 0);
     const aged = !isWall && ["live", "poll", "offline", "still"].includes(state);
-    const text = aged ? `${word} · ${brief(seconds)}` : word;
+    const text = aged ? `${word} · ${words(seconds)}` : word;
     if (link.textContent !== text) link.textContent = text;
     const title = aged ? `${sentence}. Data is ${words(seconds)} old.` : sentence;
     if (link.title !== title) link.title = title;

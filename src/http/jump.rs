@@ -108,7 +108,7 @@ async fn by_name(state: &AppState, text: &str) -> sqlx::Result<Vec<Found>> {
     {
         let board = feed::read(&state.board);
         for name in board.queues.0.keys().filter(|name| is(name.as_str())) {
-            add("Queue", name.to_string(), format!("/queues#q-{}", format::anchor(name.as_str())));
+            add("Queue", name.to_string(), format!("/queues/{}", format::path_segment(name.as_str())));
         }
         for name in board.kinds.names().filter(|name| is(name.as_str())) {
             add("Task type", name.to_string(), filtered("task_type", name));

@@ -25,7 +25,7 @@ use crate::{
     config::LiveMode,
     event::{Filter, envelope::rfc3339, filter::PROJECT},
     feed::time_travel::{Moment, TimeTravelError},
-    model::Timestamp,
+    model::{Name, Timestamp},
     page::{
         self, Chrome, Filters, Freshness, PAGES, Page, PageError, Params,
         layout::{self, RefreshChoice},
@@ -65,11 +65,16 @@ pub(super) async fn params(
     id: Option<&str>,
     pairs: &[(String, String)],
 ) -> Result<Params, Problem> {
-    let id = match id {
+    let (id, name) = match id {
+        Some(text) if page.path.contains("{name}") => (
+            None,
+            Some(Name::new(text).map_err(|error| Problem::not_found(format!("Invalid name in the URL: {error}.")))?),
+        ),
         Some(text) => {
-            Some(Uuid::from_str(text).map_err(|_| Problem::not_found("Invalid ID in the URL: expected a UUID."))?)
+            let id = Uuid::from_str(text).map_err(|_| Problem::not_found("Invalid ID in the URL: expected a UUID."))?;
+            (Some(id), None)
         }
-        None => None,
+        None => (None, None),
     };
     for (at, (name, _)) in pairs.iter().enumerate() {
         let is_single = REFRESH_PARAMETERS
@@ -99,7 +104,7 @@ pub(super) async fn params(
         pairs.retain(|(name, _)| !TIME_PARAMETERS.contains(&name.as_str()));
     }
     let filters: Vec<_> = pairs.iter().filter(|(name, _)| !TIME_PARAMETERS.contains(&name.as_str())).cloned().collect();
-    let mut params = Params { id, at, play, ..Params::default() };
+    let mut params = Params { id, name, at, play, ..Params::default() };
     for (name, check) in page.own {
         if let Some(value) = value(&pairs, name) {
             check(value).map_err(|detail| Problem::invalid_filter(*name, detail))?;
@@ -186,13 +191,13 @@ async fn show(
                 .filter(|(name, _)| name != "fragment" && name != "version")
                 .collect();
             let is_about_time = problem.errors.iter().any(|error| error.field == "at");
-            let way = if page.path.contains("{id}") || problem.errors.is_empty() {
+            let way = if page.is_of_one() || problem.errors.is_empty() {
                 None
             } else if is_about_time {
                 let oldest = [kept, vec![("at".to_owned(), state.subscriptions.oldest().to_string())]].concat();
-                Some(("The oldest moment there is", page::format::address(page.path, &oldest)))
+                Some(("Go to the oldest available time", page::format::address(page.path, &oldest)))
             } else {
-                Some(("The same without that", page::format::address(page.path, &kept)))
+                Some(("Remove this filter", page::format::address(page.path, &kept)))
             };
             failure(state, headers, &problem, way)
         }

@@ -27,13 +27,21 @@ impl Sparkline {
         Self { points: lines(&values, top, 120.0, 31.0).join(" "), sentence }
     }
 
+    /// A value of each minute of an hour, without the incomplete last one.
+    #[must_use]
+    pub fn of_minutes(hour: &[Slot], value: impl Fn(&Slot) -> u64, what: &str, words: fn(&u64) -> String) -> Self {
+        let values: Vec<_> = hour[..hour.len().saturating_sub(1)].iter().map(value).collect();
+        let top = values.iter().max().copied().unwrap_or_default();
+        Self::new(&values, format!("{what} in the last hour, peak {}", words(&top)))
+    }
+
     /// The last hour by minute, without the incomplete last one.
     #[must_use]
     pub fn of_hour(board: &Board, now: Time, what: &str, count: fn(&Tally) -> u64) -> Self {
         let slots = board.history.over(Range::Hour, now);
         let values: Vec<_> = slots[..slots.len() - 1].iter().map(|slot| count(&slot.tally)).collect();
         let (sum, top) = (values.iter().sum::<u64>(), values.iter().max().copied().unwrap_or_default());
-        Self::new(&values, format!("{sum} {what} in the last hour, at most {top} a minute"))
+        Self::new(&values, format!("{sum} {what} in the last hour, peak {top}/min"))
     }
 }
 
@@ -172,7 +180,7 @@ mod tests {
         let spark = Sparkline::of_hour(&Board::default(), Time::UNIX_EPOCH, "tasks completed", |tally| tally.completed);
         assert_eq!(spark.points.split(' ').count(), 59, "the last minute is not over");
         assert!(spark.points.split(' ').all(|point| point.ends_with(",31.0")), "{}", spark.points);
-        assert_eq!(spark.sentence, "0 tasks completed in the last hour, at most 0 a minute");
+        assert_eq!(spark.sentence, "0 tasks completed in the last hour, peak 0/min");
     }
 
     #[test]

@@ -30,8 +30,17 @@ pub fn anchor(name: &str) -> String {
 /// Encodes a query string.
 #[must_use]
 pub fn query(pairs: &[(String, String)]) -> String {
-    let encode = |text: &str| urlencode_strict(text).map_or_else(|_| String::new(), |encoded| encoded.to_string());
-    pairs.iter().map(|(name, value)| format!("{}={}", encode(name), encode(value))).collect::<Vec<_>>().join("&")
+    pairs
+        .iter()
+        .map(|(name, value)| format!("{}={}", path_segment(name), path_segment(value)))
+        .collect::<Vec<_>>()
+        .join("&")
+}
+
+/// A name as a part of a URL path, or as a value in a query.
+#[must_use]
+pub fn path_segment(name: &str) -> String {
+    urlencode_strict(name).map_or_else(|_| String::new(), |encoded| encoded.to_string())
 }
 
 /// A name as a filter value in a link.
@@ -70,16 +79,16 @@ pub fn clock(time: &Time) -> String {
     time.format("%H:%M:%S%.3f").to_string()
 }
 
-/// A duration in milliseconds: 812 ms, 4.2 s, 3 min 20 s, 2 h 5 min, 3 d 4 h.
+/// A duration in milliseconds: 812 ms, 4.2 s, 3m 20s, 2h 5m, 3d 4h.
 #[must_use]
 pub fn duration(ms: &u64) -> String {
     let ms = *ms;
     match ms {
         0..1_000 => format!("{ms} ms"),
         1_000..60_000 => format!("{}.{} s", ms / 1_000, ms % 1_000 / 100),
-        60_000..3_600_000 => format!("{} min {} s", ms / 60_000, ms % 60_000 / 1_000),
-        3_600_000..172_800_000 => format!("{} h {} min", ms / 3_600_000, ms % 3_600_000 / 60_000),
-        _ => format!("{} d {} h", ms / 86_400_000, ms % 86_400_000 / 3_600_000),
+        60_000..3_600_000 => format!("{}m {}s", ms / 60_000, ms % 60_000 / 1_000),
+        3_600_000..172_800_000 => format!("{}h {}m", ms / 3_600_000, ms % 3_600_000 / 60_000),
+        _ => format!("{}d {}h", ms / 86_400_000, ms % 86_400_000 / 3_600_000),
     }
 }
 
@@ -94,28 +103,34 @@ pub fn bytes(bytes: &u64) -> String {
     )
 }
 
-/// A duration in whole seconds: 40 s, 4 min, 2 h 5 min.
+/// A duration in whole seconds: 40 s, 4m, 2h 5m.
 #[must_use]
 pub fn seconds(seconds: u64) -> String {
     match seconds {
         0..120 => format!("{seconds} s"),
-        120..7_200 => format!("{} min", seconds / 60),
-        _ => format!("{} h {} min", seconds / 3_600, seconds % 3_600 / 60),
+        120..7_200 => format!("{}m", seconds / 60),
+        _ => format!("{}h {}m", seconds / 3_600, seconds % 3_600 / 60),
     }
 }
 
-/// A count with thin spaces between thousands.
+/// A count with commas between thousands.
 #[must_use]
 pub fn count(number: &u64) -> String {
     let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3 * 3);
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (index, digit) in digits.chars().enumerate() {
         if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push('\u{202f}');
+            text.push(',');
         }
         text.push(digit);
     }
     text
+}
+
+/// A percentage: 12.3%.
+#[must_use]
+pub fn percent(percent: &f64) -> String {
+    format!("{}%", decimal(percent))
 }
 
 /// A fractional duration in milliseconds, formatted as [`duration`].
@@ -230,7 +245,7 @@ pub fn clip(text: &str, limit: usize) -> String {
 #[must_use]
 pub const fn level(level: &Level) -> (&'static str, &'static str, &'static str) {
     match level {
-        Level::Ok => ("good", "✓", "Work goes on"),
+        Level::Ok => ("good", "✓", "Healthy"),
         Level::Degraded => ("warn", "▲", "Degraded"),
         Level::Stalled => ("bad", "✕", "Stalled"),
     }
@@ -247,9 +262,9 @@ mod tests {
     fn numbers_read_well() {
         assert_eq!(duration(&812), "812 ms");
         assert_eq!(duration(&4_250), "4.2 s");
-        assert_eq!(duration(&200_000), "3 min 20 s");
-        assert_eq!(duration(&3_456_000_000), "40 d 0 h");
-        assert_eq!(count(&1_234_567), "1\u{202f}234\u{202f}567");
+        assert_eq!(duration(&200_000), "3m 20s");
+        assert_eq!(duration(&3_456_000_000), "40d 0h");
+        assert_eq!(count(&1_234_567), "1,234,567");
         assert_eq!(count(&12), "12");
     }
 
@@ -266,12 +281,12 @@ mod tests {
             (999, "999 ms"),
             (1_000, "1.0 s"),
             (59_999, "59.9 s"),
-            (60_000, "1 min 0 s"),
-            (3_599_999, "59 min 59 s"),
-            (3_600_000, "1 h 0 min"),
-            (172_799_999, "47 h 59 min"),
-            (172_800_000, "2 d 0 h"),
-            (u64::MAX, "213503982334 d 14 h"),
+            (60_000, "1m 0s"),
+            (3_599_999, "59m 59s"),
+            (3_600_000, "1h 0m"),
+            (172_799_999, "47h 59m"),
+            (172_800_000, "2d 0h"),
+            (u64::MAX, "213503982334d 14h"),
         ] {
             assert_eq!(duration(&ms), text, "{ms}");
         }
@@ -300,14 +315,9 @@ mod tests {
 
     #[test]
     fn whole_seconds_stay_seconds_for_two_minutes() {
-        for (given, text) in [
-            (0, "0 s"),
-            (119, "119 s"),
-            (120, "2 min"),
-            (7_199, "119 min"),
-            (7_200, "2 h 0 min"),
-            (11_100, "3 h 5 min"),
-        ] {
+        for (given, text) in
+            [(0, "0 s"), (119, "119 s"), (120, "2m"), (7_199, "119m"), (7_200, "2h 0m"), (11_100, "3h 5m")]
+        {
             assert_eq!(seconds(given), text, "{given}");
         }
     }
@@ -316,9 +326,9 @@ mod tests {
     fn thousands_are_set_apart_from_the_right() {
         for (number, text) in [(0, "0"), (999, "999"), (1_000, "1 000"), (100_000, "100 000"), (1_000_000, "1 000 000")]
         {
-            assert_eq!(count(&number), text.replace(' ', "\u{202f}"));
+            assert_eq!(count(&number), text.replace(' ', ","));
         }
-        assert_eq!(count(&u64::MAX).replace('\u{202f}', ""), u64::MAX.to_string());
+        assert_eq!(count(&u64::MAX).replace(',', ""), u64::MAX.to_string());
     }
 
     #[test]

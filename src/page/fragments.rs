@@ -198,8 +198,7 @@ impl Fragments {
 }
 
 pub(super) fn key(page: &Page, params: &Params) -> Key {
-    let id = params.id.map(|id| id.to_string()).unwrap_or_default();
-    (page.name, format!("{id}?{}", format::query(&params.pairs)))
+    (page.name, format!("{}?{}", page.address(params), format::query(&params.pairs)))
 }
 
 async fn render(

@@ -191,9 +191,8 @@ fn refresh_options(page: &Page, params: &Params, server: &Server<'_>, choice: &R
 
 fn share_links(page: &Page, params: &Params, choice: &RefreshChoice, position: i64) -> Vec<ShareLink> {
     let origin = &choice.origin;
-    let id = params.id.map(|id| id.to_string()).unwrap_or_default();
     let filled = |path: &str, pairs: &[(String, String)]| {
-        let path = path.replace("{id}", &id);
+        let path = params.fill(path);
         let joint = if path.contains('?') { "&" } else { "?" };
         if pairs.is_empty() { path } else { format!("{path}{joint}{}", format::query(pairs)) }
     };
@@ -207,7 +206,7 @@ fn share_links(page: &Page, params: &Params, choice: &RefreshChoice, position: i
     let (api, stream) = (page.api, page.stream);
     let shown = if choice.live { with(&params.pairs, "live", "1") } else { params.pairs.clone() };
     let mut share_links = vec![ShareLink {
-        name: "Link to this page",
+        name: "Link",
         id: "copy-link",
         text: format!("{origin}{}", format::address(&page.address(params), &shown)),
     }];
@@ -225,13 +224,13 @@ fn share_links(page: &Page, params: &Params, choice: &RefreshChoice, position: i
     }
     if let Some(api) = api {
         share_links.push(ShareLink {
-            name: "curl",
+            name: "API (curl)",
             id: "copy-curl",
             text: format!("curl '{origin}{}'", filled(api, &filters)),
         });
     }
     share_links.push(ShareLink {
-        name: "Stream of events",
+        name: "Event stream (SSE)",
         id: "copy-stream",
         text: format!("{origin}{}", filled(stream, &listed)),
     });
@@ -251,6 +250,7 @@ pub fn page(
 ) -> Result<String, PageError> {
     let mut live = vec![("page".to_owned(), page.name.to_owned())];
     live.extend(params.id.map(|id| ("id".to_owned(), id.to_string())));
+    live.extend(params.name.as_ref().map(|name| ("id".to_owned(), name.to_string())));
     live.extend(params.pairs.iter().cloned());
     let mut carried: Vec<_> =
         params.carried().into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();

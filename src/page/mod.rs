@@ -11,6 +11,8 @@ mod live;
 mod page_links;
 mod pages;
 pub mod preferences;
+mod problem_list;
+mod queue_table;
 mod row;
 pub mod still;
 pub mod summary;
@@ -78,6 +80,8 @@ pub struct View {
 pub struct Params {
     /// The ID in the path.
     pub id: Option<Uuid>,
+    /// The name in the path.
+    pub name: Option<Name>,
     /// Filters.
     pub filter: Filter,
     /// Filters for queries on the tables.
@@ -101,6 +105,13 @@ impl Params {
     fn carried(&self) -> Vec<(&'static str, &str)> {
         let both = [("at", self.own("at").unwrap_or_default()), (PROJECT, self.filter.value(PROJECT))];
         both.into_iter().filter(|(_, value)| !value.is_empty()).collect()
+    }
+
+    /// A URL with the ID or the name in place of `{id}` or `{name}`.
+    fn fill(&self, url: &str) -> String {
+        let id = self.id.map(|id| id.to_string()).unwrap_or_default();
+        let name = self.name.as_ref().map(|name| format::path_segment(name.as_str())).unwrap_or_default();
+        url.replace("{id}", &id).replace("{name}", &name)
     }
 
     /// The query without some parameters.

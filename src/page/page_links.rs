@@ -38,7 +38,7 @@ pub(super) fn keep_parameters(html: &str, kept: &[(&str, &str)]) -> String {
 
 /// Whether a path belongs to a page; the page's path may contain an ID placeholder.
 fn is_at(page: &str, path: &str) -> bool {
-    let same = |(own, part): (&str, &str)| own == part || own == "{id}" && !part.is_empty();
+    let same = |(own, part): (&str, &str)| own == part || own.starts_with('{') && !part.is_empty();
     page.split('/').count() == path.split('/').count() && page.split('/').zip(path.split('/')).all(same)
 }
 
@@ -65,7 +65,7 @@ mod tests {
     #[test]
     fn every_page_of_the_table_is_linked_at_the_same_time() {
         for page in &PAGES {
-            let path = page.path.replace("{id}", "0190b6a2-3f5e-7a10-8c11-2d5f0c3b9a77");
+            let path = page.path.replace("{id}", "0190b6a2-3f5e-7a10-8c11-2d5f0c3b9a77").replace("{name}", "a%20b");
             let html = format!("<a href=\"{path}\">x</a>");
             let kept = keep_parameters(&html, &[("at", AT)]);
             assert_eq!(kept, format!("<a href=\"{path}?at=2026-11-21T03%3A00%3A00Z\">x</a>"));

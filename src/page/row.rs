@@ -66,7 +66,7 @@ pub struct Page {
     pub reach: Reach,
     /// Update rate.
     pub pace: Pace,
-    /// API endpoint with the same data; `{id}` stands for the ID of the page.
+    /// API endpoint with the same data; `{id}` and `{name}` stand for those of the page.
     pub api: Option<&'static str>,
     /// Event stream with the same data.
     pub stream: &'static str,
@@ -99,13 +99,16 @@ impl Page {
         is_filter || name == filter::PROJECT || self.own.iter().any(|(own, _)| *own == name)
     }
 
-    /// Its URL path with the ID filled in.
+    /// Its URL path with the ID or the name filled in.
     #[must_use]
     pub fn address(&self, params: &Params) -> String {
-        match params.id {
-            Some(id) => self.path.replace("{id}", &id.to_string()),
-            None => self.path.to_owned(),
-        }
+        params.fill(self.path)
+    }
+
+    /// Whether it is the page of one object.
+    #[must_use]
+    pub fn is_of_one(&self) -> bool {
+        self.path.contains('{')
     }
 
     /// Renders it, at the requested time and for the requested projects.
@@ -169,10 +172,10 @@ mod tests {
     #[test]
     fn a_page_with_an_id_says_so_wherever_it_is_shared() {
         for page in &PAGES {
-            let needs_id = page.path.contains("{id}");
+            let needs_id = page.is_of_one();
             assert!(page.nav.is_empty() || !needs_id, "{} cannot be in the navigation", page.name);
             let api = page.api.unwrap_or_default();
-            assert!(api.is_empty() || api.contains("{id}") == needs_id, "{}", page.name);
+            assert!(api.is_empty() || api.contains('{') == needs_id, "{}", page.name);
         }
     }
 }

@@ -45,7 +45,7 @@ async fn cancelling_a_parent_takes_its_children_along_when_asked() {
     let reply = cancel(&outer, json!({})).await;
     assert_eq!((reply["task"]["status"].as_str(), told(&reply)), (Some("cancelled"), (0, 5, false)));
     let (page, _) = (app.get(&format!("/tasks/{outer}")).await.text, ());
-    assert!(page.contains("5 tasks below it are still open"), "{page}");
+    assert!(page.contains("5 descendants are unfinished"), "{page}");
     // Asked again, with the children: the whole family, and the worker that has one learns so.
     let worker = app.worker("w1").await;
     let held = worker.claims("default").await;
@@ -152,7 +152,7 @@ async fn pages_offer_the_children() {
     let app = TestApp::start().await;
     let (outer, inner, leaves) = family(&app).await;
     let page = app.get(&format!("/tasks/{outer}")).await.text;
-    assert!(page.contains("with the 5 open tasks below it") && page.contains("With all 5 tasks below it"), "{page}");
+    assert!(page.contains("with the 5 unfinished descendants") && page.contains("With all 5 tasks below it"), "{page}");
     let send = async |path: String, fields: &[(&str, &str)]| {
         let reply = app.http().post(format!("{}{path}", app.url)).form(fields).send().await.unwrap();
         (reply.status().as_u16(), reply.url().path().to_owned())
@@ -165,7 +165,7 @@ async fn pages_offer_the_children() {
     assert_eq!((status, at), (200, format!("/tasks/{outer}")));
     assert!(app.is(&leaves[0], "pending").await);
     let preview = app.get(&format!("/tasks/bulk?action=cancel&ids={outer}")).await.text;
-    assert!(preview.contains("The same to all tasks below them"), "{preview}");
+    assert!(preview.contains("Also all descendants"), "{preview}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

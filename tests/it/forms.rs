@@ -52,10 +52,10 @@ async fn many_tasks_are_changed_after_a_preview() {
     assert_eq!(page.status, 422);
     assert!(page.text.contains("Select tasks or set a filter first."));
     let page = app.get(&format!("/tasks/bulk?action=retry&ids={}&ids={}", ids[0], ids[2])).await.text;
-    assert!(page.contains("Run again: 2 tasks") && page.contains("their state does not allow it"), "{page}");
+    assert!(page.contains("Run again: 2 tasks") && page.contains("status does not allow it"), "{page}");
     let (status, page) =
         sends(&app, "/tasks/bulk", &[("action", "edit"), ("task_type", "a"), ("priority_new", "7")]).await;
-    assert_eq!((status, page.contains("Change tasks")), (200, true), "{page}");
+    assert_eq!((status, page.contains("Edit tasks")), (200, true), "{page}");
     eventually("both are changed", || async {
         app.task(&ids[0]).await["priority"] == 7 && app.task(&ids[1]).await["priority"] == 7
     })

@@ -71,7 +71,7 @@ async fn a_group_of_failures_is_retried_without_scripts() {
     clicks("article.failure:nth-of-type(2) .retry-group").await;
     browser.shows("h1", "Run again: 4 tasks").await;
     clicks("#confirm button").await;
-    browser.shows("h1", "Run tasks again").await;
+    browser.shows("h1", "Retry tasks").await;
     eventually("the action is over", || async {
         // Without scripts a page is refreshed by its own link.
         clicks("#ways summary").await;

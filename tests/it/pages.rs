@@ -118,7 +118,7 @@ async fn a_bad_address_is_a_page_that_says_so() {
         ("/?at=1&at=x", 400, "at: given more than once"),
         ("/analytics?range=1h&range=7d", 400, "range: given more than once"),
         ("/tasks?label.a=%00", 400, "control characters"),
-        ("/?at=2001-01-01T00:00:00Z", 400, "The oldest moment there is"),
+        ("/?at=2001-01-01T00:00:00Z", 400, "Go to the oldest available time"),
     ] {
         let reply = app.get(path).await;
         assert_eq!(reply.status.as_u16(), status, "{path}");

@@ -18,7 +18,7 @@ async fn a_page_shows_what_it_showed_then() {
     app.creates_many(5, "belated").await;
     app.settles().await;
     let past = app.get(&format!("/?at={then}")).await.text;
-    assert!(past.contains("You look at the past") && past.contains(&format!("position {then}")));
+    assert!(past.contains("Historical view") && past.contains(&format!("position {then}")));
     assert!(past.contains("waiting-now\" data-live>3") && !past.contains("HTTP 503"));
     // Of lists the tables know the present only; the log knows what was.
     let tasks = app.get(&format!("/tasks?at={then}")).await.text;
@@ -41,7 +41,7 @@ async fn every_page_can_be_asked_for_the_past() {
     for page in &PAGES {
         let reply = scene.app.get(&format!("{}?at={at}", scene.path(page))).await;
         assert_eq!(reply.status, 200, "{}", page.name);
-        let words = if page.reach == Reach::Log { "You look at the past" } else { "knows the present only" };
+        let words = if page.reach == Reach::Log { "Historical view" } else { "has no history" };
         assert!(reply.text.contains(words), "{}", page.name);
         assert!(!reply.text.contains("hx-sse:connect"), "{} does not follow", page.name);
     }
@@ -78,7 +78,7 @@ async fn times_are_taken_as_well_as_positions() {
         assert!(page.text().await.unwrap().contains("waiting-now\" data-live>2"), "{at}");
     }
     let future = app.get("/?at=2099-01-01T00:00:00Z").await.text;
-    assert!(future.contains("waiting-now\" data-live>4") && !future.contains("You look at the past"));
+    assert!(future.contains("waiting-now\" data-live>4") && !future.contains("Historical view"));
     let early = app.get("/?at=1999-01-01T00:00:00Z").await;
     assert_eq!(early.status, 400);
     assert!(early.text.contains("before the oldest event"));
@@ -142,6 +142,6 @@ async fn the_slider_leads_into_the_past() {
     browser
         .runs("document.getElementById('past-picker').open = true; const slider = document.getElementById('at-slider'); slider.value = 6; slider.dispatchEvent(new Event('pointerup', { bubbles: true }))")
         .await;
-    browser.shows("#past", "You look at the past").await;
+    browser.shows("#past", "Historical view").await;
     browser.shows("#waiting", "3").await;
 }

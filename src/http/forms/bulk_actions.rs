@@ -73,10 +73,10 @@ struct Done {
 
 fn verb(action: &str) -> Result<&'static str, Problem> {
     match action {
-        "retry" => Ok("Run again"),
+        "retry" => Ok("Retry"),
         "cancel" => Ok("Cancel"),
         "delete" => Ok("Delete"),
-        "edit" => Ok("Change"),
+        "edit" => Ok("Edit"),
         _ => {
             let detail = "must be one of retry, cancel, edit, delete";
             Err(Problem::invalid_field("action", detail))
@@ -89,7 +89,7 @@ fn in_words(matched: usize, more: bool) -> String {
     match (matched, more) {
         (1, false) => "1 task".to_owned(),
         (_, false) => format!("{count} tasks"),
-        (_, true) => format!("{count} and more tasks"),
+        (_, true) => format!("more than {count} tasks"),
     }
 }
 
@@ -250,7 +250,7 @@ mod tests {
         assert_eq!(in_words(0, false), "0 tasks");
         assert_eq!(in_words(1, false), "1 task");
         assert_eq!(in_words(2, false), "2 tasks");
-        assert_eq!(in_words(100_000, true), "100\u{202f}000 and more tasks");
+        assert_eq!(in_words(100_000, true), "more than 100,000 tasks");
     }
 
     #[test]

@@ -109,6 +109,6 @@ mod tests {
         let (_, steps) = task.decide(Transition::GiveUp(later), later).unwrap();
         assert_eq!(steps[0].event, TaskEvent::Stalled(StallReason::NoReport));
         let TaskEvent::Failed { duration_ms, error } = &steps[1].event else { panic!("{:?}", steps[1].event) };
-        assert_eq!((*duration_ms, error.as_str()), (90_000, "nothing was reported of it for too long"));
+        assert_eq!((*duration_ms, error.as_str()), (90_000, "not reported for too long"));
     }
 }

@@ -74,8 +74,8 @@ pub(super) fn render(view: &View, params: &Params) -> Result<Content, PageError>
     let whole = (over, seconds);
     let charts = vec![
         Chart::new(("throughput", "Throughput"), whole, &THROUGHPUT, |value| format!("{value:.1} per s")),
-        Chart::new(("waits", "Wait until claimed"), whole, &WAITS, milliseconds),
-        Chart::new(("runs", "Time of an attempt"), whole, &RUNS, milliseconds),
+        Chart::new(("waits", "Wait time"), whole, &WAITS, milliseconds),
+        Chart::new(("runs", "Run time"), whole, &RUNS, milliseconds),
         Chart::new(("errors", "Error rate"), whole, &ERRORS, |value| format!("{value:.1} %")),
         Chart::new(("depth", "Waiting tasks"), whole, &DEPTH, |value| format!("{value:.0}")),
     ];

@@ -25,10 +25,10 @@ pub(super) async fn render(view: &View, params: &Params) -> Result<Content, Page
 pub(super) fn verb(action: &BulkAction) -> &'static str {
     match action {
         BulkAction::Cancel { .. } => "Cancel tasks",
-        BulkAction::Retry | BulkAction::RetryFamily => "Run tasks again",
+        BulkAction::Retry | BulkAction::RetryFamily => "Retry tasks",
         BulkAction::WithChildren { of } => verb(of),
         BulkAction::Delete => "Delete tasks",
-        BulkAction::Edit { .. } => "Change tasks",
+        BulkAction::Edit { .. } => "Edit tasks",
     }
 }
 

@@ -1,15 +1,14 @@
-//! Error groups: how many, since when, where, and a form to retry a group.
+//! Error groups: what is breaking, since when, how much, and whether it is the same thing.
 
 use askama::Template;
 use chrono::TimeDelta;
-use uuid::Uuid;
 
 use crate::page::{Content, PageError, Params, View, chart::Sparkline, format};
 use crate::{board::failures::Group, clock::Time, feed, model::Name};
 
 /// Maximum number of groups shown.
-const SHOWN: usize = 50;
-/// How long a group counts as new.
+const SHOWN: usize = 100;
+/// A group is new for this long after its first failure.
 const NEW: TimeDelta = TimeDelta::minutes(15);
 
 #[derive(Template)]
@@ -17,19 +16,41 @@ const NEW: TimeDelta = TimeDelta::minutes(15);
 struct Failures {
     groups: Vec<Row>,
     more: usize,
+    /// Failed tasks of the groups.
     open: u64,
+    /// All failed tasks.
     failed: u64,
     shows_all: bool,
     overflowed: bool,
     is_past: bool,
 }
 
-struct Row {
-    fingerprint: Name,
-    group: Group,
-    is_new: bool,
-    spark: Sparkline,
-    workers: Vec<(Uuid, String)>,
+/// One group.
+pub(super) struct Row {
+    pub(super) fingerprint: Name,
+    pub(super) group: Group,
+    pub(super) is_new: bool,
+    /// Failures within the last 24 hours.
+    pub(super) day: u64,
+    pub(super) spark: Sparkline,
+}
+
+impl Row {
+    pub(super) fn of(fingerprint: &Name, group: &Group, now: Time) -> Self {
+        Self {
+            fingerprint: fingerprint.clone(),
+            is_new: group.first_seen_at > now - NEW,
+            day: group.last_hours(now).iter().sum(),
+            spark: spark(group, now),
+            group: group.clone(),
+        }
+    }
+
+    /// Some of its queues, as text.
+    pub(super) fn queues(&self) -> String {
+        let names = self.group.queues.iter().map(|name| format::clip(name.as_str(), 24));
+        names.collect::<Vec<_>>().join(", ")
+    }
 }
 
 /// Validates `show`.
@@ -43,18 +64,8 @@ pub(super) fn render(view: &View, params: &Params) -> Result<Content, PageError>
     let (mut groups, failed, overflowed) = {
         let board = feed::read(&view.board);
         let found = board.failures.groups.iter().filter(|(_, group)| shows_all || group.open > 0);
-        let named = |id: &Uuid| {
-            let name = board.workers.0.get(id).map(|seen| seen.name.to_string());
-            (*id, name.unwrap_or_else(|| format::short(id)))
-        };
-        let row = |(fingerprint, group): (&Name, &Group)| Row {
-            fingerprint: fingerprint.clone(),
-            is_new: group.first_seen_at > now - NEW,
-            spark: spark(group, now),
-            workers: group.workers.iter().map(named).collect(),
-            group: group.clone(),
-        };
-        (found.map(row).collect::<Vec<_>>(), board.count(crate::model::Status::Failed), board.failures.overflowed)
+        let rows = found.map(|(fingerprint, group)| Row::of(fingerprint, group, now)).collect::<Vec<_>>();
+        (rows, board.count(crate::model::Status::Failed), board.failures.overflowed)
     };
     // Active groups first, newest first: a stable order that does not change with each failure.
     groups.sort_by_key(|row| {
@@ -64,14 +75,14 @@ pub(super) fn render(view: &View, params: &Params) -> Result<Content, PageError>
     let open: u64 = groups.iter().map(|row| row.group.open).sum();
     let more = groups.len().saturating_sub(SHOWN);
     groups.truncate(SHOWN);
-    let title = if failed > 0 { format!("({failed} failed) Failures") } else { "Failures".to_owned() };
+    let title = if failed > 0 { format!("({failed}) Failures") } else { "Failures".to_owned() };
     Content::new(title, &Failures { groups, more, open, failed, shows_all, overflowed, is_past: params.at.is_some() })
 }
 
 fn spark(group: &Group, now: Time) -> Sparkline {
     let hours = group.last_hours(now);
     let sum: u64 = hours.iter().sum();
-    Sparkline::new(&hours, format!("{sum} in the last 24 hours"))
+    Sparkline::new(&hours, format!("{sum} failures in the last 24 hours"))
 }
 
 #[cfg(test)]
@@ -96,8 +107,8 @@ mod tests {
         let board = board();
         let group = board.failures.groups.values().next().unwrap();
         let sum: u64 = group.last_hours(now()).iter().sum();
-        assert_eq!(spark(group, now()).sentence, format!("{sum} in the last 24 hours"));
-        assert_eq!(spark(group, now() + TimeDelta::days(2)).sentence, "0 in the last 24 hours");
+        assert_eq!(spark(group, now()).sentence, format!("{sum} failures in the last 24 hours"));
+        assert_eq!(spark(group, now() + TimeDelta::days(2)).sentence, "0 failures in the last 24 hours");
     }
 
     async fn html(minutes: i64, params: &Params) -> String {
@@ -113,17 +124,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn fifty_groups_are_shown_and_the_others_counted() {
+    async fn a_hundred_groups_are_shown_and_the_others_counted() {
         let (view, _open) = view().await;
         {
             let mut board = view.board.write().unwrap();
             let group = board.failures.groups.values().find(|group| group.open > 0).unwrap().clone();
-            for number in 0..60 {
+            for number in 0..110 {
                 board.failures.groups.insert(Name::new(&format!("{number:016x}")).unwrap(), group.clone());
             }
         }
         let page = render(&view, &Params::default()).unwrap();
-        assert_eq!(page.html.matches("<article").count(), 50, "{}", page.html.len());
-        assert_eq!(page.title, "(2 failed) Failures", "tasks, not groups");
+        assert_eq!(page.html.matches("<tr id=\"f-").count(), 100, "{}", page.html.len());
+        assert_eq!(page.title, "(2) Failures", "tasks, not groups");
     }
 }

@@ -3,9 +3,11 @@
 mod analytics;
 mod bulk;
 mod events;
+mod failure;
 mod failures;
 mod overview;
 mod parent;
+mod queue;
 mod queues;
 mod schedules;
 mod streams;
@@ -56,7 +58,7 @@ const BOARD: Page = Page {
 };
 
 /// The table.
-pub static PAGES: [Page; 14] = [
+pub static PAGES: [Page; 16] = [
     Page {
         name: "overview",
         path: "/",
@@ -94,6 +96,15 @@ pub static PAGES: [Page; 14] = [
         ..BOARD
     },
     Page {
+        name: "failure",
+        path: "/failures/{name}",
+        concerned: |params, event| event.data.fingerprint.is_some() && event.data.fingerprint == params.name,
+        api: Some("/api/v1/tasks?status=failed&fingerprint={name}"),
+        stream: "/events?fingerprint={name}",
+        render: |view, params| Box::pin(ready(failure::render(view, params))),
+        ..BOARD
+    },
+    Page {
         name: "queues",
         path: "/queues",
         nav: "Queues",
@@ -103,6 +114,15 @@ pub static PAGES: [Page; 14] = [
         api: Some("/api/v1/queues"),
         stream: "/events?topics=queues",
         render: |view, params| Box::pin(ready(queues::render(view, params))),
+        ..BOARD
+    },
+    Page {
+        name: "queue",
+        path: "/queues/{name}",
+        concerned: |params, event| event.queue == params.name || event.worker_id.is_some(),
+        api: Some("/api/v1/queues/{name}"),
+        stream: "/events?queue={name}",
+        render: |view, params| Box::pin(ready(queue::render(view, params))),
         ..BOARD
     },
     Page {

@@ -1,40 +1,69 @@
-//! The overview: health with reasons, key metrics, queues, parent tasks in progress, recent failures.
+//! The overview: what is wrong, since when and what to do; key metrics, queues, error groups, parent tasks.
+
+use std::collections::BTreeSet;
 
 use askama::Template;
+use chrono::TimeDelta;
 
-use crate::page::{Content, PageError, Params, View, chart::Sparkline, format};
+use crate::page::{
+    Content, PageError, Params, View,
+    chart::Sparkline,
+    format,
+    problem_list::ProblemRow,
+    queue_table::{self, QueueRow},
+};
 use crate::{
     board::{
         Board,
-        health::{self, Health},
+        durations::Histogram,
+        failures::HOURS,
+        health::{self, Health, Level},
+        history::{Range, Slot},
         parents::Parent,
     },
     clock::Time,
     event::envelope::Stats,
     feed,
-    model::{Name, phase::Counts, priority::Band},
+    model::{Name, phase::Counts, worker::WorkerStatus},
 };
 
-/// Maximum number of parents, failures and queues shown.
+/// Maximum number of parents and error groups shown.
 const SHOWN: usize = 8;
+/// Maximum number of queues shown.
+const QUEUES: usize = 10;
+/// Maximum number of problems shown at first.
+const PROBLEMS: usize = 5;
+/// Error groups of this time are shown.
+const LATELY: TimeDelta = TimeDelta::hours(1);
 
 #[derive(Template)]
 #[template(path = "overview.html")]
 struct Overview {
     url: String,
     is_empty: bool,
-    health: Health,
+    level: Level,
+    /// What is wrong, counted.
+    sentence: String,
+    problems: Vec<ProblemRow>,
+    more_problems: Vec<ProblemRow>,
     stats: Stats,
-    offline: usize,
+    lost: usize,
+    busy: usize,
+    oldest: Option<Time>,
+    run_p95: Option<u64>,
+    run_p99: Option<u64>,
     throughput: Sparkline,
     errors: Sparkline,
+    backlog: Sparkline,
+    runs: Sparkline,
     queues: Vec<QueueRow>,
     more_queues: usize,
     parents: Vec<ParentCard>,
     more_parents: usize,
-    failures: Vec<FailureRow>,
+    groups: Vec<GroupRow>,
     open_groups: usize,
     slider: Option<Slider>,
+    is_past: bool,
 }
 
 /// Range of positions of the time travel slider.
@@ -44,17 +73,14 @@ struct Slider {
     at: i64,
 }
 
-struct QueueRow {
-    name: Name,
-    high: u64,
-    normal: u64,
-    low: u64,
-    waiting: u64,
-    running: u64,
-    oldest: Option<Time>,
-    paused: bool,
-    level: health::Level,
-    limit: Option<String>,
+/// An error group.
+struct GroupRow {
+    fingerprint: Name,
+    task_type: Name,
+    pattern: String,
+    /// Failures within the last hours shown.
+    lately: u64,
+    last_seen_at: Time,
 }
 
 /// Maximum number of phases shown on a card.
@@ -69,14 +95,6 @@ pub(super) struct ParentCard {
     pub(super) more_phases: usize,
     pub(super) rate: Option<f64>,
     pub(super) eta: String,
-}
-
-struct FailureRow {
-    position: i64,
-    task_id: Option<uuid::Uuid>,
-    task_type: String,
-    error: String,
-    at: Time,
 }
 
 impl ParentCard {
@@ -98,12 +116,12 @@ impl ParentCard {
 pub(super) fn eta(parent: &Parent, now: Time) -> String {
     let total = parent.total();
     if total.total() > 0 && total.finished() == total.total() {
-        return "all known children are done".to_owned();
+        return "all children finished".to_owned();
     }
     match parent.eta(now) {
-        Some(eta) if eta.low_seconds == eta.high_seconds => format!("about {} left", format::seconds(eta.low_seconds)),
-        Some(eta) => format!("{} to {} left", format::seconds(eta.low_seconds), format::seconds(eta.high_seconds)),
-        None => "time left unknown".to_owned(),
+        Some(eta) if eta.low_seconds == eta.high_seconds => format!("≈ {} left", format::seconds(eta.low_seconds)),
+        Some(eta) => format!("{}–{} left", format::seconds(eta.low_seconds), format::seconds(eta.high_seconds)),
+        None => "ETA unknown".to_owned(),
     }
 }
 
@@ -113,85 +131,113 @@ pub(super) fn render(view: &View, params: &Params) -> Result<Content, PageError>
         let board = feed::read(&view.board);
         Overview::of(&board, view.quiet, now, view.url.clone())
     };
+    page.is_past = params.at.is_some();
     let (oldest, head) = (view.subscriptions.oldest(), view.subscriptions.head());
     // Rounded, so that it does not change with every event.
     let head = if params.at.is_some() { head } else { head - head % 1_000 + 1_000 };
     page.slider = (!page.is_empty).then(|| Slider { oldest, head, at: params.at.map_or(head, |at| at.position) });
-    let title = match (page.health.status, page.stats.failed) {
-        (health::Level::Stalled, _) => "(stalled) Overview".to_owned(),
-        (_, 0) => "Overview".to_owned(),
-        (_, failed) => format!("({failed} failed) Overview"),
-    };
-    Content::new(title, &page)
+    Content::new("Overview", &page)
 }
 
 impl Overview {
-    fn of(board: &Board, quiet: chrono::TimeDelta, now: Time, url: String) -> Self {
-        let queues = queues(board, now);
+    /// The p95 of run times, as text.
+    fn run_words(&self) -> String {
+        self.run_p95.map_or_else(|| "–".to_owned(), |ms| format::duration(&ms))
+    }
+
+    fn of(board: &Board, quiet: TimeDelta, now: Time, url: String) -> Self {
+        let mut queues = queue_table::rows(board, now);
+        let more_queues = queues.len().saturating_sub(QUEUES);
+        queues.truncate(QUEUES);
         let mut parents: Vec<_> = board.parents.open.iter().collect();
         parents.sort_by_key(|(id, parent)| (std::cmp::Reverse(parent.created_at), **id));
-        let failures = board.recent.failed.iter().take(SHOWN).map(|event| FailureRow {
-            position: event.position.unwrap_or_default(),
-            task_id: event.task_id,
-            task_type: event.task_type.as_ref().map(ToString::to_string).unwrap_or_default(),
-            error: format::clip(event.error.as_deref().unwrap_or("no error given"), 160),
-            at: event.ts,
-        });
+        let health = health::overall(board, quiet, now);
+        let mut problems: Vec<_> = health.reasons.iter().map(ProblemRow::of).collect();
+        let more_problems = problems.split_off(PROBLEMS.min(problems.len()));
+        let hour = board.history.over(Range::Hour, now);
+        let mut runs = Histogram::default();
+        hour[hour.len() - 6..].iter().for_each(|minute| runs.add_all(&minute.runs));
+        let p95 = |minute: &Slot| minute.runs.percentile(95).unwrap_or_default();
         Self {
             url,
             is_empty: board.position == 0,
-            health: health::overall(board, quiet, now),
+            level: health.status,
+            sentence: sentence(&health),
+            problems,
+            more_problems,
             stats: board.stats(now),
-            offline: board.workers.0.len() - board.workers.online(),
+            lost: board.workers.0.values().filter(|worker| worker.status == WorkerStatus::Lost).count(),
+            busy: board.running.0.values().filter_map(|task| task.worker_id).collect::<BTreeSet<_>>().len(),
+            oldest: board.queues.0.values().filter_map(|queue| queue.oldest_enqueued_at).min(),
+            run_p95: runs.percentile(95),
+            run_p99: runs.percentile(99),
             throughput: Sparkline::of_hour(board, now, "tasks completed", |tally| tally.completed),
             errors: Sparkline::of_hour(board, now, "attempts failed", |tally| tally.failed + tally.retried),
-            more_queues: queues.len().saturating_sub(SHOWN),
-            queues: queues.into_iter().take(SHOWN).collect(),
+            backlog: Sparkline::of_minutes(&hour, |minute| minute.max_pending, "pending tasks", format::count),
+            runs: Sparkline::of_minutes(&hour, p95, "p95 of run times", format::duration),
+            more_queues,
+            queues,
             more_parents: parents.len().saturating_sub(SHOWN),
             parents: parents
                 .into_iter()
                 .take(SHOWN)
                 .map(|(id, parent)| ParentCard::new(*id, parent, PHASES, now))
                 .collect(),
-            failures: failures.collect(),
+            groups: groups(board, now),
             open_groups: board.failures.open().len(),
             slider: None,
+            is_past: false,
         }
     }
 }
 
-/// Queues, most severe first.
-fn queues(board: &Board, now: Time) -> Vec<QueueRow> {
-    let serving = health::Serving::taking(board);
-    let row = |(name, queue): (&Name, &crate::board::queues::Queue)| QueueRow {
-        level: health::of_queue(&serving, name, queue, now).status,
-        name: name.clone(),
-        high: queue.depth_of(Band::High),
-        normal: queue.depth_of(Band::Normal),
-        low: queue.depth_of(Band::Low),
-        waiting: queue.waiting(),
-        running: queue.count(crate::model::Status::Running),
-        oldest: queue.oldest_enqueued_at.filter(|_| queue.waiting() > 0),
-        paused: queue.paused_at.is_some(),
-        limit: limit(queue),
+/// What is wrong, counted by kind.
+fn sentence(health: &Health) -> String {
+    let mut kinds: Vec<(&str, usize)> = Vec::new();
+    for reason in &health.reasons {
+        match kinds.iter_mut().find(|(code, _)| *code == reason.code) {
+            Some((_, count)) => *count += 1,
+            None => kinds.push((reason.code, 1)),
+        }
+    }
+    let words = |(code, count): (&str, usize)| {
+        let s = if count == 1 { "" } else { "s" };
+        match code {
+            "queue_paused" => format!("{count} queue{s} paused"),
+            "no_worker" => format!("{count} queue{s} without workers"),
+            "concurrency_limited" | "rate_limited" => format!("{count} queue{s} at a limit"),
+            "standstill" => format!("{count} queue{s} not claimed from"),
+            "backlog" => format!("{count} backlog{s}"),
+            "error_rate" => format!("{count} high error rate{s}"),
+            "worker_lost" => format!("{count} worker{s} lost"),
+            "worker_quiet" => format!("{count} worker{s} without heartbeats"),
+            "connector_error" | "connector_unknown" => format!("{count} connector{s} failing"),
+            "task_slow" => format!("{count} slow task{s}"),
+            "task_stalled" => format!("{count} stalled task{s}"),
+            _ => format!("{count} task{s} blocked forever"),
+        }
     };
-    let mut queues: Vec<_> = board.queues.0.iter().map(row).collect();
-    queues.sort_by(|a, b| {
-        let worse = |row: &QueueRow| (std::cmp::Reverse(row.level), std::cmp::Reverse(row.waiting));
-        worse(a).cmp(&worse(b)).then_with(|| a.name.cmp(&b.name))
-    });
-    queues
+    kinds.into_iter().map(words).collect::<Vec<_>>().join(" · ")
 }
 
-/// The limits of a queue as text.
-pub(super) fn limit(queue: &crate::board::queues::Queue) -> Option<String> {
-    let concurrency = queue.concurrency_limit.map(|limit| format!("at most {limit} at once"));
-    let rate = queue.rate_limit.map(|limit| match queue.rate_period_seconds.unwrap_or(1) {
-        1 => format!("{limit} per s"),
-        period => format!("{limit} in {period} s"),
-    });
-    let words: Vec<_> = concurrency.into_iter().chain(rate).collect();
-    (!words.is_empty()).then(|| words.join(", "))
+/// Error groups of the last hour, most failures first.
+fn groups(board: &Board, now: Time) -> Vec<GroupRow> {
+    let active = board.failures.groups.iter().filter(|(_, group)| now - group.last_seen_at < LATELY);
+    let mut groups: Vec<_> = active
+        .map(|(fingerprint, group)| {
+            let hours = group.last_hours(now);
+            GroupRow {
+                fingerprint: fingerprint.clone(),
+                task_type: group.task_type.clone(),
+                pattern: format::clip(&group.pattern, 120),
+                lately: hours[HOURS - 2..].iter().sum(),
+                last_seen_at: group.last_seen_at,
+            }
+        })
+        .collect();
+    groups.sort_by(|a, b| b.lately.cmp(&a.lately).then_with(|| a.fingerprint.cmp(&b.fingerprint)));
+    groups.truncate(SHOWN);
+    groups
 }
 
 #[cfg(test)]
@@ -204,23 +250,6 @@ mod tests {
         board::queues::Queue,
         page::golden::{ago, board, id, now},
     };
-
-    fn limited(
-        concurrency_limit: Option<u32>,
-        rate_limit: Option<u32>,
-        rate_period_seconds: Option<u32>,
-    ) -> Option<String> {
-        limit(&Queue { concurrency_limit, rate_limit, rate_period_seconds, ..Queue::default() })
-    }
-
-    #[test]
-    fn limits_are_named_with_their_period() {
-        assert_eq!(limited(None, None, Some(60)), None, "a period alone limits nothing");
-        assert_eq!(limited(Some(0), None, None).as_deref(), Some("at most 0 at once"));
-        assert_eq!(limited(None, Some(5), None).as_deref(), Some("5 per s"));
-        assert_eq!(limited(None, Some(5), Some(1)).as_deref(), Some("5 per s"));
-        assert_eq!(limited(Some(4), Some(5), Some(60)).as_deref(), Some("at most 4 at once, 5 in 60 s"));
-    }
 
     /// The parent of the fixed board, of which children finished at these seconds ago.
     fn parent(finishes: &[i64], counts: Counts) -> Parent {
@@ -237,11 +266,11 @@ mod tests {
         let left = |pending, finishes: &[i64]| {
             eta(&parent(finishes, Counts { pending, completed: 32, ..Counts::default() }), now())
         };
-        assert_eq!(left(0, &steady), "all known children are done");
-        assert_eq!(left(5, &[]), "time left unknown");
-        assert_eq!(left(20, &steady), "2 min to 3 min left");
-        assert_eq!(left(1, &[0; 8]), "about 1 s left");
-        assert_eq!(eta(&parent(&[], Counts::default()), now()), "time left unknown", "it has no children yet");
+        assert_eq!(left(0, &steady), "all children finished");
+        assert_eq!(left(5, &[]), "ETA unknown");
+        assert_eq!(left(20, &steady), "2m–3m left");
+        assert_eq!(left(1, &[0; 8]), "≈ 1 s left");
+        assert_eq!(eta(&parent(&[], Counts::default()), now()), "ETA unknown", "it has no children yet");
     }
 
     #[test]
@@ -268,37 +297,32 @@ mod tests {
     }
 
     #[test]
-    fn eight_of_each_are_shown_and_the_others_counted() {
+    fn some_of_each_are_shown_and_the_others_counted() {
         let mut board = board();
         for number in 0..20 {
             board.queues.0.insert(Name::new(&format!("q{number}")).unwrap(), Queue::default());
             let parent = parent(&[], Counts::default());
             board.parents.open.insert(id(100 + number), parent);
         }
-        let page = Overview::of(&board, chrono::TimeDelta::seconds(25), now(), String::new());
-        assert_eq!((page.queues.len(), page.more_queues), (8, board.queues.0.len() - 8));
+        let page = Overview::of(&board, TimeDelta::seconds(25), now(), String::new());
+        assert_eq!((page.queues.len(), page.more_queues), (10, board.queues.0.len() - 10));
         assert_eq!((page.parents.len(), page.more_parents), (8, board.parents.open.len() - 8));
     }
 
     #[test]
-    fn the_worst_queue_comes_first_and_then_the_longest() {
-        let mut board = Board::default();
-        for (name, waiting, paused) in [("a", 1, false), ("b", 9, false), ("c", 1, true), ("d", 1, false)] {
-            let queue = board.queues.0.entry(Name::literal(name)).or_default();
-            queue.depth[9] = waiting;
-            queue.paused_at = paused.then(now);
-        }
-        let names: Vec<_> = queues(&board, now()).into_iter().map(|row| row.name.to_string()).collect();
-        assert_eq!(names, ["c", "b", "a", "d"]);
+    fn what_is_wrong_is_counted_by_kind() {
+        let board = board();
+        let health = health::overall(&board, TimeDelta::seconds(25), now());
+        let told = sentence(&health);
+        assert!(told.contains("1 queue paused"), "{told}");
+        assert_eq!(sentence(&health::overall(&Board::default(), TimeDelta::seconds(25), now())), "");
     }
 
     #[test]
-    fn an_empty_queue_has_no_oldest_task() {
-        let mut board = Board::default();
-        let queue = board.queues.0.entry(Name::literal("a")).or_default();
-        queue.oldest_enqueued_at = Some(ago(60));
-        assert_eq!(queues(&board, now())[0].oldest, None, "a late measurement");
-        board.queues.0.get_mut("a").unwrap().depth[0] = 1;
-        assert_eq!(queues(&board, now())[0].oldest, Some(ago(60)));
+    fn error_groups_of_the_last_hour_are_shown_the_most_frequent_first() {
+        let board = board();
+        let shown = groups(&board, now());
+        assert!(!shown.is_empty() && shown.windows(2).all(|pair| pair[0].lately >= pair[1].lately));
+        assert!(groups(&board, now() + TimeDelta::hours(2)).is_empty());
     }
 }

@@ -113,7 +113,7 @@ fn words(document: &mut Value) {
 fn metrics() -> Value {
     json!({ "get": {
         "operationId": "getMetrics",
-        "summary": "Metrics for Prometheus",
+        "summary": "Prometheus",
         "description": "The text format 0.0.4, or OpenMetrics 1.0 when Accept prefers it.",
         "tags": ["monitoring"],
         "x-scope": "read",
