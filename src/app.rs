@@ -37,7 +37,6 @@ use crate::{
     page::{Fragments, LivePages, summary},
     store::{
         EventLog, Store, Writer,
-        search::Horizon,
         witness::Witness,
         writer::{MAX_BATCH, WriterLoop},
     },
@@ -146,7 +145,6 @@ impl App {
             limits,
             url: format!("http://{address}"),
             time_travel: TimeTravel::new(store.for_requests()),
-            horizon: Horizon::default(),
             store: store.for_requests(),
             writer,
             board,

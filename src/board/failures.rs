@@ -106,6 +106,19 @@ impl Failures {
         open
     }
 
+    /// A failed task came from another project, or went to one: `comes` or not.
+    pub(super) fn migrate(&mut self, event: &Event, comes: bool) {
+        let (now, before) = (event.data.fingerprint.as_ref(), event.data.old_fingerprint.as_ref());
+        let key = if comes { now } else { before.or(now) };
+        let Some(key) = key.filter(|_| event.status == Some(Status::Failed)) else { return };
+        if comes {
+            self.groups.entry(key.clone()).or_insert_with(|| Group::new(event)).open += 1;
+            self.forget();
+        } else if let Some(group) = self.groups.get_mut(key) {
+            group.open = group.open.saturating_sub(1);
+        }
+    }
+
     /// Removes groups without failed tasks that have not been seen for a week.
     pub(super) fn forget_closed(&mut self, now: Time) {
         self.groups.retain(|_, group| group.open > 0 || now - group.last_seen_at < CLOSED_FOR);

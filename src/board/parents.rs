@@ -167,6 +167,9 @@ impl Parents {
             }
         }
         let Some(parent) = self.open.get_mut(&id) else { return };
+        if let Some(project) = event.project_id.as_ref().filter(|_| event.data.changes.is_some()) {
+            parent.project_id.clone_from(project);
+        }
         parent.status = event.status.unwrap_or(parent.status);
         if event.event_type == Kind::TaskDeleted {
             self.open.remove(&id);

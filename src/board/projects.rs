@@ -15,6 +15,7 @@ use super::{
     Board,
     counts::StatusCounts,
     durations::Kinds,
+    edited,
     failures::{Failures, Group},
     history::History,
     queues::Queues,
@@ -80,21 +81,32 @@ impl Projects {
 
     pub(super) fn apply(&mut self, event: &Event) {
         if let Some(name) = project_of(event) {
-            if let Some(project) = self.by_name.get_mut(name) {
-                Arc::make_mut(project).apply(event);
-            } else if self.by_name.is_empty() {
+            // Reports may tell the project of a task later than the task itself.
+            let left = edited::<Name>(event, "project_id").flatten();
+            if let Some(project) = left.as_ref().and_then(|left| self.by_name.get_mut(left)) {
+                Arc::make_mut(project).migrate(event, false);
+            }
+            if self.by_name.is_empty() {
                 self.only.get_or_insert_with(|| name.clone());
-            } else if self.by_name.len() < MAX_PROJECTS {
-                let mut project = Project::default();
-                project.apply(event);
-                self.by_name.insert(name.clone(), Arc::new(project));
-            } else {
-                self.overflowed = true;
+            } else if let Some(project) = self.project(name) {
+                if left.is_some() { project.migrate(event, true) } else { project.apply(event) }
             }
         }
         if event.position.is_some_and(|position| position % AGE_EVERY == 0) {
             self.age(event.ts);
         }
+    }
+
+    /// The counters of a project, new if it is not known; `None` if there are too many projects.
+    fn project(&mut self, name: &Name) -> Option<&mut Project> {
+        if !self.by_name.contains_key(name) {
+            if self.by_name.len() >= MAX_PROJECTS {
+                self.overflowed = true;
+                return None;
+            }
+            self.by_name.insert(name.clone(), Arc::default());
+        }
+        self.by_name.get_mut(name).map(Arc::make_mut)
     }
 
     /// Removes old counters of the next project in turn, and the project itself if nothing is left of it.
@@ -172,6 +184,18 @@ impl Project {
         self.history.apply(event, self.tasks.get(Status::Pending));
         self.failures.apply(event);
         self.kinds.apply(event);
+    }
+
+    /// The task of an event comes from another project, or goes to one.
+    fn migrate(&mut self, event: &Event, comes: bool) {
+        let Some(status) = event.status else { return };
+        if comes {
+            self.tasks.add(status, 1);
+        } else {
+            self.tasks.remove_one(status);
+        }
+        self.queues.migrate(event, comes);
+        self.failures.migrate(event, comes);
     }
 
     fn age(&mut self, now: Time) {
@@ -310,15 +334,16 @@ mod tests {
     struct Known {
         status: Status,
         queue: usize,
+        project: usize,
     }
 
     /// What happens next to a task, and how many seconds later.
     fn steps() -> impl Strategy<Value = Vec<(usize, usize, i64)>> {
-        prop::collection::vec((0_usize..9, 0_usize..6, prop_oneof![0_i64..5, 0_i64..400, 0_i64..8_000]), 1..60)
+        prop::collection::vec((0_usize..9, 0_usize..7, prop_oneof![0_i64..5, 0_i64..400, 0_i64..8_000]), 1..60)
     }
 
-    /// The events of a history; the task with number n is of project n modulo 3.
-    fn events(steps: &[(usize, usize, i64)]) -> Vec<Event> {
+    /// The events of a history; the task with number n begins in project n modulo 3.
+    fn events(steps: &[(usize, usize, i64)], moves: bool) -> Vec<Event> {
         let mut tasks: BTreeMap<usize, Known> = BTreeMap::new();
         let mut now = 0;
         let mut events = Vec::new();
@@ -333,11 +358,12 @@ mod tests {
                 (Some(Status::Running), 2..=3) => (Kind::TaskCompleted, Some(Status::Completed)),
                 (Some(status), 4) => (Kind::TaskUpdated, Some(status)),
                 (Some(_), 5) => (Kind::TaskDeleted, None),
+                (Some(status), 6) => (Kind::TaskUpdated, Some(status)),
                 (Some(_), _) => (Kind::TaskEnqueued, Some(Status::Pending)),
             };
             let mut event = Event::new(kind, at(now));
             event.task_id = Some(Uuid::from_u128(*number as u128));
-            event.project_id = Some(Name::literal(PROJECTS[number % 3]));
+            let mut project = known.map_or(number % 3, |task| task.project);
             event.task_type = Some(Name::literal("send"));
             event.priority = Priority::new(i64::try_from(number % 10).unwrap());
             event.worker_id = Some(Uuid::from_u128(what.wrapping_mul(7) as u128));
@@ -346,14 +372,21 @@ mod tests {
             event.error = matches!(kind, Kind::TaskFailed | Kind::TaskRetry)
                 .then(|| if number % 2 == 0 { "disk full" } else { "no route" }.to_owned());
             let mut queue = known.map_or(number % 2, |task| task.queue);
-            if kind == Kind::TaskUpdated {
-                let names = [queue, 1 - queue].map(|queue| QUEUES[queue].into());
-                event.data.changes = Some([("queue".to_owned(), names)].into());
+            let mut changes = BTreeMap::new();
+            if *what == 4 && kind == Kind::TaskUpdated || *what == 6 && moves {
+                changes.insert("queue".to_owned(), [queue, 1 - queue].map(|queue| QUEUES[queue].into()));
                 queue = 1 - queue;
             }
+            if *what == 6 && moves && kind == Kind::TaskUpdated {
+                let next = (project + 1) % 3;
+                changes.insert("project_id".to_owned(), [project, next].map(|project| PROJECTS[project].into()));
+                project = next;
+            }
+            event.data.changes = (kind == Kind::TaskUpdated).then_some(changes);
+            event.project_id = Some(Name::literal(PROJECTS[project]));
             event.queue = Some(Name::literal(QUEUES[queue]));
             match to {
-                Some(status) => tasks.insert(*number, Known { status, queue }),
+                Some(status) => tasks.insert(*number, Known { status, queue, project }),
                 None => tasks.remove(number),
             };
             events.push(event);
@@ -407,7 +440,7 @@ mod tests {
         /// The board of any projects equals the board of a server that never had any other.
         #[test]
         fn a_narrowed_board_shows_what_a_server_of_these_projects_would(steps in steps()) {
-            let events = events(&steps);
+            let events = events(&steps, false);
             let now = events.iter().map(|event| event.ts).max().unwrap();
             let board = folded(events.clone());
             for names in [&PROJECTS[..1], &PROJECTS[1..2], &PROJECTS[..2], &PROJECTS[1..], &PROJECTS[..]] {
@@ -418,11 +451,40 @@ mod tests {
             }
         }
 
+        /// Whatever project a task turns out to belong to: the counts of all projects are those of the tasks.
+        #[test]
+        fn a_task_that_changes_its_project_is_counted_once(steps in steps()) {
+            let events = events(&steps, true);
+            let mut tasks = BTreeMap::new();
+            for event in &events {
+                let of = (event.project_id.clone().unwrap(), event.queue.clone().unwrap());
+                match event.event_type {
+                    Kind::TaskDeleted => tasks.remove(&event.task_id),
+                    _ => tasks.insert(event.task_id, (of, event.status.unwrap())),
+                };
+            }
+            let board = folded(events);
+            for project in PROJECTS {
+                let shown = board.narrowed(&some(&[project]));
+                let own = |status: Status| {
+                    tasks.values().filter(|((name, _), of)| name.as_str() == project && *of == status).count() as u64
+                };
+                for status in Status::ALL {
+                    prop_assert_eq!(shown.count(status), own(status), "{} {}", project, status);
+                    let queues: u64 = shown.queues.0.values().map(|queue| queue.count(status)).sum();
+                    prop_assert_eq!(queues, own(status), "queues of {} {}", project, status);
+                }
+                prop_assert_eq!(shown.running.0.len() as u64, own(Status::Running));
+                let waiting: u64 = shown.queues.0.values().map(|queue| queue.waiting()).sum();
+                prop_assert_eq!(waiting, own(Status::Pending));
+            }
+        }
+
         /// Old counters leave when their project's turn comes, whether or not anything happens to it; nothing that is
         /// shown changes by that.
         #[test]
         fn an_idle_project_shows_the_same_and_shrinks(steps in steps(), days in 0_i64..9) {
-            let mut board = folded(events(&steps));
+            let mut board = folded(events(&steps, false));
             board.projects.split(board.whole());
             let now = board.ts.unwrap() + chrono::TimeDelta::days(days);
             let before: Vec<_> = PROJECTS.iter().map(|name| board.narrowed(&some(&[*name]))).collect();

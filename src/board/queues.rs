@@ -219,6 +219,21 @@ impl Queue {
         }
     }
 
+    /// A task comes to it.
+    fn take(&mut self, status: Status, priority: Priority, ts: Time) {
+        self.tasks.add(status, 1);
+        self.depth[usize::from(priority.get())] += u64::from(status == Status::Pending);
+        self.waits(ts);
+    }
+
+    /// A task leaves it.
+    fn give(&mut self, status: Status, priority: Priority, ts: Time) {
+        self.tasks.remove_one(status);
+        let line = &mut self.depth[usize::from(priority.get())];
+        *line = line.saturating_sub(u64::from(status == Status::Pending));
+        self.waits(ts);
+    }
+
     /// It has no tasks and no operator settings.
     fn is_gone(&self) -> bool {
         self.tasks.is_zero()
@@ -310,17 +325,24 @@ impl Queues {
         if old_queue.is_none() && old_priority.is_none() {
             return None;
         }
-        let pending = u64::from(status == Status::Pending);
-        let old = self.queue(old_queue.as_ref().unwrap_or(name));
-        old.tasks.remove_one(status);
-        let line = &mut old.depth[usize::from(old_priority.unwrap_or(priority).get())];
-        *line = line.saturating_sub(pending);
-        old.waits(event.ts);
-        let new = self.queue(name);
-        new.tasks.add(status, 1);
-        new.depth[usize::from(priority.get())] += pending;
-        new.waits(event.ts);
+        self.queue(old_queue.as_ref().unwrap_or(name)).give(status, old_priority.unwrap_or(priority), event.ts);
+        self.queue(name).take(status, priority, event.ts);
         old_queue
+    }
+
+    /// The task of an event came from another project, or went to one: `comes` or not.
+    pub(super) fn migrate(&mut self, event: &Event, comes: bool) {
+        let (Some(name), Some(status), Some(priority)) = (&event.queue, event.status, event.priority) else { return };
+        if comes {
+            self.queue(name).take(status, priority, event.ts);
+            return;
+        }
+        let name = edited(event, "queue").flatten().unwrap_or_else(|| name.clone());
+        let queue = self.queue(&name);
+        queue.give(status, edited(event, "priority").flatten().unwrap_or(priority), event.ts);
+        if queue.is_gone() {
+            self.0.remove(&name);
+        }
     }
 
     /// A queue, new if it is not known.

@@ -72,7 +72,13 @@ impl Running {
             (_, Some((_, to))) if to != Some(Status::Running) => {
                 self.0.remove(&id);
             }
-            _ => {}
+            _ => {
+                // Reports may tell the project of a task later than its start.
+                let told = event.project_id.as_ref().filter(|_| event.data.changes.is_some());
+                if let (Some(task), Some(project)) = (self.0.get_mut(&id), told) {
+                    task.project_id.clone_from(project);
+                }
+            }
         }
     }
 

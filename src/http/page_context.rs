@@ -57,7 +57,6 @@ impl AppState {
             event_log: self.event_log.clone(),
             board: self.board.clone(),
             time_travel: self.time_travel.clone(),
-            horizon: self.horizon.clone(),
             subscriptions: self.subscriptions.clone(),
             stream_registry: self.stream_registry.clone(),
             byte_readers: self.byte_readers.clone(),

@@ -23,7 +23,11 @@ use super::{
 use crate::{
     clock::Time,
     config::LiveMode,
-    event::{Filter, envelope::rfc3339, filter::PROJECT},
+    event::{
+        Filter,
+        envelope::rfc3339,
+        filter::{self, PROJECT},
+    },
     feed::time_travel::{Moment, TimeTravelError},
     model::{Name, Timestamp},
     page::{
@@ -89,7 +93,8 @@ pub(super) async fn params(
     let played: Option<i64> = value(pairs, "played").and_then(|text| text.parse().ok());
     // A shared link may contain unknown parameters such as utm_source.
     let is_known = |name: &str| TIME_PARAMETERS.contains(&name) || page.takes(name);
-    let mut pairs: Vec<_> = pairs.iter().filter(|(name, value)| is_known(name) && !value.is_empty()).cloned().collect();
+    let named = pairs.iter().map(|(name, value)| (filter::full_name(name), value.clone()));
+    let mut pairs: Vec<_> = named.filter(|(name, value)| is_known(name) && !value.is_empty()).collect();
     let play = value(&pairs, "play").map(speed).transpose()?;
     if let (Some(speed), Some(played)) = (play, played) {
         pass(&mut pairs, speed, state.clock.now().timestamp_millis().saturating_sub(played));
@@ -120,7 +125,7 @@ pub(super) async fn params(
             params.tasks = query::tasks(&filters)?;
             params.filter = Filter::from_query(&filters, &page::LIST_PARAMETERS)?;
         }
-        Filters::Events => params.filter = Filter::from_query(&filters, &own)?,
+        Filters::Events => params.filter = Filter::from_query(&filters, &own)?.of_events()?,
     }
     params.pairs = pairs;
     Ok(params)

@@ -85,7 +85,6 @@ pub fn tasks(pairs: &[(String, String)]) -> Result<TaskQuery, Problem> {
     Ok(TaskQuery {
         conditions: Filter::from_query(pairs, &LIST_PARAMETERS)?.conditions(),
         text: value("q").map(search_text).transpose()?,
-        since: None,
         before: value("cursor").map(read_cursor).transpose()?,
         limit: value("limit").map_or(Ok(50), limit)?,
     })
@@ -187,7 +186,7 @@ mod tests {
             let at = Time::from_timestamp_micros(micros).unwrap();
             let id = Uuid::from_u128(micros.unsigned_abs().into());
             let task = NewTask::plain(id, Name::literal("t"), Name::literal("q")).into_task(None, false, at);
-            let query = tasks(&pairs(&[("cursor", &search::cursor(&task))])).unwrap();
+            let query = tasks(&pairs(&[("cursor", &search::cursor((task.created_at, task.id)))])).unwrap();
             assert_eq!(query.before, Some((at, id)));
         }
         let nil = Uuid::nil();

@@ -15,7 +15,7 @@ use crate::{
     },
     metrics::Metrics,
     page::{Fragments, LivePages, summary},
-    store::{EventLog, Store, Writer, search::Horizon},
+    store::{EventLog, Store, Writer},
 };
 
 /// Shared by all requests. Cheap to clone.
@@ -41,8 +41,6 @@ pub struct Parts {
     pub board: SharedBoard,
     /// Historical boards.
     pub time_travel: TimeTravel,
-    /// How far back searches on pages go.
-    pub horizon: Horizon,
     /// The feed.
     pub subscriptions: Subscriptions,
     /// Waiting claims.

@@ -11,8 +11,30 @@ use crate::clock::Time;
 /// Prefix of the label filters: `label.<key>=value`.
 pub const LABEL_PREFIX: &str = "label.";
 
-/// Filters whose column has an index, so that they find few tasks by themselves.
-const SELECTIVE: [&str; 2] = ["parent_task_id", "fingerprint"];
+/// Prefix of a filter that lets everything pass but its values: `-queue=mail`.
+pub const EXCLUDED: char = '-';
+
+/// Filters whose column has an index, so that they find few tasks by themselves; the first of them leads.
+const LEADING: [&str; 5] = ["task_id", "unique_key", "external_id", "parent_task_id", "fingerprint"];
+
+/// One end of a range of times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Bound {
+    /// A time.
+    At(Time),
+    /// So many seconds from now; negative: ago.
+    FromNow(i64),
+}
+
+/// A range of times, from its first until before its last.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimeRange {
+    /// Where it begins, if anywhere.
+    pub from: Option<Bound>,
+    /// Where it ends, if anywhere.
+    pub until: Option<Bound>,
+}
 
 /// The accepted values of one filter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +50,10 @@ pub enum Condition {
     Priorities(Priority, Priority),
     /// One of these texts.
     Texts(BTreeSet<String>),
+    /// A name that begins with one of these texts.
+    Prefixes(BTreeSet<String>),
+    /// A time in this range.
+    Times(TimeRange),
 }
 
 /// Filters of a task list, and the part of it to read. All conditions must hold; without any, every task matches.
@@ -38,9 +64,6 @@ pub struct TaskQuery {
     pub conditions: BTreeMap<String, Condition>,
     /// Substring of the title, the type or the first 300 characters of the error.
     pub text: Option<String>,
-    /// Only tasks created since this time.
-    #[serde(default)]
-    pub since: Option<Time>,
     /// Only tasks older than this one (the last of the previous page).
     pub before: Option<(Time, Uuid)>,
     /// Maximum number of tasks.
@@ -70,13 +93,51 @@ impl TaskQuery {
         }
     }
 
-    /// Whether the query may have to scan all tasks: no filter is selective.
+    /// Whether a filter is the one by which an index finds the tasks.
+    #[must_use]
+    pub fn is_led_by(&self, filter: &str) -> bool {
+        match LEADING.iter().find(|leading| self.conditions.contains_key(**leading)) {
+            Some(leading) => *leading == filter,
+            None => filter == "status" && self.led_statuses().is_some(),
+        }
+    }
+
+    /// The statuses by which an index finds the tasks: any but that of most tasks.
+    #[must_use]
+    pub fn led_statuses(&self) -> Option<&BTreeSet<Status>> {
+        let is_led = LEADING.iter().any(|leading| self.conditions.contains_key(*leading));
+        self.statuses().filter(|statuses| !is_led && !statuses.contains(&Status::Completed))
+    }
+
+    /// Whether something has to be compared with each task that an index finds.
+    #[must_use]
+    pub fn is_compared(&self) -> bool {
+        self.text.is_some() || self.conditions.keys().any(|filter| !self.is_led_by(filter))
+    }
+
+    /// Whether an index finds few tasks only for the query: all of it leads, or a filter that few tasks have.
     #[must_use]
     pub fn is_wide(&self) -> bool {
-        let finished = |status: &Status| matches!(status, Status::Completed | Status::Cancelled);
-        let is_selective = SELECTIVE.iter().any(|filter| self.conditions.contains_key(*filter))
-            || self.statuses().is_some_and(|statuses| !statuses.iter().any(finished));
-        self.text.is_some() || !self.conditions.is_empty() && !is_selective
+        let is_led = LEADING.iter().any(|leading| self.conditions.contains_key(*leading));
+        self.text.is_some() || self.is_compared() && !is_led
+    }
+
+    /// The same query with times instead of times from now.
+    #[must_use]
+    pub fn frozen(mut self, now: Time) -> Self {
+        let at = |bound: Bound| match bound {
+            Bound::FromNow(seconds) => {
+                let span = chrono::TimeDelta::try_seconds(seconds).unwrap_or_default();
+                Bound::At(now.checked_add_signed(span).unwrap_or(now))
+            }
+            Bound::At(time) => Bound::At(time),
+        };
+        for condition in self.conditions.values_mut() {
+            if let Condition::Times(range) = condition {
+                *range = TimeRange { from: range.from.map(at), until: range.until.map(at) };
+            }
+        }
+        self
     }
 }
 
@@ -85,14 +146,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_query_is_wide_unless_an_index_leads() {
+    fn a_query_is_compared_and_wide_unless_an_index_leads() {
         let all = TaskQuery::default;
-        assert!(!all().is_wide(), "the newest tasks are read by their index");
-        assert!(all().having("queue", Condition::Names([Name::literal("q")].into())).is_wide());
-        assert!(all().in_status([Status::Completed]).is_wide());
-        assert!(!all().in_status([Status::Failed, Status::Running]).is_wide());
+        let told = |query: TaskQuery| (query.is_compared(), query.is_wide());
+        let queue = || Condition::Names([Name::literal("q")].into());
+        assert_eq!(told(all()), (false, false), "the newest tasks are read by their index");
+        assert_eq!(told(all().having("queue", queue())), (true, true));
+        assert_eq!(told(all().in_status([Status::Completed])), (true, true));
+        assert_eq!(told(all().in_status([Status::Failed, Status::Cancelled])), (false, false));
+        assert_eq!(told(all().in_status([Status::Failed]).having("queue", queue())), (true, true));
         let below = all().having("parent_task_id", Condition::Ids([Uuid::nil()].into()));
-        assert!(!below.clone().having("queue", Condition::Names([Name::literal("q")].into())).is_wide());
-        assert!(TaskQuery { text: Some("disk".to_owned()), ..below }.is_wide());
+        assert_eq!(told(below.clone()), (false, false));
+        assert_eq!(told(below.clone().having("queue", queue())), (true, false));
+        assert_eq!(told(TaskQuery { text: Some("disk".to_owned()), ..below.clone() }), (true, true));
+        let keyed = below.having("unique_key", Condition::Texts(["k".to_owned()].into()));
+        assert!(keyed.is_led_by("unique_key") && !keyed.is_led_by("parent_task_id"), "one index only");
+    }
+
+    #[test]
+    fn a_frozen_query_has_times_in_place_of_times_from_now() {
+        let range = TimeRange { from: Some(Bound::FromNow(-60)), until: None };
+        let query = TaskQuery::default().having("finished", Condition::Times(range)).frozen(Time::UNIX_EPOCH);
+        let from = Time::UNIX_EPOCH - chrono::TimeDelta::seconds(60);
+        let expected = TimeRange { from: Some(Bound::At(from)), until: None };
+        assert_eq!(query.conditions["finished"], Condition::Times(expected));
     }
 }

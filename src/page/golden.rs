@@ -21,7 +21,7 @@ use crate::{
         time_travel::TimeTravel,
     },
     model::{Name, NewTask, Priority, Status, Task, lease::Lease, report::Progress},
-    store::{EventLog, search::Horizon, writing::Writing},
+    store::{EventLog, writing::Writing},
 };
 
 /// Text of someone who attacks a page: markup, quotes, an entity, and a character that turns the direction of writing.
@@ -231,7 +231,6 @@ pub(super) async fn view() -> (View, StreamSlot) {
         board: Arc::new(RwLock::new(story.board)),
         time_travel: TimeTravel::new(store.clone()),
         store,
-        horizon: Horizon::default(),
         byte_readers: subscriptions.byte_readers(),
         subscriptions,
         stream_registry,

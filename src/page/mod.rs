@@ -39,7 +39,7 @@ use crate::{
         time_travel::{Moment, TimeTravel, TimeTravelError},
     },
     model::{Name, task_query::TaskQuery},
-    store::{EventLog, Store, search::Horizon, writing::Writing},
+    store::{EventLog, Store, writing::Writing},
 };
 
 /// Dependencies of page rendering. Cheap to clone.
@@ -53,8 +53,6 @@ pub struct View {
     pub board: SharedBoard,
     /// Historical boards.
     pub time_travel: TimeTravel,
-    /// How far back searches go.
-    pub horizon: Horizon,
     /// The feed.
     pub subscriptions: Subscriptions,
     /// The stream registry.

@@ -4,6 +4,7 @@
 //! [`Filter::conditions`].
 
 mod table;
+mod times;
 mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,22 +17,32 @@ pub use self::{
 use super::Event;
 use crate::model::{
     Name,
-    task_query::{Condition, LABEL_PREFIX},
+    task_query::{Condition, EXCLUDED, LABEL_PREFIX},
 };
 
 /// The filter that every page and every part of the board takes.
 pub const PROJECT: &str = "project_id";
 
-/// Whether a filter has this name.
+/// Whether a filter has this name, or excludes by it.
 #[must_use]
 pub fn is_known(name: &str) -> bool {
+    let name = name.strip_prefix(EXCLUDED).unwrap_or(name);
     name.starts_with(LABEL_PREFIX) || row(name).is_some()
 }
 
-/// The row of a filter; `None` for a label or an unknown name.
+/// The row of a filter, by its name or its shorter name; `None` for a label or an unknown name.
 #[must_use]
 pub fn row(name: &str) -> Option<&'static Row> {
-    ROWS.iter().find(|row| row.name == name)
+    ROWS.iter().find(|row| row.name == name || row.short == name && !name.is_empty())
+}
+
+/// The full name of a filter; others stay as they are.
+#[must_use]
+pub fn full_name(name: &str) -> String {
+    match name.strip_prefix(EXCLUDED) {
+        Some(inner) => format!("{EXCLUDED}{}", full_name(inner)),
+        None => row(name).map_or(name, |row| row.name).to_owned(),
+    }
 }
 
 /// A conjunction of clauses; empty lets everything through.
@@ -56,16 +67,21 @@ impl Filter {
     /// name is no filter.
     fn add(&mut self, field: &str, value: &str) -> Result<bool, BadFilter> {
         let bad = |detail: String| BadFilter { field: field.to_owned(), detail };
+        let (name, is_excluded) = field.strip_prefix(EXCLUDED).map_or((field, false), |name| (name, true));
         let parsed = if value.is_empty() && is_known(field) {
             return Ok(true);
-        } else if let Some(key) = field.strip_prefix(LABEL_PREFIX) {
+        } else if let Some(key) = name.strip_prefix(LABEL_PREFIX) {
             parse_label(key, value)
-        } else if let Some(row) = row(field) {
+        } else if let Some(row) = row(name) {
             row.parse(value)
         } else {
             return Ok(false);
         };
-        let clause = parsed.map_err(bad)?;
+        let clause = match parsed.map_err(bad)? {
+            Clause::Everything if is_excluded => return Err(bad("cannot be excluded".to_owned())),
+            clause if is_excluded => Clause::Not(Box::new(clause)),
+            clause => clause,
+        };
         self.pairs.push((field.to_owned(), value.to_owned()));
         if !matches!(clause, Clause::Everything) {
             self.clauses.push(clause);
@@ -113,12 +129,32 @@ impl Filter {
     /// The same as conditions on tasks, by the name of the filter. Filters that tasks do not have are left out.
     #[must_use]
     pub fn conditions(&self) -> BTreeMap<String, Condition> {
-        let conditions = self.clauses.iter().filter_map(|clause| match clause {
-            Clause::Field(row, condition) => row.column.map(|_| (row.name.to_owned(), condition.clone())),
-            Clause::Label(key, values) => Some((format!("{LABEL_PREFIX}{key}"), Condition::Texts(values.clone()))),
-            Clause::Kinds(_) | Clause::Everything => None,
-        });
-        conditions.collect()
+        fn condition(clause: &Clause) -> Option<(String, Condition)> {
+            match clause {
+                Clause::Field(row, condition) => row.column.map(|_| (row.name.to_owned(), condition.clone())),
+                Clause::Label(key, values) => Some((format!("{LABEL_PREFIX}{key}"), Condition::Texts(values.clone()))),
+                Clause::Not(clause) => condition(clause).map(|(name, inner)| (format!("{EXCLUDED}{name}"), inner)),
+                Clause::Kinds(_) | Clause::Everything => None,
+            }
+        }
+        self.clauses.iter().filter_map(condition).collect()
+    }
+
+    /// Refuses filters of tasks: events do not have what they compare.
+    ///
+    /// # Errors
+    /// [`BadFilter`] for the first of them.
+    pub fn of_events(self) -> Result<Self, BadFilter> {
+        let of_tasks = |(name, _): &&(String, String)| {
+            row(name.strip_prefix(EXCLUDED).unwrap_or(name)).is_some_and(Row::is_of_tasks_only)
+        };
+        match self.pairs.iter().find(of_tasks) {
+            Some((field, _)) => {
+                let detail = "filters tasks, not events; use from and until for times".to_owned();
+                Err(BadFilter { field: field.clone(), detail })
+            }
+            None => Ok(self),
+        }
     }
 
     /// True when everything passes.
@@ -154,19 +190,20 @@ impl Filter {
 /// [`BadFilter`] when a filter of one value is given twice.
 pub fn merged(pairs: &[(String, String)], own: &[&str]) -> Result<Vec<(String, String)>, BadFilter> {
     let mut merged: Vec<(String, String)> = Vec::new();
-    for (field, value) in pairs.iter().filter(|(field, _)| !own.contains(&field.as_str())) {
-        match merged.iter_mut().find(|(name, _)| name == field) {
+    let given = pairs.iter().filter(|(field, _)| !own.contains(&field.as_str()));
+    for (field, value) in given.map(|(field, value)| (full_name(field), value)) {
+        match merged.iter_mut().find(|(name, _)| *name == field) {
             Some((_, before)) if before.is_empty() => before.clone_from(value),
             Some((_, before)) if value.is_empty() || before == value => {}
-            Some(_) if row(field).is_some_and(Row::is_single) => {
-                return Err(BadFilter { field: field.clone(), detail: "given more than once".to_owned() });
+            Some(_) if row(&field).is_some_and(Row::is_single) => {
+                return Err(BadFilter { field, detail: "given more than once".to_owned() });
             }
             Some((_, before)) => {
                 // Value by value: a backslash at the end of one would escape the comma after it.
                 let both = [values(before), values(value)].concat();
                 *before = both.iter().map(|value| escaped(value)).collect::<Vec<_>>().join(",");
             }
-            None => merged.push((field.clone(), value.clone())),
+            None => merged.push((field, value.clone())),
         }
     }
     Ok(merged)
@@ -230,6 +267,8 @@ mod tests {
             Source::Topics => ("tasks", "weather"),
             Source::Types => ("task_*", "task"),
             Source::StatsOnly => ("true", "yes"),
+            Source::TaskText => ("order/4711", "a\u{7}b"),
+            Source::TaskTime => ("-1h..", "yesterday"),
         }
     }
 

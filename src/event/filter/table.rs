@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use uuid::Uuid;
 
-use super::values::values;
+use super::{times, values::values};
 use crate::{
     event::{Event, Kind, kind::Topic},
     model::{Name, Priority, Status, task_query::Condition},
@@ -15,6 +15,8 @@ use crate::{
 pub struct Row {
     /// The query parameter.
     pub name: &'static str,
+    /// A shorter name of it, which means the same; empty if there is none.
+    pub short: &'static str,
     /// What it takes, for people.
     pub help: &'static str,
     /// What is compared in an event, and thereby the type of its values.
@@ -42,11 +44,31 @@ pub enum Source {
     Types,
     /// A switch: metrics only.
     StatsOnly,
+    /// Nothing of an event: a text of tasks.
+    TaskText,
+    /// Nothing of an event: a time of tasks.
+    TaskTime,
 }
 
 impl Row {
     const fn new(name: &'static str, help: &'static str, source: Source) -> Self {
-        Self { name, help, source, column: None, label: None }
+        Self { name, short: "", help, source, column: None, label: None }
+    }
+
+    /// Has a shorter name.
+    const fn or(self, short: &'static str) -> Self {
+        Self { short, ..self }
+    }
+
+    /// Filters lists of tasks by a column of another name.
+    const fn of_column(self, column: &'static str) -> Self {
+        Self { column: Some(column), ..self }
+    }
+
+    /// Whether it filters lists of tasks only.
+    #[must_use]
+    pub const fn is_of_tasks_only(&self) -> bool {
+        matches!(self.source, Source::TaskText | Source::TaskTime)
     }
 
     /// Also filters lists of tasks, by the column of the same name.
@@ -62,12 +84,15 @@ impl Row {
     /// Whether the parameter takes one value only.
     #[must_use]
     pub const fn is_single(&self) -> bool {
-        matches!(self.source, Source::Priority | Source::StatsOnly)
+        matches!(self.source, Source::Priority | Source::StatsOnly | Source::TaskTime)
     }
 }
 
+/// What a filter of times takes.
+const TIMES: &str = "time range, e.g. -1h.., -2d..-1d or 2026-11-27T03:00Z..2026-11-27T03:05Z";
+
 /// Every filter but `label.<key>`.
-pub const ROWS: [Row; 15] = [
+pub const ROWS: [Row; 21] = [
     Row::new(
         "topics",
         "event topics: tasks, tasks:status, tasks:progress, tasks:edits, workers, connectors, phases, queues, stats, all",
@@ -75,18 +100,30 @@ pub const ROWS: [Row; 15] = [
     ),
     Row::new("types", "event types; * matches any suffix, e.g. task_*", Source::Types),
     Row::new(super::PROJECT, "projects", Source::Name(|event| event.project_id.as_ref()))
+        .or("project")
         .of_tasks()
         .labelled("Project"),
     Row::new("parent_task_id", "parent task IDs", Source::Id(|event| event.parent_task_id))
+        .or("parent")
         .of_tasks()
         .labelled("Parent"),
-    Row::new("task_id", "task IDs", Source::Id(|event| event.task_id)),
-    Row::new("task_type", "task types", Source::Name(|event| event.task_type.as_ref())).of_tasks(),
+    Row::new("task_id", "task IDs", Source::Id(|event| event.task_id)).or("id").of_column("id"),
+    Row::new(
+        "task_type",
+        "task types; * matches any suffix, e.g. send-*",
+        Source::Name(|event| event.task_type.as_ref()),
+    )
+    .or("type")
+    .of_tasks(),
     Row::new("phase", "phases", Source::Name(|event| event.phase.as_ref())).of_tasks().labelled("Phase"),
     Row::new("queue", "queues", Source::Name(|event| event.queue.as_ref())).of_tasks(),
-    Row::new("worker_id", "worker IDs", Source::Id(|event| event.worker_id)).of_tasks().labelled("Worker"),
-    Row::new("machine_id", "machines", Source::Name(|event| event.machine_id.as_ref())).of_tasks().labelled("Machine"),
+    Row::new("worker_id", "worker IDs", Source::Id(|event| event.worker_id)).or("worker").of_tasks().labelled("Worker"),
+    Row::new("machine_id", "machines", Source::Name(|event| event.machine_id.as_ref()))
+        .or("machine")
+        .of_tasks()
+        .labelled("Machine"),
     Row::new("connector_id", "connectors", Source::Name(|event| event.connector_id.as_ref()))
+        .or("connector")
         .of_tasks()
         .labelled("Connector"),
     Row::new(
@@ -96,9 +133,19 @@ pub const ROWS: [Row; 15] = [
     )
     .of_tasks(),
     Row::new("fingerprint", "error group (16 hex digits)", Source::Name(|event| event.data.fingerprint.as_ref()))
+        .or("group")
         .of_tasks()
         .labelled("Error group"),
     Row::new("priority", "priority 0–9 or a range, e.g. 3..7", Source::Priority).of_tasks().labelled("Priority"),
+    Row::new("unique_key", "unique keys", Source::TaskText).or("key").of_tasks().labelled("Unique key"),
+    Row::new("external_id", "IDs in the reporting system", Source::TaskText)
+        .or("external")
+        .of_tasks()
+        .labelled("External ID"),
+    Row::new("created", TIMES, Source::TaskTime).of_column("created_at").labelled("Created"),
+    Row::new("started", TIMES, Source::TaskTime).of_column("started_at").labelled("Started"),
+    Row::new("finished", TIMES, Source::TaskTime).of_column("finished_at").labelled("Finished"),
+    Row::new("due", TIMES, Source::TaskTime).of_column("run_at").labelled("Due"),
     Row::new("stats_only", "true = metrics only, no individual events", Source::StatsOnly),
 ];
 
@@ -140,6 +187,8 @@ pub(super) enum Clause {
     Field(&'static Row, Condition),
     /// A label with one of these values.
     Label(Name, BTreeSet<String>),
+    /// Whatever another one does not let through.
+    Not(Box<Self>),
     /// Nothing.
     Everything,
 }
@@ -150,6 +199,8 @@ impl Clause {
             Self::Kinds(kinds) => kinds.contains(&event.event_type),
             Self::Field(row, condition) => match (row.source, condition) {
                 (Source::Name(field), Condition::Names(names)) => field(event).is_some_and(|name| names.contains(name)),
+                (Source::Name(field), Condition::Prefixes(prefixes)) => field(event)
+                    .is_some_and(|name| prefixes.iter().any(|prefix| name.as_str().starts_with(prefix.as_str()))),
                 (Source::Id(field), Condition::Ids(ids)) => field(event).is_some_and(|id| ids.contains(&id)),
                 (Source::Status, Condition::Statuses(all)) => event.status.is_some_and(|status| all.contains(&status)),
                 (Source::Priority, Condition::Priorities(low, high)) => {
@@ -160,6 +211,7 @@ impl Clause {
             Self::Label(key, values) => {
                 event.labels.as_ref().and_then(|labels| labels.get(key)).is_some_and(|value| values.contains(value))
             }
+            Self::Not(clause) => !clause.matches(event),
             Self::Everything => true,
         }
     }
@@ -172,7 +224,7 @@ impl Row {
             Source::Topics => return topics(text),
             Source::Types => return types(text),
             Source::StatsOnly => return stats_only(text),
-            Source::Name(_) => Condition::Names(split(text, |word| Name::new(word).map_err(|e| e.to_string()))?),
+            Source::Name(_) => names(text)?,
             Source::Id(_) => Condition::Ids(split(text, |word| {
                 Uuid::parse_str(word).map_err(|_| format!("'{word}' is not a valid UUID"))
             })?),
@@ -180,6 +232,8 @@ impl Row {
                 Condition::Statuses(split(text, |word| word.parse::<Status>().map_err(|e| e.to_string()))?)
             }
             Source::Priority => priorities(text)?,
+            Source::TaskText => Condition::Texts(split(text, plain)?),
+            Source::TaskTime => Condition::Times(times::range(text)?),
         };
         Ok(Clause::Field(self, condition))
     }
@@ -194,6 +248,26 @@ fn split<T: Ord>(text: &str, parse: impl Fn(&str) -> Result<T, String>) -> Resul
         return Err(format!("too many values (max {MAX_VALUES})"));
     }
     parts.iter().map(|part| parse(part)).collect()
+}
+
+/// Names, or beginnings of names: with a star at the end, `send-*`. Both together are beginnings.
+fn names(text: &str) -> Result<Condition, String> {
+    let name = |word: &str| Name::new(word).map_err(|e| e.to_string());
+    if !values(text).iter().any(|word| word.ends_with('*')) {
+        return Ok(Condition::Names(split(text, name)?));
+    }
+    let prefix = |word: &str| match word.strip_suffix('*') {
+        Some("") => Ok(String::new()),
+        Some(prefix) => name(prefix).map(|name| name.to_string()),
+        None => Err(format!("'{word}' must end with * as the others do")),
+    };
+    Ok(Condition::Prefixes(split(text, prefix)?))
+}
+
+/// A text without control characters.
+fn plain(word: &str) -> Result<String, String> {
+    let is_plain = !word.chars().any(char::is_control);
+    if is_plain { Ok(word.to_owned()) } else { Err("must not contain control characters".to_owned()) }
 }
 
 fn topics(text: &str) -> Result<Clause, String> {
@@ -243,9 +317,5 @@ fn stats_only(text: &str) -> Result<Clause, String> {
 /// Parses the key and the values of `label.<key>`.
 pub(super) fn parse_label(key: &str, value: &str) -> Result<Clause, String> {
     let key = Name::new(key).map_err(|e| e.to_string())?;
-    let plain = |word: &str| {
-        let is_plain = !word.chars().any(char::is_control);
-        if is_plain { Ok(word.to_owned()) } else { Err("must not contain control characters".to_owned()) }
-    };
     split(value, plain).map(|values| Clause::Label(key, values))
 }

@@ -97,7 +97,8 @@ fn reused() -> Problem {
     Problem::field(ErrorCode::IdempotencyKeyReused, "Idempotency-Key", detail)
 }
 
-/// List tasks, newest first.
+/// List tasks, newest first. A page can have fewer tasks than `limit`, even none, while `next_cursor` is present: a page
+/// looks at 20,000 tasks at most, and the next one goes on from there.
 #[utoipa::path(get, path = "/api/v1/tasks", operation_id = "listTasks", tag = "tasks",
     params(
         ("limit" = Option<i64>, Query, minimum = 1, maximum = 200, description = "Page size; default 50"),
@@ -107,16 +108,12 @@ pub(in crate::http) async fn list(
     State(state): State<AppState>,
     Query(pairs): Query<Vec<(String, String)>>,
 ) -> Result<Out<TaskList>, Problem> {
-    let mut query = query::tasks(&pairs)?;
+    let query = query::tasks(&pairs)?;
     // Read before the table: whatever the table does not show yet is a later event.
     let event_id = Some(state.event_id());
-    let limit = query.limit;
-    query.limit += 1;
-    let mut tasks = search::tasks(state.store.read_permit(&query).await?.pool(), &query).await?;
-    let more = i64::try_from(tasks.len()).unwrap_or(i64::MAX) > limit;
-    tasks.truncate(usize::try_from(limit).unwrap_or_default());
-    let next_cursor = tasks.last().filter(|_| more).map(search::cursor);
-    Ok(Out(TaskList { event_id, tasks: tasks.into_iter().map(TaskRecord::from).collect(), next_cursor }))
+    let found = search::page(state.store.read_permit(&query).await?.pool(), &query).await?;
+    let next_cursor = found.next.map(search::cursor);
+    Ok(Out(TaskList { event_id, tasks: found.tasks.into_iter().map(TaskRecord::from).collect(), next_cursor }))
 }
 
 /// A task, and why it makes no progress.

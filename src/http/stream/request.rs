@@ -137,7 +137,7 @@ impl StreamRequest {
     /// # Errors
     /// 400 that names the parameter, or 406.
     pub(super) fn read(state: &AppState, headers: &HeaderMap, pairs: &[(String, String)]) -> Result<Self, Problem> {
-        let filter = Filter::from_query(pairs, &PARAMETERS)?;
+        let filter = Filter::from_query(pairs, &PARAMETERS)?.of_events()?;
         if let Some((name, _)) = pairs
             .iter()
             .enumerate()

@@ -17,9 +17,6 @@ use crate::{
 /// Historical view: tasks examined per page; historical statuses are not indexed.
 const MAX_EXAMINED: usize = 2_000;
 
-/// Tasks examined per page if no filter is selective; mentioned on the page.
-const MAX_UNSELECTIVE: i64 = 50_000;
-
 #[derive(Template)]
 #[template(path = "tasks.html")]
 struct Tasks<'a> {
@@ -36,27 +33,27 @@ struct Tasks<'a> {
     is_first: bool,
     is_past: bool,
     /// The search was limited to tasks created since then.
-    since: Option<Time>,
+    searched_to: Option<Time>,
     first_url: String,
     next_url: Option<String>,
     clear_url: String,
 }
 
 pub(super) async fn render(view: &View, params: &Params) -> Result<Content, PageError> {
-    let limit = usize::try_from(params.tasks.limit).unwrap_or_default();
-    let since = if params.tasks.is_wide() { view.horizon.get(&view.store, MAX_UNSELECTIVE).await? } else { None };
-    let query = TaskQuery { limit: params.tasks.limit + 1, since, ..params.tasks.clone() };
-    let (mut tasks, looked_to) = match params.at {
-        Some(moment) => past(view, &query, limit, moment).await?,
-        None => (search::tasks(view.store.read_permit(&query).await?.pool(), &query).await?, None),
+    let (tasks, next, searched_to) = match params.at {
+        Some(moment) => {
+            let (tasks, next) = past(view, &params.tasks, moment).await?;
+            (tasks, next, None)
+        }
+        None => {
+            let found = search::page(view.store.read_permit(&params.tasks).await?.pool(), &params.tasks).await?;
+            (found.tasks, found.next, found.searched_to)
+        }
     };
-    let more = tasks.len() > limit;
-    tasks.truncate(limit);
-    let next = if more { tasks.last().map(search::cursor) } else { looked_to };
     let without_cursor = params.without(&["cursor"]);
     let next_url = next.map(|cursor| {
         let mut pairs = without_cursor.clone();
-        pairs.push(("cursor".to_owned(), cursor));
+        pairs.push(("cursor".to_owned(), search::cursor(cursor)));
         format!("/tasks?{}", format::query(&pairs))
     });
     let when: Vec<_> = params.pairs.iter().filter(|(name, _)| name == "at").cloned().collect();
@@ -77,7 +74,7 @@ pub(super) async fn render(view: &View, params: &Params) -> Result<Content, Page
         others: filters,
         is_first: params.tasks.before.is_none(),
         is_past: params.at.is_some(),
-        since: since.filter(|_| params.at.is_none()),
+        searched_to,
         first_url: format!("/tasks?{}", format::query(&without_cursor)),
         next_url,
         clear_url: format!("/tasks?{}", format::query(&when)),
@@ -85,30 +82,32 @@ pub(super) async fn render(view: &View, params: &Params) -> Result<Content, Page
     Content::new("Tasks", &page)
 }
 
-/// Tasks that existed at a moment, with their status then: `limit` + 1 if there are more, and, if there may be more,
-/// the cursor to continue the search.
+/// Tasks as they were, newest first, and where the list goes on.
 async fn past(
     view: &View,
     query: &TaskQuery,
-    limit: usize,
     moment: Moment,
-) -> Result<(Vec<Task>, Option<String>), PageError> {
-    let mut wanted = TaskQuery { limit: 200, ..query.clone() };
+) -> Result<(Vec<Task>, Option<(Time, uuid::Uuid)>), PageError> {
+    let limit = usize::try_from(query.limit).unwrap_or_default();
+    let mut wanted = TaskQuery { limit: 200, ..query.clone() }.frozen(moment.time);
     wanted.conditions.remove("status");
     wanted.before = Some(query.before.unwrap_or((moment.time, uuid::Uuid::max())));
     let (mut found, mut looked) = (Vec::new(), 0);
     loop {
-        let page = search::tasks(view.store.read_permit(&wanted).await?.pool(), &wanted).await?;
-        let is_last = page.len() < 200;
-        looked += page.len();
-        let last = page.last().map(search::cursor);
-        wanted.before = page.last().map(|task| (task.created_at, task.id));
-        let then = as_of(view, page, moment).await?;
+        let part = search::page(view.store.read_permit(&wanted).await?.pool(), &wanted).await?;
+        looked += part.tasks.len();
+        let then = as_of(view, part.tasks, moment).await?;
         let passes = |task: &Task| query.statuses().is_none_or(|statuses| statuses.contains(&task.status));
         found.extend(then.into_iter().filter(passes));
-        if is_last || found.len() > limit || looked >= MAX_EXAMINED {
-            return Ok((found, last.filter(|_| !is_last)));
+        if found.len() > limit {
+            found.truncate(limit);
+            let last = found.last().map(|task| (task.created_at, task.id));
+            return Ok((found, last));
         }
+        if part.next.is_none() || looked >= MAX_EXAMINED {
+            return Ok((found, part.next));
+        }
+        wanted.before = part.next;
     }
 }
 
@@ -173,7 +172,7 @@ mod tests {
             labels: vec![("label.env".to_owned(), label)],
             is_first: false,
             is_past: false,
-            since: Some(ago(86_400)),
+            searched_to: Some(ago(86_400)),
             first_url: "/tasks?queue=x".to_owned(),
             next_url: Some("/tasks?queue=x&cursor=y".to_owned()),
             clear_url: "/tasks?".to_owned(),

@@ -131,7 +131,7 @@ mod tests {
         let document = document(&BasePath::default(), Version::V31);
         let parameters = document["paths"]["/events"]["get"]["parameters"].as_array().unwrap();
         let has = |name: &str| parameters.iter().any(|parameter| parameter["name"] == name);
-        for row in &crate::event::filter::ROWS {
+        for row in crate::event::filter::ROWS.iter().filter(|row| !row.is_of_tasks_only()) {
             assert!(has(row.name), "{}", row.name);
         }
         for name in crate::http::stream::PARAMETERS {

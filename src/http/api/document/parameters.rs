@@ -22,7 +22,14 @@ const UUID: &str = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}
 pub(super) fn complete(document: &mut Value) {
     for_each_operation(document, |method, path, operation| {
         match (method, path) {
-            ("get", "/events") => add(operation, filter::ROWS.iter().map(of_filter).chain([labels(), last_event_id()])),
+            ("get", "/events") => add(
+                operation,
+                filter::ROWS
+                    .iter()
+                    .filter(|row| !row.is_of_tasks_only())
+                    .map(of_filter)
+                    .chain([labels(), last_event_id()]),
+            ),
             ("get", "/api/v1/tasks") => {
                 let rows = filter::ROWS.iter().filter(|row| row.column.is_some());
                 add(operation, rows.map(of_filter).chain([labels(), cursor(), search()]));
@@ -77,9 +84,12 @@ fn of_filter(row: &filter::Row) -> Value {
         Source::Priority => json!({ "type": "string", "pattern": r"^([0-9]|0\.\.[0-9]|[0-9]\.\.9)?$" }),
         Source::StatsOnly => json!({ "type": "boolean" }),
         Source::Id(_) => json!({ "type": "string", "pattern": format!("^({UUID}(,{UUID})*)?$") }),
-        Source::Name(_) => json!({ "type": "string", "pattern": NAMES, "maxLength": 128 }),
+        Source::Name(_) | Source::TaskText => json!({ "type": "string", "pattern": NAMES, "maxLength": 128 }),
+        Source::TaskTime => json!({ "type": "string", "pattern": r"^(-[1-9][0-9]{0,3}[smhd]\.\.)?$" }),
     };
-    let description = format!("{}. Comma = OR.", row.help);
+    let several = if row.is_single() { "" } else { " Comma = OR." };
+    let short = if row.short.is_empty() { String::new() } else { format!(" Also `{}`.", row.short) };
+    let description = format!("{}.{several}{short} With `-` before its name, all but these.", row.help);
     json!({ "name": row.name, "in": "query", "required": false, "description": description, "schema": schema })
 }
 
