@@ -10,8 +10,8 @@ use crate::{
     page::{
         self,
         layout::Server,
+        project_choices::Projects,
         summary::{Frame, Summary},
-        switcher::Projects,
     },
 };
 

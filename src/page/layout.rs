@@ -7,9 +7,10 @@ use askama::Template;
 use super::{
     Fragment, PAGES, Page, PageError, Params, Reach, format,
     preferences::Preferences,
+    project_choices::Projects,
     row::{Chrome, Filters},
     summary::Summary,
-    switcher::{Projects, Switcher},
+    switcher::Switcher,
 };
 use crate::{
     board::health::Level,

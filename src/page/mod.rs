@@ -12,11 +12,12 @@ mod page_links;
 mod pages;
 pub mod preferences;
 mod problem_list;
+pub mod project_choices;
 mod queue_table;
 mod row;
 pub mod still;
 pub mod summary;
-pub mod switcher;
+mod switcher;
 pub mod visible;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};

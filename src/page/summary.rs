@@ -9,7 +9,7 @@ use std::{
 use chrono::TimeDelta;
 use serde::Serialize;
 
-use super::switcher::Projects;
+use super::project_choices::Projects;
 use crate::{
     board::{
         Board,

@@ -1,25 +1,7 @@
-//! The projects to choose from in the header of every page.
+//! The menu of projects in the header of every page.
 
-use std::cmp::Reverse;
-
-use super::{Page, Params, format};
-use crate::{
-    board::Board,
-    event::filter::PROJECT,
-    model::{Name, Status},
-};
-
-/// Maximum number of projects listed; others are typed.
-const LISTED: usize = 20;
-
-/// The projects to choose from.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Projects {
-    /// Those with the most unfinished and failed tasks, by name.
-    busiest: Vec<Name>,
-    /// Number of all projects.
-    total: usize,
-}
+use super::{Page, Params, format, project_choices::Projects};
+use crate::{event::filter::PROJECT, model::Name};
 
 /// The menu of projects on a page.
 #[derive(Debug, Default)]
@@ -36,27 +18,6 @@ pub(super) struct Switcher {
     pub(super) others: Vec<(String, String)>,
     /// There are more projects than are listed.
     pub(super) more: usize,
-}
-
-impl Projects {
-    /// The projects of a board.
-    #[must_use]
-    pub fn of(board: &Board) -> Self {
-        let busy = |name: &&Name| {
-            let counts = board.projects.get(name).map(|project| project.tasks.iter());
-            let open =
-                counts.into_iter().flatten().filter(|(status, _)| !status.is_finished() || *status == Status::Failed);
-            Reverse(open.map(|(_, count)| count).sum::<u64>())
-        };
-        let mut names: Vec<_> = board.projects.names().collect();
-        let total = names.len();
-        if total > LISTED {
-            names.sort_by_cached_key(busy);
-            names.truncate(LISTED);
-            names.sort_unstable();
-        }
-        Self { busiest: names.into_iter().cloned().collect(), total }
-    }
 }
 
 impl Switcher {

@@ -219,7 +219,7 @@ async fn what_is_blocked_for_ever_is_told_everywhere() {
     .await;
     app.is_judged("stalled", "blocked_forever").await;
     let reason = app.reason_of(&a).await;
-    assert!(reason["text"].as_str().unwrap().contains("in a ring"), "{reason}");
+    assert!(reason["text"].as_str().unwrap().contains("waits for itself"), "{reason}");
     // And it can be broken.
     app.patch(&format!("/api/v1/tasks/{a}"), &json!({ "depends_on": [gate] })).await.expect(200);
     crate::harness::eventually("the ring is gone", || async { app.reason_of(&a).await["code"] == "blocked_by" }).await;

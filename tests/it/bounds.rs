@@ -174,7 +174,7 @@ async fn reported_tasks_that_never_end_are_given_up() {
     eventually("two are given up", || async { tasks("failed").await == 2 }).await;
     assert_eq!(tasks("running").await, 1);
     let failed = app.get("/api/v1/tasks?status=failed").await.expect(200);
-    assert_eq!(failed["tasks"][0]["error"], "nothing was reported of it for too long");
+    assert_eq!(failed["tasks"][0]["error"], "not reported for too long");
     let id = failed["tasks"][1]["id"].as_str().unwrap();
     assert!(app.history(id).await.contains(&"task_stalled".to_owned()));
     // News bring it back.

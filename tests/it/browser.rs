@@ -72,7 +72,7 @@ async fn an_operator_runs_a_failed_task_again() {
     browser.shows("#page table", "disk full").await;
     browser.page.find(fantoccini::Locator::LinkText("Import <b>")).await.unwrap().click().await.unwrap();
     browser.shows("h1", "Import <b>").await;
-    let button = fantoccini::Locator::XPath("//button[text()='Run again']");
+    let button = fantoccini::Locator::XPath("//button[text()='Retry']");
     browser.page.find(button).await.unwrap().click().await.unwrap();
     browser.shows("#page", "pending").await;
     browser.shows("#page .timeline", "by local").await;

@@ -110,11 +110,22 @@ fn every_event_is_documented() {
 fn every_filter_is_documented() {
     let rows = table("docs/stream.md", "Filters");
     let names: Vec<_> = rows.iter().map(|row| row[0].trim_matches('`').to_owned()).collect();
-    let expected: Vec<_> =
-        filter::ROWS.iter().map(|row| row.name.to_owned()).chain(["label.<key>".to_owned()]).collect();
+    let of_events: Vec<_> = filter::ROWS.iter().filter(|row| !row.is_of_tasks_only()).collect();
+    let expected: Vec<_> = of_events.iter().map(|row| row.name.to_owned()).chain(["label.<key>".to_owned()]).collect();
     assert_eq!(names, expected);
-    for (row, cells) in filter::ROWS.iter().zip(&rows) {
+    for (row, cells) in of_events.iter().zip(&rows) {
         assert_eq!(cells[1], row.help);
+    }
+    let rows = table("docs/api.md", "Filters of tasks");
+    let of_tasks: Vec<_> = filter::ROWS.iter().filter(|row| row.is_of_tasks_only()).collect();
+    assert_eq!(rows.len(), of_tasks.len());
+    for (row, cells) in of_tasks.iter().zip(&rows) {
+        let names = format!(
+            "`{}`{}",
+            row.name,
+            if row.short.is_empty() { String::new() } else { format!(", `{}`", row.short) }
+        );
+        assert_eq!((cells[0].as_str(), cells[1].as_str()), (names.as_str(), row.help));
     }
 }
 

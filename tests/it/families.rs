@@ -152,7 +152,7 @@ async fn pages_offer_the_children() {
     let app = TestApp::start().await;
     let (outer, inner, leaves) = family(&app).await;
     let page = app.get(&format!("/tasks/{outer}")).await.text;
-    assert!(page.contains("with the 5 unfinished descendants") && page.contains("With all 5 tasks below it"), "{page}");
+    assert!(page.contains("with the 5 unfinished descendants") && page.contains("Also all 5 descendants"), "{page}");
     let send = async |path: String, fields: &[(&str, &str)]| {
         let reply = app.http().post(format!("{}{path}", app.url)).form(fields).send().await.unwrap();
         (reply.status().as_u16(), reply.url().path().to_owned())

@@ -109,7 +109,10 @@ async fn every_filter_is_in_the_api_document_and_in_the_form() {
     let page = app.get("/tasks").await.text;
     for row in &filter::ROWS {
         let name = row.name.to_owned();
-        assert!(events.contains(&name), "/events does not document {name}");
+        assert_eq!(events.contains(&name), !row.is_of_tasks_only(), "{name} in /events");
+        if row.is_of_tasks_only() {
+            assert_eq!(app.get(&format!("/events?poll=1&{name}=-1h..")).await.status, 400, "{name}");
+        }
         assert_eq!(tasks.contains(&name), row.column.is_some(), "{name} in /api/v1/tasks");
         assert_eq!(page.contains(&format!("name=\"{name}\"")), row.column.is_some(), "{name} on the tasks page");
         if row.column.is_none() {
@@ -163,7 +166,7 @@ async fn a_filter_finds_the_same_tasks_in_the_table_and_in_the_log() {
         let ids = found["tasks"].as_array().unwrap().iter().map(|task| task["id"].as_str().unwrap().to_owned());
         ids.collect::<BTreeSet<_>>()
     };
-    for row in filter::ROWS.iter().filter(|row| row.column.is_some()) {
+    for row in filter::ROWS.iter().filter(|row| row.column.is_some() && !row.is_of_tasks_only()) {
         let name = row.name;
         let values: BTreeSet<_> = last.values().filter_map(|event| value(name, event)).collect();
         assert!(!values.is_empty(), "no task has a {name}");
@@ -189,4 +192,98 @@ async fn a_filter_finds_the_same_tasks_in_the_table_and_in_the_log() {
     assert_eq!(listed("priority=1..2".to_owned()).await.len(), 2);
     assert_eq!(listed(format!("parent_task_id={parent}&phase=pick&status=pending,retrying,failed")).await.len(), 2);
     assert_eq!(listed("q=NO+ROUTE".to_owned()).await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tasks_are_found_by_keys_times_beginnings_and_what_they_are_not() {
+    let app = TestApp::start().await;
+    let worker = app.worker("w1").await;
+    let done = app.creates_as(json!({ "task_type": "send-mail", "queue": "mail", "unique_key": "order/1" })).await;
+    worker.claims("mail").await.completes().await;
+    let failed = app.creates_as(json!({ "task_type": "send-sms", "queue": "sms", "max_attempts": 1 })).await;
+    worker.claims("sms").await.fails("no route").await;
+    let later = app
+        .creates_as(
+            json!({ "task_type": "sync", "queue": "mail", "run_at": "2099-01-01T00:00:00Z", "project_id": "b" }),
+        )
+        .await;
+    let report = json!({ "event_type": "task_started", "task_id": "job 12", "task_type": "watched", "queue": "mail" });
+    app.post("/api/v1/events", &report).await.expect(200);
+    app.settles().await;
+    let watched =
+        app.get("/api/v1/tasks?type=watched").await.expect(200)["tasks"][0]["id"].as_str().unwrap().to_owned();
+    let found = async |query: &str| -> BTreeSet<String> {
+        let reply = app.get(&format!("/api/v1/tasks?{query}")).await.expect(200);
+        // The page of tasks finds the same.
+        let page = app.get(&format!("/tasks?{query}")).await;
+        let tasks = reply["tasks"].as_array().unwrap();
+        let ids: BTreeSet<_> = tasks.iter().map(|task| task["id"].as_str().unwrap().to_owned()).collect();
+        for id in [&done, &failed, &later, &watched] {
+            assert_eq!(page.text.contains(&format!("id=\"task-{id}\"")), ids.contains(id), "{query}");
+        }
+        ids
+    };
+    let all = [&done, &failed, &later, &watched];
+    for (query, expected) in [
+        ("key=order/1", &[&done][..]),
+        ("unique_key=order/1,order/2", &[&done]),
+        ("external=job%2012", &[&watched]),
+        ("type=send-*", &[&done, &failed]),
+        ("task_type=*", &all),
+        ("-queue=mail", &[&failed]),
+        ("-type=send-*", &[&later, &watched]),
+        ("-worker=00000000-0000-0000-0000-000000000001", &all),
+        ("-status=completed,failed", &[&later, &watched]),
+        ("-project=default", &[&later]),
+        ("status=failed,scheduled", &[&failed, &later]),
+        ("finished=-1h..", &[&done, &failed]),
+        ("finished=..-1h", &[]),
+        ("created=-1h..%2B1h", &all),
+        ("due=%2B365d..", &[&later]),
+        ("started=-5m..&status=running", &[&watched]),
+        ("status=failed&queue=sms&finished=-1h..", &[&failed]),
+        ("status=failed&queue=mail", &[]),
+        ("id=00000000-0000-0000-0000-000000000001", &[]),
+    ] {
+        let expected: BTreeSet<_> = expected.iter().map(|id| (*id).clone()).collect();
+        assert_eq!(found(query).await, expected, "{query}");
+    }
+    assert_eq!(found(&format!("id={done},{later}&queue=mail")).await, [done.clone(), later.clone()].into());
+    for bad in
+        ["finished=yesterday", "-stats_only=false", "-colour=red", "created=-1h..-2h", "-=x", "key=%01", "type=a*,b"]
+    {
+        app.get(&format!("/api/v1/tasks?{bad}")).await.expect(400);
+    }
+    // A bulk action concerns what was within its times when it was asked for.
+    let bulk = json!({ "action": "retry", "filter": { "finished": "-1h..", "-type": "send-mail" } });
+    let begun = app.post("/api/v1/tasks/bulk", &bulk).await.expect(202);
+    let path = format!("/api/v1/bulk/{}", begun["bulk"]["id"].as_str().unwrap());
+    crate::harness::eventually("it is over", || async { app.get(&path).await.expect(200)["bulk"]["state"] == "done" })
+        .await;
+    assert_eq!(app.get(&path).await.expect(200)["bulk"]["succeeded"], 1);
+    assert_eq!(app.task(&failed).await["status"], "pending");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_search_that_finds_little_ends_after_a_bounded_number_and_goes_on() {
+    let app = TestApp::start().await;
+    crate::harness::cluster::execute(
+        &app.database,
+        "INSERT INTO taskwatch.tasks (id, project_id, task_type, priority, max_attempts, queue, status, created_at)
+             SELECT gen_random_uuid(), 'p', 't', 5, 1, CASE WHEN n = 1 THEN 'rare' ELSE 'q' END, 'cancelled', now() - n * interval '1 second'
+             FROM generate_series(1, 45000) AS n;
+         UPDATE taskwatch.tasks SET queue = 'rare' WHERE created_at = (SELECT min(created_at) FROM taskwatch.tasks)",
+    )
+    .await;
+    let (mut pages, mut found, mut cursor) = (0, 0, String::new());
+    loop {
+        let page = app.get(&format!("/api/v1/tasks?queue=rare&limit=10{cursor}")).await.expect(200);
+        pages += 1;
+        found += page["tasks"].as_array().unwrap().len();
+        let Some(next) = page["next_cursor"].as_str() else { break };
+        cursor = format!("&cursor={next}");
+    }
+    assert_eq!((pages, found), (3, 2), "20,000 tasks each");
+    let page = app.get("/tasks?queue=rare").await.text;
+    assert!(page.contains("Searched 20,000 tasks") && page.contains(">Search older</a>"), "{page}");
 }

@@ -42,9 +42,9 @@ async fn a_group_of_failures_is_retried_by_keyboard_alone() {
     browser.shows("h1", "Failures").await;
     browser.shows("#groups", "HTTP 503 from #").await;
     // The last group that failed comes first; the other one is the second.
-    browser.tabs_to("article.failure:nth-of-type(2) .retry-group").await;
+    browser.tabs_to("#groups tr:nth-of-type(2) .retry-group").await;
     browser.presses("Enter").await;
-    browser.shows("h1", "Run again: 4 tasks").await;
+    browser.shows("h1", "Retry 4 tasks?").await;
     browser.tabs_to("#confirm button").await;
     browser.presses("Enter").await;
     browser.shows("#bulk-state", "done").await;
@@ -52,7 +52,7 @@ async fn a_group_of_failures_is_retried_by_keyboard_alone() {
     app.settles().await;
     assert_eq!(statuses(&app).await, [("pending".to_owned(), 4), ("failed".to_owned(), 2)]);
     browser.presses("gf").await;
-    browser.shows("#failures-sum", "2 failed tasks, 2 of them").await;
+    browser.shows("#failures-sum", "2 failed tasks").await;
     assert_eq!(browser.complaints().await, Vec::<String>::new());
 }
 
@@ -68,8 +68,8 @@ async fn a_group_of_failures_is_retried_without_scripts() {
     assert!(!browser.page.source().await.unwrap().contains("class=\"js\""), "scripts are off");
     clicks("nav a[href^='/failures']").await;
     browser.shows("#groups", "HTTP 503 from #").await;
-    clicks("article.failure:nth-of-type(2) .retry-group").await;
-    browser.shows("h1", "Run again: 4 tasks").await;
+    clicks("#groups tr:nth-of-type(2) .retry-group").await;
+    browser.shows("h1", "Retry 4 tasks?").await;
     clicks("#confirm button").await;
     browser.shows("h1", "Retry tasks").await;
     eventually("the action is over", || async {
@@ -96,15 +96,16 @@ async fn every_function_is_there_without_scripts() {
     clicks("form[action='/test-client/work'] button").await;
     browser.shows("#event-list", "task_completed").await;
     browser.goes_to(&format!("{}/queues", app.url)).await;
-    clicks("#qp-test-client summary").await;
-    clicks("#qp-test-client button").await;
-    browser.shows("#q-test-client", "paused").await;
+    clicks("#q-test-client .act a").await;
+    clicks("#queue-pause button").await;
+    browser.shows("h1", "Paused").await;
+    browser.goes_to(&format!("{}/queues", app.url)).await;
     clicks("#q-test-client form[action$='/resume'] button").await;
-    eventually("the queue is on again", || async { !browser.text("#q-test-client").await.contains("paused") }).await;
+    browser.shows("h1", "OK").await;
     browser.goes_to(&format!("{}/tasks", app.url)).await;
     clicks("input.select").await;
     clicks("#bulk button").await;
-    browser.shows("h1", "Run again: 1 task").await;
+    browser.shows("h1", "Retry 1 task?").await;
     clicks("#confirm button").await;
     browser.shows("h1", "Done").await;
     browser.goes_to(&format!("{}/settings", app.url)).await;

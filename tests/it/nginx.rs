@@ -125,17 +125,19 @@ async fn the_site_is_whole_below_a_path_of_its_own() {
         browser.goes_to(&format!("{}/?live=1", nginx.url)).await;
         browser.shows("#link-state", "Live").await;
         app.creates_as(json!({ "task_type": "t", "queue": "fresh" })).await;
-        browser.shows("#queue-fresh a", "fresh").await;
-        let link = "return [...document.querySelectorAll('#queue-fresh a')].map((a) => a.getAttribute('href'))";
-        assert_eq!(browser.runs(link).await, json!(["/ops/taskwatch/queues#q-fresh"]));
+        browser.shows("#q-fresh a", "fresh").await;
+        let link = "return [...document.querySelectorAll('#q-fresh a')].map((a) => a.getAttribute('href'))";
+        assert_eq!(browser.runs(link).await, json!(["/ops/taskwatch/queues/fresh"]));
         let share = browser.runs("return document.getElementById('copy-curl').value").await;
         assert_eq!(share, json!(format!("curl '{}/api/v1/stats'", nginx.url)));
         // Keys, forms, redirects and the cookie of preferences stay below it.
         browser.presses("g").await;
         browser.presses("q").await;
         browser.shows("h1", "Queues").await;
-        browser.runs("document.querySelector(\"#qp-fresh form button\").click()").await;
-        browser.shows("#q-fresh", "paused").await;
+        browser.runs("document.querySelector('#q-fresh .act a').click()").await;
+        browser.shows("h1", "fresh").await;
+        browser.runs("document.querySelector('#queue-pause button').click()").await;
+        browser.shows("h1", "Paused").await;
         browser.goes_to(&format!("{}/settings", nginx.url)).await;
         browser
             .runs("document.getElementById('theme-dark').click(); document.querySelector('main form').submit()")

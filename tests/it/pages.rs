@@ -43,8 +43,8 @@ async fn every_page_answers_and_shows_hostile_text_as_text() {
 async fn every_page_answers_when_there_is_nothing() {
     let app = TestApp::start().await;
     for page in &PAGES {
-        let path = page.path.replace("{id}", &uuid::Uuid::now_v7().to_string());
-        let expected = if page.path.contains("{id}") { 404 } else { 200 };
+        let path = page.path.replace("{id}", &uuid::Uuid::now_v7().to_string()).replace("{name}", "unknown");
+        let expected = if page.is_of_one() { 404 } else { 200 };
         assert_eq!(app.get(&path).await.status.as_u16(), expected, "{path}");
     }
     let overview = app.get("/").await.text;

@@ -118,5 +118,5 @@ async fn the_box_jumps_to_whatever_is_pasted() {
     app.creates_as(json!({ "task_type": "t", "queue": "box-7" })).await;
     app.settles().await;
     let page = app.get("/jump?q=box-7").await.text;
-    assert!(page.contains("/queues/box%2D7") && page.contains(&format!("/workers#worker-{}", worker.id)), "{page}");
+    assert!(page.contains("/queues/box-7") && page.contains(&format!("/workers#worker-{}", worker.id)), "{page}");
 }

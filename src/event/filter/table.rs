@@ -107,7 +107,7 @@ pub const ROWS: [Row; 21] = [
         .or("parent")
         .of_tasks()
         .labelled("Parent"),
-    Row::new("task_id", "task IDs", Source::Id(|event| event.task_id)).or("id").of_column("id"),
+    Row::new("task_id", "task IDs", Source::Id(|event| event.task_id)).or("id").of_column("id").labelled("Task ID"),
     Row::new(
         "task_type",
         "task types; * matches any suffix, e.g. send-*",

@@ -341,7 +341,9 @@ async fn in_background(
     action: BulkAction,
     max_per_second: Option<u32>,
 ) -> Result<Begun, Problem> {
-    let bulk = Bulk::new(Uuid::now_v7(), action, query, caller.actor().to_owned(), state.clock.now());
+    let now = state.clock.now();
+    // What "an hour ago" means is settled now, however long the action takes.
+    let bulk = Bulk::new(Uuid::now_v7(), action, query.frozen(now), caller.actor().to_owned(), now);
     let bulk = Bulk { max_per_second, ..bulk };
     let id = bulk.id;
     state.writer.run(CreateBulk(Box::new(bulk))).await?;

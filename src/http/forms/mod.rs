@@ -226,6 +226,11 @@ async fn edit(State(state): State<AppState>, headers: HeaderMap, caller: Caller,
     redirect_or_error(&state, &headers, changed, &format!("/tasks/{id}")).await
 }
 
+/// URL of the page of a queue.
+fn queue_page(name: &Named) -> String {
+    format!("/queues/{}", crate::page::format::path_segment(name.0.as_str()))
+}
+
 async fn pause_queue(
     State(state): State<AppState>,
     headers: HeaderMap,
@@ -233,18 +238,20 @@ async fn pause_queue(
     name: Named,
     sent: Sent,
 ) -> Response {
+    let page = queue_page(&name);
     let done = async {
         let pause = object(&fields(sent)?, &[("reason", As::Text)], false)?;
         let Json(pause) = input(&pause)?;
         queues::pause(State(state.clone()), caller, name, Optional(pause)).await
     };
     let done = done.await;
-    redirect_or_error(&state, &headers, done, "/queues").await
+    redirect_or_error(&state, &headers, done, &page).await
 }
 
 async fn resume_queue(State(state): State<AppState>, headers: HeaderMap, caller: Caller, name: Named) -> Response {
+    let page = queue_page(&name);
     let done = queues::resume(State(state.clone()), caller, name).await;
-    redirect_or_error(&state, &headers, done, "/queues").await
+    redirect_or_error(&state, &headers, done, &page).await
 }
 
 async fn limit_queue(
@@ -254,6 +261,7 @@ async fn limit_queue(
     name: Named,
     sent: Sent,
 ) -> Response {
+    let page = queue_page(&name);
     let done = async {
         let fields = fields(sent)?;
         let mut limits = object(&fields, &[("concurrency_limit", As::Number), ("rate_limit", As::Number)], true)?;
@@ -263,7 +271,7 @@ async fn limit_queue(
         queues::limit(State(state.clone()), caller, name, input(&limits)?).await
     };
     let done = done.await;
-    redirect_or_error(&state, &headers, done, "/queues").await
+    redirect_or_error(&state, &headers, done, &page).await
 }
 
 async fn put_schedule(State(state): State<AppState>, headers: HeaderMap, caller: Caller, sent: Sent) -> Response {

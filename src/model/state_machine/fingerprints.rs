@@ -27,6 +27,10 @@ impl Task {
                 FingerprintChange { previous: before.filter(|before| now.as_ref() != Some(before)), current: now }
             }
             _ if before.is_some() && before != now => FingerprintChange { current: now, previous: before },
+            // The group of the project that it leaves has one less, that of the other one more.
+            _ if before.is_some() && self.project_id != after.project_id => {
+                FingerprintChange { current: now, previous: None }
+            }
             _ => FingerprintChange::default(),
         }
     }

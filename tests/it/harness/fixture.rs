@@ -13,6 +13,8 @@ pub(crate) struct Scene {
     pub(crate) child: String,
     /// An action in the background that is over.
     pub(crate) bulk: String,
+    /// The error group of the failed child.
+    pub(crate) group: String,
 }
 
 impl Scene {
@@ -51,21 +53,26 @@ impl Scene {
         })
         .await;
         app.settles().await;
-        Self { app, worker, parent, child, bulk }
+        let groups = app.get("/api/v1/failures").await.expect(200);
+        let group = groups["groups"][0]["fingerprint"].as_str().unwrap().to_owned();
+        Self { app, worker, parent, child, bulk, group }
     }
 
-    /// The id that a page is about.
+    /// The ID or the name that a page is about.
     pub(crate) fn id(&self, page: &str) -> Option<&str> {
         match page {
             "task" => Some(&self.child),
             "parent" => Some(&self.parent),
             "bulk" => Some(&self.bulk),
+            "queue" => Some("default"),
+            "failure" => Some(&self.group),
             _ => None,
         }
     }
 
     /// The address of a page.
     pub(crate) fn path(&self, page: &taskwatch::page::Page) -> String {
-        self.id(page.name).map_or_else(|| page.path.to_owned(), |id| page.path.replace("{id}", id))
+        self.id(page.name)
+            .map_or_else(|| page.path.to_owned(), |id| page.path.replace("{id}", id).replace("{name}", id))
     }
 }
