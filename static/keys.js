@@ -3,10 +3,10 @@
   const byId = (id) => document.getElementById(id);
   const root = document.body.dataset.root;
   let went = 0;
-  // From the past one goes to the past.
+  // From the past one goes to the past, and with some projects to the same ones.
   const go = (page) => {
-    const at = new URL(location.href).searchParams.get("at");
-    location.href = at === null ? root + page : `${root}${page}?at=${encodeURIComponent(at)}`;
+    const kept = [...new URL(location.href).searchParams].filter(([name]) => name === "at" || name === "project_id");
+    location.href = kept.length ? `${root}${page}?${new URLSearchParams(kept)}` : root + page;
   };
 
   const copy = async (text) => {
@@ -25,6 +25,10 @@
     const source = byId(button.dataset.copy);
     await copy(source.value ?? source.textContent);
     byId("announce").textContent = "Copied";
+    const words = button.textContent;
+    if (words === "Copied ✓") return;
+    button.textContent = "Copied ✓";
+    setTimeout(() => { button.textContent = words; }, 2000);
   });
 
   // A range with the shift key, as in lists elsewhere.

@@ -95,6 +95,9 @@ pub(super) async fn params(
     let is_known = |name: &str| TIME_PARAMETERS.contains(&name) || page.takes(name);
     let named = pairs.iter().map(|(name, value)| (filter::full_name(name), value.clone()));
     let mut pairs: Vec<_> = named.filter(|(name, value)| is_known(name) && !value.is_empty()).collect();
+    if page.filters == Filters::Tasks {
+        pairs = with_typed(pairs);
+    }
     let play = value(&pairs, "play").map(speed).transpose()?;
     if let (Some(speed), Some(played)) = (play, played) {
         pass(&mut pairs, speed, state.clock.now().timestamp_millis().saturating_sub(played));
@@ -129,6 +132,21 @@ pub(super) async fn params(
     }
     params.pairs = pairs;
     Ok(params)
+}
+
+/// Filters that were typed into the search box become filters, before the text that is left.
+fn with_typed(pairs: Vec<(String, String)>) -> Vec<(String, String)> {
+    let mut all = Vec::new();
+    for (name, value) in pairs {
+        if name != "q" {
+            all.push((name, value));
+            continue;
+        }
+        let (filters, rest) = filter::typed(&value);
+        all.extend(filters);
+        all.extend((!rest.is_empty()).then_some((name, rest)));
+    }
+    all
 }
 
 fn value<'a>(pairs: &'a [(String, String)], name: &str) -> Option<&'a str> {

@@ -152,13 +152,20 @@ pub fn since(task: &Task) -> (&'static str, &Time) {
     let (word, time) = match task.status {
         Status::Scheduled | Status::Retrying => ("due", &task.run_at),
         Status::Blocked => ("created", &None),
-        Status::Pending => ("queued", &task.enqueued_at),
-        Status::Running => ("began", &task.started_at),
-        Status::Completed => ("done", &task.finished_at),
+        Status::Pending => ("enqueued", &task.enqueued_at),
+        Status::Running => ("started", &task.started_at),
+        Status::Completed => ("completed", &task.finished_at),
         Status::Failed => ("failed", &task.finished_at),
-        Status::Cancelled => ("stopped", &task.finished_at),
+        Status::Cancelled => ("cancelled", &task.finished_at),
     };
     time.as_ref().map_or(("created", &task.created_at), |time| (word, time))
+}
+
+/// How long the last attempt of a finished task took, as text.
+#[must_use]
+pub fn took(task: &Task) -> String {
+    let span = task.started_at.zip(task.finished_at).map(|(from, to)| (to - from).num_milliseconds());
+    span.and_then(|ms| u64::try_from(ms).ok()).map_or_else(|| "–".to_owned(), |ms| duration(&ms))
 }
 
 /// One decimal.
@@ -366,12 +373,12 @@ mod tests {
         let expected = [
             ("due", 2),
             ("created", 1),
-            ("queued", 3),
-            ("began", 4),
+            ("enqueued", 3),
+            ("started", 4),
             ("due", 2),
-            ("done", 5),
+            ("completed", 5),
             ("failed", 5),
-            ("stopped", 5),
+            ("cancelled", 5),
         ];
         assert_eq!(Status::ALL.map(shown), expected);
         let bare = Task { finished_at: None, status: Status::Failed, ..task };

@@ -5,6 +5,7 @@
 
 mod table;
 mod times;
+mod typed;
 mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use self::table::{Clause, parse_label};
 pub use self::{
     table::{ROWS, Row, Source, TOPICS},
+    typed::typed,
     values::{escaped, values},
 };
 use super::Event;

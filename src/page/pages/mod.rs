@@ -3,6 +3,7 @@
 mod analytics;
 mod bulk;
 mod events;
+mod facets;
 mod failure;
 mod failures;
 mod overview;

@@ -1,15 +1,18 @@
 //! The task list: filters in the URL, keyset pagination, and bulk actions on the matches.
 
+use std::collections::BTreeSet;
+
 use askama::Template;
 
+use super::facets::{self, Facet};
 use crate::page::{Content, PageError, Params, View, format};
 use crate::{
     clock::Time,
     event::{Event, filter},
-    feed::time_travel::Moment,
+    feed::{self, time_travel::Moment},
     model::{
         Status, Task,
-        task_query::{LABEL_PREFIX, TaskQuery},
+        task_query::{EXCLUDED, TaskQuery},
     },
     store::search,
 };
@@ -21,23 +24,38 @@ const MAX_EXAMINED: usize = 2_000;
 #[template(path = "tasks.html")]
 struct Tasks<'a> {
     tasks: Vec<Task>,
-    statuses: [Status; 8],
     params: &'a Params,
     text: &'a str,
-    is_filtered: bool,
-    more_filters: Vec<&'static filter::Row>,
-    /// Whether one of the additional filters is set.
-    shows_more: bool,
+    /// Filters that are set: name, value, and the URL without it.
+    chips: Vec<(String, String, String)>,
+    facets: Vec<Facet>,
+    views: Vec<(&'static str, String, bool)>,
+    rows: Vec<&'static filter::Row>,
+    /// The filters as parameters of forms and of bulk actions.
     others: Vec<(String, String)>,
-    labels: Vec<(String, String)>,
     is_first: bool,
     is_past: bool,
-    /// The search was limited to tasks created since then.
+    /// The search ended there, before the page was full.
     searched_to: Option<Time>,
     first_url: String,
     next_url: Option<String>,
     clear_url: String,
 }
+
+impl Tasks<'_> {
+    fn is_filtered(&self) -> bool {
+        !self.others.is_empty()
+    }
+}
+
+/// Ready-made filters.
+const VIEWS: [(&str, &[(&str, &str)]); 5] = [
+    ("Failing now", &[("status", "failed"), ("finished", "-15m..")]),
+    ("Running", &[("status", "running")]),
+    ("Retrying", &[("status", "retrying")]),
+    ("Blocked", &[("status", "blocked")]),
+    ("Due in 1h", &[("status", "scheduled"), ("due", "..+1h")]),
+];
 
 pub(super) async fn render(view: &View, params: &Params) -> Result<Content, PageError> {
     let (tasks, next, searched_to) = match params.at {
@@ -56,30 +74,55 @@ pub(super) async fn render(view: &View, params: &Params) -> Result<Content, Page
         pairs.push(("cursor".to_owned(), search::cursor(cursor)));
         format!("/tasks?{}", format::query(&pairs))
     });
-    let when: Vec<_> = params.pairs.iter().filter(|(name, _)| name == "at").cloned().collect();
     let filters: Vec<_> = params.without(&["at", "play", "cursor", "limit"]);
-    let more_filters: Vec<_> = filter::ROWS.iter().filter(|row| row.label.is_some()).collect();
     let page = Tasks {
         tasks,
-        statuses: Status::ALL,
         params,
         text: params.tasks.text.as_deref().unwrap_or_default(),
-        is_filtered: !filters.is_empty(),
-
-        labels: filters.iter().filter(|(name, _)| name.starts_with(LABEL_PREFIX)).cloned().collect(),
-        shows_more: filters.iter().any(|(name, _)| {
-            name.starts_with(LABEL_PREFIX) || more_filters.iter().any(|row| row.name == name.as_str())
-        }),
-        more_filters,
-        others: filters,
+        chips: chips(params, &filters),
+        facets: facets::of(&feed::read(&view.board), params),
+        views: views(params, &filters),
+        rows: filter::ROWS.iter().filter(|row| row.column.is_some()).collect(),
         is_first: params.tasks.before.is_none(),
         is_past: params.at.is_some(),
         searched_to,
-        first_url: format!("/tasks?{}", format::query(&without_cursor)),
+        first_url: format::address("/tasks", &without_cursor),
         next_url,
-        clear_url: format!("/tasks?{}", format::query(&when)),
+        clear_url: format::address("/tasks", &time_of(params)),
+        others: filters,
     };
     Content::new("Tasks", &page)
+}
+
+/// The parameter that keeps a page in the past.
+fn time_of(params: &Params) -> Vec<(String, String)> {
+    params.pairs.iter().filter(|(name, _)| name == "at").cloned().collect()
+}
+
+/// Filters that are set, each with the URL of the page without it.
+fn chips(params: &Params, filters: &[(String, String)]) -> Vec<(String, String, String)> {
+    let chip = |(name, value): &(String, String)| {
+        let row = filter::row(name.trim_start_matches(EXCLUDED));
+        let short =
+            row.filter(|row| !row.short.is_empty()).map_or(name.clone(), |row| name.replace(row.name, row.short));
+        let rest = format::address("/tasks", &params.without(&[name, "cursor"]));
+        (short, value.clone(), rest)
+    };
+    filters.iter().map(chip).collect()
+}
+
+/// Ready-made filters, each with its URL, and whether it is the one that is set.
+fn views(params: &Params, filters: &[(String, String)]) -> Vec<(&'static str, String, bool)> {
+    let kept = |name: &str| name == filter::PROJECT;
+    let set: BTreeSet<_> = filters.iter().filter(|(name, _)| !kept(name)).cloned().collect();
+    let view = |(title, view): (&'static str, &[(&str, &str)])| {
+        let wanted: Vec<_> = view.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let chosen = wanted.iter().cloned().collect::<BTreeSet<_>>() == set;
+        let project = params.pairs.iter().filter(|(name, _)| kept(name)).cloned();
+        let pairs: Vec<_> = wanted.into_iter().chain(project).chain(time_of(params)).collect();
+        (title, format::address("/tasks", &pairs), chosen)
+    };
+    VIEWS.into_iter().map(view).collect()
 }
 
 /// Tasks as they were, newest first, and where the list goes on.
@@ -159,17 +202,17 @@ mod tests {
     #[test]
     fn the_page_of_tasks_is_as_it_was() {
         let label = hostile("v").to_string();
-        let params = params("tasks", &[("queue", &label), ("status", "failed,running"), ("label.env", &label)]);
+        let given = [("queue", label.as_str()), ("status", "failed,running"), ("label.env", &label)];
+        let params = params("tasks", &given);
         let page = Tasks {
             tasks: Status::ALL.into_iter().zip(1..).map(|(status, number)| task(number, status)).collect(),
-            statuses: Status::ALL,
             params: &params,
             text: crate::page::golden::HOSTILE,
-            is_filtered: true,
-            more_filters: filter::ROWS.iter().filter(|row| row.label.is_some()).collect(),
-            shows_more: true,
+            chips: chips(&params, &params.pairs),
+            facets: facets::of(&crate::page::golden::board(), &params),
+            views: views(&params, &params.pairs),
+            rows: filter::ROWS.iter().filter(|row| row.column.is_some()).collect(),
             others: params.pairs.clone(),
-            labels: vec![("label.env".to_owned(), label)],
             is_first: false,
             is_past: false,
             searched_to: Some(ago(86_400)),
@@ -178,6 +221,27 @@ mod tests {
             clear_url: "/tasks?".to_owned(),
         };
         check_template("tasks", &page);
+    }
+
+    #[test]
+    fn a_chip_names_its_filter_as_people_type_it_and_leads_to_the_rest() {
+        let params = params("tasks", &[("-task_type", "a*"), ("queue", "q"), ("label.x", "1")]);
+        let chips = chips(&params, &params.pairs);
+        let names: Vec<_> = chips.iter().map(|(name, ..)| name.as_str()).collect();
+        assert_eq!(names, ["-type", "queue", "label.x"]);
+        assert_eq!(chips[1].2, "/tasks?-task_type=a%2A&label.x=1");
+    }
+
+    #[test]
+    fn a_view_is_chosen_when_its_filters_are_set_and_no_others() {
+        let chosen = |given: &[(&str, &str)]| {
+            let params = params("tasks", given);
+            let views = views(&params, &params.pairs);
+            views.into_iter().filter(|(.., chosen)| *chosen).map(|(title, ..)| title).collect::<Vec<_>>()
+        };
+        assert_eq!(chosen(&[("finished", "-15m.."), ("status", "failed")]), ["Failing now"]);
+        assert_eq!(chosen(&[("status", "running"), ("project_id", "atlas")]), ["Running"]);
+        assert_eq!(chosen(&[("status", "running"), ("queue", "q")]), Vec::<&str>::new());
     }
 
     fn event(status: Status, attempt: Option<u32>) -> Event {
