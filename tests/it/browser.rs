@@ -70,7 +70,7 @@ async fn an_operator_runs_a_failed_task_again() {
     let browser = Browser::open().await;
     browser.goes_to(&format!("{}/tasks?status=failed", app.url)).await;
     browser.shows("#page table", "disk full").await;
-    browser.page.find(fantoccini::Locator::LinkText("Import <b>")).await.unwrap().click().await.unwrap();
+    browser.page.find(fantoccini::Locator::Css("#task-rows .row-link")).await.unwrap().click().await.unwrap();
     browser.shows("h1", "Import <b>").await;
     let button = fantoccini::Locator::XPath("//button[text()='Retry']");
     browser.page.find(button).await.unwrap().click().await.unwrap();

@@ -137,7 +137,7 @@ async fn what_is_under_the_hands_survives_20_swaps() {
             "window.swaps = 0; document.addEventListener('htmx:after:swap', () => { window.swaps += 1; }); \
              document.getElementById('more-filters').open = true; \
              const row = document.querySelectorAll('input.select')[20]; row.checked = true; window.row = row; \
-             window.scrollTo(0, 700); const box = document.getElementById('queue'); box.focus({ preventScroll: true }); \
+             window.scrollTo(0, 700); const box = document.getElementById('filter-queue'); box.focus({ preventScroll: true }); \
              box.value = 'half-typed'; box.setSelectionRange(2, 6); window.box = box;",
         )
         .await;
@@ -154,7 +154,7 @@ async fn what_is_under_the_hands_survives_20_swaps() {
     }
     let kept = browser
         .runs(
-            "const box = document.getElementById('queue'); const row = document.getElementById(window.row.id); \
+            "const box = document.getElementById('filter-queue'); const row = document.getElementById(window.row.id); \
              return [document.activeElement === window.box && box === window.box, box.value, box.selectionStart, box.selectionEnd, \
                  document.getElementById('more-filters').open, row === window.row && row.checked, window.scrollY]",
         )

@@ -220,7 +220,8 @@ fn sentence(health: &Health) -> String {
     kinds.into_iter().map(words).collect::<Vec<_>>().join(" · ")
 }
 
-/// Error groups of the last hour, most failures first.
+/// Error groups of the last hour, those with the most failures first. A group changes its place only when it has twice as
+/// many as before: what one reads does not jump with every failure.
 fn groups(board: &Board, now: Time) -> Vec<GroupRow> {
     let active = board.failures.groups.iter().filter(|(_, group)| now - group.last_seen_at < LATELY);
     let mut groups: Vec<_> = active
@@ -235,7 +236,8 @@ fn groups(board: &Board, now: Time) -> Vec<GroupRow> {
             }
         })
         .collect();
-    groups.sort_by(|a, b| b.lately.cmp(&a.lately).then_with(|| a.fingerprint.cmp(&b.fingerprint)));
+    let size = |group: &GroupRow| std::cmp::Reverse(group.lately.checked_ilog2());
+    groups.sort_by(|a, b| (size(a), &a.fingerprint).cmp(&(size(b), &b.fingerprint)));
     groups.truncate(SHOWN);
     groups
 }
@@ -322,7 +324,7 @@ mod tests {
     fn error_groups_of_the_last_hour_are_shown_the_most_frequent_first() {
         let board = board();
         let shown = groups(&board, now());
-        assert!(!shown.is_empty() && shown.windows(2).all(|pair| pair[0].lately >= pair[1].lately));
+        assert!(!shown.is_empty() && shown.windows(2).all(|pair| pair[0].lately * 2 > pair[1].lately));
         assert!(groups(&board, now() + TimeDelta::hours(2)).is_empty());
     }
 }
