@@ -9,6 +9,7 @@ pub mod failures;
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
 mod folds;
+mod growth;
 pub mod health;
 pub mod history;
 pub mod parents;

@@ -99,8 +99,7 @@ impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for Optional<
             return Ok(Self(T::default()));
         }
         lines?;
-        // As generated clients send an absent body.
-        Ok(Self(parse::<Option<T>>(&body, "")?.unwrap_or_default()))
+        parse(&body, "").map(Self)
     }
 }
 

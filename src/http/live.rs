@@ -15,7 +15,7 @@ use serde_json::json;
 use super::{
     caller,
     codes::ErrorCode,
-    page_context, pages,
+    page_context, page_params,
     problem::Problem,
     query,
     state::AppState,
@@ -63,7 +63,7 @@ pub(super) async fn live(
         .find(|page| Some(page.name) == value("page"))
         .ok_or_else(|| Problem::invalid_parameter("page", "unknown page"))?;
     let rest: Vec<_> = pairs.iter().filter(|(name, _)| name != "page" && name != "id").cloned().collect();
-    let params = pages::params(&state, page, value("id"), &rest).await?;
+    let params = page_params::params(&state, page, value("id"), &rest).await?;
     let peer = peer.map(|Extension(peer)| peer);
     let named = pairs.iter().filter(|(name, _)| name == "page" || name == "id");
     let shown: Vec<_> = named.chain(&params.pairs).cloned().collect();

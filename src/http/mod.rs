@@ -24,6 +24,7 @@ pub mod limits;
 pub mod live;
 mod origin;
 mod page_context;
+mod page_params;
 pub mod pages;
 pub mod problem;
 pub mod query;

@@ -1,6 +1,6 @@
 //! Pages over HTTP: as a whole, as a fragment for a poll, and as an error.
 
-use std::{collections::BTreeSet, str::FromStr, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
 use axum::{
     Router,
@@ -9,41 +9,26 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use chrono::{Datelike, TimeDelta};
-use uuid::Uuid;
 
 use super::{
     assets,
     codes::ErrorCode,
     page_context::{age_ms, server, summary},
+    page_params::params,
     problem::Problem,
-    query,
     state::AppState,
 };
 use crate::{
-    clock::Time,
     config::LiveMode,
-    event::{
-        Filter,
-        envelope::rfc3339,
-        filter::{self, PROJECT},
-    },
-    feed::time_travel::{Moment, TimeTravelError},
-    model::{Name, Timestamp},
+    feed::time_travel::TimeTravelError,
     page::{
-        self, Chrome, Filters, Freshness, PAGES, Page, PageError, Params,
+        self, Chrome, Freshness, PAGES, Page, PageError,
         layout::{self, RefreshChoice},
         preferences::Preferences,
         still::Failure,
     },
 };
 
-/// Parameters of every page that control refreshing.
-const REFRESH_PARAMETERS: [&str; 5] = ["fragment", "version", "live", "refresh", "played"];
-/// Parameters of every page for time travel.
-const TIME_PARAMETERS: [&str; 2] = ["at", "play"];
-/// Maximum step of a replay between two polls, milliseconds.
-const LONGEST_STEP_MS: i64 = 10_000;
 /// Name of the preferences cookie.
 pub(super) const COOKIE: &str = "taskwatch_prefs";
 
@@ -60,142 +45,6 @@ pub(super) fn router() -> Router<AppState> {
         router = router.route(page.path, get(handler));
     }
     router
-}
-
-/// Parses the parameters of a page: the ID in its path, filters and time in its query.
-pub(super) async fn params(
-    state: &AppState,
-    page: &Page,
-    id: Option<&str>,
-    pairs: &[(String, String)],
-) -> Result<Params, Problem> {
-    let (id, name) = match id {
-        Some(text) if page.path.contains("{name}") => (
-            None,
-            Some(Name::new(text).map_err(|error| Problem::not_found(format!("Invalid name in the URL: {error}.")))?),
-        ),
-        Some(text) => {
-            let id = Uuid::from_str(text).map_err(|_| Problem::not_found("Invalid ID in the URL: expected a UUID."))?;
-            (Some(id), None)
-        }
-        None => (None, None),
-    };
-    for (at, (name, _)) in pairs.iter().enumerate() {
-        let is_single = REFRESH_PARAMETERS
-            .into_iter()
-            .chain(TIME_PARAMETERS)
-            .chain(page.own.iter().map(|(own, _)| *own))
-            .any(|own| own == name);
-        if is_single && pairs[..at].iter().any(|(before, _)| before == name) {
-            return Err(Problem::invalid_filter(name, "given more than once"));
-        }
-    }
-    let played: Option<i64> = value(pairs, "played").and_then(|text| text.parse().ok());
-    // A shared link may contain unknown parameters such as utm_source.
-    let is_known = |name: &str| TIME_PARAMETERS.contains(&name) || page.takes(name);
-    let named = pairs.iter().map(|(name, value)| (filter::full_name(name), value.clone()));
-    let mut pairs: Vec<_> = named.filter(|(name, value)| is_known(name) && !value.is_empty()).collect();
-    if page.filters == Filters::Tasks {
-        pairs = with_typed(pairs);
-    }
-    let play = value(&pairs, "play").map(speed).transpose()?;
-    if let (Some(speed), Some(played)) = (play, played) {
-        pass(&mut pairs, speed, state.clock.now().timestamp_millis().saturating_sub(played));
-    }
-    let at = match value(&pairs, "at") {
-        Some(text) => moment(state, text).await?,
-        None => None,
-    };
-    let play = play.filter(|_| at.is_some());
-    if at.is_none() {
-        // The replay has reached the present.
-        pairs.retain(|(name, _)| !TIME_PARAMETERS.contains(&name.as_str()));
-    }
-    let filters: Vec<_> = pairs.iter().filter(|(name, _)| !TIME_PARAMETERS.contains(&name.as_str())).cloned().collect();
-    let mut params = Params { id, name, at, play, ..Params::default() };
-    for (name, check) in page.own {
-        if let Some(value) = value(&pairs, name) {
-            check(value).map_err(|detail| Problem::invalid_filter(*name, detail))?;
-        }
-    }
-    let own: Vec<_> = page.own.iter().map(|(name, _)| *name).collect();
-    match page.filters {
-        Filters::None => {
-            let project = filters.iter().filter(|(name, _)| name == PROJECT).cloned().collect::<Vec<_>>();
-            params.filter = Filter::from_query(&project, &[])?;
-        }
-        Filters::Tasks => {
-            params.tasks = query::tasks(&filters)?;
-            params.filter = Filter::from_query(&filters, &page::LIST_PARAMETERS)?;
-        }
-        Filters::Events => params.filter = Filter::from_query(&filters, &own)?.of_events()?,
-    }
-    params.pairs = pairs;
-    Ok(params)
-}
-
-/// Filters that were typed into the search box become filters, before the text that is left.
-fn with_typed(pairs: Vec<(String, String)>) -> Vec<(String, String)> {
-    let mut all = Vec::new();
-    for (name, value) in pairs {
-        if name != "q" {
-            all.push((name, value));
-            continue;
-        }
-        let (filters, rest) = filter::typed(&value);
-        all.extend(filters);
-        all.extend((!rest.is_empty()).then_some((name, rest)));
-    }
-    all
-}
-
-fn value<'a>(pairs: &'a [(String, String)], name: &str) -> Option<&'a str> {
-    pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
-}
-
-/// Advances a replay at its speed by the time since the last poll, up to a maximum.
-fn pass(pairs: &mut [(String, String)], speed: u32, elapsed_ms: i64) {
-    let shown = pairs.iter_mut().find(|(name, _)| name == "at");
-    if let Some((at, text)) = shown.and_then(|(_, text)| Some((time(text)?, text))) {
-        let passed = elapsed_ms.clamp(0, LONGEST_STEP_MS) * i64::from(speed);
-        // Beyond year 9999 it is in the future anyway: keep it unchanged.
-        let at = at.checked_add_signed(TimeDelta::milliseconds(passed)).filter(|at| at.year() <= 9_999);
-        *text = at.map_or(text.clone(), rfc3339);
-    }
-}
-
-fn speed(text: &str) -> Result<u32, Problem> {
-    let parsed = text.parse().ok().filter(|speed| (1..=3_600).contains(speed));
-    parsed.ok_or_else(|| Problem::invalid_filter("play", "must be a replay speed between 1 and 3600"))
-}
-
-/// Parses a log position or a time; `None` if that is the present.
-async fn moment(state: &AppState, text: &str) -> Result<Option<Moment>, Problem> {
-    let head = state.subscriptions.head();
-    if let Ok(position) = text.parse::<i64>() {
-        if position >= head {
-            return Ok(None);
-        }
-        let known = state.time_travel.at_position(position).await?;
-        let oldest = state.subscriptions.oldest();
-        return known.map(Some).ok_or_else(|| {
-            Problem::invalid_filter("at", format!("log position out of range; the oldest is {oldest}"))
-        });
-    }
-    let time = time(text).ok_or_else(|| Problem::invalid_filter("at", "must be an RFC 3339 time or a log position"))?;
-    if time >= state.clock.now() {
-        return Ok(None);
-    }
-    let moment = state.time_travel.at_time(time).await?;
-    if moment.position < state.subscriptions.oldest() {
-        return Err(Problem::invalid_filter("at", "is before the oldest event that the log holds"));
-    }
-    Ok(Some(moment))
-}
-
-/// RFC 3339; without a zone it is taken as UTC.
-fn time(text: &str) -> Option<Time> {
-    Timestamp::parse_utc(text).ok().map(Timestamp::get)
 }
 
 async fn show(

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use chrono::TimeDelta;
 
 use super::{Page, PageError, Params, Reach, View, format, page_links::keep_parameters};
-use crate::{clock::Time, event::envelope::rfc3339, feed, store::writing::Failing};
+use crate::{clock::Time, event::envelope::rfc3339, feed, model::Name, store::writing::Failing};
 
 /// Pages show that writes fail once that has lasted this long.
 const NOT_WRITING: Duration = Duration::from_secs(2);
@@ -106,6 +106,8 @@ struct Wrapped<'a> {
     historical: Option<Historical>,
     /// Since when writes fail, and why.
     not_writing: Option<Failing>,
+    /// The projects that it is narrowed to.
+    projects: Vec<Name>,
     content: &'a str,
 }
 
@@ -224,6 +226,7 @@ async fn render(
         title: &content.title,
         historical: Historical::of(page, params),
         not_writing,
+        projects: params.filter.projects().into_iter().collect(),
         content: &match params.carried().as_slice() {
             [] => Cow::Borrowed(content.html.as_str()),
             carried => Cow::Owned(keep_parameters(&content.html, carried)),

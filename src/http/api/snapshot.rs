@@ -24,7 +24,7 @@ use crate::{
 /// concurrent clients cost one encoding.
 const REUSE: Duration = Duration::from_millis(500);
 /// Maximum number of snapshots kept for reuse.
-const MAX_KEPT: usize = 64;
+const MAX_KEPT: usize = 16;
 /// Maximum size of a snapshot frame, bytes of JSON.
 const MAX_CHUNK: usize = 48 * 1024;
 

@@ -36,69 +36,73 @@ pub(super) struct Value {
 /// Filters by which the board counts.
 const COUNTED: [&str; 3] = ["status", "queue", filter::PROJECT];
 
+/// What a list shows, as far as facets need it.
+struct List<'a> {
+    board: &'a Board,
+    params: &'a Params,
+    /// Whether the board counts what the filters leave.
+    is_counted: bool,
+    statuses: Vec<String>,
+    queues: Vec<String>,
+}
+
 /// The facets of a list.
 pub(super) fn of(board: &Board, params: &Params) -> Vec<Facet> {
     let ignored = ["at", "play", "cursor", "limit"];
-    let knows = params.without(&ignored).iter().all(|(name, _)| COUNTED.contains(&name.as_str()));
+    let is_counted = params.without(&ignored).iter().all(|(name, _)| COUNTED.contains(&name.as_str()));
     let chosen = |filter: &str| filter::values(params.filter.value(filter));
-    let (statuses, queues) = (chosen("status"), chosen("queue"));
-    let url = |filter: &str, value: &str, is_chosen: bool| {
-        let mut pairs = params.without(&[filter, "cursor"]);
-        pairs.extend((!is_chosen).then(|| (filter.to_owned(), format::filter_value(value))));
-        format::address("/tasks", &pairs)
-    };
-    let mut sum = StatusCounts::default();
-    if queues.is_empty() {
-        sum = board.tasks;
-    }
-    for queue in &queues {
-        if let Some(queue) = board.queues.0.get(queue.as_str()) {
-            Status::ALL.into_iter().for_each(|status| sum.add(status, queue.count(status)));
-        }
-    }
-    let status = |status: Status| {
-        let is_chosen = statuses.iter().any(|chosen| chosen == status.as_str());
-        Value {
-            name: status.to_string(),
-            look: Some(format::status(&status)),
-            count: knows.then(|| sum.get(status)),
-            url: url("status", status.as_str(), is_chosen),
-            is_chosen,
-        }
-    };
-    let wanted = |counts: &StatusCounts| {
-        let counted =
-            counts.iter().filter(|(status, _)| statuses.is_empty() || statuses.iter().any(|s| s == status.as_str()));
-        counted.map(|(_, count)| count).sum::<u64>()
-    };
-    let mut counted: Vec<_> = board.queues.0.iter().map(|(name, queue)| (name, wanted(&queue.tasks))).collect();
-    counted.sort_by_key(|(name, count)| (!queues.iter().any(|queue| queue == name.as_str()), Reverse(*count), *name));
-    let more = counted.len().saturating_sub(SHOWN);
-    let queue = |(name, count): &(&Name, u64)| {
-        let is_chosen = queues.iter().any(|queue| queue == name.as_str());
-        Value {
-            name: name.to_string(),
-            look: None,
-            count: knows.then_some(*count),
-            url: url("queue", name.as_str(), is_chosen),
-            is_chosen,
-        }
-    };
-    let types = chosen("task_type");
-    let mut known: Vec<_> = board.kinds.iter().map(|(name, _)| name.to_string()).collect();
-    known.sort_by_key(|name| !types.contains(name));
-    let more_types = known.len().saturating_sub(SHOWN);
-    let kind = |name: &String| {
-        let is_chosen = types.contains(name);
-        Value { name: name.clone(), look: None, count: None, url: url("task_type", name, is_chosen), is_chosen }
-    };
-    let mut facets = vec![
-        Facet { title: "Status", values: Status::ALL.into_iter().map(status).collect(), more: 0 },
-        Facet { title: "Queue", values: counted.iter().take(SHOWN).map(queue).collect(), more },
-        Facet { title: "Type", values: known.iter().take(SHOWN).map(kind).collect(), more: more_types },
-    ];
+    let list = List { board, params, is_counted, statuses: chosen("status"), queues: chosen("queue") };
+    let mut facets = vec![list.status(), list.queue(), list.task_type(&chosen("task_type"))];
     facets.retain(|facet| !facet.values.is_empty());
     facets
+}
+
+impl List<'_> {
+    /// One value of a facet: its link sets the filter, or removes it.
+    fn value(&self, filter: &str, name: &str, is_chosen: bool, count: Option<u64>) -> Value {
+        let mut pairs = self.params.without(&[filter, "cursor"]);
+        pairs.extend((!is_chosen).then(|| (filter.to_owned(), format::filter_value(name))));
+        let url = format::address("/tasks", &pairs);
+        Value { name: name.to_owned(), look: None, count: count.filter(|_| self.is_counted), url, is_chosen }
+    }
+
+    /// Tasks by status, of the chosen queues.
+    fn status(&self) -> Facet {
+        let mut sum = if self.queues.is_empty() { self.board.tasks } else { StatusCounts::default() };
+        for queue in self.queues.iter().filter_map(|name| self.board.queues.0.get(name.as_str())) {
+            queue.tasks.iter().for_each(|(status, count)| sum.add(status, count));
+        }
+        let value = |status: Status| {
+            let is_chosen = self.statuses.iter().any(|chosen| chosen == status.as_str());
+            let value = self.value("status", status.as_str(), is_chosen, Some(sum.get(status)));
+            Value { look: Some(format::status(&status)), ..value }
+        };
+        Facet { title: "Status", values: Status::ALL.into_iter().map(value).collect(), more: 0 }
+    }
+
+    /// Tasks by queue, with the chosen statuses; the chosen queues first, then the largest.
+    fn queue(&self) -> Facet {
+        let is_wanted = |status: Status| self.statuses.is_empty() || self.statuses.iter().any(|s| s == status.as_str());
+        let is_chosen = |name: &Name| self.queues.iter().any(|queue| queue == name.as_str());
+        let count = |counts: &StatusCounts| {
+            counts.iter().filter(|(status, _)| is_wanted(*status)).map(|(_, count)| count).sum::<u64>()
+        };
+        let queues = &self.board.queues.0;
+        let mut counted: Vec<_> = queues.iter().map(|(name, queue)| (name, count(&queue.tasks))).collect();
+        counted.sort_by_key(|(name, count)| (!is_chosen(name), Reverse(*count), *name));
+        let more = counted.len().saturating_sub(SHOWN);
+        let value = |(name, count): (&Name, u64)| self.value("queue", name.as_str(), is_chosen(name), Some(count));
+        Facet { title: "Queue", values: counted.into_iter().take(SHOWN).map(value).collect(), more }
+    }
+
+    /// Task types, the chosen ones first. The board does not count tasks by type.
+    fn task_type(&self, chosen: &[String]) -> Facet {
+        let mut known: Vec<_> = self.board.kinds.iter().map(|(name, _)| name.to_string()).collect();
+        known.sort_by_key(|name| !chosen.contains(name));
+        let more = known.len().saturating_sub(SHOWN);
+        let value = |name: &String| self.value("task_type", name, chosen.contains(name), None);
+        Facet { title: "Type", values: known.iter().take(SHOWN).map(value).collect(), more }
+    }
 }
 
 #[cfg(test)]

@@ -59,8 +59,12 @@ fn requests(paths: &mut Value) {
         },
     });
     // These calls also accept an empty body.
-    for (call, body) in [("cancel", "Cancel"), ("retry", "WithChildren")] {
-        let request = &mut paths[format!("/api/v1/tasks/{{id}}/{call}")]["post"]["requestBody"];
+    for (call, body) in [
+        ("/api/v1/tasks/{id}/cancel", "Cancel"),
+        ("/api/v1/tasks/{id}/retry", "WithChildren"),
+        ("/api/v1/queues/{name}/pause", "PauseQueue"),
+    ] {
+        let request = &mut paths[call]["post"]["requestBody"];
         request["content"]["application/json"]["schema"] = reference(body);
         request["required"] = false.into();
     }

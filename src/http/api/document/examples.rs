@@ -39,6 +39,7 @@ fn all() -> Vec<(&'static str, Value)> {
         ),
         ("EditTask", json!({ "priority": 9, "assignee": "ann" })),
         ("Cancel", json!({ "reason": "the order was withdrawn" })),
+        ("PauseQueue", json!({ "reason": "the mail provider is down" })),
         ("TaskRecord", record.clone()),
         ("TaskResponse", json!({ "task": record.clone() })),
         ("TaskList", json!({ "tasks": [record], "event_id": "5c1f09ae-184" })),
