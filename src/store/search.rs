@@ -1,5 +1,10 @@
 //! Task lists and task details. Lists use keyset pagination and are never counted.
 
+use std::{
+    cmp::Reverse,
+    time::{Duration, Instant},
+};
+
 use sqlx::{PgPool, Postgres, QueryBuilder};
 use uuid::Uuid;
 
@@ -17,29 +22,24 @@ use crate::{
 };
 
 /// Maximum number of tasks that the search for one page looks at. They are found by an index; whatever an index does not
-/// know is compared with these only, so that no filter makes a page slow. Measured: 20,000 rows take about 15 ms.
+/// know is compared with these only, so that no filter makes a page slow.
 pub const EXAMINED: i64 = 20_000;
+/// Number of tasks looked at in the first step of a search; each further step looks at twice as many. Tasks that an index
+/// finds all over the table cost 15 µs each, those that lie together 1 µs.
+const FIRST_STEP: i64 = 1_000;
+/// No further step begins after this time.
+const BUDGET: Duration = Duration::from_millis(15);
 
-/// Appends the IDs and creation times of the tasks that match a query, newest first: first the tasks that an index finds,
-/// at most `examined` of them, and of these the ones that match. The only place that translates a [`TaskQuery`] to SQL;
-/// the columns are those of the table of filters, the values are arguments.
+/// Appends the IDs and creation times of the tasks that match a query, newest first. The only place that translates a
+/// [`TaskQuery`] to SQL; the columns are those of the table of filters, the values are arguments.
 fn matching(statement: &mut QueryBuilder<Postgres>, query: &TaskQuery, examined: Option<i64>) {
     statement.push("SELECT c.created_at, c.id FROM (");
     found_by_index(statement, query, examined);
-    statement.push(") c WHERE true");
-    for (name, condition) in query.conditions.iter().filter(|(name, _)| !query.is_led_by(name)) {
-        compare(statement, "c", name, condition);
-    }
-    if let Some(text) = query.text.as_ref().map(|text| text.to_lowercase()) {
-        statement.push(" AND (strpos(lower(c.title), ").push_bind(text.clone());
-        statement.push(") > 0 OR strpos(lower(c.task_type), ").push_bind(text.clone());
-        statement.push(") > 0 OR strpos(lower(left(c.error, 300)), ").push_bind(text);
-        statement.push(") > 0)");
-    }
-    statement.push(" ORDER BY c.created_at DESC, c.id DESC LIMIT ").push_bind(query.limit);
+    statement.push(") c WHERE c.matches ORDER BY c.created_at DESC, c.id DESC LIMIT ").push_bind(query.limit);
 }
 
-/// Appends the tasks that an index finds for a query, newest first, at most `most` of them.
+/// Appends the tasks that an index finds for a query, newest first, at most `most` of them, each with whether it matches
+/// all conditions.
 fn found_by_index(statement: &mut QueryBuilder<Postgres>, query: &TaskQuery, most: Option<i64>) {
     // One status is one range of the index; several are merged.
     let statuses = match query.led_statuses() {
@@ -58,14 +58,24 @@ fn found_by_index(statement: &mut QueryBuilder<Postgres>, query: &TaskQuery, mos
         } else {
             ""
         });
-        statement.push("SELECT t.* FROM taskwatch.tasks t WHERE true");
+        statement.push("SELECT t.created_at, t.id, true");
+        for (name, condition) in query.conditions.iter().filter(|(name, _)| !query.is_led_by(name)) {
+            compare(statement, name, condition);
+        }
+        if let Some(text) = query.text.as_ref().map(|text| text.to_lowercase()) {
+            statement.push(" AND (strpos(lower(t.title), ").push_bind(text.clone());
+            statement.push(") > 0 OR strpos(lower(t.task_type), ").push_bind(text.clone());
+            statement.push(") > 0 OR strpos(lower(left(t.error, 300)), ").push_bind(text);
+            statement.push(") > 0)");
+        }
+        statement.push(" AS matches FROM taskwatch.tasks t WHERE true");
         if let Some(status) = status {
             // A word of ours, and no argument: only so can the planner see that a partial index has these tasks.
             statement.push(" AND t.status = '").push(status.as_str()).push("'");
         }
         for (name, condition) in query.conditions.iter().filter(|(name, _)| query.is_led_by(name) && *name != "status")
         {
-            compare(statement, "t", name, condition);
+            compare(statement, name, condition);
         }
         if let Some((at, id)) = query.before {
             statement.push(" AND (t.created_at, t.id) < (").push_bind(at);
@@ -73,7 +83,8 @@ fn found_by_index(statement: &mut QueryBuilder<Postgres>, query: &TaskQuery, mos
             statement.push(")");
         }
         statement.push(" ORDER BY t.created_at DESC, t.id DESC");
-        if let Some(most) = most {
+        // Without further conditions each of them matches.
+        if let Some(most) = most.or((!query.is_compared()).then_some(query.limit)) {
             statement.push(" LIMIT ").push_bind(most);
         }
     }
@@ -85,14 +96,14 @@ fn found_by_index(statement: &mut QueryBuilder<Postgres>, query: &TaskQuery, mos
     }
 }
 
-/// Appends one condition on the columns of a table.
-fn compare(statement: &mut QueryBuilder<Postgres>, table: &str, name: &str, condition: &Condition) {
+/// Appends ` AND` and one condition.
+fn compare(statement: &mut QueryBuilder<Postgres>, name: &str, condition: &Condition) {
     let (name, is_excluded) = name.strip_prefix(EXCLUDED).map_or((name, false), |name| (name, true));
     statement.push(" AND (");
     if let Some(key) = name.strip_prefix(LABEL_PREFIX) {
-        statement.push("(").push(table).push(".labels ->> ").push_bind(key.to_owned()).push(")");
+        statement.push("(t.labels ->> ").push_bind(key.to_owned()).push(")");
     } else if let Some(column) = filter::row(name).and_then(|row| row.column) {
-        statement.push(table).push(".").push(column);
+        statement.push("t.").push(column);
     } else {
         // A filter of another version; nothing matches rather than everything.
         statement.push("false)");
@@ -116,7 +127,7 @@ fn compare(statement: &mut QueryBuilder<Postgres>, table: &str, name: &str, cond
             statement.push(" IS NOT NULL");
             for (sign, bound) in [(" >= ", range.from), (" < ", range.until)] {
                 let Some(bound) = bound else { continue };
-                statement.push(" AND ").push(table).push(".").push(column).push(sign);
+                statement.push(" AND t.").push(column).push(sign);
                 match bound {
                     Bound::At(time) => statement.push_bind(time),
                     Bound::FromNow(seconds) => {
@@ -155,22 +166,48 @@ pub struct Found {
 /// As [`tasks`].
 pub async fn page(pool: &PgPool, query: &TaskQuery) -> sqlx::Result<Found> {
     let limit = usize::try_from(query.limit).unwrap_or_default();
-    let mut found = tasks(pool, &TaskQuery { limit: query.limit + 1, ..query.clone() }).await?;
-    if found.len() > limit {
-        found.truncate(limit);
-        let next = found.last().map(|task| (task.created_at, task.id));
-        return Ok(Found { tasks: found, next, searched_to: None });
-    }
-    let next = if query.is_compared() { last_examined(pool, query).await? } else { None };
-    Ok(Found { tasks: found, next, searched_to: next.map(|(at, _)| at) })
+    let (began, mut step, mut looked) = (Instant::now(), FIRST_STEP, 0);
+    let mut places: Vec<(Time, Uuid)> = Vec::new();
+    let mut rest = TaskQuery { limit: query.limit + 1, ..query.clone() };
+    let stopped = loop {
+        let last = looked_at(pool, &rest, step, &mut places).await?;
+        looked += step;
+        rest.before = last;
+        if last.is_none() || places.len() > limit || looked >= EXAMINED || began.elapsed() > BUDGET {
+            break last;
+        }
+        rest.limit = query.limit + 1 - i64::try_from(places.len()).unwrap_or_default();
+        step = (step * 2).min(EXAMINED - looked);
+    };
+    let is_full = places.len() > limit;
+    places.truncate(limit);
+    let next = if is_full { places.last().copied() } else { stopped };
+    let mut tasks = some(pool, &places.iter().map(|(_, id)| *id).collect::<Vec<_>>()).await?;
+    tasks.sort_by_key(|task| Reverse((task.created_at, task.id)));
+    Ok(Found { tasks, next, searched_to: next.filter(|_| !is_full).map(|(at, _)| at) })
 }
 
-/// The last task that a search for a page looks at; `None` if it looks at all.
-async fn last_examined(pool: &PgPool, query: &TaskQuery) -> sqlx::Result<Option<(Time, Uuid)>> {
-    let mut statement = QueryBuilder::new("SELECT c.created_at, c.id FROM (");
-    found_by_index(&mut statement, query, Some(EXAMINED));
-    statement.push(") c OFFSET ").push_bind(EXAMINED - 1).push(" LIMIT 1");
-    statement.build_query_as().fetch_optional(pool).await
+/// Looks at the next `step` tasks that an index finds, and adds those that match. Returns the last one that was looked at;
+/// `None` if there are no more.
+async fn looked_at(
+    pool: &PgPool,
+    query: &TaskQuery,
+    step: i64,
+    places: &mut Vec<(Time, Uuid)>,
+) -> sqlx::Result<Option<(Time, Uuid)>> {
+    if !query.is_compared() {
+        places.extend(self::places(pool, query).await?);
+        return Ok(None);
+    }
+    let mut statement = QueryBuilder::new("WITH c AS MATERIALIZED (");
+    found_by_index(&mut statement, query, Some(step));
+    statement.push(") (SELECT created_at, id, true FROM c WHERE matches ORDER BY created_at DESC, id DESC LIMIT ");
+    statement.push_bind(query.limit);
+    statement.push(") UNION ALL (SELECT created_at, id, false FROM c ORDER BY created_at DESC, id DESC OFFSET ");
+    statement.push_bind(step - 1).push(" LIMIT 1)");
+    let rows: Vec<(Time, Uuid, bool)> = statement.build_query_as().fetch_all(pool).await?;
+    places.extend(rows.iter().filter(|(.., matches)| *matches).map(|(at, id, _)| (*at, *id)));
+    Ok(rows.iter().find(|(.., matches)| !matches).map(|(at, id, _)| (*at, *id)))
 }
 
 /// Some tasks, newest first, without payloads. Unreadable rows are omitted. Looks at [`EXAMINED`] tasks at most.
@@ -321,48 +358,47 @@ mod tests {
     fn what_an_index_knows_leads_and_the_rest_is_compared_with_a_bounded_number() {
         let lead = |query: &TaskQuery| {
             let (sql, _) = searched(query);
-            let inner = sql.split_once("FROM (").unwrap().1;
-            inner.split(") c WHERE true").next().unwrap().to_owned()
+            let inner = sql.split_once("AS matches FROM taskwatch.tasks t WHERE true").unwrap().1;
+            inner.split(") c WHERE c.matches").next().unwrap().to_owned()
         };
-        let order = "ORDER BY t.created_at DESC, t.id DESC";
-        let plain = "SELECT t.* FROM taskwatch.tasks t WHERE true";
-        assert_eq!(lead(&all()), format!("{plain} {order}"), "all tasks by their index, and no bound is needed");
+        let order = "ORDER BY t.created_at DESC, t.id DESC LIMIT";
+        assert_eq!(lead(&all()), format!(" {order} $1"), "all tasks by their index: no more than the page");
         let failed = all().in_status([Status::Failed]);
-        assert_eq!(lead(&failed), format!("{plain} AND t.status = 'failed' {order}"));
+        assert_eq!(lead(&failed), format!(" AND t.status = 'failed' {order} $1"));
         let of_queue = failed.clone().having("queue", names(&["a"]));
-        assert_eq!(lead(&of_queue), format!("{plain} AND t.status = 'failed' {order} LIMIT $1"));
+        assert_eq!(lead(&of_queue), format!(" AND t.status = 'failed' {order} $2"));
         let parent = Condition::Ids([Uuid::nil()].into());
         let below = of_queue.having("parent_task_id", parent);
-        assert_eq!(lead(&below), format!("{plain} AND (t.parent_task_id = ANY($1)) {order} LIMIT $2"));
-        let both = lead(&all().in_status([Status::Failed, Status::Running]));
-        assert!(both.starts_with("SELECT * FROM ((SELECT") && both.contains(") UNION ALL (SELECT"), "{both}");
+        assert_eq!(lead(&below), format!(" AND (t.parent_task_id = ANY($3)) {order} $4"), "the status is compared");
+        let both = searched(&all().in_status([Status::Failed, Status::Running])).0;
+        assert!(both.contains("SELECT * FROM ((SELECT") && both.contains(") UNION ALL (SELECT"), "{both}");
         let completed = lead(&all().in_status([Status::Completed]));
-        assert_eq!(completed, format!("{plain} {order} LIMIT $1"), "they are most of all tasks");
+        assert_eq!(completed, format!(" {order} $2"), "they are most of all tasks");
     }
 
     #[test]
     fn each_condition_compares_its_column_with_its_values() {
         let range = TimeRange { from: Some(Bound::FromNow(-60)), until: Some(Bound::At(Time::UNIX_EPOCH)) };
         for (filter, condition, right) in [
-            ("queue", names(&["a", "b"]), "(c.queue = ANY($2))"),
-            ("-queue", names(&["a"]), "(c.queue = ANY($2)) IS NOT TRUE"),
-            ("task_type", Condition::Prefixes(["send".to_owned()].into()), "(c.task_type ^@ ANY($2))"),
-            ("status", Condition::Statuses([Status::Completed].into()), "(c.status = ANY($2))"),
+            ("queue", names(&["a", "b"]), "(t.queue = ANY($1))"),
+            ("-queue", names(&["a"]), "(t.queue = ANY($1)) IS NOT TRUE"),
+            ("task_type", Condition::Prefixes(["send".to_owned()].into()), "(t.task_type ^@ ANY($1))"),
+            ("status", Condition::Statuses([Status::Completed].into()), "(t.status = ANY($1))"),
             (
                 "priority",
                 Condition::Priorities(Priority::default(), Priority::default()),
-                "(c.priority BETWEEN $2 AND $3)",
+                "(t.priority BETWEEN $1 AND $2)",
             ),
-            ("label.team", Condition::Texts(["x".to_owned()].into()), "((c.labels ->> $2) = ANY($3))"),
+            ("label.team", Condition::Texts(["x".to_owned()].into()), "((t.labels ->> $1) = ANY($2))"),
             (
                 "finished",
                 Condition::Times(range),
-                "(c.finished_at IS NOT NULL AND c.finished_at >= now() + make_interval(secs => $2) AND c.finished_at < $3)",
+                "(t.finished_at IS NOT NULL AND t.finished_at >= now() + make_interval(secs => $1) AND t.finished_at < $2)",
             ),
             ("colour", names(&["red"]), "(false)"),
         ] {
             let (sql, _) = searched(&all().having(filter, condition));
-            assert!(sql.contains(&format!(") c WHERE true AND {right} ORDER BY")), "{sql}");
+            assert!(sql.contains(&format!("t.id, true AND {right} AS matches")), "{sql}");
         }
     }
 
@@ -376,7 +412,7 @@ mod tests {
             .having("unique_key", Condition::Texts([evil.to_owned()].into()));
         let (sql, values) = searched(&query);
         assert!(!sql.contains("DROP"), "{sql}");
-        assert_eq!(values, 1 + 1 + 2 + 1 + 1 + 3 + 1, "key, bound, label and value, queue, type, three texts, limit");
+        assert_eq!(values, 1 + 1 + 2 + 1 + 1 + 3 + 1, "label and value, queue, type, three texts, key, bound, limit");
     }
 
     #[test]
@@ -384,7 +420,7 @@ mod tests {
         let before = Some((Time::UNIX_EPOCH, Uuid::nil()));
         let (sql, values) = searched(&TaskQuery { before, ..all() });
         assert!(sql.contains("WHERE true AND (t.created_at, t.id) < ($1, $2) ORDER BY"), "{sql}");
-        assert_eq!(values, 3);
+        assert_eq!(values, 4, "the place, and the limit twice");
     }
 
     #[test]

