@@ -27,12 +27,12 @@ pub const EXAMINED: i64 = 20_000;
 /// Number of tasks looked at in the first step of a search; each further step looks at twice as many. Tasks that an index
 /// finds all over the table cost 15 µs each, those that lie together 1 µs.
 const FIRST_STEP: i64 = 1_000;
+/// Maximum number of tasks looked at in one step.
+const LONGEST_STEP: i64 = 4_000;
 /// No further step begins after this time.
 const BUDGET: Duration = Duration::from_millis(15);
 
-/// Appends the IDs and creation times of the tasks that match a query, newest first. Such statements are not kept by their
-/// connection: from the sixth execution on Postgres would use one plan for whatever numbers and limits, which took 250 ms
-/// in place of 20. The only place that translates a
+/// Appends the IDs and creation times of the tasks that match a query, newest first. The only place that translates a
 /// [`TaskQuery`] to SQL; the columns are those of the table of filters, the values are arguments.
 fn matching(statement: &mut QueryBuilder<Postgres>, query: &TaskQuery, examined: Option<i64>) {
     statement.push("SELECT c.created_at, c.id FROM (");
@@ -179,7 +179,7 @@ pub async fn page(pool: &PgPool, query: &TaskQuery) -> sqlx::Result<Found> {
             break last;
         }
         rest.limit = query.limit + 1 - i64::try_from(places.len()).unwrap_or_default();
-        step = (step * 2).min(EXAMINED - looked);
+        step = (step * 2).min(LONGEST_STEP).min(EXAMINED - looked);
     };
     let is_full = places.len() > limit;
     places.truncate(limit);
@@ -207,7 +207,7 @@ async fn looked_at(
     statement.push_bind(query.limit);
     statement.push(") UNION ALL (SELECT created_at, id, false FROM c ORDER BY created_at DESC, id DESC OFFSET ");
     statement.push_bind(step - 1).push(" LIMIT 1)");
-    let rows: Vec<(Time, Uuid, bool)> = statement.build_query_as().persistent(false).fetch_all(pool).await?;
+    let rows: Vec<(Time, Uuid, bool)> = statement.build_query_as().fetch_all(pool).await?;
     places.extend(rows.iter().filter(|(.., matches)| *matches).map(|(at, id, _)| (*at, *id)));
     Ok(rows.iter().find(|(.., matches)| !matches).map(|(at, id, _)| (*at, *id)))
 }
@@ -222,7 +222,7 @@ pub async fn tasks(pool: &PgPool, query: &TaskQuery) -> sqlx::Result<Vec<Task>> 
         statement.push("WHERE t.id = ANY(ARRAY(SELECT id FROM (");
         matching(&mut statement, query, query.is_compared().then_some(EXAMINED));
         statement.push(") matching)) ORDER BY t.created_at DESC, t.id DESC");
-        let rows: Vec<TaskRow> = statement.build_query_as().persistent(false).fetch_all(pool).await?;
+        let rows: Vec<TaskRow> = statement.build_query_as().fetch_all(pool).await?;
         rows.into_iter().map(Task::try_from).collect()
     };
     match values::readable(page).await {
@@ -260,7 +260,7 @@ async fn one_by_one(pool: &PgPool, ids: Vec<Uuid>) -> sqlx::Result<Vec<Task>> {
 pub async fn places(pool: &PgPool, query: &TaskQuery) -> sqlx::Result<Vec<(Time, Uuid)>> {
     let mut statement = QueryBuilder::new("");
     matching(&mut statement, query, None);
-    statement.build_query_as().persistent(false).fetch_all(pool).await
+    statement.build_query_as().fetch_all(pool).await
 }
 
 /// One task with all fields; `None` if it does not exist.
