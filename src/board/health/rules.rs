@@ -112,7 +112,7 @@ pub const RULES: &[Rule] = &[
             let since = scope.queue.paused_at?;
             let by = scope.queue.paused_by.as_ref().map(|actor| format!(" by {actor}")).unwrap_or_default();
             let why = scope.queue.pause_reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
-            scope.found(format!("is paused{by}{why}"), Some(since))
+            scope.found(&format!("is paused{by}{why}"), Some(since))
         }),
     },
     Rule {
@@ -122,7 +122,7 @@ pub const RULES: &[Rule] = &[
         test: Test::Queue(|scope| {
             let since = scope.queue.untaken_since();
             let missing = scope.workers == 0 && scope.for_longer(since, PENDING_AFTER);
-            if missing { scope.found("has no workers".to_owned(), since) } else { None }
+            if missing { scope.found("has no workers", since) } else { None }
         }),
     },
     Rule {
@@ -132,7 +132,7 @@ pub const RULES: &[Rule] = &[
         test: Test::Queue(|scope| {
             let running = scope.queue.occupied();
             let limit = scope.queue.concurrency_limit.filter(|limit| running >= u64::from(*limit))?;
-            scope.found(format!("is at its concurrency limit ({running}/{limit})"), scope.queue.waiting_since)
+            scope.found(&format!("is at its concurrency limit ({running}/{limit})"), scope.queue.waiting_since)
         }),
     },
     Rule {
@@ -143,7 +143,7 @@ pub const RULES: &[Rule] = &[
             let limit = scope.queue.rate_limit?;
             let period = scope.queue.rate_period_seconds.unwrap_or(1);
             let since = scope.queue.waiting_since.filter(|since| scope.for_longer(Some(*since), PENDING_AFTER))?;
-            scope.found(format!("is rate limited ({limit} per {period} s)"), Some(since))
+            scope.found(&format!("is rate limited ({limit} per {period} s)"), Some(since))
         }),
     },
     Rule {
@@ -153,7 +153,7 @@ pub const RULES: &[Rule] = &[
         test: Test::Queue(|scope| {
             let since = scope.queue.untaken_since();
             let idle = scope.queue.occupied() == 0 && scope.for_longer(since, STANDSTILL_AFTER);
-            if idle { scope.found("has workers that claim no tasks".to_owned(), since) } else { None }
+            if idle { scope.found("has workers that claim no tasks", since) } else { None }
         }),
     },
     Rule {
@@ -161,11 +161,9 @@ pub const RULES: &[Rule] = &[
         severity: Level::Degraded,
         about: "The oldest task of a queue is pending for ten times the usual wait and a minute at least, or the backlog grows for five minutes.",
         test: Test::Queue(|scope| {
-            let grows = || scope.found("has a growing backlog".to_owned(), scope.queue.growth.since(scope.now));
+            let grows = || scope.found("has a growing backlog", scope.queue.growth.since(scope.now));
             match scope.queue.late_since(scope.now) {
-                Some(since) => {
-                    scope.found("is behind: its oldest task waits for much longer than usual".to_owned(), Some(since))
-                }
+                Some(since) => scope.found("is behind: its oldest task waits for much longer than usual", Some(since)),
                 None => grows().filter(|found| found.since.is_some()),
             }
         }),
@@ -309,7 +307,7 @@ pub(super) fn stuck_reason(stuck: &Stuck) -> Option<Reason> {
 
 impl QueueScope<'_> {
     /// What is wrong with the queue, with the number of its pending tasks.
-    fn found(&self, what: String, since: Option<Time>) -> Option<Found> {
+    fn found(&self, what: &str, since: Option<Time>) -> Option<Found> {
         Some(Found { text: format!("Queue {} {what} · {} pending", self.name, self.queue.waiting()), since })
     }
 

@@ -47,7 +47,7 @@ fn whole(board: &Board) -> (EventId, String) {
     whole.insert("event_id".to_owned(), board.id().to_string().into());
     whole.insert("position".to_owned(), board.position.into());
     whole.insert("ts".to_owned(), board.ts.map(rfc3339).into());
-    whole.insert("counts".to_owned(), value(&board.tasks));
+    whole.insert("counts".to_owned(), value(board.tasks));
     for (part, items) in parts(board) {
         whole.insert(part.to_owned(), Value::Array(items));
     }
@@ -98,7 +98,7 @@ impl Snapshots {
 
 fn encode(board: &Board, form: Form) -> Vec<Arc<Gzipped>> {
     let id = board.id();
-    let mut frames = vec![chunk(form, "counts", &[value(&board.tasks)])];
+    let mut frames = vec![chunk(form, "counts", &[value(board.tasks)])];
     for (part, items) in parts(board) {
         let mut rest = items.as_slice();
         while !rest.is_empty() {
