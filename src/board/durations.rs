@@ -98,13 +98,18 @@ pub struct Durations {
 impl Durations {
     /// Records one duration; `seconds` is the length of the window and must never vary.
     pub(super) fn add(&mut self, ms: u64, ts: Time, seconds: i64) {
-        let window = ts.timestamp().div_euclid(seconds);
-        if window > self.window {
-            let ended = std::mem::take(&mut self.current);
-            self.last = if window == self.window + 1 { ended } else { Histogram::default() };
+        self.turn(ts.timestamp().div_euclid(seconds));
+        self.current.add(ms);
+    }
+
+    /// Begins a window, if it is a later one.
+    fn turn(&mut self, window: i64) {
+        let ahead = window - self.window;
+        if ahead > 0 {
+            let current = std::mem::take(&mut self.current);
+            self.last = if ahead == 1 { current } else { Histogram::default() };
             self.window = window;
         }
-        self.current.add(ms);
     }
 
     /// A percentile of the durations of the last one to two windows, milliseconds; `None` without samples.
@@ -128,12 +133,7 @@ impl Durations {
 
     /// Adds all samples of another one with windows of the same length.
     pub(super) fn merge(&mut self, other: &Self) {
-        let ahead = other.window - self.window;
-        if ahead > 0 {
-            let current = std::mem::take(&mut self.current);
-            self.last = if ahead == 1 { current } else { Histogram::default() };
-            self.window = other.window;
-        }
+        self.turn(other.window);
         match self.window - other.window {
             0 => {
                 self.current.add_all(&other.current);

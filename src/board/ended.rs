@@ -130,7 +130,7 @@ impl Outcomes {
     const LOWEST: f64 = 5.0;
     /// An error rate is high from this multiple of the usual one,
     const FACTOR: f64 = 3.0;
-    /// and from this one if nobody knows what is usual, percent.
+    /// and from this one if the usual one is unknown, percent.
     const UNKNOWN: f64 = 20.0;
 
     pub(super) fn add(&mut self, completed: bool, ts: Time) {

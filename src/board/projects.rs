@@ -317,7 +317,10 @@ mod tests {
 
     use super::*;
     use crate::{
-        board::{history::Range, samples::at},
+        board::{
+            history::Range,
+            samples::{at, folded},
+        },
         event::Kind,
         model::{Priority, worker::WorkerStatus},
     };
@@ -392,15 +395,6 @@ mod tests {
             events.push(event);
         }
         events
-    }
-
-    fn folded(events: impl IntoIterator<Item = Event>) -> Board {
-        let mut board = Board::default();
-        for mut event in events {
-            event.position = Some(board.position + 1);
-            board.apply(&Arc::new(event)).unwrap();
-        }
-        board
     }
 
     /// Compares what a narrowed board shows with a board of these projects alone.

@@ -1,12 +1,16 @@
-//! What the tests of the board begin with: a time, a running task, a worker.
+//! What the tests of the board begin with: a time, a running task, a worker, a board after some events.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use chrono::TimeDelta;
 
-use super::{running::RunningTask, workers::LastSeen};
+use super::{Board, running::RunningTask, workers::LastSeen};
 use crate::{
     clock::Time,
+    event::Event,
     model::{Name, worker::WorkerStatus},
 };
 
@@ -53,4 +57,14 @@ pub(super) fn worker(status: WorkerStatus) -> LastSeen {
         connectors: BTreeMap::new(),
         last_seen_at: Some(at(0)),
     }
+}
+
+/// A board after some events, which get their positions here.
+pub(super) fn folded(events: impl IntoIterator<Item = Event>) -> Board {
+    let mut board = Board::default();
+    for mut event in events {
+        event.position = Some(board.position + 1);
+        board.apply(&Arc::new(event)).expect("the positions are dense");
+    }
+    board
 }

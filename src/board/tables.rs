@@ -177,10 +177,8 @@ impl Phase {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::board::samples::at;
+    use crate::board::samples::{at, folded};
     use crate::event::Kind;
 
     fn counted(status: Status, priority: i64, count: u64) -> Counted {
@@ -213,16 +211,6 @@ mod tests {
         (event.task_type, event.priority) = (Some(Name::literal("mail")), Priority::new(5));
         (event.old_status, event.status) = (from, to);
         event
-    }
-
-    /// A board after some events.
-    fn folded(events: impl IntoIterator<Item = Event>) -> Board {
-        let mut board = Board::default();
-        for mut event in events {
-            event.position = Some(board.position + 1);
-            board.apply(&Arc::new(event)).unwrap();
-        }
-        board
     }
 
     /// What the tables hold of a board: its counts, queues, running tasks and parents.

@@ -84,7 +84,7 @@ impl Frames {
         if let Some((_, frame)) = known.get(projects).filter(|(at, _)| at.elapsed() < SHARED) {
             return frame.clone();
         }
-        // Nothing is kept of projects that nobody looks at.
+        // Projects without viewers keep no summary.
         known.retain(|_, (at, _)| at.elapsed() < SHARED);
         let frame = make();
         known.insert(projects.clone(), (Instant::now(), frame.clone()));

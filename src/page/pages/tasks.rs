@@ -125,7 +125,7 @@ fn views(params: &Params, filters: &[(String, String)]) -> Vec<(&'static str, St
     VIEWS.into_iter().map(view).collect()
 }
 
-/// Tasks as they were, newest first, and where the list goes on.
+/// Tasks as they were, newest first, and the cursor of the next page.
 async fn past(
     view: &View,
     query: &TaskQuery,
