@@ -10,7 +10,7 @@ use crate::{
         filter::{self, is_known},
     },
     feed::{self, SharedBoard},
-    model::task_query::{EXCLUDED, LABEL_PREFIX, TaskQuery},
+    model::task_query::{LABEL_PREFIX, TaskQuery, without_exclusion},
     page::{LIST_PARAMETERS, format},
 };
 
@@ -67,7 +67,7 @@ pub fn shown(pairs: &[(String, String)]) -> String {
 /// A 400 that names the parameter.
 pub fn tasks(pairs: &[(String, String)]) -> Result<TaskQuery, Problem> {
     let known = |name: &str| {
-        let name = filter::full_name(name.strip_prefix(EXCLUDED).unwrap_or(name));
+        let name = filter::full_name(without_exclusion(name).0);
         name.starts_with(LABEL_PREFIX) || task_filters().chain(LIST_PARAMETERS).any(|supported| supported == name)
     };
     if let Some((name, _)) = pairs.iter().find(|(name, _)| !known(name)) {

@@ -14,6 +14,12 @@ pub const LABEL_PREFIX: &str = "label.";
 /// Prefix of a filter that lets everything pass but its values: `-queue=mail`.
 pub const EXCLUDED: char = '-';
 
+/// The name of a filter without the prefix of exclusion, and whether it had one.
+#[must_use]
+pub fn without_exclusion(name: &str) -> (&str, bool) {
+    name.strip_prefix(EXCLUDED).map_or((name, false), |name| (name, true))
+}
+
 /// Filters whose column has an index, so that they find few tasks by themselves; the first of them leads.
 const LEADING: [&str; 5] = ["task_id", "unique_key", "external_id", "parent_task_id", "fingerprint"];
 

@@ -17,7 +17,7 @@ use crate::{
     event::filter,
     model::{
         Name, Task,
-        task_query::{Bound, Condition, EXCLUDED, LABEL_PREFIX, TaskQuery},
+        task_query::{Bound, Condition, LABEL_PREFIX, TaskQuery, without_exclusion},
     },
 };
 
@@ -100,7 +100,7 @@ fn found_by_index(statement: &mut QueryBuilder<Postgres>, query: &TaskQuery, mos
 
 /// Appends ` AND` and one condition.
 fn compare(statement: &mut QueryBuilder<Postgres>, name: &str, condition: &Condition) {
-    let (name, is_excluded) = name.strip_prefix(EXCLUDED).map_or((name, false), |name| (name, true));
+    let (name, is_excluded) = without_exclusion(name);
     statement.push(" AND (");
     if let Some(key) = name.strip_prefix(LABEL_PREFIX) {
         statement.push("(t.labels ->> ").push_bind(key.to_owned()).push(")");

@@ -19,7 +19,7 @@ pub use self::{
 use super::Event;
 use crate::model::{
     Name,
-    task_query::{Condition, EXCLUDED, LABEL_PREFIX},
+    task_query::{Condition, EXCLUDED, LABEL_PREFIX, without_exclusion},
 };
 
 /// The filter that every page and every part of the board takes.
@@ -28,7 +28,7 @@ pub const PROJECT: &str = "project_id";
 /// Whether a filter has this name, or excludes by it.
 #[must_use]
 pub fn is_known(name: &str) -> bool {
-    let name = name.strip_prefix(EXCLUDED).unwrap_or(name);
+    let (name, _) = without_exclusion(name);
     name.starts_with(LABEL_PREFIX) || row(name).is_some()
 }
 
@@ -69,7 +69,7 @@ impl Filter {
     /// name is no filter.
     fn add(&mut self, field: &str, value: &str) -> Result<bool, BadFilter> {
         let bad = |detail: String| BadFilter { field: field.to_owned(), detail };
-        let (name, is_excluded) = field.strip_prefix(EXCLUDED).map_or((field, false), |name| (name, true));
+        let (name, is_excluded) = without_exclusion(field);
         let parsed = if value.is_empty() && is_known(field) {
             return Ok(true);
         } else if let Some(key) = name.strip_prefix(LABEL_PREFIX) {
@@ -147,9 +147,8 @@ impl Filter {
     /// # Errors
     /// [`BadFilter`] for the first of them.
     pub fn of_events(self) -> Result<Self, BadFilter> {
-        let of_tasks = |(name, _): &&(String, String)| {
-            row(name.strip_prefix(EXCLUDED).unwrap_or(name)).is_some_and(Row::is_of_tasks_only)
-        };
+        let of_tasks =
+            |(name, _): &&(String, String)| row(without_exclusion(name).0).is_some_and(Row::is_of_tasks_only);
         match self.pairs.iter().find(of_tasks) {
             Some((field, _)) => {
                 let detail = "filters tasks, not events; use from and until for times".to_owned();
@@ -286,6 +285,12 @@ mod tests {
         }
         let error = refused("label.env", "a\u{1}");
         assert_eq!(error.to_string(), "label.env: must not contain control characters");
+        for name in ["label.env", "unique_key", "external_id", "-unique_key"] {
+            let bytes = |count: usize| pairs(&[(name, &format!("{},b", "a".repeat(count)))]);
+            assert!(Filter::from_query(&bytes(256), &[]).is_ok(), "{name}");
+            let error = Filter::from_query(&bytes(257), &[]).unwrap_err();
+            assert_eq!(error.to_string(), format!("{name}: each value must be at most 256 bytes long"));
+        }
         assert_eq!(refused("label.", "x").to_string(), "label.: must not be empty");
     }
 

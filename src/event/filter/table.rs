@@ -178,6 +178,9 @@ pub const TOPICS: [(&str, &[Topic]); 10] = [
 /// Maximum number of values of one filter.
 const MAX_VALUES: usize = 100;
 
+/// Longest text of a task that a filter compares as a whole, in bytes.
+const MAX_TEXT_BYTES: usize = 256;
+
 /// What a filter with its values demands.
 #[derive(Debug, Clone)]
 pub(super) enum Clause {
@@ -264,8 +267,11 @@ fn names(text: &str) -> Result<Condition, String> {
     Ok(Condition::Prefixes(split(text, prefix)?))
 }
 
-/// A text without control characters.
+/// A key, an external ID or the value of a label: none is longer or has control characters.
 fn plain(word: &str) -> Result<String, String> {
+    if word.len() > MAX_TEXT_BYTES {
+        return Err(format!("each value must be at most {MAX_TEXT_BYTES} bytes long"));
+    }
     let is_plain = !word.chars().any(char::is_control);
     if is_plain { Ok(word.to_owned()) } else { Err("must not contain control characters".to_owned()) }
 }

@@ -12,7 +12,7 @@ use crate::{
     feed::{self, time_travel::Moment},
     model::{
         Status, Task,
-        task_query::{EXCLUDED, TaskQuery},
+        task_query::{TaskQuery, without_exclusion},
     },
     store::search,
 };
@@ -102,7 +102,7 @@ fn time_of(params: &Params) -> Vec<(String, String)> {
 /// Filters that are set, each with the URL of the page without it.
 fn chips(params: &Params, filters: &[(String, String)]) -> Vec<(String, String, String)> {
     let chip = |(name, value): &(String, String)| {
-        let row = filter::row(name.trim_start_matches(EXCLUDED));
+        let row = filter::row(without_exclusion(name).0);
         let short =
             row.filter(|row| !row.short.is_empty()).map_or(name.clone(), |row| name.replace(row.name, row.short));
         let rest = format::address("/tasks", &params.without(&[name, "cursor"]));

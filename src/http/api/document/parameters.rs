@@ -14,7 +14,8 @@ use crate::{
 
 /// Pattern of an event ID.
 pub(super) const EVENT_ID: &str = "^[0-9a-f]{8}-[0-9]{1,18}$";
-/// Text without control characters that contains more than commas and spaces.
+/// Text without control characters that contains more than commas and spaces. How long each value may be cannot be said
+/// beside: a length would be that of all values together.
 const NAMES: &str = r"^[^\u0000-\u001f\u007f-\u009f]*[^\u0000-\u0020\u007f-\u00a0,][^\u0000-\u001f\u007f-\u009f]*$|^$";
 const UUID: &str = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}";
 
@@ -84,7 +85,7 @@ fn of_filter(row: &filter::Row) -> Value {
         Source::Priority => json!({ "type": "string", "pattern": r"^([0-9]|0\.\.[0-9]|[0-9]\.\.9)?$" }),
         Source::StatsOnly => json!({ "type": "boolean" }),
         Source::Id(_) => json!({ "type": "string", "pattern": format!("^({UUID}(,{UUID})*)?$") }),
-        Source::Name(_) | Source::TaskText => json!({ "type": "string", "pattern": NAMES, "maxLength": 128 }),
+        Source::Name(_) | Source::TaskText => json!({ "type": "string", "pattern": NAMES }),
         Source::TaskTime => json!({ "type": "string", "pattern": r"^(-[1-9][0-9]{0,3}[smhd]\.\.)?$" }),
     };
     let several = if row.is_single() { "" } else { " Comma = OR." };
@@ -100,7 +101,7 @@ fn labels() -> Value {
         "description": "Only with this label: `label.<key>=<value>`, once per key. Comma = OR.",
         "schema": {
             "type": "object",
-            "patternProperties": { r"^label\.[a-z][a-z0-9_-]{0,30}$": { "type": "string", "pattern": NAMES, "maxLength": 128 } },
+            "patternProperties": { r"^label\.[a-z][a-z0-9_-]{0,30}$": { "type": "string", "pattern": NAMES } },
             "additionalProperties": false,
         },
     })
