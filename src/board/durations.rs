@@ -239,11 +239,17 @@ impl Kinds {
         self.0.keys()
     }
 
+    /// A percentile of the run time of a task type, milliseconds; `None` with too few samples.
+    #[must_use]
+    pub fn run_ms(&self, kind: &Name, percent: u64, now: Time) -> Option<u64> {
+        let runs = &self.0.get(kind).filter(|usual| usual.runs.samples() >= LEAST_SAMPLES)?.runs;
+        runs.percentile(percent, now, KIND_WINDOW)
+    }
+
     /// p95 of a task type, milliseconds; `None` with too few samples.
     #[must_use]
     pub fn usual_ms(&self, kind: &Name, now: Time) -> Option<u64> {
-        let runs = &self.0.get(kind).filter(|usual| usual.runs.samples() >= LEAST_SAMPLES)?.runs;
-        runs.percentile(95, now, KIND_WINDOW)
+        self.run_ms(kind, 95, now)
     }
 }
 

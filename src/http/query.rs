@@ -10,7 +10,7 @@ use crate::{
         filter::{self, is_known},
     },
     feed::{self, SharedBoard},
-    model::task_query::{LABEL_PREFIX, TaskQuery, without_exclusion},
+    model::task_query::TaskQuery,
     page::{LIST_PARAMETERS, format},
 };
 
@@ -66,12 +66,9 @@ pub fn shown(pairs: &[(String, String)]) -> String {
 /// # Errors
 /// A 400 that names the parameter.
 pub fn tasks(pairs: &[(String, String)]) -> Result<TaskQuery, Problem> {
-    let known = |name: &str| {
-        let name = filter::full_name(without_exclusion(name).0);
-        name.starts_with(LABEL_PREFIX) || task_filters().chain(LIST_PARAMETERS).any(|supported| supported == name)
-    };
+    let known = |name: &str| filter::is_of_tasks(name) || LIST_PARAMETERS.contains(&name);
     if let Some((name, _)) = pairs.iter().find(|(name, _)| !known(name)) {
-        let valid: Vec<_> = task_filters().chain(LIST_PARAMETERS).chain(["label.<key>"]).collect();
+        let valid: Vec<_> = task_filters().chain(LIST_PARAMETERS).chain(filter::FREE_NAMES).collect();
         return Err(Problem::invalid_filter(name, format!("unknown filter; supported: {}", valid.join(", "))));
     }
     if let Some((name, _)) = LIST_PARAMETERS.iter().find_map(|name| {

@@ -11,6 +11,37 @@ use crate::clock::Time;
 /// Prefix of the label filters: `label.<key>=value`.
 pub const LABEL_PREFIX: &str = "label.";
 
+/// Prefixes of the filters that look into a JSON column: `payload.order.id=ORD-1`.
+const JSON_COLUMNS: [&str; 2] = ["payload", "result"];
+
+/// The column and the path of a filter that looks into JSON: names of keys and indexes of arrays, separated by dots; `\.`
+/// is a dot in a key. `None` for any other filter.
+#[must_use]
+pub fn json_path(name: &str) -> Option<(&'static str, Vec<String>)> {
+    let (column, path) = name.split_once('.')?;
+    let column = JSON_COLUMNS.into_iter().find(|known| *known == column)?;
+    let mut parts = vec![String::new()];
+    let mut is_escaped = false;
+    for c in path.chars() {
+        match c {
+            '\\' if !is_escaped => is_escaped = true,
+            '.' if !is_escaped => parts.push(String::new()),
+            _ => {
+                parts.last_mut()?.push(c);
+                is_escaped = false;
+            }
+        }
+    }
+    Some((column, parts))
+}
+
+/// The filter that looks into a JSON column at a path; [`json_path`] reads it.
+#[must_use]
+pub fn json_filter(column: &str, path: &[&str]) -> String {
+    let path = path.iter().map(|part| part.replace('\\', r"\\").replace('.', r"\."));
+    std::iter::once(column.to_owned()).chain(path).collect::<Vec<_>>().join(".")
+}
+
 /// Prefix of a filter that lets everything pass but its values: `-queue=mail`.
 pub const EXCLUDED: char = '-';
 
@@ -167,6 +198,18 @@ mod tests {
         assert_eq!(told(TaskQuery { text: Some("disk".to_owned()), ..below.clone() }), (true, true));
         let keyed = below.having("unique_key", Condition::Texts(["k".to_owned()].into()));
         assert!(keyed.is_led_by("unique_key") && !keyed.is_led_by("parent_task_id"), "one index only");
+    }
+
+    #[test]
+    fn a_path_into_json_is_read_as_it_was_written() {
+        let path = |name: &str| json_path(name).map(|(column, path)| (column, path.join("|")));
+        assert_eq!(path("payload.order.id"), Some(("payload", "order|id".to_owned())));
+        assert_eq!(path(r"result.a\.b.0.c\\d"), Some(("result", r"a.b|0|c\d".to_owned())));
+        assert_eq!((path("payload"), path("label.a"), path("payloads.a")), (None, None, None));
+        for parts in [&["a"][..], &["a.b", "c"], &[r"\", r"\.", "..", "é"], &["", "a"]] {
+            let owned = parts.iter().map(|part| (*part).to_owned()).collect();
+            assert_eq!(json_path(&json_filter("result", parts)), Some(("result", owned)));
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ pub mod chart;
 pub mod format;
 pub mod fragment_diff;
 mod fragments;
+mod json_view;
 pub mod layout;
 mod live;
 mod page_links;
@@ -18,6 +19,7 @@ mod row;
 pub mod still;
 pub mod summary;
 mod switcher;
+mod timeline;
 pub mod visible;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};

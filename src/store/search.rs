@@ -17,7 +17,7 @@ use crate::{
     event::filter,
     model::{
         Name, Task,
-        task_query::{Bound, Condition, LABEL_PREFIX, TaskQuery, without_exclusion},
+        task_query::{Bound, Condition, LABEL_PREFIX, TaskQuery, json_path, without_exclusion},
     },
 };
 
@@ -104,6 +104,8 @@ fn compare(statement: &mut QueryBuilder<Postgres>, name: &str, condition: &Condi
     statement.push(" AND (");
     if let Some(key) = name.strip_prefix(LABEL_PREFIX) {
         statement.push("(t.labels ->> ").push_bind(key.to_owned()).push(")");
+    } else if let Some((column, path)) = json_path(name) {
+        statement.push("(t.").push(column).push(" #>> ").push_bind(path).push(")");
     } else if let Some(column) = filter::row(name).and_then(|row| row.column) {
         statement.push("t.").push(column);
     } else {
@@ -392,6 +394,7 @@ mod tests {
                 "(t.priority BETWEEN $1 AND $2)",
             ),
             ("label.team", Condition::Texts(["x".to_owned()].into()), "((t.labels ->> $1) = ANY($2))"),
+            ("payload.a.0", Condition::Texts(["x".to_owned()].into()), "((t.payload #>> $1) = ANY($2))"),
             (
                 "finished",
                 Condition::Times(range),
@@ -409,12 +412,17 @@ mod tests {
         let evil = "'; DROP TABLE tasks; --";
         let query = TaskQuery { text: Some(evil.to_owned()), ..all() }
             .having(&format!("label.{evil}"), Condition::Texts([evil.to_owned()].into()))
+            .having(&format!("result.{evil}"), Condition::Texts([evil.to_owned()].into()))
             .having("queue", Condition::Names([Name::new(evil).unwrap()].into()))
             .having("task_type", Condition::Prefixes([evil.to_owned()].into()))
             .having("unique_key", Condition::Texts([evil.to_owned()].into()));
         let (sql, values) = searched(&query);
         assert!(!sql.contains("DROP"), "{sql}");
-        assert_eq!(values, 1 + 1 + 2 + 1 + 1 + 3 + 1, "label and value, queue, type, three texts, key, bound, limit");
+        assert_eq!(
+            values,
+            1 + 1 + 2 + 2 + 1 + 1 + 3 + 1,
+            "label and path with their values, queue, type, three texts, key, bound, limit"
+        );
     }
 
     #[test]

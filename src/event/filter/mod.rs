@@ -10,7 +10,7 @@ mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use self::table::{Clause, parse_label};
+use self::table::{Clause, parse_json, parse_label};
 pub use self::{
     table::{ROWS, Row, Source, TOPICS},
     typed::typed,
@@ -19,7 +19,7 @@ pub use self::{
 use super::Event;
 use crate::model::{
     Name,
-    task_query::{Condition, EXCLUDED, LABEL_PREFIX, without_exclusion},
+    task_query::{Condition, EXCLUDED, LABEL_PREFIX, json_path, without_exclusion},
 };
 
 /// The filter that every page and every part of the board takes.
@@ -29,7 +29,16 @@ pub const PROJECT: &str = "project_id";
 #[must_use]
 pub fn is_known(name: &str) -> bool {
     let (name, _) = without_exclusion(name);
-    name.starts_with(LABEL_PREFIX) || row(name).is_some()
+    name.starts_with(LABEL_PREFIX) || json_path(name).is_some() || row(name).is_some()
+}
+
+/// What a list of filters that can be used says beside the rows of the table.
+pub const FREE_NAMES: [&str; 3] = ["label.<key>", "payload.<path>", "result.<path>"];
+
+/// Whether lists of tasks can be filtered by this name, with or without exclusion.
+#[must_use]
+pub fn is_of_tasks(name: &str) -> bool {
+    is_known(name) && row(without_exclusion(name).0).is_none_or(|row| row.column.is_some())
 }
 
 /// The row of a filter, by its name or its shorter name; `None` for a label or an unknown name.
@@ -74,6 +83,8 @@ impl Filter {
             return Ok(true);
         } else if let Some(key) = name.strip_prefix(LABEL_PREFIX) {
             parse_label(key, value)
+        } else if let Some((_, path)) = json_path(name) {
+            parse_json(name, &path, value)
         } else if let Some(row) = row(name) {
             row.parse(value)
         } else {
@@ -102,8 +113,7 @@ impl Filter {
             if filter.add(field, value)? {
                 continue;
             }
-            let valid: Vec<_> =
-                ROWS.iter().map(|row| row.name).chain(["label.<key>"]).chain(own.iter().copied()).collect();
+            let valid: Vec<_> = ROWS.iter().map(|row| row.name).chain(FREE_NAMES).chain(own.iter().copied()).collect();
             return Err(BadFilter {
                 field: field.clone(),
                 detail: format!("unknown filter; supported: {}", valid.join(", ")),
@@ -135,6 +145,7 @@ impl Filter {
             match clause {
                 Clause::Field(row, condition) => row.column.map(|_| (row.name.to_owned(), condition.clone())),
                 Clause::Label(key, values) => Some((format!("{LABEL_PREFIX}{key}"), Condition::Texts(values.clone()))),
+                Clause::Json(name, values) => Some((name.clone(), Condition::Texts(values.clone()))),
                 Clause::Not(clause) => condition(clause).map(|(name, inner)| (format!("{EXCLUDED}{name}"), inner)),
                 Clause::Kinds(_) | Clause::Everything => None,
             }
@@ -147,8 +158,10 @@ impl Filter {
     /// # Errors
     /// [`BadFilter`] for the first of them.
     pub fn of_events(self) -> Result<Self, BadFilter> {
-        let of_tasks =
-            |(name, _): &&(String, String)| row(without_exclusion(name).0).is_some_and(Row::is_of_tasks_only);
+        let of_tasks = |(name, _): &&(String, String)| {
+            let (name, _) = without_exclusion(name);
+            json_path(name).is_some() || row(name).is_some_and(Row::is_of_tasks_only)
+        };
         match self.pairs.iter().find(of_tasks) {
             Some((field, _)) => {
                 let detail = "filters tasks, not events; use from and until for times".to_owned();
@@ -285,7 +298,7 @@ mod tests {
         }
         let error = refused("label.env", "a\u{1}");
         assert_eq!(error.to_string(), "label.env: must not contain control characters");
-        for name in ["label.env", "unique_key", "external_id", "-unique_key"] {
+        for name in ["label.env", "unique_key", "external_id", "-unique_key", "payload.order.id"] {
             let bytes = |count: usize| pairs(&[(name, &format!("{},b", "a".repeat(count)))]);
             assert!(Filter::from_query(&bytes(256), &[]).is_ok(), "{name}");
             let error = Filter::from_query(&bytes(257), &[]).unwrap_err();

@@ -91,7 +91,7 @@ impl Row {
 /// What a filter of times takes.
 const TIMES: &str = "time range, e.g. -1h.., -2d..-1d or 2026-11-27T03:00Z..2026-11-27T03:05Z";
 
-/// Every filter but `label.<key>`.
+/// Every filter but those of [`super::FREE_NAMES`].
 pub const ROWS: [Row; 21] = [
     Row::new(
         "topics",
@@ -175,6 +175,9 @@ pub const TOPICS: [(&str, &[Topic]); 10] = [
     ),
 ];
 
+/// Maximum number of parts of a path into JSON.
+const MAX_PATH: usize = 16;
+
 /// Maximum number of values of one filter.
 const MAX_VALUES: usize = 100;
 
@@ -190,6 +193,8 @@ pub(super) enum Clause {
     Field(&'static Row, Condition),
     /// A label with one of these values.
     Label(Name, BTreeSet<String>),
+    /// A value in the payload or the result of a task with one of these texts; events have neither. By the whole name.
+    Json(String, BTreeSet<String>),
     /// Whatever another one does not let through.
     Not(Box<Self>),
     /// Nothing.
@@ -215,6 +220,7 @@ impl Clause {
                 event.labels.as_ref().and_then(|labels| labels.get(key)).is_some_and(|value| values.contains(value))
             }
             Self::Not(clause) => !clause.matches(event),
+            Self::Json(..) => false,
             Self::Everything => true,
         }
     }
@@ -324,4 +330,12 @@ fn stats_only(text: &str) -> Result<Clause, String> {
 pub(super) fn parse_label(key: &str, value: &str) -> Result<Clause, String> {
     let key = Name::new(key).map_err(|e| e.to_string())?;
     split(value, plain).map(|values| Clause::Label(key, values))
+}
+
+/// Parses the values of a filter that looks into JSON at a path.
+pub(super) fn parse_json(name: &str, path: &[String], value: &str) -> Result<Clause, String> {
+    if path.len() > MAX_PATH || path.iter().any(|part| part.is_empty() || part.contains('\0')) {
+        return Err(format!("must be a path of 1 to {MAX_PATH} keys separated by dots, e.g. payload.order.id"));
+    }
+    split(value, plain).map(|values| Clause::Json(name.to_owned(), values))
 }

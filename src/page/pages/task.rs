@@ -1,4 +1,4 @@
-//! One task: details, payload, result, attempts, event history and actions.
+//! One task: where its time went, error, payload, result, attempts, event history, details and actions.
 
 use std::sync::Arc;
 
@@ -6,20 +6,25 @@ use askama::Template;
 use uuid::Uuid;
 
 use super::tasks::as_of;
-use crate::page::{Content, PageError, Params, View, format};
+use crate::page::{
+    Content, PageError, Params, View, format,
+    json_view::{JsonView, Line},
+    timeline::Timeline,
+};
 use crate::{
-    board::health::{self, Health},
+    board::{
+        Board,
+        health::{self, Health},
+    },
     clock::Time,
     event::{Event, Kind},
     feed,
-    model::{Name, Status, Task, phase::Counts},
+    model::{Name, Status, Task, phase::Counts, task_query::LABEL_PREFIX},
     store::{families, search},
 };
 
 /// Maximum number of events shown.
 const EVENTS: i64 = 200;
-/// Maximum length of a payload or result, characters.
-const LONGEST: usize = 8_192;
 /// Maximum number of dependencies and of dependents shown.
 const NEIGHBOURS: i64 = 20;
 
@@ -27,11 +32,16 @@ const NEIGHBOURS: i64 = 20;
 #[template(path = "task.html")]
 struct TaskPage {
     task: Task,
-    events: Vec<Arc<Event>>,
+    timeline: Timeline,
+    /// Median and p95 run time of its type, if known.
+    usual: Option<String>,
+    history: Vec<Entry>,
     attempts: Vec<Attempt>,
-    payload: Option<String>,
-    result: Option<String>,
-    facts: Vec<(&'static str, String)>,
+    payload: Option<JsonView>,
+    result: Option<JsonView>,
+    /// Number of failed tasks with the same error.
+    alike: u64,
+    facts: Vec<Fact>,
     health: Health,
     depends_on: Vec<Task>,
     gone: usize,
@@ -55,14 +65,28 @@ struct Attempt {
     error: Option<String>,
 }
 
+/// One entry of the history, newest first: an event, or several reports of progress in a row.
+struct Entry {
+    events: Vec<Arc<Event>>,
+    /// Time since the event before it, milliseconds.
+    after_ms: Option<u64>,
+}
+
+/// A name and a value of the details, with a link.
+struct Fact {
+    name: &'static str,
+    value: String,
+    url: Option<String>,
+}
+
 pub(super) async fn render(view: &View, params: &Params) -> Result<Content, PageError> {
-    let missing = || PageError::NotFound("There is no such task. It may have been deleted.".to_owned());
+    let missing = || PageError::NotFound("Task not found. It may have been deleted.".to_owned());
     let pool = view.store.pool();
     let id = params.id.ok_or_else(missing)?;
     let mut task = search::task(pool, id).await?.ok_or_else(missing)?;
     let until = params.at.map_or(i64::MAX, |at| at.position);
     if let Some(moment) = params.at {
-        let unborn = || PageError::NotFound("This task did not exist yet at that time.".to_owned());
+        let unborn = || PageError::NotFound("This task did not exist at that time.".to_owned());
         task = as_of(view, vec![task], moment).await?.pop().ok_or_else(unborn)?;
     }
     let events: Vec<_> = view.event_log.of_task(view.subscriptions.epoch(), id, until, EVENTS).await?;
@@ -78,29 +102,63 @@ pub(super) async fn render(view: &View, params: &Params) -> Result<Content, Page
         None => search::open_dependencies(pool, id).await?,
         Some(_) => depends_on.iter().filter(|task| task.status != Status::Completed).map(|task| task.id).collect(),
     };
-    let health = health::of_task(&feed::read(&view.board), &task, &open, view.quiet, view.now());
     let below = if task.is_parent {
         families::children(pool, &families::parents(pool, &[id]).await?).await?
     } else {
         Counts::default()
     };
+    let board = feed::read(&view.board);
     let page = TaskPage {
         below: below.total(),
         open_below: below.total() - below.finished(),
         again: below.failed + below.cancelled,
-        health,
-        payload: task.payload.as_ref().map(|json| format::clip(json.as_str(), LONGEST)),
-        result: task.result.as_ref().map(|json| format::clip(json.as_str(), LONGEST)),
-        facts: facts(&task),
+        health: health::of_task(&board, &task, &open, view.quiet, view.now()),
+        timeline: Timeline::new(&events, view.now()),
+        usual: usual(&board, &task, view.now()),
+        payload: task.payload.as_ref().map(|json| JsonView::new(json.as_str(), "payload")),
+        result: task.result.as_ref().map(|json| JsonView::new(json.as_str(), "result")),
+        alike: task.fingerprint().and_then(|name| board.failures.groups.get(&name)).map_or(0, |group| group.open),
+        facts: facts(&task, &board),
         attempts: attempts(&events),
-        events: events.into_iter().rev().collect(),
+        history: history(&events),
         gone: task.depends_on.len() - depends_on.len(),
         depends_on,
         dependents,
         is_past: params.at.is_some(),
         task,
     };
+    drop(board);
     Content::new(format!("({}) {name}", page.task.status), &page)
+}
+
+/// The usual run time of the type of a task, in words.
+fn usual(board: &Board, task: &Task, now: Time) -> Option<String> {
+    let run = |percent| board.kinds.run_ms(&task.task_type, percent, now).map(|ms| format::duration(&ms));
+    Some(format!("p50 {}, p95 {}", run(50)?, run(95)?))
+}
+
+/// The history, newest first, with reports of progress in a row as one entry.
+fn history(events: &[Arc<Event>]) -> Vec<Entry> {
+    let mut history: Vec<Entry> = Vec::new();
+    let mut before: Option<Time> = None;
+    for event in events {
+        let after_ms = before.and_then(|before| u64::try_from((event.ts - before).num_milliseconds()).ok());
+        before = Some(event.ts);
+        let is_progress = |event: &Arc<Event>| event.event_type == Kind::TaskProgress;
+        match history.last_mut().filter(|last| is_progress(event) && last.events.iter().all(is_progress)) {
+            Some(last) => last.events.push(event.clone()),
+            None => history.push(Entry { events: vec![event.clone()], after_ms }),
+        }
+    }
+    history.reverse();
+    history
+}
+
+impl Entry {
+    /// The newest event.
+    fn event(&self) -> &Event {
+        &self.events[self.events.len() - 1]
+    }
 }
 
 /// Related tasks, at the requested time.
@@ -145,29 +203,46 @@ fn attempts(events: &[Arc<Event>]) -> Vec<Attempt> {
     attempts
 }
 
-fn facts(task: &Task) -> Vec<(&'static str, String)> {
-    let mut facts = vec![
-        ("Type", task.task_type.to_string()),
-        ("Queue", task.queue.to_string()),
-        ("Project", task.project_id.to_string()),
-        ("Priority", task.priority.to_string()),
-        ("Attempt", attempt_of(task)),
-    ];
-    let optional = [
-        ("Phase", task.phase.as_ref().map(ToString::to_string)),
-        ("Assignee", task.assignee.clone()),
-        ("Collaborators", (!task.collaborators.is_empty()).then(|| task.collaborators.join(", "))),
-        ("Watchers", (!task.watchers.is_empty()).then(|| task.watchers.join(", "))),
-        ("Unique key", task.unique_key.clone()),
-        ("Known there as", task.external_id.clone()),
-        ("Connector", task.connector_id.as_ref().map(ToString::to_string)),
-        ("Machine", task.machine_id.as_ref().map(ToString::to_string)),
-        ("Time limit", task.timeout_seconds.map(|seconds| format::duration(&(u64::from(seconds) * 1_000)))),
-        ("Took", took(task)),
-    ];
-    facts.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value?))));
-    facts.extend(task.labels.iter().map(|(key, value)| ("Label", format!("{key} = {}", format::clip(value, 100)))));
-    facts
+fn facts(task: &Task, board: &Board) -> Vec<Fact> {
+    let plain = |name, value: Option<String>| value.map(|value| Fact { name, value, url: None });
+    let linked = |name, value: &Name, url: String| Some(Fact { name, value: value.to_string(), url: Some(url) });
+    let filtered =
+        |filter: &str, value: &str| format::address("/tasks", &[(filter.to_owned(), format::filter_value(value))]);
+    let by_name = |name, filter, value: Option<&Name>| {
+        value.and_then(|value| linked(name, value, filtered(filter, value.as_str())))
+    };
+    let worker = task.worker_id.map(|id| {
+        let name = board.workers.0.get(&id).map_or_else(|| format::short(&id), |seen| seen.name.to_string());
+        Fact { name: "Worker", value: name, url: Some(format!("/workers/{id}")) }
+    });
+    let names = |names: &[String]| (!names.is_empty()).then(|| names.join(", "));
+    let queue = format!("/queues/{}", format::path_segment(task.queue.as_str()));
+    [
+        by_name("Type", "type", Some(&task.task_type)),
+        linked("Queue", &task.queue, queue),
+        by_name("Project", "project", Some(&task.project_id)),
+        plain("Priority", Some(task.priority.to_string())),
+        plain("Attempt", Some(attempt_of(task))),
+        by_name("Phase", "phase", task.phase.as_ref()),
+        worker,
+        by_name("Machine", "machine", task.machine_id.as_ref()),
+        by_name("Connector", "connector", task.connector_id.as_ref()),
+        plain("Timeout", task.timeout_seconds.map(|seconds| format::duration(&(u64::from(seconds) * 1_000)))),
+        plain("Unique key", task.unique_key.clone()),
+        plain("External ID", task.external_id.clone()),
+        plain("Assignee", task.assignee.clone()),
+        plain("Collaborators", names(&task.collaborators)),
+        plain("Watchers", names(&task.watchers)),
+        plain("Duration", took(task)),
+    ]
+    .into_iter()
+    .flatten()
+    .chain(task.labels.iter().map(|(key, value)| Fact {
+        name: "Label",
+        value: format!("{key}:{}", format::clip(value, 100)),
+        url: Some(filtered(&format!("{LABEL_PREFIX}{key}"), value)),
+    }))
+    .collect()
 }
 
 /// Attempt number and maximum. An observed task may have more attempts than were declared.
@@ -186,9 +261,10 @@ const fn ending(kind: &Kind) -> (&'static str, &'static str, &'static str) {
     match kind {
         Kind::TaskCompleted => ("good", "✓", "completed"),
         Kind::TaskFailed => ("bad", "✕", "failed"),
-        Kind::TaskRetry => ("warn", "↻", "failed, another follows"),
+        Kind::TaskRetry => ("warn", "↻", "failed, retried"),
         Kind::TaskCancelled => ("quiet", "■", "cancelled"),
-        Kind::TaskEnqueued => ("warn", "↺", "given back"),
+        Kind::TaskEnqueued => ("warn", "↺", "released"),
+        Kind::TaskStalled => ("warn", "!", "stalled"),
         _ => ("quiet", "○", "ended"),
     }
 }
@@ -204,10 +280,16 @@ mod tests {
         let task_itself = Task { is_parent: true, ..task(3, Status::Failed) };
         let page = TaskPage {
             attempts: attempts(&events),
-            events: events.into_iter().rev().collect(),
-            payload: Some(HOSTILE.to_owned()),
-            result: Some(HOSTILE.to_owned()),
-            facts: facts(&task_itself),
+            timeline: Timeline::new(&events, now()),
+            usual: Some("p50 1.0 s, p95 3.0 s".to_owned()),
+            history: history(&events),
+            payload: Some(JsonView::new(
+                &serde_json::json!({ HOSTILE: [HOSTILE, 1, null], "long": HOSTILE.repeat(9) }).to_string(),
+                "payload",
+            )),
+            result: Some(JsonView::new(HOSTILE, "result")),
+            alike: 14,
+            facts: facts(&task_itself, &board()),
             health: health::of_task(&board(), &task(4, Status::Running), &[], chrono::TimeDelta::seconds(25), now()),
             depends_on: vec![task(1, Status::Completed)],
             gone: 2,
@@ -281,9 +363,10 @@ mod tests {
     fn facts_that_are_not_known_are_left_out() {
         let plain =
             crate::model::NewTask::plain(id(1), hostile("mail"), hostile("queue")).into_task(None, false, now());
-        let names: Vec<_> = facts(&plain).into_iter().map(|(name, _)| name).collect();
+        let names: Vec<_> = facts(&plain, &Board::default()).into_iter().map(|fact| fact.name).collect();
         assert_eq!(names, ["Type", "Queue", "Project", "Priority", "Attempt"]);
-        assert!(facts(&task(1, Status::Failed)).len() > 12);
+        let whole = facts(&task(1, Status::Failed), &board());
+        assert!(whole.len() > 12 && whole.iter().any(|fact| fact.name == "Worker"));
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub(super) fn complete(document: &mut Value) {
             ),
             ("get", "/api/v1/tasks") => {
                 let rows = filter::ROWS.iter().filter(|row| row.column.is_some());
-                add(operation, rows.map(of_filter).chain([labels(), cursor(), search()]));
+                add(operation, rows.map(of_filter).chain([labels(), contents(), cursor(), search()]));
             }
             ("get", "/api/v1/history") => add(operation, std::iter::once(range())),
             ("post", "/api/v1/tasks") => add(operation, [idempotency_key()].into_iter()),
@@ -102,6 +102,19 @@ fn labels() -> Value {
         "schema": {
             "type": "object",
             "patternProperties": { r"^label\.[a-z][a-z0-9_-]{0,30}$": { "type": "string", "pattern": NAMES } },
+            "additionalProperties": false,
+        },
+    })
+}
+
+/// `payload.<path>=value` and `result.<path>=value`: each property is a separate parameter.
+fn contents() -> Value {
+    json!({
+        "name": "contents", "in": "query", "required": false, "style": "form", "explode": true,
+        "description": "Only with this value in the payload or the result: `payload.<path>=<value>`, where the path is keys and array indexes separated by dots (`payload.order.lines.0.sku`; `\\.` is a dot in a key). Texts without quotes, numbers as written. Comma = OR. Looks at a bounded number of tasks at a time; go on with `next_cursor`.",
+        "schema": {
+            "type": "object",
+            "patternProperties": { r"^(payload|result)(\.[a-z][a-z0-9_-]{0,10}){1,4}$": { "type": "string", "pattern": NAMES } },
             "additionalProperties": false,
         },
     })
