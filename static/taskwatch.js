@@ -300,7 +300,7 @@
     const response = event.detail?.ctx?.response;
     const header = (name) => response?.headers?.get?.(name);
     // Only of a page about one thing can that be believed, and even then it is asked again now and then.
-    const about = /^(tasks|parents|bulk)\/./.test(location.pathname.slice(body.dataset.root.length)) && event.detail?.ctx?.sourceElement?.id === "refresh";
+    const about = /^(tasks|parents|bulk|workers)\/./.test(location.pathname.slice(body.dataset.root.length)) && event.detail?.ctx?.sourceElement?.id === "refresh";
     const status = response?.status;
     if (about && (status === 404 || status === 410)) gone = "Gone: it was deleted";
     else if (status === 401 || status === 403) gone = "Signed out";

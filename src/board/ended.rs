@@ -26,7 +26,7 @@ impl Attempts {
         if self.total() == 0 { 0.0 } else { self.failed as f64 * 100.0 / self.total() as f64 }
     }
 
-    const fn plus(self, other: Self) -> Self {
+    pub(crate) const fn plus(self, other: Self) -> Self {
         Self { completed: self.completed + other.completed, failed: self.failed + other.failed }
     }
 

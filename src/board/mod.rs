@@ -48,7 +48,7 @@ use running::Running;
 use workers::Workers;
 
 /// Version of the encoding; checkpoints of another version are ignored and rebuilt from the log.
-pub const VERSION: i32 = 7;
+pub const VERSION: i32 = 8;
 
 /// The complete state at a position.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

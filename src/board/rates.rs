@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 
+use super::ended::Attempts;
 use crate::{
     clock::Time,
     event::{Event, Kind},
@@ -47,11 +48,7 @@ impl Tally {
     /// Failed attempts as a percentage of all finished attempts, 0–100.
     #[must_use]
     pub fn error_percent(&self) -> f64 {
-        let bad = self.failed + self.retried;
-        match bad + self.completed {
-            0 => 0.0,
-            ended => bad as f64 * 100.0 / ended as f64,
-        }
+        Attempts { completed: self.completed, failed: self.failed + self.retried }.error_percent()
     }
 
     /// Counts an event; returns whether it is of a counted type.

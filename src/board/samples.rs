@@ -54,6 +54,7 @@ pub(super) fn worker(status: WorkerStatus) -> LastSeen {
         started_at: at(0),
         completed: 0,
         failed: 0,
+        stalled: std::collections::VecDeque::new(),
         connectors: BTreeMap::new(),
         last_seen_at: Some(at(0)),
     }

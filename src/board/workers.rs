@@ -1,11 +1,11 @@
 //! Workers on their machines, with their connectors.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::name_or_dash;
+use super::{ended::Attempts, name_or_dash};
 use crate::{
     clock::Time,
     event::{Event, Kind},
@@ -20,6 +20,9 @@ const KEEP_GONE: usize = 20;
 
 /// Maximum number of queues tracked for a worker that does not list its queues.
 const MOST_QUEUES: usize = 64;
+
+/// Number of stalled tasks kept for each worker.
+const KEEP_STALLED: usize = 20;
 
 /// All online workers, and the last stopped or lost ones.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -50,6 +53,9 @@ pub struct LastSeen {
     pub completed: u64,
     /// Attempts that failed on it.
     pub failed: u64,
+    /// Tasks that stalled on it, the latest last.
+    #[serde(default, skip_serializing_if = "VecDeque::is_empty")]
+    pub stalled: VecDeque<Uuid>,
     /// Its connectors.
     pub connectors: BTreeMap<Name, Connector>,
     /// Last heartbeat; measured, not folded.
@@ -105,6 +111,15 @@ impl Workers {
                     worker.failed += 1;
                 }
             }
+            Kind::TaskStalled => {
+                if let (Some(worker), Some(task_id)) = (self.0.get_mut(&id), event.task_id) {
+                    worker.stalled.retain(|known| *known != task_id);
+                    worker.stalled.push_back(task_id);
+                    while worker.stalled.len() > KEEP_STALLED {
+                        worker.stalled.pop_front();
+                    }
+                }
+            }
             _ => {}
         }
     }
@@ -136,6 +151,12 @@ impl LastSeen {
         }
     }
 
+    /// Its attempts that ended.
+    #[must_use]
+    pub const fn attempts(&self) -> Attempts {
+        Attempts { completed: self.completed, failed: self.failed }
+    }
+
     /// It declared no queues and claimed nothing, so it may serve any queue.
     #[must_use]
     pub fn serves_any(&self) -> bool {
@@ -162,6 +183,7 @@ impl LastSeen {
             started_at: worker.started_at,
             completed: known.map_or(0, |known| known.completed),
             failed: known.map_or(0, |known| known.failed),
+            stalled: known.map(|known| known.stalled.clone()).unwrap_or_default(),
             connectors: worker.connectors,
             last_seen_at: Some(worker.last_seen_at),
         }
@@ -180,6 +202,7 @@ impl LastSeen {
             started_at: event.ts,
             completed: 0,
             failed: 0,
+            stalled: VecDeque::new(),
             connectors: BTreeMap::new(),
             last_seen_at: None,
         }
@@ -294,6 +317,17 @@ mod tests {
         }
         let workers = after(events);
         assert_eq!((workers.0[&id(1)].completed, workers.0[&id(1)].failed), (1, 2));
+    }
+
+    #[test]
+    fn the_last_tasks_that_stalled_on_a_worker_are_known() {
+        let mut events = vec![status(Kind::WorkerStarted, 1, "idle", 0), status(Kind::WorkerStopped, 1, "lost", 1)];
+        for number in [7, 8, 7].into_iter().chain(100..100 + KEEP_STALLED as u128 - 1) {
+            events.push(Event { task_id: Some(id(number)), ..event(Kind::TaskStalled, 1, 2) });
+        }
+        let stalled = &after(events).0[&id(1)].stalled;
+        assert_eq!(stalled.len(), KEEP_STALLED);
+        assert_eq!(stalled.front(), Some(&id(7)), "the latest that did so last");
     }
 
     #[test]

@@ -86,7 +86,7 @@ async fn by_id(state: &AppState, id: Uuid) -> sqlx::Result<Vec<Found>> {
     }
     let worker = feed::read(&state.board).workers.0.get(&id).map(|seen| seen.name.to_string());
     if let Some(name) = worker {
-        return Ok(found("Worker", name, format!("/workers#worker-{id}")));
+        return Ok(found("Worker", name, format!("/workers/{id}")));
     }
     if bulk::one(state.store.pool(), id).await?.is_some() {
         return Ok(found("Bulk action", id.to_string(), format!("/bulk/{id}")));
@@ -115,7 +115,7 @@ async fn by_name(state: &AppState, text: &str) -> sqlx::Result<Vec<Found>> {
         }
         let workers = board.workers.0.iter().filter(|(_, seen)| is(seen.name.as_str()));
         for (id, seen) in workers.take(MAX_FOUND) {
-            add("Worker", seen.name.to_string(), format!("/workers#worker-{id}"));
+            add("Worker", seen.name.to_string(), format!("/workers/{id}"));
         }
         let machine = board.workers.0.values().map(|seen| &seen.machine_id).find(|name| is(name.as_str()));
         if let Some(name) = machine {

@@ -3,7 +3,7 @@
 use askama::filters::urlencode_strict;
 
 use crate::{
-    board::health::Level,
+    board::{ended::Attempts, health::Level},
     clock::Time,
     event::{envelope::rfc3339, kind::Tone},
     model::{
@@ -131,6 +131,12 @@ pub fn count(number: &u64) -> String {
 #[must_use]
 pub fn percent(percent: &f64) -> String {
     format!("{}%", decimal(percent))
+}
+
+/// Failed attempts as a percentage of those that ended; a dash if none has.
+#[must_use]
+pub fn error_rate(attempts: &Attempts) -> String {
+    if attempts.total() == 0 { "–".to_owned() } else { percent(&attempts.error_percent()) }
 }
 
 /// A fractional duration in milliseconds, formatted as [`duration`].

@@ -55,7 +55,7 @@ impl ProblemRow {
         } else if let Some(id) = reason.task_id {
             (Some(format!("/tasks/{id}")), Some(Action::link("View task", format!("/tasks/{id}"))))
         } else if let Some(id) = reason.worker_id {
-            let page = format!("/workers#worker-{id}");
+            let page = format!("/workers/{id}");
             (Some(page.clone()), Some(Action::link("View worker", page)))
         } else if let Some(name) = &reason.task_type {
             let failed = filtered("task_type", name, "failed");

@@ -66,11 +66,12 @@ impl Part {
     /// All of it in words.
     #[must_use]
     pub(super) fn sentence(&self) -> String {
-        let (took, outcome) = (format::duration(&self.ms), self.outcome);
-        match (outcome, self.is_open) {
-            (_, true) => format!("{} for {took} so far", self.name),
-            ("", false) => format!("{} for {took}", self.name),
-            _ => format!("{} {outcome} after {took}", self.name),
+        // It begins with what is written in the part, so that a link can be called by what one sees.
+        let seen = format!("{} · {}", self.name, format::duration(&self.ms));
+        match (self.outcome, self.is_open) {
+            (_, true) => format!("{seen} so far"),
+            ("", false) => seen,
+            (outcome, _) => format!("{seen}, {outcome}"),
         }
     }
 }
@@ -126,7 +127,9 @@ fn parts(events: &[Arc<Event>], now: Time) -> Vec<Part> {
         }
     }
     if let Some((last, since)) = parts.last_mut().filter(|(last, _)| last.is_open) {
-        last.ms = milliseconds(*since, now);
+        // In whole seconds: a page that is drawn twice within one is the same.
+        let ms = milliseconds(*since, now);
+        last.ms = ms - ms % 1_000;
     }
     // What took no time, such as being pending before a claim at once, is no part of the picture.
     let parts = parts.into_iter().map(|(part, _)| part);
@@ -226,6 +229,9 @@ fn step(least: f64) -> u64 {
 
 /// A round time in short.
 fn mark(ms: u64) -> String {
+    if ms > 1_000 && ms < 60_000 && !ms.is_multiple_of(1_000) {
+        return format::duration(&ms);
+    }
     let units = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), (" s", 1_000), (" ms", 1)];
     let unit = units.into_iter().find(|(_, size)| ms >= *size && ms.is_multiple_of(*size));
     unit.map_or_else(|| "0".to_owned(), |(unit, size)| format!("{}{unit}", ms / size))
@@ -267,12 +273,7 @@ mod tests {
         let timeline = Timeline::new(&story(), now());
         assert_eq!(
             sentences(&timeline),
-            [
-                "pending for 10.0 s",
-                "attempt 1 failed after 20.0 s",
-                "backoff for 5.0 s",
-                "attempt 2 completed after 15.0 s"
-            ]
+            ["pending · 10.0 s", "attempt 1 · 20.0 s, failed", "backoff · 5.0 s", "attempt 2 · 15.0 s, completed"]
         );
         let widths: Vec<_> = timeline.parts.iter().map(|part| part.width.round()).collect();
         assert_eq!(widths, [20.0, 40.0, 10.0, 30.0]);
@@ -284,7 +285,7 @@ mod tests {
     #[test]
     fn what_has_not_ended_lasts_until_now() {
         let timeline = Timeline::new(&story()[..3], now());
-        assert_eq!(sentences(&timeline), ["pending for 10.0 s", "attempt 1 for 1m 30s so far"]);
+        assert_eq!(sentences(&timeline), ["pending · 10.0 s", "attempt 1 · 1m 30s so far"]);
         assert!(timeline.parts[1].is_open);
         assert!(!Timeline::new(&[], now()).is_drawn());
     }
@@ -293,7 +294,7 @@ mod tests {
     fn a_task_that_is_run_again_goes_on_where_it_ended() {
         let again = event(Kind::TaskEnqueued, (Some(Status::Completed), Status::Pending), 2, 20);
         let timeline = Timeline::new(&[story(), vec![again]].concat(), now());
-        assert_eq!(sentences(&timeline).last().map(String::as_str), Some("pending for 20.0 s so far"));
+        assert_eq!(sentences(&timeline).last().map(String::as_str), Some("pending · 20.0 s so far"));
     }
 
     #[test]
@@ -316,7 +317,7 @@ mod tests {
         for (least, round) in [(0.1, 1), (3.0, 5), (7_000.0, 10_000), (9e8, 2_592_000_000), (1e12, 1_000_512_000_000)] {
             assert_eq!(step(least), round, "{least}");
         }
-        assert_eq!([0, 5, 2_000, 90_000, 60_000, 7_200_000].map(mark), ["0", "5 ms", "2 s", "90 s", "1m", "2h"]);
+        assert_eq!([0, 5, 1_500, 2_000, 90_000, 7_200_000].map(mark), ["0", "5 ms", "1.5 s", "2 s", "90 s", "2h"]);
     }
 
     proptest! {

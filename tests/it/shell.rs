@@ -101,12 +101,12 @@ async fn the_box_jumps_to_whatever_is_pasted() {
     assert_eq!(goes(&format!(" {} ", id.to_uppercase())).await, to(format!("/tasks/{id}")));
     assert_eq!(goes(&id.replace('-', "")).await, to(format!("/tasks/{id}")));
     assert_eq!(goes(&parent).await, to(format!("/parents/{parent}")));
-    assert_eq!(goes(&worker.id).await, to(format!("/workers#worker-{}", worker.id)));
+    assert_eq!(goes(&worker.id).await, to(format!("/workers/{}", worker.id)));
     assert_eq!(goes(&id[28..]).await, to(format!("/tasks/{id}")), "the short ID of pages");
     assert_eq!(goes("order/4711").await, to(format!("/tasks/{id}")), "also of a finished task");
     assert_eq!(goes("job 12").await, to(format!("/tasks/{observed}")));
     assert_eq!(goes("Mail").await, to("/queues/mail".to_owned()));
-    assert_eq!(goes("box-7").await, to(format!("/workers#worker-{}", worker.id)));
+    assert_eq!(goes("box-7").await, to(format!("/workers/{}", worker.id)));
     assert_eq!(goes("nightly").await, to("/schedules".to_owned()));
     assert_eq!(goes("metrics").await, to("/analytics".to_owned()));
     assert_eq!(goes("").await, to("/tasks".to_owned()));
@@ -118,5 +118,5 @@ async fn the_box_jumps_to_whatever_is_pasted() {
     app.creates_as(json!({ "task_type": "t", "queue": "box-7" })).await;
     app.settles().await;
     let page = app.get("/jump?q=box-7").await.text;
-    assert!(page.contains("/queues/box-7") && page.contains(&format!("/workers#worker-{}", worker.id)), "{page}");
+    assert!(page.contains("/queues/box-7") && page.contains(&format!("/workers/{}", worker.id)), "{page}");
 }

@@ -59,7 +59,7 @@ async fn a_task_is_shown_as_its_events_told_it_then() {
     assert!(then.contains("(pending)") && !then.contains("disk full") && !then.contains("/retry\""));
     let before = app.get(&format!("/tasks/{id}?at=1")).await;
     assert_eq!(before.status, 404);
-    assert!(before.text.contains("did not exist yet"));
+    assert!(before.text.contains("did not exist at that time"));
     assert!(app.get(&format!("/tasks/{id}")).await.text.contains("disk full"));
 }
 

@@ -16,6 +16,7 @@ mod task;
 mod tasks;
 mod test_client;
 mod wall;
+mod worker;
 mod workers;
 
 use std::{future::ready, time::Duration};
@@ -59,7 +60,7 @@ const BOARD: Page = Page {
 };
 
 /// The table.
-pub static PAGES: [Page; 16] = [
+pub static PAGES: [Page; 17] = [
     Page {
         name: "overview",
         path: "/",
@@ -136,6 +137,17 @@ pub static PAGES: [Page; 16] = [
         api: Some("/api/v1/workers"),
         stream: "/events?topics=workers,connectors",
         render: |view, params| Box::pin(ready(workers::render(view, params))),
+        ..BOARD
+    },
+    Page {
+        name: "worker",
+        path: "/workers/{id}",
+        from_tables: true,
+        pace: MODERATE,
+        concerned: |params, event| event.worker_id == params.id,
+        api: Some("/api/v1/workers/{id}"),
+        stream: "/events?worker_id={id}",
+        render: |view, params| Box::pin(worker::render(view, params)),
         ..BOARD
     },
     Page {

@@ -65,6 +65,7 @@ impl Scene {
             "parent" => Some(&self.parent),
             "bulk" => Some(&self.bulk),
             "queue" => Some("default"),
+            "worker" => Some(&self.worker.id),
             "failure" => Some(&self.group),
             _ => None,
         }
