@@ -64,6 +64,20 @@ pub enum Bound {
     FromNow(i64),
 }
 
+impl Bound {
+    /// The time that it means now.
+    #[must_use]
+    pub fn time(self, now: Time) -> Time {
+        match self {
+            Self::At(time) => time,
+            Self::FromNow(seconds) => {
+                let span = chrono::TimeDelta::try_seconds(seconds).unwrap_or_default();
+                now.checked_add_signed(span).unwrap_or(now)
+            }
+        }
+    }
+}
+
 /// A range of times, from its first until before its last.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TimeRange {
@@ -162,13 +176,7 @@ impl TaskQuery {
     /// The same query with times instead of times from now.
     #[must_use]
     pub fn frozen(mut self, now: Time) -> Self {
-        let at = |bound: Bound| match bound {
-            Bound::FromNow(seconds) => {
-                let span = chrono::TimeDelta::try_seconds(seconds).unwrap_or_default();
-                Bound::At(now.checked_add_signed(span).unwrap_or(now))
-            }
-            Bound::At(time) => Bound::At(time),
-        };
+        let at = |bound: Bound| Bound::At(bound.time(now));
         for condition in self.conditions.values_mut() {
             if let Condition::Times(range) = condition {
                 *range = TimeRange { from: range.from.map(at), until: range.until.map(at) };

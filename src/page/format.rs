@@ -2,10 +2,12 @@
 
 use askama::filters::urlencode_strict;
 
+use super::Params;
+
 use crate::{
     board::{ended::Attempts, health::Level},
     clock::Time,
-    event::{envelope::rfc3339, kind::Tone},
+    event::{Event, envelope::rfc3339, kind::Tone},
     model::{
         Status, Task,
         worker::{ConnectorStatus, WorkerStatus},
@@ -77,6 +79,35 @@ pub fn absolute(time: &Time) -> String {
 #[must_use]
 pub fn clock(time: &Time) -> String {
     time.format("%H:%M:%S%.3f").to_string()
+}
+
+/// Month and day, UTC.
+#[must_use]
+pub fn day(time: &Time) -> String {
+    time.format("%m-%d").to_string()
+}
+
+/// The page of events with one of them shown as a whole.
+#[must_use]
+pub fn event_url(params: &Params, position: i64) -> String {
+    let mut pairs = params.without(&["event"]);
+    pairs.push(("event".to_owned(), position.to_string()));
+    address("/events-view", &pairs)
+}
+
+/// What an event says in free text: its error, message, reason, or what changed.
+#[must_use]
+pub fn event_text(event: &Event, limit: usize) -> String {
+    let data = &event.data;
+    let said = event.error.as_ref().or(event.message.as_ref()).or(data.reason.as_ref()).or(data.action.as_ref());
+    if let Some(text) = said {
+        return clip(text, limit);
+    }
+    if let Some(changes) = &data.changes {
+        let change = |(field, [old, new]): (&String, &[serde_json::Value; 2])| format!("{field}: {old} → {new}");
+        return clip(&changes.iter().map(change).collect::<Vec<_>>().join(" · "), limit);
+    }
+    data.percent.as_ref().map(percent).unwrap_or_default()
 }
 
 /// A duration in milliseconds: 812 ms, 4.2 s, 3m 20s, 2h 5m, 3d 4h.

@@ -307,7 +307,10 @@ pub(super) fn params(page: &str, pairs: &[(&str, &str)]) -> Params {
     let page = PAGES.iter().find(|known| known.name == page).unwrap();
     let filter = match page.filters {
         Filters::None => Filter::default(),
-        Filters::Tasks | Filters::Events => Filter::from_query(&pairs, &super::LIST_PARAMETERS).unwrap(),
+        Filters::Tasks | Filters::Events => {
+            let own = page.own.iter().map(|(name, _)| *name).chain(super::LIST_PARAMETERS);
+            Filter::from_query(&pairs, &own.collect::<Vec<_>>()).unwrap()
+        }
     };
     Params { filter, pairs, ..Params::default() }
 }

@@ -9,6 +9,7 @@ mod fragments;
 mod json_view;
 pub mod layout;
 mod live;
+mod log_range;
 mod page_links;
 mod pages;
 pub mod preferences;

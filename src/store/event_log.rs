@@ -1,18 +1,19 @@
 //! The event log as used outside this folder: read by position, by task, by time, and sequentially.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{Store, log, timeout::with_timeout};
+use super::{Store, log, log_search, timeout::with_timeout};
 use crate::{
     clock::Time,
-    event::{Event, envelope::Epoch},
+    event::{Event, Filter, envelope::Epoch},
 };
 
 pub use super::{
     log::Ends,
+    log_search::{AUDITED, Found, Range},
     recorded::{PAGE, Recorded, gap, unreadable},
 };
 
@@ -71,26 +72,32 @@ impl EventLog {
         log::last_of_each(self.0.pool(), epoch, ids, until).await
     }
 
-    /// Events up to a position that satisfy a predicate, newest first: at most `want`, found among the last `look`
-    /// events.
+    /// Events in a range of the log that pass a filter and a test, newest first. The search ends after a bounded time.
     ///
     /// # Errors
     /// Any error of the database.
-    pub async fn newest_until(
+    pub async fn search(
         &self,
         epoch: Epoch,
-        until: i64,
-        (want, look): (usize, i64),
+        filter: &Filter,
+        range: Range,
         test: impl Fn(&Event) -> bool,
-    ) -> sqlx::Result<Vec<Arc<Event>>> {
-        let (mut found, mut below) = (Vec::new(), until);
-        while found.len() < want && below > 0 && below > until - look {
-            let page = self.page(epoch, (below - PAGE).max(0)).await?;
-            let passed = page.into_iter().rev().filter(|recorded| recorded.id.position <= below);
-            found.extend(passed.map(|recorded| recorded.event).filter(|event| test(event)).take(want - found.len()));
-            below -= PAGE;
-        }
-        Ok(found)
+    ) -> sqlx::Result<Found> {
+        log_search::search(self.0.pool(), epoch, filter, range, test).await
+    }
+
+    /// What people did, in a range of the log, as far as it passes a filter and a test, newest first.
+    ///
+    /// # Errors
+    /// Any error of the database.
+    pub async fn audit(
+        &self,
+        epoch: Epoch,
+        filter: &Filter,
+        range: Range,
+        test: impl Fn(&Event) -> bool,
+    ) -> sqlx::Result<Found> {
+        log_search::audit(self.0.pool(), epoch, filter, range, test).await
     }
 
     /// The position of the last event before a time; including events at that time if `inclusive`.

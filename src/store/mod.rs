@@ -16,6 +16,7 @@ pub mod jump;
 pub mod latency;
 mod load;
 mod log;
+mod log_search;
 pub mod pools;
 pub mod queues;
 pub mod ready_queue;

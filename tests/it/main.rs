@@ -37,6 +37,7 @@ mod json_text;
 mod laws;
 mod live;
 mod local_safety;
+mod log_search;
 mod maintenance;
 mod monitoring;
 mod mounted;

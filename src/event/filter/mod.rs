@@ -13,10 +13,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use self::table::{Clause, parse_json, parse_label};
 pub use self::{
     table::{ROWS, Row, Source, TOPICS},
+    times::end as time_bound,
     typed::typed,
     values::{escaped, values},
 };
-use super::Event;
+use super::{Event, Kind};
 use crate::model::{
     Name,
     task_query::{Condition, EXCLUDED, LABEL_PREFIX, json_path, without_exclusion},
@@ -136,6 +137,27 @@ impl Filter {
             _ => None,
         });
         named.flatten().cloned().collect()
+    }
+
+    /// The kinds of events that it lets pass; `None` if it names none.
+    #[must_use]
+    pub fn kinds(&self) -> Option<BTreeSet<Kind>> {
+        let named = self.clauses.iter().filter_map(|clause| match clause {
+            Clause::Kinds(kinds) => Some(kinds.clone()),
+            _ => None,
+        });
+        named.reduce(|a, b| &a & &b)
+    }
+
+    /// Conditions on the columns that the log has beside its events.
+    #[must_use]
+    pub fn event_columns(&self) -> Vec<(&'static str, &Condition)> {
+        const COLUMNS: [&str; 5] = [PROJECT, "parent_task_id", "task_id", "queue", "worker_id"];
+        let columns = self.clauses.iter().filter_map(|clause| match clause {
+            Clause::Field(row, condition) if COLUMNS.contains(&row.name) => Some((row.name, condition)),
+            _ => None,
+        });
+        columns.collect()
     }
 
     /// The same as conditions on tasks, by the name of the filter. Filters that tasks do not have are left out.

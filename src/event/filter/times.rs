@@ -26,7 +26,11 @@ pub(super) fn range(text: &str) -> Result<TimeRange, String> {
     Ok(range)
 }
 
-fn end(text: &str) -> Result<Option<Bound>, String> {
+/// Parses one time: an RFC 3339 time, or one from now; `None` for an empty text.
+///
+/// # Errors
+/// What is wrong, and what would be right.
+pub fn end(text: &str) -> Result<Option<Bound>, String> {
     let text = text.trim();
     if text.is_empty() {
         return Ok(None);

@@ -1,6 +1,7 @@
 //! The pages: one table. To add a page, add its row and its `mod` line here, its file and its template.
 
 mod analytics;
+mod audit;
 mod bulk;
 mod events;
 mod facets;
@@ -60,7 +61,7 @@ const BOARD: Page = Page {
 };
 
 /// The table.
-pub static PAGES: [Page; 17] = [
+pub static PAGES: [Page; 18] = [
     Page {
         name: "overview",
         path: "/",
@@ -156,7 +157,8 @@ pub static PAGES: [Page; 17] = [
         nav: "Events",
         key: Some('e'),
         filters: Filters::Events,
-        concerned: |params, event| event.position.is_some() && params.filter.matches(event),
+        own: &events::OWN,
+        concerned: events::is_concerned,
         render: |view, params| Box::pin(events::render(view, params)),
         ..BOARD
     },
@@ -186,6 +188,20 @@ pub static PAGES: [Page; 17] = [
         api: Some("/api/v1/schedules"),
         stream: "/events?types=operator_action",
         render: |view, params| Box::pin(schedules::render(view, params)),
+        ..BOARD
+    },
+    Page {
+        name: "audit",
+        path: "/audit",
+        nav: "Audit",
+        is_rare: true,
+        key: Some('u'),
+        from_tables: true,
+        own: &audit::OWN,
+        pace: MODERATE,
+        concerned: audit::is_concerned,
+        stream: "/events?topics=queues,tasks:edits",
+        render: |view, params| Box::pin(audit::render(view, params)),
         ..BOARD
     },
     Page {

@@ -9,7 +9,8 @@ use crate::{board::recent, event::Event};
 
 #[derive(Template)]
 #[template(path = "test_client.html")]
-struct Trial {
+struct Trial<'a> {
+    params: &'a Params,
     events: Vec<Arc<Event>>,
     is_filtered: bool,
     task_ids: String,
@@ -20,5 +21,5 @@ pub(super) fn render(view: &View, params: &Params) -> Result<Content, PageError>
     let passes = |event: &Event| params.filter.matches(event);
     let events = if is_filtered { view.subscriptions.newest(recent::EVENTS, passes) } else { Vec::new() };
     let task_ids = params.filter.value("task_id").to_owned();
-    Content::new("Test client", &Trial { events, is_filtered, task_ids })
+    Content::new("Test client", &Trial { params, events, is_filtered, task_ids })
 }

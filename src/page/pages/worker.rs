@@ -45,7 +45,7 @@ pub(super) async fn render(view: &View, params: &Params) -> Result<Content, Page
     let id = params.id.ok_or_else(missing)?;
     let (seen, running, events) = {
         let board = feed::read(&view.board);
-        let events = board.recent.events.iter().rev().filter(|event| event.worker_id == Some(id));
+        let events = board.recent.events.iter().filter(|event| event.worker_id == Some(id));
         let mut running: Vec<_> = board.running.of_worker(id).map(|(id, task)| (*id, task.clone())).collect();
         running.sort_by_key(|(id, task)| (task.started_at, *id));
         (board.workers.0.get(&id).cloned(), running, events.take(EVENTS).cloned().collect())
