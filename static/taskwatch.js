@@ -45,16 +45,21 @@
     const seconds = Math.round((now() + clockOffset - date.getTime()) / 1000);
     return seconds >= 0 ? `${words(seconds)} ago` : `in ${words(-seconds)}`;
   };
-  const inWords = (date, style) => (style === "local" ? local(date) : style === "utc" ? utc(date) : relative(date));
+  // A wall says how long, in steps that do not flicker.
+  const span = (date) => {
+    const seconds = Math.max(0, Math.round((now() + clockOffset - date.getTime()) / 1000));
+    return seconds < 60 ? "<1m" : words(seconds);
+  };
+  const inWords = (date, style) => (style === "span" ? span(date) : style === "local" ? local(date) : style === "utc" ? utc(date) : relative(date));
 
   // The past does not get older while one looks at it.
-  const times = body.dataset.times === "relative" && byId("past") ? "utc" : body.dataset.times;
+  const times = ["relative", "span"].includes(body.dataset.times) && byId("past") ? "utc" : body.dataset.times;
   const showTimes = () => {
     for (const time of document.querySelectorAll("#page time")) {
       const date = new Date(time.dateTime);
       if (Number.isNaN(date.getTime())) continue;
       const stamp = time.classList.contains("stamp");
-      const text = inWords(date, stamp && times === "relative" ? "utc" : times);
+      const text = inWords(date, stamp && ["relative", "span"].includes(times) ? "utc" : times);
       if (time.textContent !== text) time.textContent = text;
       const title = times === "local" ? utc(date) : `${utc(date)}, here ${local(date)}`;
       if (time.title !== title) time.title = title;

@@ -288,6 +288,7 @@ pub fn page(
             scale: params.own("scale").unwrap_or("100"),
             theme: params.own("theme").unwrap_or("dark"),
             dim: dim(params),
+            tz: params.own("tz").unwrap_or("UTC"),
         }
         .render()?);
     }
@@ -310,6 +311,8 @@ struct Wall<'a> {
     scale: &'a str,
     theme: &'a str,
     dim: String,
+    /// Time zone of its clock.
+    tz: &'a str,
 }
 
 /// A static page: a form, a text, an error.

@@ -4,7 +4,7 @@ use super::{format, problem_list::queue_url};
 use crate::{
     board::{
         Board,
-        health::{self, Health, Level, Serving},
+        health::{self, Health, Level, Serving, rules::label},
         queues::{Queue, QueueRates},
     },
     clock::Time,
@@ -106,15 +106,8 @@ fn status(health: &Health, queue: &Queue) -> &'static str {
     if queue.paused_at.is_some() {
         return "Paused";
     }
-    match health.reasons.first().map(|reason| reason.code) {
-        Some("no_worker") => "No workers",
-        Some("standstill") => "Not claiming",
-        Some("concurrency_limited") => "At limit",
-        Some("rate_limited") => "Rate limited",
-        Some("backlog") => "Backlog",
-        _ if health.status != Level::Ok => "Degraded",
-        _ => "OK",
-    }
+    let label = health.reasons.first().map(|reason| label(reason.code)).filter(|label| !label.is_empty());
+    label.filter(|_| health.status != Level::Ok).unwrap_or("OK")
 }
 
 const fn band_words(band: Band) -> &'static str {

@@ -31,13 +31,14 @@ async fn holds(browser: &Browser) -> [f64; 3] {
     ["Nodes", "JSEventListeners", "JSHeapUsedSize"].map(metric)
 }
 
-/// Counts how often each tile is changed: what one message changes is one paint.
-const COUNT_PAINTS: &str = "window.paints = {}; window.began = performance.now(); \
-    new MutationObserver((changes) => { const tiles = new Set(); \
+/// Counts how often each tile is painted anew: whatever changes between two frames is one paint.
+const COUNT_PAINTS: &str = "window.paints = {}; window.began = performance.now(); const tiles = new Set(); \
+    const paint = () => { for (const id of tiles) window.paints[id] = (window.paints[id] ?? 0) + 1; tiles.clear(); }; \
+    new MutationObserver((changes) => { \
+      if (!tiles.size) requestAnimationFrame(() => setTimeout(paint)); \
       for (const change of changes) { \
         const element = change.target.nodeType === 1 ? change.target : change.target.parentElement; \
         const tile = element?.closest('.tile'); if (tile) tiles.add(tile.id); } \
-      for (const id of tiles) window.paints[id] = (window.paints[id] ?? 0) + 1; \
     }).observe(document.getElementById('page'), { subtree: true, childList: true, characterData: true, attributes: true });";
 
 /// Fake workers at a server, until they are told to end.
@@ -103,7 +104,7 @@ async fn a_wall_stays_as_large_as_it_was() {
     work.ends().await;
     assert_eq!(last[1], first[1], "listeners");
     // Boards have more or fewer tiles from time to time, and in the first minutes more and more.
-    let (nodes, heap) = if seconds >= 600 { (first[0] * 1.1, first[2] * 1.1) } else { (2_000.0, 4_000_000.0) };
+    let (nodes, heap) = if seconds >= 600 { (first[0] * 1.1, first[2] * 1.1) } else { (4_000.0, 4_000_000.0) };
     assert!(last[0] <= nodes, "nodes: {first:?} to {last:?}");
     assert!(least <= heap, "heap: {first:?} to {last:?}");
     assert!(most <= 1.1, "a tile was painted {most} times a second");
@@ -234,23 +235,26 @@ async fn a_wall_starts_afresh_every_six_hours_when_the_server_is_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wall_turns_its_boards_over_and_moves_a_little() {
+async fn a_wall_turns_its_pages_over_and_moves_a_little() {
     let app = TestApp::with(Settings { poll_seconds: 2, ..settings() }, Callbacks::default()).await;
-    app.creates("t").await;
+    for queue in 0..9 {
+        app.creates_as(json!({ "task_type": "t", "queue": format!("q{queue}") })).await;
+    }
+    app.settles().await;
     let browser = Browser::open().await;
     browser.sized(1920, 1080).await;
-    browser.goes_to(&format!("{}/wall?boards=overview,queues&rotate=2&scale=120&theme=light", app.url)).await;
-    for shown in ["board-overview", "board-queues", "board-overview"] {
-        eventually(&format!("{shown} is shown alone"), || async {
-            let boards = browser.runs("return [...document.querySelectorAll('.wall-board')].filter((board) => !board.hidden).map((board) => board.id)").await;
-            boards == json!([shown])
+    browser.goes_to(&format!("{}/wall?boards=queues&rotate=2&tiles=5&theme=light&tz=Europe/Berlin", app.url)).await;
+    for (page, count) in [("1/2", 5), ("2/2", 4), ("1/2", 5)] {
+        eventually(&format!("page {page}"), || async {
+            let shown = browser.runs("return [document.getElementById('wall-page').textContent, [...document.querySelectorAll('.tile')].filter((tile) => !tile.hidden).length]").await;
+            shown == json!([page, count])
         })
         .await;
     }
     let look = browser
-        .runs("const root = document.documentElement; return [root.dataset.theme, getComputedStyle(root).getPropertyValue('--scale'), document.scrollingElement.scrollHeight <= innerHeight, document.querySelector('#page').scrollHeight <= document.querySelector('#page').clientHeight]")
+        .runs("const root = document.documentElement; return [root.dataset.theme, document.scrollingElement.scrollHeight <= innerHeight, document.getElementById('clock').textContent.endsWith(' Berlin')]")
         .await;
-    assert_eq!(look, json!(["light", "1.200", true, true]));
+    assert_eq!(look, json!(["light", true, true]));
     // A minute later everything stands a few pixels elsewhere.
     let place = || async {
         browser.runs("const box = document.querySelector('#page').getBoundingClientRect(); return [box.x, box.y]").await
@@ -260,39 +264,69 @@ async fn a_wall_turns_its_boards_over_and_moves_a_little() {
     eventually("the page has moved", || async { place().await != first }).await;
 }
 
+/// Texts of the wall that are cut, and figures: share of the screen that is used, smallest sentence and numeral in
+/// hundredths of the shorter side.
+const CUT: &str = "const visible = (element) => element.offsetParent; \
+    const texts = [...document.querySelectorAll('.tile .name, .tile .huge, .tile .below, .wall-health')].filter(visible); \
+    const over = (element) => element.scrollWidth > element.clientWidth + 1 || (element.matches('.wall-health') && element.scrollHeight > element.clientHeight + 1); \
+    const tiles = [...document.querySelectorAll('.tile')].filter(visible); \
+    const cut = [...texts.filter(over), ...tiles.filter((tile) => tile.scrollHeight > tile.clientHeight + 1)]; \
+    const area = [...tiles, document.getElementById('wall-health'), document.querySelector('.wall-bar')].reduce((sum, element) => sum + element.offsetWidth * element.offsetHeight, 0); \
+    const vmin = Math.min(innerWidth, innerHeight) / 100; \
+    const least = (selector) => Math.min(...[...document.querySelectorAll(selector)].filter(visible).map((element) => parseFloat(getComputedStyle(element).fontSize))) / vmin; \
+    return [cut.map((element) => element.textContent), tiles.length, area / (innerWidth * innerHeight), least('.tile .below'), least('.tile .huge')]";
+
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_on_the_wall_is_cut_off() {
+async fn nothing_on_the_wall_is_cut_at_any_size_with_any_number_of_tiles() {
     let scene = Scene::on(TestApp::start().await, false).await;
     let app = &scene.app;
     app.creates_many(1_234, "t").await;
-    for queue in 0..5 {
-        app.creates_as(json!({ "task_type": "t", "queue": format!("a-queue-with-a-rather-long-name-{queue}") })).await;
+    for queue in 0..9 {
+        app.creates_as(
+            json!({ "task_type": "t", "queue": format!("a-queue-with-a-rather-long-name-of-team-{queue}") }),
+        )
+        .await;
     }
     app.settles().await;
+    app.post("/api/v1/queues/default/pause", &json!({ "reason": "a long reason for a pause that someone wrote" }))
+        .await;
+    app.settles().await;
+    app.time_passes(15);
     let browser = Browser::open().await;
-    for (width, height, query) in [
-        (1920, 1080, "scale=100"),
-        (1920, 1080, "scale=200"),
-        (1080, 1920, "scale=100"),
-        (1280, 720, "scale=150&boards=queues"),
-        (3840, 2160, "scale=120&boards=overview,failures&rotate=60"),
-    ] {
+    let (mut layouts, mut sizes) = (0, Vec::new());
+    for (width, height) in
+        [(1366, 768), (1024, 768), (1920, 1080), (3440, 1440), (3840, 2160), (1080, 1920), (2160, 3840)]
+    {
         browser.sized(width, height).await;
-        browser.goes_to(&format!("{}/wall?{query}", app.url)).await;
-        browser.shows("#link-state", "Live").await;
-        let cut = browser
-            .runs(
-                "const page = document.getElementById('page'); \
-                 const cut = [...document.querySelectorAll('.huge')].filter((big) => big.offsetParent && big.scrollWidth > big.clientWidth); \
-                 return [page.scrollHeight - page.clientHeight, cut.map((big) => big.textContent)]",
-            )
+        for tiles in 1..=15_u64 {
+            browser.goes_to(&format!("{}/wall?tiles={tiles}&live=0&refresh=0", app.url)).await;
+            eventually("it is laid out", || async {
+                browser.runs("return document.querySelector('.tile')?.style.gridColumn !== ''").await == true
+            })
             .await;
-        assert_eq!(cut, json!([0, []]), "{width} x {height}, {query}");
+            let [cut, shown, area, sentence, numeral]: [serde_json::Value; 5] =
+                serde_json::from_value(browser.runs(CUT).await).unwrap();
+            assert_eq!(cut, json!([]), "{width} x {height} with {tiles} tiles");
+            // What could not be read is left out and counted.
+            let shown = shown.as_u64().unwrap();
+            assert!(
+                shown == tiles || (shown > 6 && height.min(width) < 1_080),
+                "{width} x {height}: {shown} of {tiles}"
+            );
+            layouts += 1;
+            sizes.push((area.as_f64().unwrap(), sentence.as_f64().unwrap(), numeral.as_f64().unwrap()));
+        }
     }
-    let html = app.get("/wall").await.text;
-    assert!(html.contains("Queues <span class=\"unit\">"), "more queues than tiles");
-    assert_eq!(html.matches("id=\"tile-queues-").count(), 3);
-    assert_eq!(app.get("/wall?boards=queues").await.text.matches("id=\"tile-queues-").count(), 6);
+    let least = |figure: fn(&(f64, f64, f64)) -> f64| sizes.iter().map(figure).fold(f64::MAX, f64::min);
+    let (area, sentence, numeral) = (least(|size| size.0), least(|size| size.1), least(|size| size.2));
+    println!(
+        "{layouts} layouts, none cut: at least {:.0} % of the screen, sentences {sentence:.1} vmin, numerals {numeral:.1} vmin",
+        area * 100.0
+    );
+    assert!(area > 0.8 && sentence > 2.0, "{area} {sentence}");
+    let html = app.get("/wall?tiles=3").await.text;
+    assert_eq!(html.matches("id=\"tile-").count(), 3);
+    assert!(html.contains("id=\"wall-more\"") && !html.contains("data-more=\"0\""), "more than three");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -307,6 +341,6 @@ async fn the_worst_comes_first_on_the_wall() {
     app.settles().await;
     let html = app.get("/wall?boards=queues").await.text;
     let at = |text: &str| html.find(text).unwrap_or_else(|| panic!("{text} is not there"));
-    assert!(at("tile-queues-calm") < at("tile-queues-busy"));
-    assert!(html.contains("paused") && !html.contains("<nav"));
+    assert!(at("tile-queue-calm") < at("tile-queue-busy"));
+    assert!(html.contains("Paused") && !html.contains("<nav"));
 }

@@ -38,6 +38,8 @@ const SLOW_AT_LEAST_MS: u64 = 10_000;
 pub struct Rule {
     /// Machine-readable code; stable across versions.
     pub code: &'static str,
+    /// One or two words for it, where there is no room for its text.
+    pub label: &'static str,
     /// Severity.
     pub severity: Level,
     /// What it means.
@@ -106,6 +108,7 @@ pub(super) struct TypeScope<'a> {
 pub const RULES: &[Rule] = &[
     Rule {
         code: "queue_paused",
+        label: "Paused",
         severity: Level::Degraded,
         about: "A queue with pending tasks is paused.",
         test: Test::Queue(|scope| {
@@ -117,6 +120,7 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         code: "no_worker",
+        label: "No workers",
         severity: Level::Stalled,
         about: "No worker serves a queue with pending tasks.",
         test: Test::Queue(|scope| {
@@ -127,6 +131,7 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         code: "concurrency_limited",
+        label: "At limit",
         severity: Level::Degraded,
         about: "A queue with pending tasks is at its concurrency limit.",
         test: Test::Queue(|scope| {
@@ -137,6 +142,7 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         code: "rate_limited",
+        label: "Rate limited",
         severity: Level::Degraded,
         about: "A queue with pending tasks is held back by its rate limit.",
         test: Test::Queue(|scope| {
@@ -148,6 +154,7 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         code: "standstill",
+        label: "Not claiming",
         severity: Level::Stalled,
         about: "Workers serve a queue with pending tasks and claim nothing.",
         test: Test::Queue(|scope| {
@@ -158,6 +165,7 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         code: "backlog",
+        label: "Backlog",
         severity: Level::Degraded,
         about: "The oldest task of a queue is pending for ten times the usual wait and a minute at least, or the backlog grows for five minutes.",
         test: Test::Queue(|scope| {
@@ -170,6 +178,7 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         code: "error_rate",
+        label: "Error rate",
         severity: Level::Degraded,
         about: "More attempts of a task type fail than usual: three times as many as in the last 12 to 24 hours, and 5% at least.",
         test: Test::TaskType(|TypeScope { name, outcomes, now }| {
@@ -183,6 +192,7 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         code: "worker_lost",
+        label: "Lost",
         severity: Level::Degraded,
         about: "A worker was lost within the last five minutes.",
         test: Test::Worker(|WorkerScope { worker, now, .. }| {
@@ -193,6 +203,7 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         code: "worker_quiet",
+        label: "Quiet",
         severity: Level::Degraded,
         about: "A worker misses heartbeats and is not lost yet.",
         test: Test::Worker(|WorkerScope { id, worker, running, quiet, now }| {
@@ -209,6 +220,7 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         code: "connector_error",
+        label: "Connector error",
         severity: Level::Degraded,
         about: "A connector of an online worker reports an error.",
         test: Test::Worker(|scope| {
@@ -224,6 +236,7 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         code: "connector_unknown",
+        label: "Connector silent",
         severity: Level::Degraded,
         about: "A connector of an online worker is not reported any more.",
         test: Test::Worker(|scope| {
@@ -236,6 +249,7 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         code: "task_slow",
+        label: "Slow",
         severity: Level::Degraded,
         about: "A task runs for three times the p95 of its type, and for 10 s at least.",
         test: Test::RunningTask(|TaskScope { id, task, p95_ms, now }| {
@@ -254,6 +268,7 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         code: "task_stalled",
+        label: "Stalled",
         severity: Level::Degraded,
         about: "A running task is stalled and only reported (stalled policy `report`).",
         test: Test::RunningTask(|TaskScope { id, task, .. }| {
@@ -263,6 +278,7 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         code: "blocked_forever",
+        label: "Blocked",
         severity: Level::Stalled,
         about: "A task waits for itself, or for one that can never complete.",
         test: Test::StuckTask(|Stuck { task_id, task_type, reason, on, .. }| {
@@ -281,6 +297,7 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         code: "group_without_children",
+        label: "No children",
         severity: Level::Degraded,
         about: "A parent task that follows its children has none.",
         test: Test::StuckTask(|Stuck { task_id, task_type, reason, .. }| {
@@ -291,6 +308,12 @@ pub const RULES: &[Rule] = &[
         }),
     },
 ];
+
+/// One or two words for a code; empty if no rule has it.
+#[must_use]
+pub fn label(code: &str) -> &'static str {
+    RULES.iter().find(|rule| rule.code == code).map_or("", |rule| rule.label)
+}
 
 /// The last eight digits of an ID, as pages show it.
 fn short(id: Uuid) -> String {

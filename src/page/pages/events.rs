@@ -70,7 +70,7 @@ pub(super) async fn render(view: &View, params: &Params) -> Result<Content, Page
     let mut page = Events {
         events: Vec::new(),
         rows: &filter::ROWS,
-        filtered: params.without(&["at", "play", "event"]).len(),
+        filtered: params.without(&["at", "play", "event", "topics", "before"]).len(),
         position,
         topics: topics(params),
         is_search,

@@ -17,6 +17,7 @@ mod task;
 mod tasks;
 mod test_client;
 mod wall;
+mod wall_tiles;
 mod worker;
 mod workers;
 
