@@ -78,7 +78,28 @@
     const selection = document.getSelection();
     return !isWall && selection && !selection.isCollapsed && byId("page").contains(selection.anchorNode);
   };
-  const isHeld = () => paused || isSelecting();
+  // A list that grows at its top stays as it is while someone reads it: scrolled, pointed at, focused or selected from.
+  let pointedAt = 0;
+  let wantsNew = false;
+  const newRows = byId("new-rows");
+  const lists = () => (isWall ? [] : [...document.querySelectorAll("#page [data-follow]")]);
+  const isRead = (list) => list.contains(document.activeElement) || list.querySelector("input.select:checked") !== null
+    || list.getBoundingClientRect().top < 0 || (now() - pointedAt < 60000 && list.matches(":hover"));
+  const isReading = () => !wantsNew && lists().some(isRead);
+  // New rows of a live page wait for a click, unless one follows them; whatever else changes is shown at once.
+  let follows = sessionStorage.getItem("taskwatch-follow") === "1";
+  const followButton = byId("follow");
+  const holdsRows = () => !wantsNew && lists().length > 0 && (!follows || isReading());
+  let isFirst = true;
+  const isHeldPart = (part) => {
+    if (part.includes('hx-target="#page"')) return !isFirst || isReading();
+    const element = byId(part.match(/^<hx-partial id="([^"]*)"/)?.[1] ?? "");
+    return !element || /^<hx-partial [^>]*hx-swap=/.test(part)
+      || lists().some((list) => element.contains(list) || (list.contains(element) && element.tagName !== "TR" && element.tagName !== "LI"));
+  };
+  const newIn = (part) => (part.includes('hx-swap="delete"') ? 0 : (part.match(/<(tr|li) id="/g) ?? [1]).length);
+  const isStopped = () => paused || isSelecting();
+  const isHeld = () => isStopped() || isReading();
 
   // The server says how old its own knowledge is; silence of the server is counted here.
   const fresh = (ageMs) => { freshAt = now() - (Number(ageMs) || 0); heardAt = now(); };
@@ -92,6 +113,7 @@
     if (gone) return ["late", gone, "This page does not exist any more"];
     if (paused) return ["held", missed > 0 ? `Paused · ${missed}` : "Paused", missed > 0 ? `Paused, ${missed} changes wait` : "Paused"];
     if (isSelecting()) return ["held", "Held", "Holding still while text is selected"];
+    if (!connected && isReading() && missed > 0) return ["held", `Held · ${missed}`, "Holding still while the list is read"];
     if (isPast()) return ["past", play() > 0 ? `Past · ${play()}×` : "Past", play() > 0 ? `Playing the past, ${play()} times as fast` : "This is the past"];
     if (isStale) return ["offline", "Offline", "The server does not answer; trying again"];
     if (wantsLive && crowded) return ["poll", "Every 5s", "Polling, as other windows are live"];
@@ -110,6 +132,12 @@
     const title = aged ? `${sentence}. Data is ${words(seconds)} old.` : sentence;
     if (link.title !== title) link.title = title;
     if (link.dataset.state !== state) link.dataset.state = state;
+    if (newRows) {
+      const waits = missed > 0 && !isStopped();
+      const label = connected && byId("event-rows") ? `${missed} new ↑` : "New data ↑";
+      if (newRows.textContent !== label) newRows.textContent = label;
+      if (newRows.hidden === waits) newRows.hidden = !waits;
+    }
   };
 
   const showAge = () => {
@@ -121,7 +149,7 @@
     const usual = (wantsLive ? 5000 : everyMs()) || 60000;
     const late = seconds * 1000 > 3 * usual;
     const wasStale = isStale;
-    isStale = late && seconds > 20 && !isHeld() && (wantsLive || everyMs() > 0);
+    isStale = late && seconds > 20 && !isStopped() && (wantsLive || everyMs() > 0);
     age?.classList.toggle("late", late);
     stale.hidden = !isStale;
     if (isStale) stale.textContent = `Data is ${words(seconds)} old. The server does not answer; trying again.`;
@@ -221,7 +249,8 @@
 
   // Beside a stream a poll would bring what the stream tells later: the stream is asked for everything instead.
   const refresh = () => {
-    if (isHeld()) { say("Held: resume, or give up the selection, to refresh"); return; }
+    if (isStopped()) { say("Held: resume, or give up the selection, to refresh"); return; }
+    wantsNew = true;
     if (wantsLive && connected) reconnect();
     else pulse();
     say("Refreshed");
@@ -251,9 +280,9 @@
   const tick = () => {
     if (isStill) return;
     const held = isHeld();
-    if (!held && missed > 0) catchUp();
+    if (!held && missed > 0 && !(connected && holdsRows())) catchUp();
     if (!document.hidden || isWall) {
-      if (!held) {
+      if (!isStopped()) {
         if (connected && now() - heardAt > silence) reconnect();
         if (wantsLive && !connected && now() - triedAt > silence) reconnect();
         if (!connected && everyMs() > 0 && now() + 100 >= pulseAt + (gone ? 25000 : 0)) pulse();
@@ -295,11 +324,14 @@
   };
 
   document.addEventListener("htmx:before:request", (event) => {
-    if (isHeld() && event.detail?.ctx?.sourceElement?.id === "refresh") event.preventDefault();
+    if (isStopped() && event.detail?.ctx?.sourceElement?.id === "refresh") event.preventDefault();
   });
   document.addEventListener("htmx:before:swap", (event) => {
     // A poll that comes in beside the stream is older than what the stream brought.
-    if (connected && event.detail?.ctx?.sourceElement?.id === "refresh") event.preventDefault();
+    if (event.detail?.ctx?.sourceElement?.id !== "refresh") return;
+    if (connected) event.preventDefault();
+    // Read on: what came is shown when the list is let go.
+    if (isHeld()) { missed += 1; event.preventDefault(); }
   });
   document.addEventListener("htmx:after:request", (event) => {
     const response = event.detail?.ctx?.response;
@@ -317,20 +349,36 @@
     if (date && Math.abs(date - now()) > 5000) clockOffset = date - now();
     if ((response?.status === 200 || response?.status === 204) && header("x-data-age-ms") != null) fresh(header("x-data-age-ms"));
   });
-  document.addEventListener("htmx:after:swap", () => { showTitle(); showTimes(); showLink(); });
+  // A part that has grown stays as tall: what comes and goes in it moves nothing below.
+  const keepHeights = () => {
+    for (const part of document.querySelectorAll("#page [data-steady]")) {
+      const height = `${part.offsetHeight}px`;
+      if (part.style.minHeight !== height) part.style.minHeight = height;
+    }
+  };
+  document.addEventListener("htmx:after:swap", () => { keepHeights(); showTitle(); showTimes(); showLink(); });
   document.addEventListener("htmx:sse:after:connection", (event) => {
     current = event.detail?.connection ?? null;
-    connected = true;
+    connected = isFirst = true;
     gone = "";
     heardAt = triedAt = now();
     showLink();
   });
   document.addEventListener("htmx:sse:before:message", (event) => {
     const message = event.detail?.message;
-    if (message?.event || !isHeld()) return;
-    event.preventDefault();
-    // Of lists of events the events, else the messages.
-    missed += (message.data?.match(/<tr id="e/g) ?? [1]).length;
+    if (!message || message.event) return;
+    if (isStopped()) {
+      event.preventDefault();
+      // Of lists of events the events, else the messages.
+      missed += (message.data?.match(/<tr id="e/g) ?? [1]).length;
+    } else if (holdsRows()) {
+      const parts = message.data.split(/(?=<hx-partial )/);
+      const kept = parts.filter((part) => !isHeldPart(part));
+      missed += parts.filter(isHeldPart).reduce((sum, part) => sum + newIn(part), 0);
+      message.data = kept.join("");
+      if (!kept.length) event.preventDefault();
+    }
+    isFirst = false;
     heardAt = now();
     showLink();
   });
@@ -367,6 +415,26 @@
   for (const name of ["keydown", "pointerdown", "input"]) {
     document.addEventListener(name, () => { touchedAt = now(); }, { capture: true, passive: true });
   }
+  document.addEventListener("pointermove", () => { pointedAt = now(); wantsNew = false; }, { passive: true });
+  document.addEventListener("focusin", () => { wantsNew = false; });
+  newRows?.addEventListener("click", () => {
+    for (const box of document.querySelectorAll("#page input.select:checked")) box.checked = false;
+    window.scrollTo(0, 0);
+    newRows.blur();
+    wantsNew = true;
+    catchUp();
+    showLink();
+  });
+  const setFollows = (on) => {
+    follows = on;
+    sessionStorage.setItem("taskwatch-follow", on ? "1" : "0");
+    followButton.textContent = on ? "Stop following" : "Follow new rows";
+    followButton.hidden = !wantsLive || !lists().length;
+  };
+  if (followButton) {
+    setFollows(follows);
+    followButton.addEventListener("click", () => setFollows(!follows));
+  }
   pauseButton?.addEventListener("click", () => setPaused(!paused));
   byId("refresh-now")?.addEventListener("click", (event) => { event.preventDefault(); refresh(); });
   document.addEventListener("taskwatch:pause", () => setPaused(!paused));
@@ -376,6 +444,7 @@
   if (pauseButton && !isPast()) pauseButton.hidden = false;
   if (wantsLive) { if (document.readyState === "complete") start(); else window.addEventListener("load", start); }
   setInterval(tick, 1000);
+  keepHeights();
   showLink();
   if (!isStill) showAge();
   showTimes();

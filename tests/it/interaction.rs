@@ -1,10 +1,12 @@
 //! Pages under the hands of an operator: by keyboard only, without scripts, while everything moves.
 
+use std::time::{Duration, Instant};
+
 use fantoccini::Locator;
 use serde_json::{Value, json};
-use taskwatch::page::PAGES;
+use taskwatch::{config::Settings, feed::Callbacks, page::PAGES};
 
-use crate::harness::{TestApp, browser::Browser, eventually, fixture::Scene};
+use crate::harness::{TestApp, app::settings, browser::Browser, eventually, fixture::Scene};
 
 /// Six failed tasks, four of which are alike.
 async fn with_failures() -> TestApp {
@@ -136,8 +138,8 @@ async fn what_is_under_the_hands_survives_20_swaps() {
         .runs(
             "window.swaps = 0; document.addEventListener('htmx:after:swap', () => { window.swaps += 1; }); \
              document.getElementById('more-filters').open = true; \
-             const row = document.querySelectorAll('input.select')[20]; row.checked = true; window.row = row; \
-             window.scrollTo(0, 700); const box = document.getElementById('filter-queue'); box.focus({ preventScroll: true }); \
+             const row = document.querySelectorAll('input.select')[20]; window.row = row; \
+             const box = document.getElementById('filter-queue'); box.focus({ preventScroll: true }); \
              box.value = 'half-typed'; box.setSelectionRange(2, 6); window.box = box;",
         )
         .await;
@@ -156,7 +158,7 @@ async fn what_is_under_the_hands_survives_20_swaps() {
         .runs(
             "const box = document.getElementById('filter-queue'); const row = document.getElementById(window.row.id); \
              return [document.activeElement === window.box && box === window.box, box.value, box.selectionStart, box.selectionEnd, \
-                 document.getElementById('more-filters').open, row === window.row && row.checked, window.scrollY]",
+                 document.getElementById('more-filters').open, row === window.row, window.scrollY]",
         )
         .await;
     let kept = kept.as_array().unwrap().clone();
@@ -165,6 +167,110 @@ async fn what_is_under_the_hands_survives_20_swaps() {
     let now = kept[6].as_f64().unwrap();
     assert!(now >= place - 1.0, "scrolled from {place} to {now}");
     assert_eq!(browser.complaints().await, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_is_read_stays_as_it_is_until_it_is_let_go() {
+    let app = TestApp::with(Settings { poll_seconds: 2, ..settings() }, Callbacks::default()).await;
+    app.creates_many(60, "t").await;
+    app.settles().await;
+    let browser = Browser::open().await;
+    for (path, row) in
+        [("/tasks?live=1", "task-"), ("/events-view?live=1", "e"), ("/tasks", "task-"), ("/events-view", "e")]
+    {
+        browser.goes_to(&format!("{}{path}", app.url)).await;
+        browser.shows("#link-state", if path.contains("live") { "Live" } else { "Every" }).await;
+        browser
+            .runs(&format!(
+                "const link = document.querySelectorAll('tr[id^=\"{row}\"]')[7].querySelector('a'); link.focus(); \
+                 window.link = link; window.first = document.querySelector('tr[id^=\"{row}\"]').id; window.y = link.getBoundingClientRect().y"
+            ))
+            .await;
+        let place = "const link = window.link; return [document.activeElement === link, link.isConnected, \
+            Math.abs(link.getBoundingClientRect().y - window.y) < 1]";
+        app.creates_many(5, "t").await;
+        eventually(&format!("{path}: it says that something waits"), || async {
+            browser.runs("return !document.getElementById('new-rows').hidden").await == true
+        })
+        .await;
+        assert_eq!(browser.runs(place).await, json!([true, true, true]), "{path}");
+        browser.shows("#link-state", if path.contains("live") { "Live" } else { "Held" }).await;
+        browser.runs("document.getElementById('new-rows').click()").await;
+        eventually(&format!("{path}: what waited is shown"), || async {
+            let first =
+                browser.runs(&format!("return document.querySelector('tr[id^=\"{row}\"]').id !== window.first")).await;
+            first == true && browser.runs("return document.getElementById('new-rows').hidden").await == true
+        })
+        .await;
+    }
+    // Whoever follows gets new rows at once, but not while rows are selected, or when the list is scrolled.
+    for (how, waits) in
+        [("", false), ("document.querySelector('input.select').click()", true), ("window.scrollTo(0, 900)", true)]
+    {
+        browser.goes_to(&format!("{}/tasks?live=1", app.url)).await;
+        browser.shows("#link-state", "Live").await;
+        browser
+            .runs(&format!(
+                "if (sessionStorage.getItem('taskwatch-follow') !== '1') document.getElementById('follow').click(); \
+                 {how}; document.activeElement.blur(); window.first = document.querySelector('tr[id^=\"task-\"]').id"
+            ))
+            .await;
+        app.creates("t").await;
+        if waits {
+            browser.shows("#new-rows", "New data").await;
+        } else {
+            eventually("the new task is shown", || async {
+                browser.runs("return document.querySelector('tr[id^=\"task-\"]').id !== window.first").await == true
+            })
+            .await;
+        }
+    }
+    assert_eq!(browser.complaints().await, Vec::<String>::new());
+}
+
+/// Notes how far things move while nobody does anything: the sum of layout shifts.
+const COUNT_SHIFTS: &str = "window.shift = 0; window.moved = {}; new PerformanceObserver((list) => { \
+    for (const entry of list.getEntries()) if (!entry.hadRecentInput) { window.shift += entry.value; \
+      for (const source of entry.sources) { const e = source.node?.nodeType === 1 ? source.node : source.node?.parentElement; \
+        const name = `${e?.tagName}#${e?.closest('[id]')?.id}`; window.moved[name] = `${source.previousRect.y | 0} → ${source.currentRect.y | 0}`; } } \
+  }).observe({ type: 'layout-shift', buffered: true });";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_moves_when_a_page_opens_and_little_while_it_is_live() {
+    let scene = Scene::on(TestApp::quick().await, false).await;
+    let app = &scene.app;
+    app.creates_many(250, "burst").await;
+    app.settles().await;
+    let browser = Browser::open().await;
+    browser.sized(1_440, 900).await;
+    let seconds = std::env::var("TASKWATCH_SHIFT").ok().and_then(|text| text.parse().ok()).unwrap_or(3_u64);
+    let mut moved = Vec::new();
+    for page in PAGES.iter().filter(|page| page.name != "streams") {
+        let (path, joint) = (scene.path(page), if page.path.contains('?') { '&' } else { '?' });
+        browser.goes_to(&format!("{}{path}{joint}live=1", app.url)).await;
+        browser.runs(COUNT_SHIFTS).await;
+        browser.shows("#link-state", "Live").await;
+        let opened = browser.runs("return window.shift").await.as_f64().unwrap();
+        let until = Instant::now() + Duration::from_secs(seconds);
+        while Instant::now() < until {
+            app.creates_many(10, "burst").await;
+            let held = scene.worker.claims_up_to(10, &["default"], 0).await;
+            for task in &held {
+                task.completes().await;
+            }
+            tokio::time::sleep(Duration::from_millis(150)).await;
+        }
+        let live = browser.runs("return window.shift").await.as_f64().unwrap() - opened;
+        let things = if live >= 0.05 || opened >= 0.02 {
+            browser.runs("return window.moved").await.to_string()
+        } else {
+            String::new()
+        };
+        println!("{path}: layout shift {opened:.3} when it opens, {live:.3} in {seconds} s live {things}");
+        moved.push((page.name, opened, live));
+    }
+    let too_far: Vec<_> = moved.iter().filter(|(_, opened, live)| *opened >= 0.02 || *live >= 0.05).collect();
+    assert!(too_far.is_empty(), "{too_far:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -318,6 +424,8 @@ async fn both_modes_show_what_the_server_says_after_a_burst() {
             const fresh = new DOMParser().parseFromString('<main>' + text + '</main>', 'text/html').querySelector('main'); \
             done(plain(fresh) === plain(document.getElementById('page').cloneNode(true))); })";
     let browser = Browser::open().await;
+    browser.goes_to(&app.url).await;
+    browser.runs("sessionStorage.setItem('taskwatch-follow', '1')").await;
     for page in PAGES.iter().filter(|page| page.name != "streams") {
         for live in [1, 0] {
             let (path, joint) = (scene.path(page), if page.path.contains('?') { '&' } else { '?' });

@@ -41,6 +41,7 @@ async fn every_change_is_seen_in_a_live_page() {
     let browser = Browser::open().await;
     browser.goes_to(&format!("{}/events-view?live=1&types=task_failed", app.url)).await;
     browser.shows("#link-state", "Live").await;
+    browser.runs("document.getElementById('follow').click()").await;
     browser
         .runs(
             "window.seen = {}; new MutationObserver(() => { \
