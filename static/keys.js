@@ -31,6 +31,39 @@
     setTimeout(() => { button.textContent = words; }, 2000);
   });
 
+  // One place in time on all charts: pointed at, or gone to by arrow keys; what each chart has there is told below.
+  const point = (bucket) => {
+    const charts = document.querySelectorAll(".plot .lines");
+    const place = bucket && [...bucket.parentElement.querySelectorAll("a")].indexOf(bucket);
+    const told = [];
+    for (const chart of charts) {
+      const buckets = [...chart.querySelectorAll("a")];
+      buckets.forEach((other, index) => other.classList.toggle("here", index === place));
+      const label = buckets[place]?.getAttribute("aria-label");
+      if (label) told.push(told.length ? label.replace(/^.*?UTC: /, "") : label);
+    }
+    const text = told.join(" · ");
+    const shown = byId("bucket");
+    if (shown && shown.textContent !== text) shown.textContent = text;
+  };
+  document.addEventListener("pointermove", (event) => {
+    const bucket = event.target.closest?.(".plot a");
+    if (bucket || event.target.closest?.(".charts")) point(bucket);
+  }, { passive: true });
+  document.addEventListener("focusin", (event) => {
+    const bucket = event.target.closest?.(".plot a");
+    if (bucket) point(bucket);
+  });
+  document.addEventListener("keydown", (event) => {
+    const bucket = event.target.closest?.(".plot a");
+    const step = { ArrowLeft: "previousElementSibling", ArrowRight: "nextElementSibling" }[event.key];
+    if (!bucket || !step) return;
+    event.preventDefault();
+    let next = bucket[step];
+    if (next?.tagName !== "a") next = null;
+    next?.focus();
+  });
+
   // A range with the shift key, as in lists elsewhere.
   let last = null;
   document.addEventListener("click", (event) => {

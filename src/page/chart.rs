@@ -45,17 +45,30 @@ impl Sparkline {
     }
 }
 
-/// One line of a chart.
+/// One line, or one part of the bars, of a chart.
 #[derive(Debug)]
 pub struct Line {
     /// Label.
     pub name: &'static str,
     /// CSS class; also distinguished by its dashes.
     pub tone: &'static str,
-    /// Segments, split where there is no value.
+    /// Segments, split where there is no value; none for bars.
     pub pieces: Vec<String>,
     /// The last value, with its unit.
     pub last: String,
+}
+
+/// One bucket of a chart: a link to what happened in it.
+#[derive(Debug)]
+pub struct Bucket {
+    /// Position of its left edge.
+    pub left: f64,
+    /// Where it leads.
+    pub url: String,
+    /// What it tells, in words.
+    pub sentence: String,
+    /// Bars from the bottom up: CSS class, upper edge, height.
+    pub bars: Vec<(&'static str, f64, f64)>,
 }
 
 /// A chart over time.
@@ -65,10 +78,16 @@ pub struct Chart {
     pub id: &'static str,
     /// Title.
     pub title: &'static str,
-    /// The value at the upper edge, with its unit.
-    pub top: String,
-    /// Lines.
+    /// Lines, or parts of the bars.
     pub lines: Vec<Line>,
+    /// Marks of the vertical axis, from the top: height in the box, and the value.
+    pub heights: Vec<(f64, String)>,
+    /// Marks of the horizontal axis: position in percent, and the time.
+    pub times: Vec<(f64, String)>,
+    /// Buckets, oldest first.
+    pub buckets: Vec<Bucket>,
+    /// Width of a bucket.
+    pub width: f64,
     /// Text alternative.
     pub sentence: String,
 }
@@ -77,38 +96,207 @@ pub struct Chart {
 const WIDTH: f64 = 600.0;
 /// Height of a chart's view box.
 const HEIGHT: f64 = 140.0;
+/// Latencies whose largest is so many times the smallest are drawn on a logarithmic scale.
+const WIDE: f64 = 30.0;
 
 /// A series: label, CSS class, and its value in a bucket.
 pub type Series = (&'static str, &'static str, fn(&Slot, f64) -> Option<f64>);
 
+/// What is drawn, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct Form {
+    /// Element ID and title.
+    pub name: (&'static str, &'static str),
+    /// The series.
+    pub series: &'static [Series],
+    /// Stacked bars instead of lines.
+    pub is_stacked: bool,
+    /// Formats a value.
+    pub words: fn(f64) -> String,
+    /// Round values for the vertical axis: the smallest that is not less.
+    pub round: fn(f64) -> f64,
+    /// Values that span several orders of magnitude are drawn on a logarithmic scale.
+    pub is_wide: bool,
+}
+
+/// From a value to a height in the box.
+struct Scale {
+    top: f64,
+    is_log: bool,
+}
+
+impl Scale {
+    fn of(values: &[Vec<Option<f64>>], form: &Form) -> Self {
+        let all = || values.iter().flatten().flatten().copied();
+        let stacked =
+            || (0..values.first().map_or(0, Vec::len)).map(|at| values.iter().filter_map(|line| line[at]).sum());
+        let top = if form.is_stacked { stacked().fold(0.0, f64::max) } else { all().fold(0.0, f64::max) };
+        let least = all().filter(|value| *value > 0.0).fold(f64::MAX, f64::min);
+        let top = if top > 0.0 { (form.round)(top) } else { 1.0 };
+        Self { top, is_log: form.is_wide && top > WIDE * least.max(1.0) }
+    }
+
+    /// The part of the height that a value has, 0 to 1.
+    fn part(&self, value: f64) -> f64 {
+        let part = if self.is_log { value.max(0.0).ln_1p() / self.top.ln_1p() } else { value / self.top };
+        part.clamp(0.0, 1.0)
+    }
+
+    /// The height of a value in the box, from the top.
+    fn height(&self, value: f64) -> f64 {
+        rounded(HEIGHT - self.part(value) * (HEIGHT - 1.0))
+    }
+
+    /// Values of the vertical axis, from the top.
+    fn marks(&self, form: &Form) -> Vec<(f64, String)> {
+        let values: Vec<f64> = if self.is_log {
+            let decades = (0..12).map(|decade| 10_f64.powi(decade)).filter(|value| *value * 1.5 < self.top);
+            let mut all: Vec<_> = decades.collect();
+            all.push(self.top);
+            let spare = all.len().saturating_sub(5);
+            all.drain(..spare);
+            all.into_iter().rev().collect()
+        } else {
+            [1.0, 0.75, 0.5, 0.25].map(|part| part * self.top).into()
+        };
+        let zero = (HEIGHT, "0".to_owned());
+        values.into_iter().map(|value| (self.height(value), (form.words)(value))).chain([zero]).collect()
+    }
+}
+
+/// A height in the box as a percentage of it, for marks beside it.
+#[must_use]
+pub fn percent_of_height(height: &f64) -> f64 {
+    rounded(height * 100.0 / HEIGHT)
+}
+
+fn rounded(number: f64) -> f64 {
+    (number * 10.0).round() / 10.0
+}
+
 impl Chart {
-    /// A chart of some series over buckets of `seconds` each; `words` formats a value.
+    /// A chart over buckets of a range.
     #[must_use]
-    pub fn new(
-        (id, title): (&'static str, &'static str),
-        (slots, seconds): (&[Slot], f64),
-        series: &[Series],
-        words: fn(f64) -> String,
-    ) -> Self {
+    pub fn new(form: &Form, (slots, range): (&[Slot], Range)) -> Self {
+        let seconds = range.slot_seconds() as f64;
         let values: Vec<Vec<_>> =
-            series.iter().map(|(_, _, value)| slots.iter().map(|slot| value(slot, seconds)).collect()).collect();
-        let top = values.iter().flatten().flatten().copied().fold(0.0, f64::max);
-        let scale = if top > 0.0 { top } else { 1.0 };
+            form.series.iter().map(|(_, _, value)| slots.iter().map(|slot| value(slot, seconds)).collect()).collect();
+        let scale = Scale::of(&values, form);
         let last = |values: &[Option<f64>]| values.iter().rev().flatten().next().copied();
-        let lines: Vec<_> = series
+        let width = WIDTH / slots.len().max(1) as f64;
+        let lines: Vec<_> = form
+            .series
             .iter()
             .zip(&values)
-            .map(|((name, tone, _), values)| Line {
-                name,
-                tone,
-                pieces: lines(values, scale, WIDTH, HEIGHT - 1.0),
-                last: last(values).map_or_else(|| "–".to_owned(), words),
+            .map(|((name, tone, _), values)| {
+                let parts: Vec<_> = values.iter().map(|value| value.map(|value| scale.part(value))).collect();
+                // A point stands in the middle of its bucket.
+                let pieces = if form.is_stacked { Vec::new() } else { segments(&parts, width) };
+                Line { name, tone, pieces, last: last(values).map_or_else(|| "–".to_owned(), form.words) }
             })
             .collect();
+        let buckets = slots.iter().enumerate().filter_map(|(at, slot)| {
+            let begins = slot.begins(range)?;
+            let said: Vec<_> = form
+                .series
+                .iter()
+                .zip(&values)
+                .filter_map(|((name, ..), values)| Some(format!("{name} {}", (form.words)(values[at]?))))
+                .collect();
+            let said = if said.is_empty() { "nothing".to_owned() } else { said.join(", ") };
+            let mut below = 0.0;
+            let mut bars = Vec::new();
+            for ((_, tone, _), values) in form.series.iter().zip(&values).filter(|_| form.is_stacked) {
+                let value = values[at].unwrap_or_default();
+                let (low, high) = (scale.height(below), scale.height(below + value));
+                if value > 0.0 {
+                    bars.push((*tone, high, rounded((low - high - 0.5).max(0.5))));
+                }
+                below += value;
+            }
+            let until = Time::from_timestamp((slot.number + 1) * range.slot_seconds(), 0)?;
+            let span = format!("{}..{}", super::format::datetime(&begins), super::format::datetime(&until));
+            Some(Bucket {
+                left: rounded(at as f64 * width),
+                url: super::format::address("/tasks", &[("finished".to_owned(), span)]),
+                sentence: format!("{} UTC: {said}", super::format::minute(&begins)),
+                bars,
+            })
+        });
         let told: Vec<_> = lines.iter().map(|line| format!("{} {} at the end", line.name, line.last)).collect();
-        let sentence = format!("{title}: at most {}; {}", words(top), told.join(", "));
-        Self { id, title, top: words(top), lines, sentence }
+        Self {
+            id: form.name.0,
+            title: form.name.1,
+            sentence: format!("{}: at most {}; {}", form.name.1, (form.words)(scale.top), told.join(", ")),
+            heights: scale.marks(form),
+            times: times(slots, range),
+            buckets: buckets.collect(),
+            width: rounded(width),
+            lines,
+        }
     }
+}
+
+/// Round times: each tenth minute, fourth hour or day.
+fn times(slots: &[Slot], range: Range) -> Vec<(f64, String)> {
+    let step = match range {
+        Range::Hour => 600,
+        Range::Day => 4 * 3_600,
+        Range::Week => 86_400,
+    };
+    let places =
+        slots.iter().enumerate().filter(|(_, slot)| (slot.number * range.slot_seconds()).rem_euclid(step) == 0);
+    let mark = |(at, slot): (usize, &Slot)| {
+        let begins = slot.begins(range)?;
+        let text = if range == Range::Week { begins.format("%m-%d") } else { begins.format("%H:%M") };
+        Some((rounded(at as f64 * 100.0 / slots.len() as f64), text.to_string()))
+    };
+    places.filter_map(mark).filter(|(place, _)| *place < 95.0).collect()
+}
+
+/// The smallest round number that is not less: one, two or five times a power of ten.
+#[must_use]
+pub fn round_number(value: f64) -> f64 {
+    let power = 10_f64.powf(value.max(1e-9).log10().floor());
+    [1.0, 2.0, 5.0, 10.0].map(|step| step * power).into_iter().find(|round| *round >= value).unwrap_or(value)
+}
+
+/// The smallest round duration that is not less, milliseconds.
+#[must_use]
+pub fn round_duration(ms: f64) -> f64 {
+    const MINUTES: [f64; 8] = [60.0, 120.0, 300.0, 600.0, 1_800.0, 3_600.0, 7_200.0, 21_600.0];
+    if ms <= 60_000.0 {
+        return round_number(ms);
+    }
+    MINUTES
+        .map(|seconds| seconds * 1_000.0)
+        .into_iter()
+        .find(|round| *round >= ms)
+        .unwrap_or_else(|| (ms / 43_200_000.0).ceil() * 43_200_000.0)
+}
+
+/// Points of the segments of a line, each in the middle of its bucket; values are parts of the height.
+fn segments(parts: &[Option<f64>], width: f64) -> Vec<String> {
+    let mut pieces: Vec<Vec<String>> = Vec::new();
+    let mut is_open = false;
+    for (index, part) in parts.iter().enumerate() {
+        let Some(part) = part else {
+            is_open = false;
+            continue;
+        };
+        if !is_open {
+            pieces.push(Vec::new());
+            is_open = true;
+        }
+        let point = format!("{:.0},{:.1}", (index as f64 + 0.5) * width, HEIGHT - part * (HEIGHT - 1.0));
+        pieces.last_mut().into_iter().for_each(|piece| piece.push(point.clone()));
+    }
+    pieces.into_iter().map(joined).collect()
+}
+
+/// A segment of one point is drawn as a dot: a line from the point to itself with round caps.
+fn joined(piece: Vec<String>) -> String {
+    if piece.len() == 1 { [&piece[0][..], &piece[0]].join(" ") } else { piece.join(" ") }
 }
 
 /// Points of the segments of a line in a box, with a margin of one unit above and below.
@@ -128,10 +316,7 @@ fn lines(values: &[Option<f64>], top: f64, width: f64, height: f64) -> Vec<Strin
         let point = format!("{:.0},{:.1}", index as f64 * step, height - value * (height - 1.0) / top);
         pieces.last_mut().into_iter().for_each(|piece| piece.push(point.clone()));
     }
-    // A segment of one point is drawn as a dot: a line from the point to itself with round caps.
-    let whole =
-        |piece: Vec<String>| if piece.len() == 1 { [&piece[0][..], &piece[0]].join(" ") } else { piece.join(" ") };
-    pieces.into_iter().map(whole).collect()
+    pieces.into_iter().map(joined).collect()
 }
 
 #[cfg(test)]
@@ -143,17 +328,6 @@ mod tests {
     fn a_line_breaks_where_nothing_was_measured() {
         let values = [Some(0.0), Some(10.0), None, Some(5.0)];
         assert_eq!(lines(&values, 10.0, 300.0, 31.0), ["0,31.0 100,1.0", "300,16.0 300,16.0"]);
-    }
-
-    fn slots(waiting: &[u64]) -> Vec<Slot> {
-        waiting.iter().map(|waiting| Slot { max_pending: *waiting, ..Slot::default() }).collect()
-    }
-
-    const DEPTH: Series = ("depth", "busy", |slot, _| Some(slot.max_pending as f64));
-    const RARE: Series = ("rare", "bad", |slot, _| (slot.max_pending > 5).then_some(1.0));
-
-    fn chart(waiting: &[u64], series: &[Series]) -> Chart {
-        Chart::new(("id", "Waiting"), (&slots(waiting), 60.0), series, |value| format!("{value:.0} tasks"))
     }
 
     #[test]
@@ -183,29 +357,91 @@ mod tests {
         assert_eq!(spark.sentence, "0 tasks completed in the last hour, peak 0/min");
     }
 
+    fn slots(waiting: &[u64]) -> Vec<Slot> {
+        let slot = |(waiting, number): (&u64, i64)| Slot { number, max_pending: *waiting, ..Slot::default() };
+        waiting.iter().zip(5..).map(slot).collect()
+    }
+
+    const DEPTH: Series = ("depth", "busy", |slot, _| Some(slot.max_pending as f64));
+    const RARE: Series = ("rare", "bad", |slot, _| (slot.max_pending > 5).then_some(1.0));
+    const HALF: Series = ("half", "good", |slot, _| Some(slot.max_pending as f64 / 2.0));
+
+    const FORM: Form = Form {
+        name: ("id", "Waiting"),
+        series: &[DEPTH, RARE],
+        is_stacked: false,
+        words: |value| format!("{value:.0} tasks"),
+        round: round_number,
+        is_wide: false,
+    };
+
+    fn chart(waiting: &[u64], form: Form) -> Chart {
+        Chart::new(&form, (&slots(waiting), Range::Hour))
+    }
+
     #[test]
     fn a_chart_says_in_words_what_it_draws() {
-        let chart = chart(&[3, 9, 4], &[DEPTH, RARE]);
-        assert_eq!(chart.sentence, "Waiting: at most 9 tasks; depth 4 tasks at the end, rare 1 tasks at the end");
-        assert_eq!((chart.top.as_str(), chart.lines[0].last.as_str()), ("9 tasks", "4 tasks"));
+        let chart = chart(&[3, 9, 4], FORM);
+        assert_eq!(chart.sentence, "Waiting: at most 10 tasks; depth 4 tasks at the end, rare 1 tasks at the end");
         assert_eq!(chart.lines[1].pieces.len(), 1, "measured once");
+        let buckets: Vec<_> = chart.buckets.iter().map(|bucket| bucket.sentence.as_str()).collect();
+        assert_eq!(buckets[1], "01-01 00:06 UTC: depth 9 tasks, rare 1 tasks");
+        assert_eq!(
+            chart.buckets[0].url,
+            "/tasks?finished=1970-01-01T00%3A05%3A00.000000Z..1970-01-01T00%3A06%3A00.000000Z"
+        );
     }
 
     #[test]
     fn a_chart_without_values_shows_a_dash() {
-        let chart = chart(&[1, 2], &[RARE]);
-        assert_eq!(
-            (chart.lines[0].last.as_str(), chart.lines[0].pieces.len(), chart.top.as_str()),
-            ("–", 0, "0 tasks")
-        );
+        let chart = chart(&[1, 2], Form { series: &[RARE], ..FORM });
+        assert_eq!((chart.lines[0].last.as_str(), chart.lines[0].pieces.len()), ("–", 0));
         assert!(chart.sentence.ends_with("rare – at the end"));
+        assert!(chart.buckets[0].sentence.ends_with(": nothing"), "{}", chart.buckets[0].sentence);
     }
 
     #[test]
-    fn all_lines_of_a_chart_have_one_scale() {
-        const HALF: Series = ("half", "good", |slot, _| Some(slot.max_pending as f64 / 2.0));
-        let chart = chart(&[0, 10], &[DEPTH, HALF]);
-        assert_eq!(chart.lines[0].pieces, ["0,139.0 600,1.0"]);
-        assert_eq!(chart.lines[1].pieces, ["0,139.0 600,70.0"]);
+    fn all_lines_of_a_chart_have_one_scale_and_round_marks() {
+        let chart = chart(&[0, 8], Form { series: &[DEPTH, HALF], ..FORM });
+        assert_eq!(chart.lines[0].pieces, ["150,140.0 450,28.8"]);
+        assert_eq!(chart.lines[1].pieces, ["150,140.0 450,84.4"]);
+        let marks: Vec<_> = chart.heights.iter().map(|(height, text)| format!("{text} at {height}")).collect();
+        assert_eq!(marks, ["10 tasks at 1", "8 tasks at 35.8", "5 tasks at 70.5", "2 tasks at 105.3", "0 at 140"]);
+    }
+
+    #[test]
+    fn bars_stand_on_each_other() {
+        let chart = chart(&[0, 8], Form { series: &[DEPTH, HALF], is_stacked: true, ..FORM });
+        assert!(chart.buckets[0].bars.is_empty() && chart.lines[0].pieces.is_empty());
+        assert_eq!(chart.buckets[1].bars, [("busy", 84.4, 55.1), ("good", 56.6, 27.3)], "of 20 in all");
+    }
+
+    #[test]
+    fn latencies_of_all_sizes_are_drawn_on_one_scale() {
+        let form = Form { series: &[DEPTH], is_wide: true, round: round_duration, ..FORM };
+        let wide = chart(&[10, 60_000], form);
+        let texts: Vec<_> = wide.heights.iter().map(|(_, text)| text.as_str()).collect();
+        assert_eq!(texts, ["100000 tasks", "10000 tasks", "1000 tasks", "100 tasks", "10 tasks", "0"]);
+        let narrow = chart(&[10, 20], form);
+        assert_eq!(narrow.heights[0].1, "20 tasks");
+    }
+
+    #[test]
+    fn round_values_are_not_less() {
+        for (value, round) in [(0.3, 0.5), (1.0, 1.0), (2.1, 5.0), (7.0, 10.0), (1_234.0, 2_000.0)] {
+            assert!((round_number(value) - round).abs() < 1e-9, "{value}: {}", round_number(value));
+        }
+        let durations = [90_000.0, 4_000_000.0, 1e8].map(round_duration);
+        assert_eq!(durations, [120_000.0, 7_200_000.0, 129_600_000.0]);
+    }
+
+    #[test]
+    fn times_are_marked_where_they_are_round() {
+        let slots: Vec<_> = (25..85).map(|number| Slot { number, ..Slot::default() }).collect();
+        let marks = times(&slots, Range::Hour);
+        assert_eq!(marks[0], (8.3, "00:30".to_owned()));
+        assert_eq!(marks.len(), 6);
+        let days: Vec<_> = (0..168).map(|number| Slot { number, ..Slot::default() }).collect();
+        assert_eq!(times(&days, Range::Week)[1], (14.3, "01-02".to_owned()));
     }
 }

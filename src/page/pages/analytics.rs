@@ -4,7 +4,7 @@ use askama::Template;
 
 use crate::page::{
     Content, PageError, Params, View,
-    chart::{Chart, Series},
+    chart::{Chart, Form, Series, round_duration, round_number},
     format,
 };
 use crate::{
@@ -19,8 +19,6 @@ struct Analytics {
     range: Range,
     ranges: [(Range, String); 3],
     charts: Vec<Chart>,
-    from: Option<Time>,
-    to: Time,
     rows: Vec<Row>,
     quiet: usize,
 }
@@ -39,11 +37,11 @@ fn parse(text: &str) -> Option<Range> {
     Range::ALL.into_iter().find(|range| range.as_str() == text)
 }
 
-const THROUGHPUT: [Series; 3] = [
-    ("created", "quiet", |slot, seconds| Some(slot.tally.created as f64 / seconds)),
-    ("completed", "good", |slot, seconds| Some(slot.tally.completed as f64 / seconds)),
-    ("failed attempts", "bad", |slot, seconds| Some((slot.tally.failed + slot.tally.retried) as f64 / seconds)),
-];
+const COMPLETED: Series = ("completed", "good", |slot, _| Some(slot.tally.completed as f64));
+const RETRIED: Series = ("retried", "warn", |slot, _| Some(slot.tally.retried as f64));
+const FAILED: Series = ("failed", "bad", |slot, _| Some(slot.tally.failed as f64));
+const CREATED: Series = ("created", "busy", |slot, seconds| Some(slot.tally.created as f64 / seconds));
+const DONE: Series = ("completed", "good", |slot, seconds| Some(slot.tally.completed as f64 / seconds));
 const WAITS: [Series; 3] = [
     ("p50", "good", |slot, _| slot.waits.percentile(50).map(|ms| ms as f64)),
     ("p95", "busy", |slot, _| slot.waits.percentile(95).map(|ms| ms as f64)),
@@ -54,31 +52,42 @@ const RUNS: [Series; 3] = [
     ("p95", "busy", |slot, _| slot.runs.percentile(95).map(|ms| ms as f64)),
     ("p99", "warn", |slot, _| slot.runs.percentile(99).map(|ms| ms as f64)),
 ];
-const ERRORS: [Series; 1] = [("of attempts that ended", "bad", |slot, _| {
+const ERRORS: Series = ("failed attempts", "bad", |slot, _| {
     let ended = slot.tally.completed + slot.tally.failed + slot.tally.retried;
     (ended > 0).then(|| slot.tally.error_percent())
-})];
-const DEPTH: [Series; 1] = [("at most at once", "busy", |slot, _| Some(slot.max_pending as f64))];
+});
+const DEPTH: Series = ("peak pending", "busy", |slot, _| Some(slot.max_pending as f64));
 
-fn milliseconds(ms: f64) -> String {
-    format::milliseconds(ms)
+const LINES: Form =
+    Form { name: ("", ""), series: &[], is_stacked: false, words: whole, round: round_number, is_wide: false };
+const LATENCIES: Form = Form { words: format::milliseconds, round: round_duration, is_wide: true, ..LINES };
+
+/// The charts.
+const FORMS: [Form; 6] = [
+    Form { name: ("attempts", "Attempts"), series: &[COMPLETED, RETRIED, FAILED], is_stacked: true, ..LINES },
+    Form { name: ("throughput", "Throughput"), series: &[CREATED, DONE], words: per_second, ..LINES },
+    Form { name: ("errors", "Error rate"), series: &[ERRORS], words: |value| format!("{value:.1}%"), ..LINES },
+    Form { name: ("waits", "Wait time"), series: &WAITS, ..LATENCIES },
+    Form { name: ("runs", "Run time"), series: &RUNS, ..LATENCIES },
+    Form { name: ("depth", "Backlog"), series: &[DEPTH], ..LINES },
+];
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
+fn whole(value: f64) -> String {
+    format::count(&(value.round() as u64))
+}
+
+fn per_second(value: f64) -> String {
+    format!("{value:.1}/s")
 }
 
 pub(super) fn render(view: &View, params: &Params) -> Result<Content, PageError> {
     let now = view.now();
     let range = params.own("range").and_then(parse).unwrap_or_default();
     let slots = feed::read(&view.board).history.over(range, now);
-    let seconds = range.slot_seconds() as f64;
     // The incomplete last bucket would always look like a drop.
     let over = &slots[..slots.len() - 1];
-    let whole = (over, seconds);
-    let charts = vec![
-        Chart::new(("throughput", "Throughput"), whole, &THROUGHPUT, |value| format!("{value:.1} per s")),
-        Chart::new(("waits", "Wait time"), whole, &WAITS, milliseconds),
-        Chart::new(("runs", "Run time"), whole, &RUNS, milliseconds),
-        Chart::new(("errors", "Error rate"), whole, &ERRORS, |value| format!("{value:.1} %")),
-        Chart::new(("depth", "Waiting tasks"), whole, &DEPTH, |value| format!("{value:.0}")),
-    ];
+    let charts = FORMS.iter().map(|form| Chart::new(form, (over, range))).collect();
     let rest = params.without(&["range"]);
     let url = |range: Range| {
         let mut pairs = rest.clone();
@@ -92,8 +101,6 @@ pub(super) fn render(view: &View, params: &Params) -> Result<Content, PageError>
         range,
         ranges: Range::ALL.map(|range| (range, url(range))),
         charts,
-        from: over.first().and_then(|slot| slot.begins(range)),
-        to: slots.last().and_then(|slot| slot.begins(range)).unwrap_or(now),
         quiet: over.len() - rows.len(),
         rows,
     };
@@ -124,7 +131,7 @@ mod tests {
 
     #[test]
     fn an_hour_in_which_no_attempt_ended_has_no_error_rate() {
-        let (_, _, rate) = ERRORS[0];
+        let (_, _, rate) = ERRORS;
         let mut slot = Slot::default();
         slot.tally.started = 9;
         assert_eq!(rate(&slot, 60.0), None);
@@ -135,11 +142,12 @@ mod tests {
     }
 
     #[test]
-    fn throughput_is_per_second() {
+    fn throughput_is_per_second_and_attempts_are_counted() {
         let mut slot = Slot::default();
-        (slot.tally.created, slot.tally.failed, slot.tally.retried) = (120, 30, 30);
-        let rates = THROUGHPUT.map(|(_, _, rate)| rate(&slot, 60.0));
-        assert_eq!(rates, [Some(2.0), Some(0.0), Some(1.0)]);
+        (slot.tally.created, slot.tally.failed, slot.tally.retried) = (120, 30, 20);
+        let of = |(_, _, value): Series| value(&slot, 60.0);
+        assert_eq!([CREATED, DONE, FAILED, RETRIED].map(of), [Some(2.0), Some(0.0), Some(30.0), Some(20.0)]);
+        assert_eq!((whole(1_234.4), per_second(0.25)), ("1,234".to_owned(), "0.2/s".to_owned()));
     }
 
     #[test]
