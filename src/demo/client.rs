@@ -32,6 +32,10 @@ impl Client {
         self.send(self.http.post(format!("{}{path}", self.url)).json(body), path).await
     }
 
+    pub(super) async fn put(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        self.send(self.http.put(format!("{}{path}", self.url)).json(body), path).await
+    }
+
     pub(super) async fn delete(&self, path: &str) -> anyhow::Result<Value> {
         self.send(self.http.delete(format!("{}{path}", self.url)), path).await
     }

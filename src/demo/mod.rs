@@ -2,7 +2,9 @@
 //! failures, an occasional worker crash. At a high rate it is the load generator.
 
 mod client;
+mod content;
 mod pipeline;
+mod scenes;
 mod work;
 
 use std::time::Duration;
@@ -16,14 +18,18 @@ use crate::config::{DemoSettings, shown};
 use client::Client;
 
 /// Task types: type, queue and title.
-const KINDS: [(&str, &str, &str); 6] = [
+const KINDS: [(&str, &str, &str); 8] = [
     ("render-preview", "media", "Render preview"),
     ("transcode", "media", "Transcode clip"),
     ("send-mail", "mail", "Send confirmation"),
     ("index-document", "default", "Index document"),
     ("sync-inventory", "default", "Sync inventory"),
     ("score-lead", "default", "Score lead"),
+    ("create-invoice", "default", "Invoice"),
+    ("export-ledger", "default", "Export ledger"),
 ];
+/// At higher rates the demo is a load generator: only tasks, workers and parents.
+const SCENES_UP_TO: f64 = 10.0;
 /// Projects of the tasks.
 const PROJECTS: [&str; 3] = ["atlas", "borealis", "cobalt"];
 /// Maximum requests per second of the producers; at higher rates each request creates several tasks.
@@ -69,6 +75,9 @@ impl Demo {
             parts.spawn(work::keep_working(self.client.clone(), number, pace, stopping.clone()));
         }
         parts.spawn(pipeline::orchestrate(self.client.clone(), self.rate, stopping.clone()));
+        if self.rate <= SCENES_UP_TO {
+            parts.spawn(scenes::play(self.client.clone(), stopping.clone()));
+        }
         parts.spawn(produce(self.client.clone(), self.rate, stopping.clone()));
         tracing::info!(rate = self.rate, workers = self.workers, "demo load started");
         while parts.join_next().await.is_some() {}
@@ -126,13 +135,14 @@ fn task() -> serde_json::Value {
     // Mostly normal, a few urgent or low.
     let priority = [5, 5, 5, 5, 4, 6, 8, 9, 2, 0][fastrand::usize(..10)];
     let tier = if fastrand::bool() { "gold" } else { "silver" };
+    let tenant = content::tenant();
     json!({
         "task_type": kind,
         "queue": queue,
         "project_id": PROJECTS[fastrand::usize(..PROJECTS.len())],
         "title": format!("{title} {number}"),
         "priority": priority,
-        "payload": { "number": number, "source": format!("s3://bucket/{number}.bin") },
-        "labels": { "tier": tier },
+        "payload": content::payload(kind, number, tenant),
+        "labels": { "tenant": tenant, "tier": tier },
     })
 }

@@ -10,21 +10,16 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::client::Client;
+use super::{client::Client, content};
 
 /// Machines of the workers.
 const MACHINES: [&str; 4] = ["rack-1", "rack-2", "rack-7", "edge-berlin"];
 /// External services of the workers.
 const CONNECTORS: [&str; 3] = ["object-store", "comfyui", "smtp-relay"];
-/// Errors: message, and whether they are retryable.
-const ERRORS: [(&str, bool); 6] = [
-    ("connection to object-store timed out after 5000 ms", true),
-    ("HTTP 503 from smtp-relay: try again later", true),
-    ("HTTP 429 from comfyui: rate limited", true),
-    ("OSError: [Errno 28] No space left on device: '/var/tmp/render'", true),
-    ("ValueError: invalid literal for int() with base 10: '<script>alert(1)</script>'", false),
-    ("checksum mismatch: expected 9f86d081, got 60303ae2", false),
-];
+/// A task type that takes longer than the others,
+const SLOW: &str = "export-ledger";
+/// by this factor.
+const SLOW_FACTOR: f64 = 2.5;
 /// One attempt in this many fails.
 const FAILS_ONE_IN: u32 = 9;
 /// Average interval between worker crashes.
@@ -44,11 +39,11 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// Chosen so that all workers together keep up with the rate, with 25% headroom.
+    /// Chosen so that all workers together keep up with the rate, with 25% headroom and more for what takes longer.
     pub(super) fn new(rate: f64, workers: u32) -> Self {
         let seconds = (f64::from(workers) * 2.0 / rate).clamp(0.2, 2.0);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most a hundred thousand")]
-        let slots = (rate * seconds * 1.3 / f64::from(workers)).ceil() as usize;
+        let slots = (rate * seconds * 1.6 / f64::from(workers)).ceil() as usize;
         Self { slots: slots.max(1), seconds, reports: if rate > 50.0 { 1 } else { 4 } }
     }
 }
@@ -86,7 +81,7 @@ async fn live(
     let connector = CONNECTORS[number as usize % CONNECTORS.len()];
     let queues = match number % 4 {
         0 => json!(["media", "default"]),
-        1 => json!(["mail", "default"]),
+        1 => json!(["mail", "default", "crm-sync"]),
         2 => json!(["media"]),
         _ => json!(["default", "mail", "media"]),
     };
@@ -165,12 +160,13 @@ impl Worker {
         let id = task["id"].as_str().unwrap_or_default().to_owned();
         let attempt = task["attempt"].as_u64().unwrap_or_default();
         self.held.lock().await.push((id.clone(), attempt));
-        let ended = self.attempt(&id, attempt).await;
+        let is_slow = task["task_type"] == SLOW;
+        let ended = self.attempt(&id, attempt, if is_slow { SLOW_FACTOR } else { 1.0 }).await;
         self.held.lock().await.retain(|(held, _)| *held != id);
         ended
     }
 
-    async fn attempt(&self, id: &str, attempt: u64) -> anyhow::Result<()> {
+    async fn attempt(&self, id: &str, attempt: u64, factor: f64) -> anyhow::Result<()> {
         let shows_connector = self.pace.reports > 1;
         if shows_connector {
             self.connector("active", None).await?;
@@ -180,12 +176,12 @@ impl Worker {
             body["attempt"] = json!(attempt);
             body
         };
-        let total = Duration::from_secs_f64(self.pace.seconds * (0.3 + 1.4 * fastrand::f64()));
+        let total = Duration::from_secs_f64(self.pace.seconds * factor * (0.3 + 1.4 * fastrand::f64()));
         let fails_at = (fastrand::u32(..FAILS_ONE_IN) == 0).then(|| fastrand::u32(..=self.pace.reports));
         for step in 0..=self.pace.reports {
             tokio::time::sleep(total / (self.pace.reports + 1)).await;
             if fails_at == Some(step) {
-                let (error, retryable) = ERRORS[fastrand::usize(..ERRORS.len())];
+                let (error, retryable) = content::error();
                 let body = fence(json!({ "error": error, "retryable": retryable }));
                 self.client.post(&format!("/api/v1/tasks/{id}/fail"), &body).await?;
                 if shows_connector {
@@ -201,7 +197,7 @@ impl Worker {
                 self.client.post(&format!("/api/v1/tasks/{id}/progress"), &body).await?;
             }
         }
-        let body = fence(json!({ "result": { "bytes": fastrand::u32(1_000..9_000_000), "ok": true } }));
+        let body = fence(json!({ "result": content::result() }));
         self.client.post(&format!("/api/v1/tasks/{id}/complete"), &body).await?;
         if shows_connector {
             self.connector("idle", None).await?;
