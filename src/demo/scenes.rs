@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
-use chrono::{TimeDelta, Utc};
+use chrono::TimeDelta;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{PROJECTS, client::Client, content};
+use crate::clock::{Time, machine_time};
 
 /// How long a trouble lasts, and how long it stays away.
 const TROUBLE: Duration = Duration::from_secs(240);
@@ -124,6 +125,6 @@ async fn chain(client: &Client) -> anyhow::Result<()> {
     mail["depends_on"] = json!([second]);
     mail["on_dependency_failure"] = json!("cancel");
     let mut reminder = task("send-mail", "Payment reminder", "mail");
-    reminder["run_at"] = json!(Utc::now() + TimeDelta::minutes(fastrand::i64(10..90)));
+    reminder["run_at"] = json!(Time::from(machine_time()) + TimeDelta::minutes(fastrand::i64(10..90)));
     client.post("/api/v1/tasks", &json!([invoice, ledger, mail, reminder])).await.map(|_| ())
 }

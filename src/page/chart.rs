@@ -291,11 +291,11 @@ fn segments(parts: &[Option<f64>], width: f64) -> Vec<String> {
         let point = format!("{:.0},{:.1}", (index as f64 + 0.5) * width, HEIGHT - part * (HEIGHT - 1.0));
         pieces.last_mut().into_iter().for_each(|piece| piece.push(point.clone()));
     }
-    pieces.into_iter().map(joined).collect()
+    pieces.iter().map(|piece| joined(piece)).collect()
 }
 
 /// A segment of one point is drawn as a dot: a line from the point to itself with round caps.
-fn joined(piece: Vec<String>) -> String {
+fn joined(piece: &[String]) -> String {
     if piece.len() == 1 { [&piece[0][..], &piece[0]].join(" ") } else { piece.join(" ") }
 }
 
@@ -316,7 +316,7 @@ fn lines(values: &[Option<f64>], top: f64, width: f64, height: f64) -> Vec<Strin
         let point = format!("{:.0},{:.1}", index as f64 * step, height - value * (height - 1.0) / top);
         pieces.last_mut().into_iter().for_each(|piece| piece.push(point.clone()));
     }
-    pieces.into_iter().map(joined).collect()
+    pieces.iter().map(|piece| joined(piece)).collect()
 }
 
 #[cfg(test)]
