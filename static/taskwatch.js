@@ -90,14 +90,16 @@
   let follows = sessionStorage.getItem("taskwatch-follow") === "1";
   const followButton = byId("follow");
   const holdsRows = () => !wantsNew && lists().length > 0 && (!follows || isReading());
-  let isFirst = true;
+  // A whole page that was held back: what comes after it tells only what has changed since.
+  let heldWhole = false;
+  const isWhole = (part) => part.includes('hx-target="#page"');
   const isHeldPart = (part) => {
-    if (part.includes('hx-target="#page"')) return !isFirst || isReading();
+    if (isWhole(part)) return isReading();
     const element = byId(part.match(/^<hx-partial id="([^"]*)"/)?.[1] ?? "");
     return !element || /^<hx-partial [^>]*hx-swap=/.test(part)
       || lists().some((list) => element.contains(list) || (list.contains(element) && element.tagName !== "TR" && element.tagName !== "LI"));
   };
-  const newIn = (part) => (part.includes('hx-swap="delete"') ? 0 : (part.match(/<(tr|li) id="/g) ?? [1]).length);
+  const newIn = (part) => (part.includes('hx-swap="delete"') ? 0 : isWhole(part) ? 1 : (part.match(/<(tr|li) id="/g) ?? [1]).length);
   const isStopped = () => paused || isSelecting();
   const isHeld = () => isStopped() || isReading();
 
@@ -132,6 +134,7 @@
     const title = aged ? `${sentence}. Data is ${words(seconds)} old.` : sentence;
     if (link.title !== title) link.title = title;
     if (link.dataset.state !== state) link.dataset.state = state;
+    if (followButton) followButton.hidden = !wantsLive || !lists().length;
     if (newRows) {
       const waits = missed > 0 && !isStopped();
       const label = connected && byId("event-rows") ? `${missed} new ↑` : "New data ↑";
@@ -243,6 +246,7 @@
   const catchUp = () => {
     const any = missed > 0;
     missed = 0;
+    heldWhole = false;
     if (wantsLive && any) reconnect();
     else if (!connected && everyMs() > 0) pulse();
   };
@@ -280,7 +284,7 @@
   const tick = () => {
     if (isStill) return;
     const held = isHeld();
-    if (!held && missed > 0 && !(connected && holdsRows())) catchUp();
+    if (!held && missed > 0 && (heldWhole || !(connected && holdsRows()))) catchUp();
     if (!document.hidden || isWall) {
       if (!isStopped()) {
         if (connected && now() - heardAt > silence) reconnect();
@@ -356,10 +360,16 @@
       if (part.style.minHeight !== height) part.style.minHeight = height;
     }
   };
-  document.addEventListener("htmx:after:swap", () => { keepHeights(); showTitle(); showTimes(); showLink(); });
+  document.addEventListener("htmx:after:swap", (event) => {
+    if (event.detail?.ctx?.sourceElement?.id === "refresh") wantsNew = false;
+    keepHeights();
+    showTitle();
+    showTimes();
+    showLink();
+  });
   document.addEventListener("htmx:sse:after:connection", (event) => {
     current = event.detail?.connection ?? null;
-    connected = isFirst = true;
+    connected = true;
     gone = "";
     heardAt = triedAt = now();
     showLink();
@@ -375,10 +385,12 @@
       const parts = message.data.split(/(?=<hx-partial )/);
       const kept = parts.filter((part) => !isHeldPart(part));
       missed += parts.filter(isHeldPart).reduce((sum, part) => sum + newIn(part), 0);
+      heldWhole ||= parts.some((part) => isWhole(part) && isHeldPart(part));
       message.data = kept.join("");
       if (!kept.length) event.preventDefault();
     }
-    isFirst = false;
+    // What was asked for has come with the whole page.
+    if (isWhole(message.data)) wantsNew = heldWhole = false;
     heardAt = now();
     showLink();
   });
@@ -415,8 +427,7 @@
   for (const name of ["keydown", "pointerdown", "input"]) {
     document.addEventListener(name, () => { touchedAt = now(); }, { capture: true, passive: true });
   }
-  document.addEventListener("pointermove", () => { pointedAt = now(); wantsNew = false; }, { passive: true });
-  document.addEventListener("focusin", () => { wantsNew = false; });
+  document.addEventListener("pointermove", () => { pointedAt = now(); }, { passive: true });
   newRows?.addEventListener("click", () => {
     for (const box of document.querySelectorAll("#page input.select:checked")) box.checked = false;
     window.scrollTo(0, 0);
@@ -429,7 +440,6 @@
     follows = on;
     sessionStorage.setItem("taskwatch-follow", on ? "1" : "0");
     followButton.textContent = on ? "Stop following" : "Follow new rows";
-    followButton.hidden = !wantsLive || !lists().length;
   };
   if (followButton) {
     setFollows(follows);
@@ -443,6 +453,14 @@
   const start = () => { if (!document.hidden || isWall) goLive(); };
   if (pauseButton && !isPast()) pauseButton.hidden = false;
   if (wantsLive) { if (document.readyState === "complete") start(); else window.addEventListener("load", start); }
+  // What was done is told for a while, and not again when the page is reloaded or shared.
+  const done = byId("done");
+  if (done) {
+    const here = new URL(location.href);
+    here.searchParams.delete("done");
+    history.replaceState(null, "", here);
+    setTimeout(() => done.remove(), 10000);
+  }
   setInterval(tick, 1000);
   keepHeights();
   showLink();

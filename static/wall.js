@@ -9,8 +9,9 @@
   const reloadMs = (6 * 60 - 30 + Math.random() * 60) * 60000;
   const shifts = [[0, 0], [4, 0], [8, 0], [8, 4], [8, 8], [4, 8], [0, 8], [0, 4], [4, 4]];
   const [dimFrom, dimTo] = (body.dataset.dim || "").split("-");
-  const zone = body.dataset.tz || "UTC";
-  const here = new Intl.DateTimeFormat("en-GB", { timeZone: zone, hour: "2-digit", minute: "2-digit" });
+  // A browser may not know a zone that the server knows.
+  const clockOf = (zone) => [zone, new Intl.DateTimeFormat("en-GB", { timeZone: zone, hour: "2-digit", minute: "2-digit" })];
+  const [zone, here] = (() => { try { return clockOf(body.dataset.tz || "UTC"); } catch { return clockOf("UTC"); } })();
   let turned = Date.now();
   let at = 0;
   let coveredSince = 0;
@@ -123,7 +124,8 @@
       mark(body, "turned", true);
     }
     const texts = `${byId("wall-health")?.textContent} ${byId("tiles")?.textContent}`.replace(/\d/g, "0");
-    const now = `${innerWidth} ${innerHeight} ${at} ${texts}`;
+    const ids = [...document.querySelectorAll(".tile")].map((tile) => tile.id).join(" ");
+    const now = `${innerWidth} ${innerHeight} ${at} ${byId("wall-more")?.dataset.more} ${ids} ${texts}`;
     if (now === laid) return;
     laid = now;
     layOut();
@@ -131,7 +133,7 @@
 
   const clock = () => {
     const now = new Date();
-    const text = `${here.format(now)} ${zone === "UTC" ? "UTC" : zone.split("/").pop().replace("_", " ")}`;
+    const text = `${here.format(now)} ${zone === "UTC" ? "UTC" : zone.split("/").pop().replace(/_/g, " ")}`;
     const shown = byId("clock");
     if (shown && shown.textContent !== text) shown.textContent = text;
     const time = here.format(now);

@@ -18,16 +18,18 @@ const CHAIN_EVERY: Duration = Duration::from_secs(45);
 
 /// Plays all scenes until stopped.
 pub(super) async fn play(client: Client, stopping: CancellationToken) {
-    let (pauses, absences, chains) = (pauses(&client), absences(&client), chains(&client));
+    let scenes = async {
+        if let Err(error) = schedules(&client).await {
+            tracing::warn!(error = format!("{error:#}"), "demo schedules not created");
+        }
+        tokio::join!(pauses(&client), absences(&client), chains(&client));
+    };
     tokio::select! {
-        () = async {
-            if let Err(error) = schedules(&client).await {
-                tracing::warn!(error = format!("{error:#}"), "demo schedules not created");
-            }
-            tokio::join!(pauses, absences, chains);
-        } => {}
+        () = scenes => {}
         () = stopping.cancelled() => {}
     }
+    // What the demo has paused goes on without it.
+    told(client.post("/api/v1/queues/crm-sync/resume", &json!({})).await.map(|_| ()));
 }
 
 /// Logs an error; the scene goes on.

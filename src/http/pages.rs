@@ -85,6 +85,8 @@ async fn try_show(
 ) -> Result<Response, Problem> {
     let own = |name: &str| pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
     let choice = refresh_choice(state, headers, page, own("live"), own("refresh"))?;
+    // A word that is not known is of another version, or of a shared link.
+    let choice = RefreshChoice { done: own("done").and_then(|word| word.parse().ok()), ..choice };
     let params = params(state, page, id.as_deref(), pairs).await?;
     let projects = params.filter.projects();
     let is_fragment = own("fragment") == Some("1");
@@ -159,6 +161,7 @@ pub(super) fn viewer(state: &AppState, headers: &HeaderMap) -> RefreshChoice {
         refresh: None,
         preferences: preferences.unwrap_or_default(),
         origin: format!("{scheme}://{host}{}", state.settings.base_path),
+        done: None,
     }
 }
 

@@ -157,7 +157,8 @@ impl Scale {
             all.drain(..spare);
             all.into_iter().rev().collect()
         } else {
-            [1.0, 0.75, 0.5, 0.25].map(|part| part * self.top).into()
+            // Halves of a round value are round enough to be read.
+            [1.0, 0.5].map(|part| part * self.top).into()
         };
         let zero = (HEIGHT, "0".to_owned());
         values.into_iter().map(|value| (self.height(value), (form.words)(value))).chain([zero]).collect()
@@ -259,6 +260,13 @@ fn times(slots: &[Slot], range: Range) -> Vec<(f64, String)> {
 pub fn round_number(value: f64) -> f64 {
     let power = 10_f64.powf(value.max(1e-9).log10().floor());
     [1.0, 2.0, 5.0, 10.0].map(|step| step * power).into_iter().find(|round| *round >= value).unwrap_or(value)
+}
+
+/// The smallest round count that is not less, and whose half is whole.
+#[must_use]
+pub fn round_count(value: f64) -> f64 {
+    let power = 10_f64.powf(value.max(1.0).log10().floor());
+    [2.0, 4.0, 10.0, 20.0].map(|step| step * power).into_iter().find(|round| *round >= value).unwrap_or(value)
 }
 
 /// The smallest round duration that is not less, milliseconds.
@@ -406,7 +414,7 @@ mod tests {
         assert_eq!(chart.lines[0].pieces, ["150,140.0 450,28.8"]);
         assert_eq!(chart.lines[1].pieces, ["150,140.0 450,84.4"]);
         let marks: Vec<_> = chart.heights.iter().map(|(height, text)| format!("{text} at {height}")).collect();
-        assert_eq!(marks, ["10 tasks at 1", "8 tasks at 35.8", "5 tasks at 70.5", "2 tasks at 105.3", "0 at 140"]);
+        assert_eq!(marks, ["10 tasks at 1", "5 tasks at 70.5", "0 at 140"]);
     }
 
     #[test]
@@ -431,6 +439,7 @@ mod tests {
         for (value, round) in [(0.3, 0.5), (1.0, 1.0), (2.1, 5.0), (7.0, 10.0), (1_234.0, 2_000.0)] {
             assert!((round_number(value) - round).abs() < 1e-9, "{value}: {}", round_number(value));
         }
+        assert_eq!([0.0, 2.0, 3.0, 7.0, 11.0, 41.0].map(round_count), [2.0, 2.0, 4.0, 10.0, 20.0, 100.0]);
         let durations = [90_000.0, 4_000_000.0, 1e8].map(round_duration);
         assert_eq!(durations, [120_000.0, 7_200_000.0, 129_600_000.0]);
     }

@@ -125,6 +125,10 @@ impl Layout {
                 }
                 self.open(key, ('[', ']'), ("item", items.len()), depth);
                 for (page, values) in items.chunks(PAGE).enumerate() {
+                    if self.lines.len() >= MAX_LINES {
+                        self.is_cut = true;
+                        break;
+                    }
                     let is_paged = items.len() > PAGE;
                     if is_paged {
                         let key = format!("{}–{}", page * PAGE, page * PAGE + values.len() - 1);
@@ -289,7 +293,7 @@ mod tests {
         assert_eq!(lines.len(), DEEPEST + 1);
         assert!(lines[DEEPEST].ends_with("deep") && lines[DEEPEST].contains("[[[[1]]]]"));
         let many = JsonView::new(&serde_json::to_string(&vec![0; 5_000]).unwrap(), "payload");
-        assert!(many.is_cut && many.lines.len() < MAX_LINES + 250, "{}", many.lines.len());
+        assert!(many.is_cut && many.lines.len() < MAX_LINES + 10, "{}", many.lines.len());
     }
 
     #[test]

@@ -5,7 +5,9 @@ use std::sync::{Arc, OnceLock};
 use askama::Template;
 
 use super::{
-    Fragment, PAGES, Page, PageError, Params, Reach, format,
+    Fragment, PAGES, Page, PageError, Params, Reach,
+    done::Done,
+    format,
     preferences::Preferences,
     project_choices::Projects,
     row::{Chrome, Filters},
@@ -55,6 +57,8 @@ pub struct RefreshChoice {
     pub preferences: Preferences,
     /// Scheme, host and port of the request.
     pub origin: String,
+    /// What a form has just done.
+    pub done: Option<Done>,
 }
 
 /// URLs of the static files of every page.
@@ -123,6 +127,7 @@ struct Base<'a> {
     files: Files,
     build: &'a str,
     version: &'a str,
+    done: Option<Done>,
     back: String,
     /// Time of rendering, for viewers without JavaScript.
     rendered: String,
@@ -277,6 +282,7 @@ pub fn page(
         files: Files::new(server.asset),
         build: build(server.asset),
         version: server.version,
+        done: choice.done,
         back: format::address(&page.address(params), &params.pairs),
         rendered: server.now.format("%H:%M:%S").to_string(),
         server,
@@ -338,6 +344,7 @@ pub fn plain(title: &str, html: &str, server: &Server<'_>, choice: &RefreshChoic
         build: build(server.asset),
         // An error page must not trigger a reload for a new version.
         version: "",
+        done: choice.done,
         back: String::new(),
         rendered: String::new(),
         server,
@@ -372,7 +379,7 @@ mod tests {
 
     fn choice() -> RefreshChoice {
         let preferences = Preferences::default();
-        RefreshChoice { live: false, refresh: None, preferences, origin: "https://tw.example".to_owned() }
+        RefreshChoice { live: false, refresh: None, preferences, origin: "https://tw.example".to_owned(), done: None }
     }
 
     fn page_of(name: &str) -> &'static Page {

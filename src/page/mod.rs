@@ -3,6 +3,7 @@
 //! To add a page: its file in `pages/`, its template of the same name, and its row in [`PAGES`].
 
 pub mod chart;
+pub mod done;
 pub mod format;
 pub mod fragment_diff;
 mod fragments;

@@ -6,7 +6,7 @@ use super::format;
 use crate::{
     clock::Time,
     event::{Event, Kind},
-    model::Status,
+    model::{Status, step::EventReason},
 };
 
 /// Least width of a part, percent, so that it can be seen and hit.
@@ -155,12 +155,17 @@ fn close(part: &mut Part, since: Time, at: Time, event: &Event) {
             Kind::TaskCompleted => ("completed", "completed"),
             Kind::TaskFailed | Kind::TaskRetry => ("failed", "failed"),
             Kind::TaskCancelled => ("cancelled", "cancelled"),
+            Kind::TaskEnqueued if is_stalled(event) => ("retrying", "stalled"),
             Kind::TaskEnqueued => ("cancelled", "released"),
-            Kind::TaskStalled => ("retrying", "stalled"),
             _ => ("cancelled", "ended"),
         };
         part.ms = event.duration_ms.filter(|_| part.outcome != "ended").unwrap_or(part.ms);
     }
+}
+
+/// Whether the event ends an attempt that stalled.
+pub(super) fn is_stalled(event: &Event) -> bool {
+    event.data.reason.as_deref() == Some(EventReason::Stalled.as_str())
 }
 
 /// A percentage as precise as a screen is.

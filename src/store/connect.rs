@@ -125,6 +125,14 @@ impl Store {
         self.pools.read_permit(self.pool(), is_search && self.is_reachable()).await
     }
 
+    /// A permit for a search of the log: one search at a time, each with a rest after it.
+    ///
+    /// # Errors
+    /// Too many concurrent searches.
+    pub(super) async fn search_permit(&self) -> sqlx::Result<ReadPermit> {
+        self.pools.read_permit(self.pool(), self.is_reachable()).await
+    }
+
     /// Whether the database responded to the tailer's last read.
     #[must_use]
     pub fn is_reachable(&self) -> bool {

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::{Store, log, log_search, timeout::with_timeout};
 use crate::{
     clock::Time,
-    event::{Event, Filter, envelope::Epoch},
+    event::{Event, Filter, Kind, envelope::Epoch},
 };
 
 pub use super::{
@@ -83,21 +83,22 @@ impl EventLog {
         range: Range,
         test: impl Fn(&Event) -> bool,
     ) -> sqlx::Result<Found> {
-        log_search::search(self.0.pool(), epoch, filter, range, test).await
+        log_search::search(self.0.search_permit().await?.pool(), epoch, filter, range, test).await
     }
 
-    /// What people did, in a range of the log, as far as it passes a filter and a test, newest first.
+    /// What people did, in a range of the log, as far as it passes a filter and a test, newest first; only some kinds, if
+    /// they are named.
     ///
     /// # Errors
     /// Any error of the database.
     pub async fn audit(
         &self,
         epoch: Epoch,
-        filter: &Filter,
+        (filter, kinds): (&Filter, Option<&[Kind]>),
         range: Range,
         test: impl Fn(&Event) -> bool,
     ) -> sqlx::Result<Found> {
-        log_search::audit(self.0.pool(), epoch, filter, range, test).await
+        log_search::audit(self.0.search_permit().await?.pool(), epoch, (filter, kinds), range, test).await
     }
 
     /// The position of the last event before a time; including events at that time if `inclusive`.

@@ -49,6 +49,10 @@ pub const AUDITED: [Kind; 12] = [
 ];
 /// Number of positions looked at in one step where no index helps.
 const STEP: i64 = 20_000;
+/// Number of positions of the first step where an index helps; a step that was quick is followed by one twice as long.
+const LED_STEP: i64 = 200_000;
+/// A step that took no longer was quick.
+const QUICK: Duration = Duration::from_millis(20);
 /// Maximum number of events read at once.
 const BATCH: i64 = 1_000;
 /// No further step begins after this time.
@@ -106,11 +110,13 @@ pub(super) async fn search(
 pub(super) async fn audit(
     pool: &PgPool,
     epoch: Epoch,
-    filter: &Filter,
+    (filter, kinds): (&Filter, Option<&[Kind]>),
     range: Range,
     test: impl Fn(&Event) -> bool,
 ) -> sqlx::Result<Found> {
-    let kinds = Some(AUDITED.into());
+    // A retry is pending again, or blocked if it has to wait.
+    let all = || AUDITED.into_iter().chain([Kind::TaskEnqueued]).collect();
+    let kinds = Some(kinds.map_or_else(all, |kinds| kinds.iter().copied().collect()));
     look(pool, epoch, (filter, kinds), (Way::Audit, range), |event| event.actor.is_some() && test(event)).await
 }
 
@@ -121,14 +127,22 @@ async fn look(
     (way, range): (Way, Range),
     test: impl Fn(&Event) -> bool,
 ) -> sqlx::Result<Found> {
+    if kinds.as_ref().is_some_and(BTreeSet::is_empty) {
+        return Ok(Found { events: Vec::new(), next: None, is_cut: false });
+    }
     let ends = log::ends(pool).await?;
     let (from, mut below) = (range.from.max(ends.oldest), range.before.min(ends.head + 1));
     let (began, mut events) = (Instant::now(), Vec::new());
+    let mut step = if way == Way::Steps { STEP } else { LED_STEP };
     while below > from {
-        let low = if way == Way::Steps { from.max(below - STEP) } else { from };
+        let low = from.max(below - step);
+        let step_began = Instant::now();
         let mut statement = QueryBuilder::new("");
         select(&mut statement, (filter, kinds.as_ref()), way, (low, below));
         let rows: Vec<(i64, String)> = statement.build_query_as().fetch_all(pool).await?;
+        if way != Way::Steps && step_began.elapsed() < QUICK {
+            step = step.saturating_mul(2);
+        }
         let is_full = rows.len() >= usize::try_from(BATCH).unwrap_or_default();
         let last = rows.last().map_or(low, |(position, _)| *position);
         for (position, body) in rows {
@@ -158,16 +172,16 @@ fn select(
 ) {
     // One kind is one range of its index; several are merged. Their names are words of ours, and no arguments: only so
     // can the planner see that a partial index has them.
-    let mut parts: Vec<Option<String>> = match kinds {
+    let parts: Vec<Option<String>> = match kinds {
         Some(kinds) if way != Way::Steps => {
-            kinds.iter().map(|kind| Some(format!("event_type = '{}'", kind.name()))).collect()
+            let part = |kind: &Kind| match kind {
+                Kind::TaskEnqueued => format!("event_type = '{}' AND strpos(body, '\"actor\":') > 0", kind.name()),
+                _ => format!("event_type = '{}'", kind.name()),
+            };
+            kinds.iter().map(|kind| Some(part(kind))).collect()
         }
         _ => vec![None],
     };
-    if way == Way::Audit {
-        let retried = format!("event_type = '{}' AND strpos(body, '\"actor\":') > 0", Kind::TaskEnqueued.name());
-        parts.push(Some(retried));
-    }
     for (place, part) in parts.iter().enumerate() {
         statement.push(if place == 0 { "SELECT * FROM ((" } else { ") UNION ALL (" });
         statement.push("SELECT position, body FROM taskwatch.events WHERE position >= ").push_bind(low);

@@ -39,15 +39,15 @@ async fn reading_is_not_disturbed_by_a_swap() {
     let browser = Browser::open().await;
     browser.goes_to(&format!("{}/tasks/{id}", app.url)).await;
     browser
-        .runs("document.querySelector('#payload').open = true; document.querySelector('#payload summary').focus()")
+        .runs("document.querySelector('#payload .raw').open = true; document.querySelector('#payload .raw summary').focus()")
         .await;
     let task = worker.claims("default").await;
     for percent in [20, 40, 60] {
         task.progresses(percent).await;
     }
-    browser.shows("#page", "60.0 %").await;
+    browser.shows("#page", "60.0%").await;
     let kept = browser
-        .runs("return [document.querySelector('#payload').open, document.activeElement === document.querySelector('#payload summary')]")
+        .runs("return [document.querySelector('#payload .raw').open, document.activeElement === document.querySelector('#payload .raw summary')]")
         .await;
     assert_eq!(kept, json!([true, true]));
     // A half-typed search survives as well.

@@ -101,9 +101,13 @@ async fn every_function_is_there_without_scripts() {
     clicks("#q-test-client .act a").await;
     clicks("#queue-pause button").await;
     browser.shows("h1", "Paused").await;
+    browser.shows("#done", "Queue paused").await;
     browser.goes_to(&format!("{}/queues", app.url)).await;
     clicks("#q-test-client form[action$='/resume'] button").await;
-    browser.shows("h1", "OK").await;
+    // Back where one was, and told what was done.
+    browser.shows("h1", "Queues").await;
+    browser.shows("#done", "Queue resumed").await;
+    browser.shows("#q-test-client", "OK").await;
     browser.goes_to(&format!("{}/tasks", app.url)).await;
     clicks("input.select").await;
     clicks("#bulk button").await;

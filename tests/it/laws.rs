@@ -102,7 +102,7 @@ fn folders_reach_only_what_lies_before_them() {
             "http",
             &["base_path", "clock", "config", "metrics", "model", "event", "command", "board", "store", "feed", "page"],
         ),
-        ("demo", &["config"]),
+        ("demo", &["clock", "config"]),
         ("tail", &["config", "event"]),
         ("probe", &["config"]),
     ]);

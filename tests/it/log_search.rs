@@ -31,6 +31,10 @@ async fn a_search_finds_each_event_of_the_log_once() {
     }
     assert!(found.is_sorted_by(|a, b| a > b), "newest first, none twice");
     assert_eq!(found.len(), 270);
+    for nothing in ["topics=queues&types=task_created&before=100", "stats_only=true&types=task_*&before=100"] {
+        let page = app.get(&format!("/events-view?{nothing}")).await;
+        assert_eq!((page.status.as_u16(), shown(&page.text).0.len()), (200, 0), "{nothing}");
+    }
     let (all, older) = shown(&app.get(&format!("/events-view?until={}", "2001-01-01T00:00Z")).await.text);
     assert_eq!((all, older), (Vec::new(), None), "nothing happened then");
     let (some, _) = shown(&app.get("/events-view?from=-1h&before=11&topics=all").await.text);

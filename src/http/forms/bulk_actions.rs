@@ -211,7 +211,7 @@ async fn try_begin(state: &AppState, caller: &Caller, sent: Sent) -> Result<bulk
 
 pub(super) async fn stop(State(state): State<AppState>, headers: HeaderMap, caller: Caller, Id(id): Id) -> Response {
     let done = bulk::cancel(State(state.clone()), caller, Id(id)).await;
-    super::redirect_or_error(&state, &headers, done, &format!("/bulk/{id}")).await
+    super::redirect_or_error(&state, &headers, done, (None, &format!("/bulk/{id}"))).await
 }
 
 #[cfg(test)]

@@ -30,6 +30,7 @@ use crate::{
     model::bulk::BulkAction,
     page::{
         PAGES,
+        done::Done,
         preferences::Preferences,
         still::{Help, Settings},
     },
@@ -102,11 +103,46 @@ pub(super) fn router() -> Router<AppState> {
 /// How long the redirect waits for the board to show the change.
 const CATCH_UP: Duration = Duration::from_secs(1);
 
-/// Redirects to the next page, or renders the error.
-async fn redirect_or_error<T>(state: &AppState, headers: &HeaderMap, done: Result<T, Problem>, next: &str) -> Response {
-    match done {
-        Ok(_) => redirect_after_write(state, next).await,
+/// Redirects to the next page, which says what was done, or renders the error.
+async fn redirect_or_error<T>(
+    state: &AppState,
+    headers: &HeaderMap,
+    result: Result<T, Problem>,
+    (done, next): (Option<Done>, &str),
+) -> Response {
+    match result {
+        Ok(_) => redirect_after_write(state, &done.map_or_else(|| next.to_owned(), |done| telling(next, done))).await,
         Err(problem) => failure(state, headers, &problem, None),
+    }
+}
+
+/// A URL whose page says what was done.
+fn telling(url: &str, done: Done) -> String {
+    let joint = if url.contains('?') { '&' } else { '?' };
+    format!("{url}{joint}done={}", done.as_str())
+}
+
+/// The page from which a form was sent, as far as it is one of ours and does not show the past; else `page`.
+fn where_one_was(state: &AppState, headers: &HeaderMap, page: &str) -> String {
+    let referer = headers.get(header::REFERER).and_then(|value| value.to_str().ok());
+    let address = referer.and_then(|referer| reqwest::Url::parse(referer).ok());
+    let host = headers.get(header::HOST).and_then(|value| value.to_str().ok());
+    let known = address.filter(|url| {
+        let authority = url.port().map_or_else(
+            || url.host_str().unwrap_or_default().to_owned(),
+            |port| format!("{}:{port}", url.host_str().unwrap_or_default()),
+        );
+        Some(authority.as_str()) == host
+    });
+    let base = state.settings.base_path.to_string();
+    let path = known.as_ref().and_then(|url| url.path().strip_prefix(base.as_str()));
+    match (path, &known) {
+        (Some(path), Some(url)) if PAGES.iter().any(|page| page.path == path) => {
+            let kept = url.query_pairs().filter(|(name, _)| !["done", "at", "play", "before"].contains(&name.as_ref()));
+            let pairs: Vec<_> = kept.map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
+            crate::page::format::address(path, &pairs)
+        }
+        _ => page.to_owned(),
     }
 }
 
@@ -192,12 +228,13 @@ async fn act(
     let children = fields(sent).is_ok_and(|fields| field(&fields, "children") == Some("true"));
     let done = steer_one(state, caller, id, &action, children).await;
     let below = done.as_ref().ok().and_then(|(_, children)| children.as_ref()?.bulk_id);
-    let next = match below {
-        Some(bulk) => format!("/bulk/{bulk}"),
-        None if action == BulkAction::Delete => "/tasks".to_owned(),
-        None => format!("/tasks/{id}"),
+    let next = match (below, &action) {
+        (Some(bulk), _) => (None, format!("/bulk/{bulk}")),
+        (None, BulkAction::Delete) => (Some(Done::Deleted), "/tasks".to_owned()),
+        (None, BulkAction::Cancel { .. }) => (Some(Done::Cancelled), format!("/tasks/{id}")),
+        (None, _) => (Some(Done::Retried), format!("/tasks/{id}")),
     };
-    redirect_or_error(state, headers, done, &next).await
+    redirect_or_error(state, headers, done, (next.0, &next.1)).await
 }
 
 async fn cancel(State(state): State<AppState>, headers: HeaderMap, caller: Caller, Id(id): Id, sent: Sent) -> Response {
@@ -223,7 +260,7 @@ async fn edit(State(state): State<AppState>, headers: HeaderMap, caller: Caller,
         edits::edit(State(state.clone()), caller, Id(id), IfMatch(None), input(&edit)?).await
     };
     let changed = changed.await;
-    redirect_or_error(&state, &headers, changed, &format!("/tasks/{id}")).await
+    redirect_or_error(&state, &headers, changed, (Some(Done::Saved), &format!("/tasks/{id}"))).await
 }
 
 /// URL of the page of a queue.
@@ -238,20 +275,20 @@ async fn pause_queue(
     name: Named,
     sent: Sent,
 ) -> Response {
-    let page = queue_page(&name);
+    let page = where_one_was(&state, &headers, &queue_page(&name));
     let done = async {
         let pause = object(&fields(sent)?, &[("reason", As::Text)], false)?;
         let Json(pause) = input(&pause)?;
         queues::pause(State(state.clone()), caller, name, Optional(pause)).await
     };
     let done = done.await;
-    redirect_or_error(&state, &headers, done, &page).await
+    redirect_or_error(&state, &headers, done, (Some(Done::Paused), &page)).await
 }
 
 async fn resume_queue(State(state): State<AppState>, headers: HeaderMap, caller: Caller, name: Named) -> Response {
-    let page = queue_page(&name);
+    let page = where_one_was(&state, &headers, &queue_page(&name));
     let done = queues::resume(State(state.clone()), caller, name).await;
-    redirect_or_error(&state, &headers, done, &page).await
+    redirect_or_error(&state, &headers, done, (Some(Done::Resumed), &page)).await
 }
 
 async fn limit_queue(
@@ -261,7 +298,7 @@ async fn limit_queue(
     name: Named,
     sent: Sent,
 ) -> Response {
-    let page = queue_page(&name);
+    let page = where_one_was(&state, &headers, &queue_page(&name));
     let done = async {
         let fields = fields(sent)?;
         let mut limits = object(&fields, &[("concurrency_limit", As::Number), ("rate_limit", As::Number)], true)?;
@@ -271,7 +308,7 @@ async fn limit_queue(
         queues::limit(State(state.clone()), caller, name, input(&limits)?).await
     };
     let done = done.await;
-    redirect_or_error(&state, &headers, done, &page).await
+    redirect_or_error(&state, &headers, done, (Some(Done::Limited), &page)).await
 }
 
 async fn put_schedule(State(state): State<AppState>, headers: HeaderMap, caller: Caller, sent: Sent) -> Response {
@@ -287,22 +324,22 @@ async fn put_schedule(State(state): State<AppState>, headers: HeaderMap, caller:
         schedules::put(State(state.clone()), caller, Named(name.0), input(&schedule)?).await
     };
     let done = done.await;
-    redirect_or_error(&state, &headers, done, "/schedules").await
+    redirect_or_error(&state, &headers, done, (Some(Done::ScheduleSaved), "/schedules")).await
 }
 
 async fn pause_schedule(State(state): State<AppState>, headers: HeaderMap, caller: Caller, name: Named) -> Response {
     let done = schedules::pause(State(state.clone()), caller, name).await;
-    redirect_or_error(&state, &headers, done, "/schedules").await
+    redirect_or_error(&state, &headers, done, (Some(Done::SchedulePaused), "/schedules")).await
 }
 
 async fn resume_schedule(State(state): State<AppState>, headers: HeaderMap, caller: Caller, name: Named) -> Response {
     let done = schedules::resume(State(state.clone()), caller, name).await;
-    redirect_or_error(&state, &headers, done, "/schedules").await
+    redirect_or_error(&state, &headers, done, (Some(Done::ScheduleResumed), "/schedules")).await
 }
 
 async fn delete_schedule(State(state): State<AppState>, headers: HeaderMap, caller: Caller, name: Named) -> Response {
     let done = schedules::delete(State(state.clone()), caller, name).await;
-    redirect_or_error(&state, &headers, done, "/schedules").await
+    redirect_or_error(&state, &headers, done, (Some(Done::ScheduleDeleted), "/schedules")).await
 }
 
 async fn settings(State(state): State<AppState>, headers: HeaderMap) -> Response {

@@ -4,7 +4,7 @@ use askama::Template;
 
 use crate::page::{
     Content, PageError, Params, View,
-    chart::{Chart, Form, Series, round_duration, round_number},
+    chart::{Chart, Form, Series, round_count, round_duration, round_number},
     format,
 };
 use crate::{
@@ -59,14 +59,26 @@ const ERRORS: Series = ("failed attempts", "bad", |slot, _| {
 const DEPTH: Series = ("peak pending", "busy", |slot, _| Some(slot.max_pending as f64));
 
 const LINES: Form =
-    Form { name: ("", ""), series: &[], is_stacked: false, words: whole, round: round_number, is_wide: false };
+    Form { name: ("", ""), series: &[], is_stacked: false, words: whole, round: round_count, is_wide: false };
 const LATENCIES: Form = Form { words: format::milliseconds, round: round_duration, is_wide: true, ..LINES };
 
 /// The charts.
 const FORMS: [Form; 6] = [
     Form { name: ("attempts", "Attempts"), series: &[COMPLETED, RETRIED, FAILED], is_stacked: true, ..LINES },
-    Form { name: ("throughput", "Throughput"), series: &[CREATED, DONE], words: per_second, ..LINES },
-    Form { name: ("errors", "Error rate"), series: &[ERRORS], words: |value| format!("{value:.1}%"), ..LINES },
+    Form {
+        name: ("throughput", "Throughput"),
+        series: &[CREATED, DONE],
+        words: per_second,
+        round: round_number,
+        ..LINES
+    },
+    Form {
+        name: ("errors", "Error rate"),
+        series: &[ERRORS],
+        words: |value| format!("{value:.1}%"),
+        round: round_number,
+        ..LINES
+    },
     Form { name: ("waits", "Wait time"), series: &WAITS, ..LATENCIES },
     Form { name: ("runs", "Run time"), series: &RUNS, ..LATENCIES },
     Form { name: ("depth", "Backlog"), series: &[DEPTH], ..LINES },
@@ -78,7 +90,7 @@ fn whole(value: f64) -> String {
 }
 
 fn per_second(value: f64) -> String {
-    format!("{value:.1}/s")
+    if value < 0.1 { format!("{value:.3}/s") } else { format!("{value:.1}/s") }
 }
 
 pub(super) fn render(view: &View, params: &Params) -> Result<Content, PageError> {

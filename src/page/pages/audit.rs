@@ -7,7 +7,7 @@ use askama::Template;
 use crate::page::{Content, PageError, Params, View, format, log_range, row::Check};
 use crate::{
     event::{Event, Filter, Kind},
-    model::{Name, Status},
+    model::{Name, Status, step::EventReason},
 };
 
 /// Its own parameters.
@@ -27,7 +27,7 @@ const ENTRIES: usize = 100;
 const ACTIONS: [(&str, &[Kind]); 6] = [
     ("pause", &[Kind::QueuePaused, Kind::QueueResumed]),
     ("operator", &[Kind::OperatorAction]),
-    ("retry", &[Kind::TaskEnqueued]),
+    ("retry", &[Kind::TaskEnqueued, Kind::TaskUpdated]),
     ("cancel", &[Kind::TaskCancelled]),
     ("delete", &[Kind::TaskDeleted]),
     (
@@ -70,27 +70,35 @@ pub(super) async fn render(view: &View, params: &Params) -> Result<Content, Page
     let (actor, action) = (params.own("actor"), params.own("action"));
     let kinds = action.and_then(|action| ACTIONS.iter().find(|(word, _)| *word == action)).map(|(_, kinds)| *kinds);
     let passes = |event: &Event| {
-        actor.is_none_or(|actor| event.actor.as_deref() == Some(actor))
-            && kinds.is_none_or(|kinds| kinds.contains(&event.event_type))
+        let is_meant =
+            action.is_none_or(|action| (action == "retry") == is_retry(event) || !["retry", "edit"].contains(&action));
+        actor.is_none_or(|actor| event.actor.as_deref() == Some(actor)) && is_meant
     };
-    let found = view.event_log.audit(view.subscriptions.epoch(), &filter, range, passes).await?;
+    let found = view.event_log.audit(view.subscriptions.epoch(), (&filter, kinds), range, passes).await?;
     let older = found.next.map(|position| {
         let mut pairs = params.without(&["before"]);
         pairs.push(("before".to_owned(), position.to_string()));
         format::address("/audit", &pairs)
     });
-    let is_filtered = !params.without(&["at", "play"]).is_empty();
+    let is_filtered = !params.without(&["at", "play", "before", crate::event::filter::PROJECT]).is_empty();
     let page = Audit { entries: found.events, params, actions: ACTIONS, is_filtered, older, is_cut: found.is_cut };
     Content::new("Audit", &page)
 }
 
+/// Whether a task was retried: it is pending again, or blocked if it has to wait.
+fn is_retry(event: &Event) -> bool {
+    event.event_type == Kind::TaskEnqueued || event.data.reason.as_deref() == Some(EventReason::Retried.as_str())
+}
+
 /// What was done, in words.
 fn done(event: &Event) -> String {
+    if is_retry(event) {
+        return "retried task".to_owned();
+    }
     match event.event_type {
         Kind::OperatorAction => event.data.action.clone().unwrap_or_default().replace('_', " "),
         Kind::QueuePaused => "paused queue".to_owned(),
         Kind::QueueResumed => "resumed queue".to_owned(),
-        Kind::TaskEnqueued => "retried task".to_owned(),
         Kind::TaskCancelled => "cancelled task".to_owned(),
         Kind::TaskDeleted => "deleted task".to_owned(),
         Kind::TaskPriorityChanged => "changed priority".to_owned(),

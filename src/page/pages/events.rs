@@ -41,7 +41,7 @@ struct Events<'a> {
     /// The newest events again.
     newest: String,
     /// One event as a whole.
-    whole: Option<(i64, String, JsonView)>,
+    whole: Option<(i64, String, String, JsonView)>,
 }
 
 /// A link that shows events of one topic only.
@@ -73,7 +73,7 @@ pub(super) async fn render(view: &View, params: &Params) -> Result<Content, Page
         filtered: params.without(&["at", "play", "event", "topics", "before"]).len(),
         position,
         topics: topics(params),
-        is_search,
+        is_search: is_search || params.at.is_some(),
         older: None,
         searched_to: None,
         newest: format::address("/events-view", &params.without(&["before", "from", "until", "event"])),
@@ -103,12 +103,12 @@ fn older(params: &Params, position: i64) -> String {
 }
 
 /// The event that is shown as a whole.
-async fn whole(view: &View, params: &Params) -> Result<Option<(i64, String, JsonView)>, PageError> {
+async fn whole(view: &View, params: &Params) -> Result<Option<(i64, String, String, JsonView)>, PageError> {
     let Some(position) = params.own("event").and_then(|text| text.parse().ok()) else { return Ok(None) };
     let missing = || PageError::NotFound(format!("Event {position} is not in the log, or no longer."));
     let recorded = view.event_log.at(view.subscriptions.epoch(), position).await?.ok_or_else(missing)?;
     let without = format::address("/events-view", &params.without(&["event"]));
-    Ok(Some((position, without, JsonView::new(&recorded.json, ""))))
+    Ok(Some((position, recorded.id.to_string(), without, JsonView::new(&recorded.json, ""))))
 }
 
 fn topics(params: &Params) -> Vec<TopicLink> {

@@ -9,7 +9,7 @@ use super::tasks::as_of;
 use crate::page::{
     Content, PageError, Params, View, format,
     json_view::{JsonView, Line},
-    timeline::Timeline,
+    timeline::{Timeline, is_stalled},
 };
 use crate::{
     board::{
@@ -146,7 +146,10 @@ fn history(events: &[Arc<Event>]) -> Vec<Entry> {
         before = Some(event.ts);
         let is_progress = |event: &Arc<Event>| event.event_type == Kind::TaskProgress;
         match history.last_mut().filter(|last| is_progress(event) && last.events.iter().all(is_progress)) {
-            Some(last) => last.events.push(event.clone()),
+            Some(last) => {
+                last.events.push(event.clone());
+                last.after_ms = last.after_ms.zip(after_ms).map(|(before, more)| before + more);
+            }
             None => history.push(Entry { events: vec![event.clone()], after_ms }),
         }
     }
@@ -193,7 +196,8 @@ fn attempts(events: &[Arc<Event>]) -> Vec<Attempt> {
         }
         let ended = event.old_status == Some(Status::Running) && event.status != Some(Status::Running);
         if let Some(attempt) = attempts.last_mut().filter(|attempt| ended && attempt.end.is_none()) {
-            attempt.end = Some(event.event_type);
+            // An attempt that stalled is over when its task is pending again.
+            attempt.end = Some(if is_stalled(event) { Kind::TaskStalled } else { event.event_type });
             let ms = u64::try_from((at - attempt.started_at).num_milliseconds()).ok();
             attempt.duration_ms = event.duration_ms.or(ms);
             attempt.error.clone_from(&event.error);

@@ -151,7 +151,9 @@ fn problems(board: &board::Board, health: &Health) -> Vec<Tile> {
         } else if let Some(seen) = reason.worker_id.and_then(|id| board.workers.0.get(&id)) {
             let tile = Tile::new(&format!("machine-{}", seen.machine_id), seen.machine_id.as_str(), word);
             let short = format!("{} {}", middle(seen.name.as_str()), word.to_lowercase());
-            (tile.saying(sentence(reason), short), "workers")
+            // Several connectors of one worker are not several workers.
+            let many = if reason.code.starts_with("worker_") { "workers" } else { "" };
+            (tile.saying(sentence(reason), short), many)
         } else if let Some(kind) = &reason.task_type {
             (Tile::new(&format!("type-{kind}"), kind.as_str(), word).saying(sentence(reason), ""), "")
         } else if let Some(task) = reason.task_id.and_then(|id| board.running.0.get(&id)) {
@@ -165,6 +167,7 @@ fn problems(board: &board::Board, health: &Health) -> Vec<Tile> {
         match tiles.iter_mut().find(|(known, _)| known.key == tile.key) {
             // Another problem of the same: the worst one, which comes first, is told.
             Some((known, _)) if !known.big.ends_with(word) && !known.big.ends_with(&word.to_lowercase()) => {}
+            Some(_) if many.is_empty() => {}
             Some((known, count)) => {
                 *count += 1;
                 known.big = format!("{count} {}", word.to_lowercase());

@@ -9,7 +9,7 @@ use super::tasks::as_of;
 use crate::page::{Content, PageError, Params, View, format};
 use crate::{
     board::{running::RunningTask, workers::LastSeen},
-    event::Event,
+    event::{Event, filter::PROJECT},
     feed,
     model::{
         Task,
@@ -51,16 +51,21 @@ pub(super) async fn render(view: &View, params: &Params) -> Result<Content, Page
         (board.workers.0.get(&id).cloned(), running, events.take(EVENTS).cloned().collect())
     };
     let query = TaskQuery { limit: TASKS, ..TaskQuery::default() };
-    let of_worker = query.having("worker_id", Condition::Ids([id].into()));
+    let mut of_worker = query.having("worker_id", Condition::Ids([id].into()));
+    let projects = params.filter.projects();
+    if !projects.is_empty() {
+        of_worker = of_worker.having(PROJECT, Condition::Names(projects.clone()));
+    }
+    let mut tasks = search::page(view.store.read_permit(&of_worker).await?.pool(), &of_worker).await?.tasks;
     let pool = view.store.pool();
-    let mut tasks = search::page(pool, &of_worker).await?.tasks;
     let wanted: Vec<_> = seen.iter().flat_map(|seen| &seen.stalled).copied().collect();
     let mut stalled = if wanted.is_empty() { Vec::new() } else { search::some(pool, &wanted).await? };
     if let Some(moment) = params.at {
         tasks = as_of(view, tasks, moment).await?;
         stalled = as_of(view, stalled, moment).await?;
     }
-    if seen.is_none() && tasks.is_empty() {
+    stalled.retain(|task| projects.is_empty() || projects.contains(&task.project_id));
+    if seen.is_none() && tasks.is_empty() && projects.is_empty() {
         return Err(missing());
     }
     let more_running = running.len().saturating_sub(RUNNING);
