@@ -1,6 +1,6 @@
 //! The part of the log that a page of events shows: between two times, and before a position.
 
-use super::{Check, PageError, Params, View};
+use super::{Check, PageError, Params, View, format};
 use crate::{event::filter::time_bound, store::event_log};
 
 /// Parameters of such a page.
@@ -18,6 +18,13 @@ pub(super) fn check_position(text: &str) -> Result<(), String> {
 /// Whether only a part of the log is asked for; without it the newest events are shown.
 pub(super) fn is_asked_for(params: &Params) -> bool {
     OWN.iter().any(|(name, _)| params.own(name).is_some())
+}
+
+/// The same page with what came before a position.
+pub(super) fn older(path: &str, params: &Params, position: i64) -> String {
+    let mut pairs = params.without(&["before", "event"]);
+    pairs.push(("before".to_owned(), position.to_string()));
+    format::address(path, &pairs)
 }
 
 /// The part of the log, with at most so many events of it.

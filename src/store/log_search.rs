@@ -14,24 +14,6 @@ use crate::{
     model::{Name, task_query::Condition},
 };
 
-/// Kinds of which an index has the events; those of the index `events_rare`.
-const RARE: [Kind; 15] = [
-    Kind::TaskStalled,
-    Kind::TaskCancelled,
-    Kind::TaskDeleted,
-    Kind::TaskUpdated,
-    Kind::TaskPriorityChanged,
-    Kind::TaskAssigned,
-    Kind::TaskCollaboratorsUpdated,
-    Kind::TaskWatchersUpdated,
-    Kind::TaskDependencyAdded,
-    Kind::TaskDependencyRemoved,
-    Kind::WorkerStarted,
-    Kind::WorkerStopped,
-    Kind::QueuePaused,
-    Kind::QueueResumed,
-    Kind::OperatorAction,
-];
 /// Kinds that people cause: those of the audit. A retry of a task is a `task_enqueued` with an actor.
 pub const AUDITED: [Kind; 12] = [
     Kind::TaskCancelled,
@@ -47,6 +29,11 @@ pub const AUDITED: [Kind; 12] = [
     Kind::QueueResumed,
     Kind::OperatorAction,
 ];
+/// Whether the index `events_rare` has the events of a kind.
+fn is_rare(kind: Kind) -> bool {
+    AUDITED.contains(&kind) || matches!(kind, Kind::TaskStalled | Kind::WorkerStarted | Kind::WorkerStopped)
+}
+
 /// Number of positions looked at in one step where no index helps.
 const STEP: i64 = 20_000;
 /// Number of positions of the first step where an index helps; a step that was quick is followed by one twice as long.
@@ -102,7 +89,7 @@ pub(super) async fn search(
     // The log has no ephemeral events, which belong to topics as the others do.
     let kinds: Option<BTreeSet<_>> =
         filter.kinds().map(|kinds| kinds.into_iter().filter(|kind| kind.row().durable).collect());
-    let is_led = kinds.as_ref().is_some_and(|kinds| kinds.iter().all(|kind| RARE.contains(kind)));
+    let is_led = kinds.as_ref().is_some_and(|kinds| kinds.iter().all(|kind| is_rare(*kind)));
     let is_of_tasks = filter.event_columns().iter().any(|(column, _)| *column == "task_id");
     let way = if is_led || is_of_tasks { Way::Led } else { Way::Steps };
     look(pool, epoch, (filter, kinds.filter(|_| !is_of_tasks || is_led)), (way, range), test).await
@@ -239,8 +226,8 @@ mod tests {
         let migration = include_str!("../../migrations/0013_rare_events.sql");
         let index = migration.split_once("IN (").unwrap().1.split(')').next().unwrap();
         let named: BTreeSet<_> = index.split('\'').skip(1).step_by(2).collect();
-        assert_eq!(named, RARE.iter().map(|kind| kind.name()).collect());
-        assert!(AUDITED.iter().all(|kind| RARE.contains(kind)));
+        assert_eq!(named, Kind::ALL.iter().filter(|kind| is_rare(**kind)).map(|kind| kind.name()).collect());
+        assert!(AUDITED.iter().all(|kind| is_rare(*kind)));
     }
 
     #[test]

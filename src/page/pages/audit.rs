@@ -75,11 +75,7 @@ pub(super) async fn render(view: &View, params: &Params) -> Result<Content, Page
         actor.is_none_or(|actor| event.actor.as_deref() == Some(actor)) && is_meant
     };
     let found = view.event_log.audit(view.subscriptions.epoch(), (&filter, kinds), range, passes).await?;
-    let older = found.next.map(|position| {
-        let mut pairs = params.without(&["before"]);
-        pairs.push(("before".to_owned(), position.to_string()));
-        format::address("/audit", &pairs)
-    });
+    let older = found.next.map(|position| log_range::older("/audit", params, position));
     let is_filtered = !params.without(&["at", "play", "before", crate::event::filter::PROJECT]).is_empty();
     let page = Audit { entries: found.events, params, actions: ACTIONS, is_filtered, older, is_cut: found.is_cut };
     Content::new("Audit", &page)

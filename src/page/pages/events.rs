@@ -97,9 +97,7 @@ pub(super) async fn render(view: &View, params: &Params) -> Result<Content, Page
 
 /// The same page with the events before a position.
 fn older(params: &Params, position: i64) -> String {
-    let mut pairs = params.without(&["before", "event"]);
-    pairs.push(("before".to_owned(), position.to_string()));
-    format::address("/events-view", &pairs)
+    log_range::older("/events-view", params, position)
 }
 
 /// The event that is shown as a whole.

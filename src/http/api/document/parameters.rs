@@ -94,30 +94,28 @@ fn of_filter(row: &filter::Row) -> Value {
     json!({ "name": row.name, "in": "query", "required": false, "description": description, "schema": schema })
 }
 
-/// `label.<key>=value`: each property is a separate parameter.
-fn labels() -> Value {
+/// Parameters of free names: each property is a separate parameter.
+fn free(name: &str, names: &str, description: &str) -> Value {
     json!({
-        "name": "labels", "in": "query", "required": false, "style": "form", "explode": true,
-        "description": "Only with this label: `label.<key>=<value>`, once per key. Comma = OR.",
+        "name": name, "in": "query", "required": false, "style": "form", "explode": true, "description": description,
         "schema": {
             "type": "object",
-            "patternProperties": { r"^label\.[a-z][a-z0-9_-]{0,30}$": { "type": "string", "pattern": NAMES } },
+            "patternProperties": { names: { "type": "string", "pattern": NAMES } },
             "additionalProperties": false,
         },
     })
 }
 
-/// `payload.<path>=value` and `result.<path>=value`: each property is a separate parameter.
+/// `label.<key>=value`.
+fn labels() -> Value {
+    let description = "Only with this label: `label.<key>=<value>`, once per key. Comma = OR.";
+    free("labels", r"^label\.[a-z][a-z0-9_-]{0,30}$", description)
+}
+
+/// `payload.<path>=value` and `result.<path>=value`.
 fn contents() -> Value {
-    json!({
-        "name": "contents", "in": "query", "required": false, "style": "form", "explode": true,
-        "description": "Only with this value in the payload or the result: `payload.<path>=<value>`, where the path is keys and array indexes separated by dots (`payload.order.lines.0.sku`; `\\.` is a dot in a key). Texts without quotes, numbers as written. Comma = OR. Looks at a bounded number of tasks at a time; go on with `next_cursor`.",
-        "schema": {
-            "type": "object",
-            "patternProperties": { r"^(payload|result)(\.[a-z][a-z0-9_-]{0,10}){1,4}$": { "type": "string", "pattern": NAMES } },
-            "additionalProperties": false,
-        },
-    })
+    let description = "Only with this value in the payload or the result: `payload.<path>=<value>`, where the path is keys and array indexes separated by dots (`payload.order.lines.0.sku`; `\\.` is a dot in a key). Texts without quotes, numbers as written. Comma = OR. Looks at a bounded number of tasks at a time; go on with `next_cursor`.";
+    free("contents", r"^(payload|result)(\.[a-z][a-z0-9_-]{0,10}){1,4}$", description)
 }
 
 /// Parameters of the stream that are not filters. An empty value is the same as an absent parameter.
